@@ -1,0 +1,67 @@
+"""The calls of DVC that the flow makes: each is its own process, with the terminal left to it for progress bars."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from pipelines.errors import PipelineError
+from pipelines.process import FLOW_PID
+
+
+def call(root: Path, arguments: Sequence[str], *, quiet: bool = True) -> int:
+    """Run ``dvc ARGUMENTS`` in the project folder and return its exit code."""
+    return subprocess.run(_command(arguments, quiet=quiet), cwd=root, env=_environment(), check=False).returncode
+
+
+def read(root: Path, arguments: Sequence[str]) -> str:
+    """Run ``dvc ARGUMENTS`` and return what it printed.
+
+    Raises:
+        PipelineError: if it failed, with the last line that it said.
+    """
+    done = subprocess.run(
+        _command(arguments, quiet=False), cwd=root, env=_environment(), check=False, capture_output=True, text=True
+    )
+    if done.returncode != 0:
+        said = (done.stderr or done.stdout).strip().splitlines()
+        raise PipelineError(f"dvc {arguments[0]} must succeed", got=said[-1] if said else done.returncode)
+    return done.stdout
+
+
+def lock_entry(root: Path, stage: str) -> object:
+    """What dvc.lock says of a stage: None before its first run."""
+    path = root / "dvc.lock"
+    if not path.is_file():
+        return None
+    return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("stages", {}).get(stage)
+
+
+def check_project(root: Path) -> None:
+    """Refuse a folder that is not a project under DVC.
+
+    Raises:
+        PipelineError: with what to do.
+    """
+    for name, do in (
+        ("params.yaml", "Run the command in the project's folder."),
+        ("dvc.yaml", "Run the command in the project's folder."),
+        (".dvc", "Run: dvc init"),
+    ):
+        if not (root / name).exists():
+            raise PipelineError(f"a project folder must hold {name}", got=root, do=do)
+
+
+def _command(arguments: Sequence[str], *, quiet: bool) -> list[str]:
+    return [sys.executable, "-m", "dvc", *arguments, *(["--quiet"] if quiet else [])]
+
+
+def _environment() -> dict[str, str]:
+    # dvc.yaml says `python`: it must be this interpreter, also where the environment was never activated.
+    folder = str(Path(sys.executable).parent)
+    return os.environ | {"PATH": f"{folder}{os.pathsep}{os.environ.get('PATH', '')}", FLOW_PID: str(os.getpid())}

@@ -1,0 +1,44 @@
+"""What a clone needs once before its first run; safe to repeat."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows import dvc
+from pipelines.errors import PipelineError
+
+REMOTE_FOLDER = "dvc-remote"  # git-ignored, beside dvc.yaml
+
+
+@dataclass(frozen=True)
+class SetupResult:
+    """The name of DVC's default remote, and whether git knows who commits."""
+
+    remote: str
+    git_identity: bool
+
+
+def set_up(root: Path) -> SetupResult:
+    """Give a project that has no DVC remote a folder of its own as one, in .dvc/config.local.
+
+    Raises:
+        PipelineError: if git is missing or the folder is no project.
+    """
+    if shutil.which("git") is None:
+        raise PipelineError("git must be installed", do="Install git and try again.")
+    dvc.check_project(root)
+    remotes = dvc.read(root, ["remote", "list"]).split()
+    if not remotes:
+        (root / REMOTE_FOLDER).mkdir(exist_ok=True)
+        dvc.read(root, ["remote", "add", "--local", "--default", "local", REMOTE_FOLDER])
+        remotes = ["local"]
+    return SetupResult(remote=remotes[0], git_identity=has_git_identity(root))
+
+
+def has_git_identity(root: Path) -> bool:
+    """Whether git knows a name and an address to commit with; ``dvc exp run`` and commits need them."""
+    done = subprocess.run(["git", "var", "GIT_COMMITTER_IDENT"], cwd=root, capture_output=True, check=False)
+    return done.returncode == 0

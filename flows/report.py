@@ -1,0 +1,79 @@
+"""Figures as Markdown: what the flow puts on the run's page in Prefect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def share(value: float) -> str:
+    """A share as a percentage with one decimal."""
+    return f"{100 * value:.1f} %"
+
+
+def data_card(card: dict[str, Any]) -> str:
+    """The data card: rows by split and label, lengths, what was rejected."""
+    splits, rejected = card["splits"], dict(card["rejected"])
+    total = rejected.pop("total")
+    labels = list(next(iter(splits.values()))["labels"])
+    lengths = list(next(iter(splits.values()))["tokens"])
+    lines = ["# Data card", "", f"Source: `{card['source']}`", "", f"Content sha256: `{card['content_sha256']}`", ""]
+    lines += _table(
+        ["split", "rows", *labels, *(f"tokens {name}" for name in lengths)],
+        [
+            [name, split["rows"], *(split["labels"][x] for x in labels), *(split["tokens"][x] for x in lengths)]
+            for name, split in splits.items()
+        ],
+    )
+    lines += ["", f"Read {card['read']} rows; {total} were rejected (rejected.jsonl beside the splits names each), "]
+    lines += [f"{card['unused']} are good and were not needed.", ""]
+    lines += _table(["reason", "rows"], [[reason, count] for reason, count in rejected.items()])
+    return "\n".join(lines)
+
+
+def evaluation_table(evaluation: dict[str, Any]) -> str:
+    """Adapter beside base on the same test rows."""
+    adapter, base, difference = evaluation["adapter"], evaluation["base"], evaluation["difference"]
+    rows = [
+        [name, share(system["accuracy"]), f"{share(system['low'])} to {share(system['high'])}"]
+        for name, system in (("frozen base", base), ("adapter", adapter))
+    ]
+    verdict = "better than" if evaluation["better"] else "not better by more than the interval than"
+    lines = [f"# Evaluation on {evaluation['rows']} test rows", ""]
+    lines += _table(["system", "accuracy", f"{evaluation['confidence']:.0%} interval (Wilson)"], rows)
+    lines += [
+        "",
+        f"Paired difference: **{100 * difference['value']:+.1f} points** "
+        f"({100 * difference['low']:+.1f} to {100 * difference['high']:+.1f}, bootstrap over rows): "
+        f"the adapter is {verdict} the base.",
+        "",
+    ]
+    figures = ("precision", "recall", "f1")
+    lines += _table(
+        ["label", "rows", *(f"{figure}, {name}" for figure in figures for name in ("base", "adapter"))],
+        [
+            [label, a["support"], *(f"{x[figure]:.3f}" for figure in figures for x in (base["per_class"][label], a))]
+            for label, a in adapter["per_class"].items()
+        ],
+    )
+    return "\n".join(lines)
+
+
+def version_card(registration: dict[str, Any]) -> str:
+    """The version in the registry, and how to use it."""
+    alias = f"alias `{registration['alias']}`" if registration["alias"] else "no alias"
+    name, version = registration["model"], registration["version"]
+    return "\n".join(
+        [
+            f"# {name} version {version} ({alias})",
+            "",
+            f"- registry: `{registration['tracking_uri']}`",
+            f"- adapter sha256: `{registration['adapter_sha256']}`",
+            f'- load: `mlflow.pyfunc.load_model("models:/{name}/{version}")`',
+            f"- pages: `mlflow ui --backend-store-uri {registration['tracking_uri']}`",
+        ]
+    )
+
+
+def _table(header: list[str], rows: list[list[Any]]) -> list[str]:
+    lines = [header, ["---"] * len(header), *rows]
+    return ["| " + " | ".join(str(cell) for cell in line) + " |" for line in lines]

@@ -1,0 +1,115 @@
+"""The tasks of the flow: one that has DVC bring a stage up to date, and those that show what came out."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+
+from flows import dvc
+from flows.report import data_card, evaluation_table, version_card
+from pipelines.errors import PipelineError
+from pipelines.graph import Graph, Stage
+from pipelines.process import error_path, read_marker
+
+# A retry helps where a network, a server or a killed process was in the way. Work in progress is kept between tries.
+RETRIES = 2
+RETRY_SECONDS = [5, 30]
+
+Outcome = Literal["ran", "restored", "skipped"]
+
+
+class StageFailedError(Exception):
+    """A stage ended without its outputs; another try may help."""
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """What became of a stage: ``restored`` means that DVC had the outputs of an earlier run with the same inputs."""
+
+    stage: str
+    outcome: Outcome
+    seconds: float
+
+
+async def _worth_a_retry(_task: object, _run: TaskRun, state: State[Any]) -> bool:
+    """Not for a user's mistake: it would be made again."""
+    result = await state.aresult(raise_on_failure=False)
+    return not isinstance(result, PipelineError)
+
+
+@task(
+    name="stage",
+    task_run_name="{stage.name}",
+    cache_policy=NO_CACHE,  # DVC decides whether
+    retries=RETRIES,
+    retry_delay_seconds=RETRY_SECONDS,
+    retry_condition_fn=_worth_a_retry,
+)
+def bring_up_to_date(root: Path, stage: Stage, *, force: bool = False) -> StageRun:
+    """Run ``dvc repro --single-item STAGE``; what an earlier run left comes back when it fails.
+
+    Raises:
+        PipelineError: for a user's mistake that the stage found.
+        StageFailedError: for anything else.
+    """
+    started = time.monotonic()
+    before = read_marker(root, stage.name), dvc.lock_entry(root, stage.name)
+    kept = {path: (root / path).read_bytes() for path in stage.uncached if (root / path).is_file()}
+    error_path(root, stage.name).unlink(missing_ok=True)
+    code = dvc.call(root, ["repro", "--single-item", *(["--force"] if force else []), stage.name])
+    if code != 0:
+        _bring_back(root, stage, kept)
+        message = error_path(root, stage.name)
+        if message.is_file():
+            raise PipelineError(f"stage {stage.name}: {message.read_text(encoding='utf-8').strip()}")
+        raise StageFailedError(f"stage {stage.name} ended with exit code {code}; its own messages stand above")
+    marker, entry = read_marker(root, stage.name), dvc.lock_entry(root, stage.name)
+    outcome: Outcome = "ran" if marker != before[0] else "restored" if entry != before[1] else "skipped"
+    return StageRun(stage.name, outcome, time.monotonic() - started)
+
+
+def _bring_back(root: Path, stage: Stage, kept: dict[str, bytes]) -> None:
+    """DVC removes a stage's outputs before it runs; after a failure the last good ones belong in the folder again."""
+    if dvc.lock_entry(root, stage.name) is not None:
+        dvc.call(root, ["checkout", stage.name])
+    for path, data in kept.items():
+        if not (root / path).exists():
+            (root / path).write_bytes(data)
+
+
+@task(name="push", cache_policy=NO_CACHE, retries=RETRIES, retry_delay_seconds=RETRY_SECONDS)
+def push(root: Path) -> bool:
+    """Push data and adapter to DVC's default remote; False when none is set."""
+    if not dvc.read(root, ["remote", "list"]).strip():
+        return False
+    if dvc.call(root, ["push"]) != 0:
+        raise StageFailedError("dvc push failed; its own messages stand above")
+    return True
+
+
+@task(name="show", cache_policy=NO_CACHE)
+def show(root: Path, graph: Graph) -> None:
+    """Put data card, table of trials, evaluation and version where a person sees them: on the run's page in Prefect."""
+    files = {name: root / path for name, path in graph.paths.items()}
+    create_markdown_artifact(key="data-card", markdown=data_card(_json(files["card"])))
+    trials = _json(files["search"] / "trials.json")
+    create_table_artifact(key="trials", table=[_flat(trial) for trial in trials], description="Trials of the search")
+    create_markdown_artifact(key="evaluation", markdown=evaluation_table(_json(files["evaluation"])))
+    create_markdown_artifact(key="model-version", markdown=version_card(_json(files["registration"])))
+
+
+def _flat(trial: dict[str, Any]) -> dict[str, Any]:
+    flat = {key: value for key, value in trial.items() if key not in ("params", "intermediate")}
+    return flat | trial["params"]
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

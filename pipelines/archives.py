@@ -1,0 +1,179 @@
+"""One member of a zip, wheel or tar archive, or of an archive in it, as a stream of bounded length.
+
+Nothing is unpacked: the reader gets the bytes of the one member that was asked for, and what a name, a link or a
+declared size in the archive says is checked before and while it is read.
+"""
+
+from __future__ import annotations
+
+import io
+import lzma
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, cast
+
+from pipelines.errors import PipelineError
+
+BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
+ZIP_SUFFIXES = (".zip", ".whl")
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+
+
+def check_member_name(name: str) -> None:
+    """Refuse a member name that is empty, absolute, or climbs out of the archive."""
+    path = PurePosixPath(name)
+    drive = len(name) > 1 and name[1] == ":"
+    if not name or path.is_absolute() or drive or "\\" in name or "\0" in name or ".." in path.parts:
+        raise PipelineError(
+            "a member is a relative name inside its archive, without '..' and backslashes",
+            got=repr(name),
+            do="Write it as `unzip -l` or `tar -t` lists it.",
+        )
+
+
+@contextmanager
+def open_member(archive: Path, member: str, inner: str | None, *, limit: int) -> Iterator[BinaryIO]:
+    """Open a member of an archive file as a stream.
+
+    Args:
+        archive: a .zip, .whl or .tar(.gz|.bz2|.xz) file.
+        member: the member's name.
+        inner: the name of a member of that member, which is then an archive itself.
+        limit: bytes that may be read at most, declared or real.
+
+    Raises:
+        PipelineError: for a broken archive, an unsafe or missing name, a link, a folder, or too many bytes.
+    """
+    for name in (member, *([inner] if inner is not None else [])):
+        check_member_name(name)
+    try:
+        with archive.open("rb") as file, _member(file, archive.name, member, limit) as outer:
+            if inner is None:
+                yield outer
+            else:
+                with _member(outer, member, inner, limit) as nested:
+                    yield nested
+    except BROKEN as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's fault, not the archive's
+        raise PipelineError(
+            f"{archive.name} must be a readable archive",
+            got=f"{type(error).__name__}: {error}",
+            do="Get a sound copy of it.",
+        ) from error
+
+
+def copy_members(archive: Path, prefix: str, target: Path, *, limit: int) -> list[Path]:
+    """Write every file below the folder ``prefix`` of a zip or wheel to ``target``; return the files.
+
+    Raises:
+        PipelineError: as :func:`open_member`; ``limit`` is of all files together.
+    """
+    check_member_name(prefix)
+    if not archive.name.endswith(ZIP_SUFFIXES):
+        raise PipelineError("a folder can be taken from a .whl or .zip only", got=archive.name)
+    with zipfile.ZipFile(archive) as bundle:
+        names = [n for n in bundle.namelist() if n.startswith(prefix) and not n.endswith("/")]
+    if not names:
+        raise PipelineError(f"{archive.name} must hold the folder {prefix}", got="no file below it")
+    written = []
+    for name in sorted(names):
+        with open_member(archive, name, None, limit=limit) as stream:
+            path = target / name.removeprefix(prefix)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("xb") as file:
+                shutil.copyfileobj(stream, file, 1 << 20)
+                limit -= file.tell()
+        written.append(path)
+    return written
+
+
+class _Bounded(io.RawIOBase):
+    """A reader that counts the bytes that really come out and stops at the limit, whatever was declared."""
+
+    def __init__(self, stream: BinaryIO, name: str, limit: int) -> None:
+        self._stream, self._name, self._limit, self._count = stream, name, limit, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self._stream.seekable()
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._count = 0  # a zip in an archive is read from its end first; what counts is one pass
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+        data = self._stream.read(len(buffer))
+        self._count += len(data)
+        if self._count > self._limit:
+            _too_large(self._name, self._count, self._limit)
+        buffer[: len(data)] = data
+        return len(data)
+
+
+@contextmanager
+def _member(file: BinaryIO, archive: str, name: str, limit: int) -> Iterator[BinaryIO]:
+    """Open the member ``name`` of the open archive ``file``; ``archive`` is its name, which tells the format."""
+    if archive.endswith(ZIP_SUFFIXES):
+        opened = _zip_member(file, archive, name, limit)
+    elif archive.endswith(TAR_SUFFIXES):
+        opened = _tar_member(file, archive, name, limit)
+    else:
+        known = ", ".join((*ZIP_SUFFIXES, *TAR_SUFFIXES))
+        raise PipelineError(f"an archive is one of {known}", got=archive)
+    with opened as stream:
+        yield cast(BinaryIO, io.BufferedReader(_Bounded(stream, name, limit), 1 << 16))
+
+
+@contextmanager
+def _zip_member(file: BinaryIO, archive: str, name: str, limit: int) -> Iterator[BinaryIO]:
+    with zipfile.ZipFile(file) as bundle:
+        try:
+            info = bundle.getinfo(name)
+        except KeyError:
+            raise _missing(archive, name, bundle.namelist()) from None
+        if info.is_dir() or stat.S_ISLNK(info.external_attr >> 16):
+            raise PipelineError(f"{name} in {archive} must be a plain file", got="a folder or a link")
+        if info.file_size > limit:
+            _too_large(name, info.file_size, limit)
+        with bundle.open(info) as stream:
+            yield cast(BinaryIO, stream)
+
+
+@contextmanager
+def _tar_member(file: BinaryIO, archive: str, name: str, limit: int) -> Iterator[BinaryIO]:
+    names = []
+    with tarfile.open(fileobj=file, mode="r:*") as bundle:
+        for info in bundle:
+            names.append(info.name)
+            if info.name == name and not info.isreg():
+                raise PipelineError(f"{name} in {archive} must be a plain file", got="a folder, link or device")
+            # What lies before the member must be decompressed too, so it counts; next() would skip it blindly.
+            if info.offset_data + info.size > limit:
+                _too_large(info.name, info.offset_data + info.size, limit)
+            stream = bundle.extractfile(info) if info.name == name else None
+            if stream is not None:
+                with stream:
+                    yield cast(BinaryIO, stream)
+                return
+    raise _missing(archive, name, names)
+
+
+def _missing(archive: str, name: str, names: list[str]) -> PipelineError:
+    shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    return PipelineError(f"{archive} must hold {name}", got=f"members {shown or '(none)'}")
+
+
+def _too_large(name: str, size: int, limit: int) -> None:
+    raise PipelineError(f"{name} must not pass {limit} bytes", got=f"{size} bytes or more")

@@ -1,0 +1,71 @@
+"""Where a version comes from: the git commit, dvc.lock, and the versions of the packages that made it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from pipelines.files import sha256_file
+
+UNKNOWN = "unknown"
+GIT_SECONDS = 30.0
+PACKAGES = ("torch", "transformers", "accelerate", "safetensors", "mlflow", "reft-pipeline")
+# What a run itself changes; a tree where nothing else differs is the commit's.
+WRITTEN_BY_RUNS = (":(exclude)dvc.lock", ":(exclude)metrics")
+EXPERIMENT = ("DVC_EXP_BASELINE_REV", "DVC_EXP_NAME")  # set by `dvc exp run` for the stages
+
+
+@dataclass(frozen=True)
+class GitState:
+    """The commit, and whether a tracked file that no run writes differs from it; None: no repository or no git."""
+
+    commit: str | None
+    dirty: bool | None
+
+
+def git_state(root: Path) -> GitState:
+    """Ask git about the project folder."""
+    commit = _git(root, "rev-parse", "--verify", "HEAD")
+    if commit is None:
+        return GitState(None, None)
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *WRITTEN_BY_RUNS)
+    return GitState(commit, None if changed is None else bool(changed))
+
+
+def lineage_tags(root: Path) -> dict[str, str]:
+    """The tags that say which code, which data versions and which packages made a version."""
+    git, lock = git_state(root), root / "dvc.lock"
+    return {
+        "git.commit": git.commit or UNKNOWN,
+        "git.dirty": UNKNOWN if git.dirty is None else str(git.dirty).lower(),
+        "dvc.lock_sha256": sha256_file(lock) if lock.is_file() else UNKNOWN,
+        "python.version": platform.python_version(),
+        **{f"package.{name}": package_version(name) for name in PACKAGES},
+    }
+
+
+def package_version(name: str) -> str:
+    """The installed version, or "unknown"."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return UNKNOWN
+
+
+def in_experiment() -> bool:
+    """Whether ``dvc exp run`` runs this stage: a try, which must not change what is live."""
+    return any(os.environ.get(name) for name in EXPERIMENT)
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=GIT_SECONDS, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

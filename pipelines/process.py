@@ -1,0 +1,150 @@
+"""What makes a stage safe to kill and safe to repeat: a lock on its work folder, death with its parent, a marker."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from filelock import FileLock, Timeout
+
+from pipelines.errors import PipelineError
+from pipelines.files import write_json
+
+SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh", "cmd.exe", "powershell.exe"}
+FLOW_PID = "REFT_FLOW_PID"  # set by the flow: a stage must not outlive it, even when dvc does
+POLL_SECONDS = 0.3
+DYING_SECONDS = 5.0  # how long an orphan may take to see that its parent is gone
+
+
+@dataclass(frozen=True)
+class Marker:
+    """That a stage ran: a new ``run`` for each time."""
+
+    run: str
+    seconds: float
+
+
+def work_folder(root: Path) -> Path:
+    """The git-ignored folder of everything that is in progress."""
+    return root / ".reft"
+
+
+def marker_path(root: Path, stage: str) -> Path:
+    """Where the marker of a stage lies."""
+    return work_folder(root) / "stages" / f"{stage}.json"
+
+
+def read_marker(root: Path, stage: str) -> Marker | None:
+    """The marker that the last finished run of the stage left, if any."""
+    path = marker_path(root, stage)
+    if not path.is_file():
+        return None
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    return Marker(run=raw["run"], seconds=raw["seconds"])
+
+
+def write_marker(root: Path, stage: str, seconds: float) -> None:
+    """Note that the stage ran to its end."""
+    write_json(marker_path(root, stage), {"run": uuid.uuid4().hex, "seconds": seconds})
+
+
+def error_path(root: Path, stage: str) -> Path:
+    """Where a stage leaves the message of a user's mistake, for whoever started it; a retry would not mend that."""
+    return work_folder(root) / "stages" / f"{stage}.error.txt"
+
+
+@contextlib.contextmanager
+def locked(root: Path, name: str, *, wait_seconds: float) -> Iterator[None]:
+    """Hold the operating system's lock ``name`` on the work folder; it is gone when the process is, however it ends.
+
+    Raises:
+        PipelineError: if another process holds it for longer than ``wait_seconds``; the message names that process.
+    """
+    folder = work_folder(root) / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    holder = folder / f"{name}.json"
+    lock = FileLock(str(folder / f"{name}.lock"))
+    try:
+        lock.acquire(timeout=wait_seconds)
+    except Timeout:
+        raise PipelineError(
+            "only one run at a time may work in a project folder",
+            got=_describe(holder),
+            do="Wait for it, stop it, or set run.wait_seconds in params.yaml.",
+        ) from None
+    try:
+        write_json(
+            holder,
+            {"pid": os.getpid(), "started": time.time(), "what": " ".join(psutil.Process().cmdline()[-4:])},
+        )
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _describe(holder: Path) -> str:
+    try:
+        raw = json.loads(holder.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "a process that did not leave its name"
+    since = time.strftime("%H:%M:%S", time.localtime(raw["started"]))
+    return f"process {raw['pid']} ({raw['what']}), running since {since}"
+
+
+def die_with_parents() -> None:
+    """End this process (as kill -9 does) as soon as one that it works for is gone.
+
+    That is the parent, the grandparent when the parent is the shell of ``dvc repro``, and the flow. It watches and does
+    not use the kernel's parent-death signal, which fires for the thread that started the child and is Linux's alone.
+    """
+    watched = _ancestors()
+    if not watched:
+        return
+
+    def watch() -> None:
+        while all(_alive(process) for process in watched):
+            time.sleep(POLL_SECONDS)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="die-with-parents", daemon=True).start()
+
+
+def _ancestors() -> list[psutil.Process]:
+    found: list[psutil.Process] = []
+    parent = psutil.Process().parent()
+    if parent is not None and parent.pid > 1:
+        found.append(parent)
+        above = parent.parent()
+        # A shell started by dvc lives on when dvc is killed; a user's own shell is not worked for.
+        if parent.name() in SHELLS and above is not None and above.pid > 1 and _is_dvc(above):
+            found.append(above)
+    flow = os.environ.get(FLOW_PID)
+    if flow is not None:
+        try:
+            found.append(psutil.Process(int(flow)))
+        except psutil.NoSuchProcess:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return found
+
+
+def _is_dvc(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return any(Path(word).name in {"dvc", "dvc.exe"} for word in process.cmdline()[:3])
+    return False
+
+
+def _alive(process: psutil.Process) -> bool:
+    """Whether the very process (not a later one of the same number) still runs."""
+    with contextlib.suppress(psutil.Error):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False

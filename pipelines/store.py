@@ -1,0 +1,93 @@
+"""Where the tracking store is, and whether it answers: found out within seconds and without loading MLflow."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sqlite3
+import urllib.error
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from pipelines.errors import PipelineError
+from pipelines.params import Params
+
+PING_SECONDS = 5.0
+PORTS = {"postgresql": 5432, "mysql": 3306}
+
+
+def public_uri(uri: str) -> str:
+    """Return the address without user, password and query: what may stand in a file, a log or a message."""
+    if uri.startswith("sqlite:"):
+        return uri.partition("?")[0]
+    parts = urlsplit(uri)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def store_uri(params: Params, root: Path) -> str:
+    """The store's address; a relative sqlite path is taken under the project folder."""
+    uri = params.tracking.uri
+    if not uri.startswith("sqlite:///"):
+        return uri
+    path = Path(uri.removeprefix("sqlite:///"))
+    return f"sqlite:///{(root.resolve() / path).as_posix()}"
+
+
+def check_store(params: Params, root: Path) -> None:
+    """Make sure, within some seconds and without loading MLflow, that the store answers.
+
+    Raises:
+        PipelineError: if the server or database does not answer, or the sqlite file cannot be one.
+    """
+    uri = store_uri(params, root)
+    try:
+        _ping(uri)
+    except (OSError, sqlite3.Error) as error:
+        raise unreachable(uri, error) from None
+
+
+def unreachable(uri: str, error: BaseException) -> PipelineError:
+    """The error for a store that does not answer, without its password."""
+    # The driver's words hold the whole address, so a password too, in the text of sqlalchemy's errors.
+    secret = urlsplit(uri).password
+    reason = " ".join(str(error).split())[:300]
+    return PipelineError(
+        "the tracking store must answer",
+        got=f"{public_uri(uri)}: {reason.replace(secret, '***') if secret else reason}",
+        do="Start it, or set tracking.uri in params.yaml.",
+    )
+
+
+def _ping(uri: str) -> None:
+    scheme = urlsplit(uri).scheme.partition("+")[0]
+    if scheme == "sqlite":
+        _ping_file(Path(uri.removeprefix("sqlite:///")))
+    elif scheme in PORTS:
+        _ping_port(uri, PORTS[scheme])
+    else:
+        _ping_http(uri)
+
+
+def _ping_file(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        with contextlib.closing(sqlite3.connect(path, timeout=PING_SECONDS)) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_master")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise PermissionError(f"{path} cannot be written")
+
+
+def _ping_port(uri: str, port: int) -> None:
+    parts = urlsplit(uri)
+    if parts.hostname:  # none: a local socket, which the driver finds by itself
+        socket.create_connection((parts.hostname, parts.port or port), timeout=PING_SECONDS).close()
+
+
+def _ping_http(uri: str) -> None:
+    try:
+        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=PING_SECONDS).close()  # noqa: S310  (http or https: params.py)
+    except urllib.error.HTTPError as error:
+        if error.code >= 500:  # 401, 403 and 404 are answers too
+            raise

@@ -1,0 +1,1 @@
+"""Task families, one a file: how a row becomes a prompt and a completion, and how an answer is read."""

@@ -1,0 +1,186 @@
+"""Classification: the model answers a prompt with one of a few words."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipelines.errors import PipelineError
+from pipelines.params import LabelParams, PrepareParams, template_fields
+from pipelines.prepared import Rejection, TaskSpec
+from pipelines.rows import RawRow
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Scalar = str | int | float | bool
+SHOWN = 200  # characters of a value in a rejection
+
+UNREADABLE = "the row cannot be read"
+MISSING = "a column is missing"
+NOT_TEXT = "a column is not text"
+EMPTY = "a text is empty"
+SPECIAL = "a text holds a special token of the model"
+NOT_A_NUMBER = "the label is not a number"
+NO_LABEL = "no label rule holds"
+TWO_LABELS = "more than one label rule holds"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A row that the task can use; ``key`` is its text with case, punctuation and spacing ignored."""
+
+    file: str
+    line: int
+    prompt: str
+    completion: str
+    label: str
+    key: str
+
+    def reject(self, reason: str, value: object) -> Rejection:
+        """Return the rejection of this row."""
+        return Rejection(self.file, self.line, reason, str(value)[:SHOWN])
+
+
+class Classification:
+    """Turns raw rows into candidates by params.yaml's template and label rules."""
+
+    def __init__(self, params: PrepareParams, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Check the words against the tokenizer.
+
+        Raises:
+            PipelineError: if two words are the same tokens, or ``chat`` is asked of a model without a chat template.
+        """
+        self.params = params
+        self.fields = tuple(dict.fromkeys(template_fields(params.template)))
+        self.columns = (*self.fields, *((params.label_column,) if params.label_column not in self.fields else ()))
+        self.tokenizer = tokenizer
+        self._special = tuple(token for token in tokenizer.all_special_tokens if token.strip())
+        self._bos = _added_bos(tokenizer)
+        self._numeric = any(label.values is None for label in params.labels.values())
+        if params.chat and not tokenizer.chat_template:
+            raise PipelineError(
+                "chat: true needs a model with a chat template", got="none", do="Set prepare.chat: false."
+            )
+        self._check_words()
+
+    def spec(self) -> TaskSpec:
+        """Return what the later stages need to know."""
+        words = {name: label.word for name, label in self.params.labels.items()}
+        return TaskSpec("classification", self.params.template, self.params.chat, words)
+
+    def read(self, raw: RawRow) -> Candidate | Rejection:
+        """Turn a row into a candidate, or say why it cannot be one."""
+        texts = self._texts(raw)
+        if isinstance(texts, Rejection):
+            return texts
+        label = self._label(raw)
+        if isinstance(label, Rejection):
+            return label
+        prompt = self.render(texts)
+        key = "\x1f".join(normalised(text) for text in texts.values())
+        return Candidate(raw.file, raw.line, prompt, self.params.labels[label].word, label, key)
+
+    def render(self, texts: dict[str, str]) -> str:
+        """Return the prompt of one row: the filled template, as a user's turn if ``chat``."""
+        prompt = self.params.template.format_map(texts)
+        if not self.params.chat:
+            return prompt
+        turn = [{"role": "user", "content": prompt}]
+        text = str(self.tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False))
+        # The template writes the first token that the tokenizer adds by itself; once is right.
+        return text.removeprefix(self._bos) if self._bos else text
+
+    def _texts(self, raw: RawRow) -> dict[str, str] | Rejection:
+        if raw.problem is not None:
+            return _reject(raw, UNREADABLE, raw.problem)
+        missing = [column for column in self.columns if column not in raw.values]
+        if missing:
+            return _reject(raw, MISSING, ", ".join(missing))
+        texts = {}
+        for field in self.fields:
+            value = raw.values[field]
+            if isinstance(value, float) and not math.isfinite(value):
+                value = None
+            if value is not None and not isinstance(value, str | int | float):
+                return _reject(raw, NOT_TEXT, f"{field}: {type(value).__name__}")
+            text = "" if value is None else str(value).strip()
+            if not text:
+                return _reject(raw, EMPTY, field)
+            special = next((token for token in self._special if token in text), None)
+            if special is not None:
+                return _reject(raw, SPECIAL, special)
+            texts[field] = text
+        return texts
+
+    def _label(self, raw: RawRow) -> str | Rejection:
+        value = raw.values[self.params.label_column]
+        if isinstance(value, str):
+            value = value.strip()
+        if not isinstance(value, str | int | float):
+            return _reject(raw, NO_LABEL, value)
+        number = _number(value)
+        found = [name for name, label in self.params.labels.items() if _holds(label, value, number)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            return _reject(raw, TWO_LABELS, f"{value}: {', '.join(found)}")
+        return _reject(raw, NOT_A_NUMBER if self._numeric and number is None else NO_LABEL, value)
+
+    def _check_words(self) -> None:
+        seen: dict[tuple[int, ...], str] = {}
+        for name, label in self.params.labels.items():
+            ids = tuple(self.tokenizer(label.word, add_special_tokens=False)["input_ids"])
+            if not ids or ids in seen:
+                raise PipelineError(
+                    "each label's word must have tokens of its own",
+                    got=f"{label.word!r} of {name}, " + (f"the same as {seen[ids]}'s" if ids else "without tokens"),
+                    do="Choose other words in prepare.labels.",
+                )
+            seen[ids] = name
+
+
+def normalised(text: str) -> str:
+    """Return a text with case, punctuation and spacing ignored; what is nothing else (":)") keeps its signs."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return re.sub(r"[\W_]+", "", folded) or re.sub(r"\s+", "", folded)
+
+
+def _holds(label: LabelParams, value: Scalar, number: float | None) -> bool:
+    if label.values is not None:
+        return any(_same(wanted, value) for wanted in label.values)
+    if number is None:
+        return False
+    return (label.min is None or number >= label.min) and (label.max is None or number <= label.max)
+
+
+def _same(wanted: Scalar, value: Scalar) -> bool:
+    """Whether a value of params.yaml is that of the data, where csv and tsv have text only."""
+    if isinstance(value, str) and not isinstance(wanted, str):
+        return str(wanted).casefold() == value.casefold()
+    if isinstance(wanted, bool) != isinstance(value, bool):  # True is not 1
+        return False
+    return wanted == value
+
+
+def _number(value: Scalar) -> float | None:
+    if isinstance(value, bool):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _reject(raw: RawRow, reason: str, value: object) -> Rejection:
+    return Rejection(raw.file, raw.line, reason, str(value)[:SHOWN])
+
+
+def _added_bos(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the text of the first token if the tokenizer puts it before every text by itself, or ""."""
+    ids = tokenizer("")["input_ids"]
+    return str(tokenizer.bos_token) if ids and ids[0] == tokenizer.bos_token_id else ""

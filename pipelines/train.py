@@ -1,0 +1,205 @@
+"""Stage train: the best recipe on the whole training split, with checkpoints that a killed run goes on from."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from pipelines.errors import PipelineError
+from pipelines.files import whole_directory, write_json
+from pipelines.params import Params, Recipe, read_yaml
+from pipelines.process import work_folder
+from pipelines.tracking import LiveRun, live_run
+from pipelines.training import Bench, build_model, fit_config, input_key, open_bench, write_table
+from reft import AdapterInfo, NonFiniteLossError, ReftModel, StepMetrics, fit, save_adapter
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BestRecipe:
+    """What the search left in best.yaml: a recipe, and the study and trial that it comes from."""
+
+    recipe: Recipe
+    study: str
+    trial: int
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What metrics/train.json holds. Losses are means of the first and last tenth of the steps, in nats a token."""
+
+    adapter_sha256: str
+    trainable_parameters: int
+    adapter_bytes: int
+    steps: int
+    first_loss: float
+    last_loss: float
+    recipe: dict[str, object]
+    study: str
+    trial: int
+
+
+def run(
+    params: Params,
+    *,
+    root: Path,
+    base: Path,
+    prepared: Path,
+    search: Path,
+    out: Path,
+    metrics: Path,
+    plots: Path,
+) -> TrainResult:
+    """Train, then write the adapter directory, its figures and the loss curve."""
+    best = read_best(search / "best.yaml")
+    bench = open_bench(params, base=base, prepared=prepared)
+    model = build_model(bench, best.recipe, params)
+    key = train_key(params, bench, best)
+    with live_run(params, root=root, stage="train", input_hash=key, name="train") as live:
+        live.log_params(best.recipe.model_dump() | params.train.model_dump())
+        history = _fit(model, bench, best, params, folder=work_folder(root) / "train" / key, live=live)
+    sha256 = _save(model, bench, params, out)
+    result = _result(model, best, history, sha256=sha256, adapter=out)
+    _write_plots(plots, history)
+    write_json(metrics, asdict(result))
+    return result
+
+
+def train_key(params: Params, bench: Bench, best: BestRecipe) -> str:
+    """The hash of everything that decides the adapter's bits: what its checkpoints and its run belong to."""
+    settings = params.train.model_dump(exclude={"checkpoint_every"})
+    return input_key(
+        bench.base_sha256,
+        bench.data_sha256,
+        best.recipe.model_dump(),
+        settings,
+        params.seed,
+        params.run.threads,
+    )
+
+
+def read_best(path: Path) -> BestRecipe:
+    """Read best.yaml.
+
+    Raises:
+        PipelineError: if it is not what the search stage writes.
+    """
+    raw = read_yaml(path)
+    try:
+        fields = dict(raw)  # type: ignore[call-overload]
+        recipe = Recipe(**{name: fields[name] for name in Recipe.model_fields})
+        return BestRecipe(recipe=recipe, study=str(fields["study"]), trial=int(fields["trial"]))
+    except (TypeError, KeyError, ValueError) as error:
+        raise PipelineError(
+            "best.yaml must hold the recipe that the search wrote",
+            got=f"{path}: {error}",
+            do="Run: dvc repro -f search",
+        ) from None
+
+
+def _fit(
+    model: ReftModel, bench: Bench, best: BestRecipe, params: Params, *, folder: Path, live: LiveRun
+) -> list[StepMetrics]:
+    """Fit from the newest checkpoint, if any; the history of steps is whole however often the run was killed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    record = folder / "history.jsonl"
+    history = _read_history(record)
+    steps = fit(
+        model,
+        bench.encoded("train"),
+        fit_config(best.recipe, params, epochs=params.train.epochs),
+        pad_id=bench.pad_id,
+        checkpoint=folder / "checkpoints",
+    )
+    bar: tqdm[None] | None = None
+    try:
+        for metrics in steps:
+            if bar is None:
+                history = [old for old in history if old.step < metrics.step]
+                record.write_text("".join(json.dumps(asdict(old)) + "\n" for old in history), encoding="utf-8")
+                bar = tqdm(total=metrics.total_steps, initial=metrics.step - 1, desc="train", unit="step")
+                if metrics.step > 1:
+                    log.info("resumed after step %d of %d", metrics.step - 1, metrics.total_steps)
+            history.append(metrics)
+            with record.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(metrics)) + "\n")
+            live.log_metrics({"loss": metrics.loss, "learning_rate": metrics.learning_rate}, step=metrics.step)
+            bar.set_postfix(loss=f"{metrics.loss:.3f}", epoch=metrics.epoch)
+            bar.update()
+    except NonFiniteLossError as error:
+        raise PipelineError(
+            "the training loss must stay finite",
+            got=str(error),
+            do="Lower the learning rate in search.space.",
+        ) from None
+    finally:
+        if bar is not None:
+            bar.close()
+    return history
+
+
+def _read_history(record: Path) -> list[StepMetrics]:
+    if not record.is_file():
+        return []
+    history = []
+    for line in record.read_text(encoding="utf-8").splitlines():
+        try:
+            history.append(StepMetrics(**json.loads(line)))
+        except (ValueError, TypeError):
+            break  # the line that a kill cut short; its step is after the checkpoint and comes again
+    return history
+
+
+def _save(model: ReftModel, bench: Bench, params: Params, out: Path) -> str:
+    """Write the adapter directory whole; an earlier one at the same place is in DVC's cache."""
+    info = AdapterInfo(
+        base_sha256=bench.base_sha256,
+        base_name=bench.base_source,
+        data_sha256=bench.data_sha256,
+        prompt={"template": bench.task.template, "chat": bench.task.chat, "labels": dict(bench.task.labels)},
+        seed=params.seed,
+    )
+    with whole_directory(out) as temporary:
+        sha256 = save_adapter(model, temporary / "adapter", info)
+        for file in (temporary / "adapter").iterdir():
+            file.rename(temporary / file.name)
+        (temporary / "adapter").rmdir()
+    return sha256
+
+
+def _result(
+    model: ReftModel, best: BestRecipe, history: Sequence[StepMetrics], *, sha256: str, adapter: Path
+) -> TrainResult:
+    share = max(1, len(history) // 10)
+    losses = [metrics.loss for metrics in history]
+    return TrainResult(
+        adapter_sha256=sha256,
+        trainable_parameters=model.num_trainable(),
+        adapter_bytes=sum(file.stat().st_size for file in adapter.iterdir()),
+        steps=len(history),
+        first_loss=sum(losses[:share]) / share,
+        last_loss=sum(losses[-share:]) / share,
+        recipe=best.recipe.model_dump(),
+        study=best.study,
+        trial=best.trial,
+    )
+
+
+def _write_plots(folder: Path, history: Sequence[StepMetrics]) -> None:
+    from pipelines.plots import draw_loss  # matplotlib takes a second to import
+
+    steps = [metrics.step for metrics in history]
+    losses, rates = [metrics.loss for metrics in history], [metrics.learning_rate for metrics in history]
+    with whole_directory(folder) as temporary:
+        write_table(
+            temporary / "loss.csv",
+            ("step", "loss", "learning_rate"),
+            list(zip(steps, losses, rates, strict=True)),
+        )
+        draw_loss(temporary / "loss.png", steps, losses, rates)

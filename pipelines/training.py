@@ -1,0 +1,151 @@
+"""What search, train and evaluate share: from prepared rows and a recipe to a model that can be fitted and scored."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+import reft
+from pipelines.base import LoadedBase, load_base, read_base
+from pipelines.errors import PipelineError
+from pipelines.files import canonical_json
+from pipelines.params import Params, Recipe, TrainParams
+from pipelines.prepared import Row, TaskSpec, data_sha256, read_rows, read_task
+from reft import Encoded, FitConfig, ReftConfig, ReftModel, encode, parse_layers
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The frozen base, its tokenizer and the prepared data, ready for use."""
+
+    base: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    base_sha256: str
+    base_source: str
+    data: Path
+    data_sha256: str
+    task: TaskSpec
+    pad_id: int
+
+    def encoded(self, split: str, limit: int | None = None) -> list[Encoded]:
+        """The rows of a split as token ids, in file order."""
+        return [self.encode_row(row) for row in self.rows(split)[:limit]]
+
+    def encode_row(self, row: Row) -> Encoded:
+        """One row as token ids, prompt and completion tokenised apart."""
+        return encode(self.tokenizer, row.prompt, row.completion, add_special_tokens=not self.task.chat)
+
+    def rows(self, split: str) -> list[Row]:
+        """The rows of a split."""
+        return read_rows(self.data, split)
+
+    def choices(self) -> list[tuple[int, ...]]:
+        """The token ids of each label's word, in the order of the labels."""
+        words = self.task.labels.values()
+        return [tuple(self.tokenizer(word, add_special_tokens=False)["input_ids"]) for word in words]
+
+
+def open_bench(params: Params, *, base: Path, prepared: Path) -> Bench:
+    """Fix threads and device, load the base, open the prepared data."""
+    torch.set_num_threads(params.run.threads)
+    loaded: LoadedBase = load_base(read_base(base), device=resolve_device(params.run.device))
+    tokenizer = loaded.tokenizer
+    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    return Bench(
+        base=loaded.model,
+        tokenizer=tokenizer,
+        base_sha256=loaded.record.sha256,
+        base_source=loaded.record.source,
+        data=prepared,
+        data_sha256=data_sha256(prepared),
+        task=read_task(prepared),
+        pad_id=int(pad_id or 0),  # padding is masked out by position, so any id will do
+    )
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto`` is the first of CUDA, MPS and CPU that this machine has.
+
+    Raises:
+        PipelineError: if the named device is not there.
+    """
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    if (name.startswith("cuda") and not cuda) or (name == "mps" and not mps):
+        raise PipelineError("run.device must be on this machine", got=name, do="Set run.device to auto or cpu.")
+    return torch.device(name)
+
+
+def reft_config(recipe: Recipe, train: TrainParams, base: PreTrainedModel) -> ReftConfig:
+    """Join what was searched and what is fixed, for this base.
+
+    Raises:
+        PipelineError: if the base has no such layer or its hidden states are narrower than the rank.
+    """
+    config = base.config
+    try:
+        layers = parse_layers(recipe.layers, config.num_hidden_layers)
+    except ValueError as error:
+        raise PipelineError("layers must exist in the base model", got=f"{recipe.layers!r}: {error}") from None
+    if recipe.rank > config.hidden_size:
+        raise PipelineError(
+            f"the rank must not be above the base's hidden size {config.hidden_size}",
+            got=recipe.rank,
+            do="Lower it in search.space.rank.",
+        )
+    return ReftConfig(
+        method=train.method,
+        layers=layers,
+        positions=recipe.positions,
+        rank=recipe.rank,
+        init=train.init,
+        tied=train.tied,
+    )
+
+
+def build_model(bench: Bench, recipe: Recipe, params: Params) -> ReftModel:
+    """A fresh ReFT model over the shared base; its first weights depend on the seed alone."""
+    return ReftModel(bench.base, reft_config(recipe, params.train, bench.base), seed=params.seed)
+
+
+def fit_config(recipe: Recipe, params: Params, *, epochs: int) -> FitConfig:
+    """How to train the recipe."""
+    train = params.train
+    return FitConfig(
+        epochs=epochs,
+        batch_size=train.batch_size,
+        accumulation=train.accumulation,
+        learning_rate=recipe.learning_rate,
+        warmup_ratio=train.warmup_ratio,
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_grad_norm,
+        seed=params.seed,
+        checkpoint_every=train.checkpoint_every,
+    )
+
+
+def input_key(*parts: object) -> str:
+    """A short hash of everything that work in progress depends on, so that it is never resumed for other inputs."""
+    return hashlib.sha256(canonical_json([*parts, code_sha256()]).encode()).hexdigest()[:16]
+
+
+def code_sha256() -> str:
+    """A hash of the code that decides numbers: the method and the stages that train."""
+    here = Path(__file__).parent
+    files = [*sorted(Path(str(reft.__file__)).parent.rglob("*.py")), here / "search.py", here / "training.py"]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
+
+
+def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Write a CSV file of plain values."""
+    lines = [",".join(header), *(",".join(str(value) for value in row) for row in rows)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,0 +1,227 @@
+"""The adapter directory: ``adapter.safetensors`` and ``adapter_config.json``, and nothing that runs code."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from reft.config import ReftConfig, count_parameters
+from reft.files import canonical_json, sha256, write_directory
+from reft.interventions import METHODS
+from reft.model import ReftModel
+from reft.orthogonal import orthonormality_error
+
+FORMAT = 1
+TENSORS_NAME = "adapter.safetensors"
+CONFIG_NAME = "adapter_config.json"
+_MAX_CONFIG_BYTES = 1_000_000
+_MAX_HEADER_BYTES = 10_000_000
+_MAX_ORTHONORMALITY_ERROR = 1e-4  # fp32 QR stays below 1e-6; more is another kind of matrix
+
+
+@dataclass(frozen=True)
+class AdapterInfo:
+    """Where an adapter comes from, and how its prompts are made.
+
+    Attributes:
+        base_sha256: identity of the base it was trained on.
+        base_name: that base's name for people.
+        data_sha256: identity of the training data.
+        prompt: plain JSON values of the prompt's form: template, chat, labels.
+        seed: of the training.
+    """
+
+    base_sha256: str
+    base_name: str
+    data_sha256: str
+    prompt: dict[str, Any]
+    seed: int
+
+
+def save_adapter(model: ReftModel, path: Path, info: AdapterInfo) -> str:
+    """Write the adapter directory whole and return its :func:`adapter_sha256`.
+
+    The files are a function of the model and ``info`` alone (no times, no paths), so the same training gives the
+    same hash. R itself is stored, not what it was parametrised by.
+
+    Raises:
+        FileExistsError: if there is anything at ``path``.
+        ValueError: if a parameter is NaN or infinite, or ``info`` holds other than plain JSON values.
+    """
+    tensors = {
+        f"{slot}.{name}": tensor
+        for slot, intervention in model.named_interventions()
+        for name, tensor in intervention.export_tensors().items()
+    }
+    _check_values(tensors)
+    content = safetensors.torch.save(tensors)
+    record = {
+        "format": FORMAT,
+        "reft": model.config.to_dict(),
+        "base": {
+            "sha256": info.base_sha256,
+            "name": info.base_name,
+            "hidden_size": model.hidden_size,
+            "num_layers": model.num_layers,
+        },
+        "data_sha256": info.data_sha256,
+        "prompt": info.prompt,
+        "seed": info.seed,
+        "tensors_sha256": sha256(content),
+    }
+    try:
+        # Not sorted: the order of the labels is part of the prompt.
+        text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    except TypeError as error:
+        raise ValueError(f"an adapter's prompt holds plain JSON values; got {info.prompt}; {error}") from error
+    write_directory(path, {TENSORS_NAME: content, CONFIG_NAME: text.encode()})
+    return _directory_sha256(content, text.encode())
+
+
+def adapter_sha256(path: Path) -> str:
+    """Return the hash of an adapter: of its two files, whatever else stands beside them."""
+    return _directory_sha256(_read(path, TENSORS_NAME, None), _read(path, CONFIG_NAME, _MAX_CONFIG_BYTES))
+
+
+def read_adapter(path: Path) -> tuple[ReftConfig, AdapterInfo]:
+    """Read an adapter's description without its tensors.
+
+    Raises:
+        ValueError: for a directory that is no adapter, a symbolic link, or another format.
+    """
+    record = _read_record(path)
+    return record.config, record.info
+
+
+def load_adapter(path: Path, base: nn.Module, *, base_sha256: str) -> ReftModel:
+    """Put a saved adapter on its base; without gradients, outputs are bit-equal to those before saving.
+
+    Nothing is unpickled, no link is followed, and only the two named files are opened.
+
+    Args:
+        path: the adapter directory.
+        base: the model it was trained on.
+        base_sha256: that model's identity, from the caller's base store.
+
+    Raises:
+        ValueError: for another base (identity, width or depth), another format, wrong tensors (names, shapes,
+            dtype, values, R not orthonormal), or links.
+    """
+    record = _read_record(path)
+    if record.info.base_sha256 != base_sha256:
+        raise ValueError(
+            f"an adapter loads on the base it was trained on, {record.info.base_name} "
+            f"({record.info.base_sha256}); got {base_sha256}; load that base"
+        )
+    model = ReftModel(base, record.config, seed=record.info.seed)
+    if (model.hidden_size, model.num_layers) != (record.hidden_size, record.num_layers):
+        raise ValueError(
+            f"the base must have {record.num_layers} layers of width {record.hidden_size}; "
+            f"got {model.num_layers} of {model.hidden_size}; load the adapter's own base"
+        )
+    tensors = _read_tensors(path, record)
+    for slot, intervention in model.named_interventions():
+        names = intervention.tensor_shapes(model.hidden_size, record.config.rank)
+        intervention.import_tensors({name: tensors[f"{slot}.{name}"] for name in names})
+    return model
+
+
+@dataclass(frozen=True)
+class _Record:
+    config: ReftConfig
+    info: AdapterInfo
+    hidden_size: int
+    num_layers: int
+    tensors_sha256: str
+
+
+def _read_record(path: Path) -> _Record:
+    content = _read(path, CONFIG_NAME, _MAX_CONFIG_BYTES)
+    try:
+        raw = json.loads(content)
+        if raw["format"] != FORMAT:
+            raise ValueError(
+                f"the adapter format read here is {FORMAT}; got {raw['format']!r}; use the release that wrote it"
+            )
+        base = raw["base"]
+        info = AdapterInfo(base["sha256"], base["name"], raw["data_sha256"], raw["prompt"], raw["seed"])
+        record = _Record(
+            ReftConfig.from_dict(raw["reft"]),
+            info,
+            base["hidden_size"],
+            base["num_layers"],
+            raw["tensors_sha256"],
+        )
+    except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{CONFIG_NAME} must be what save_adapter writes; got {error!r} in {path}; save the adapter again"
+        ) from error
+    _check_types(record)
+    return record
+
+
+def _check_types(record: _Record) -> None:
+    info = record.info
+    texts = (info.base_sha256, info.base_name, info.data_sha256, record.tensors_sha256)
+    numbers = (info.seed, record.hidden_size, record.num_layers)
+    right = all(isinstance(value, str) for value in texts) and all(type(value) is int for value in numbers)
+    if not right or not isinstance(info.prompt, dict):
+        raise ValueError(f"{CONFIG_NAME} must be what save_adapter writes; got {record}; save the adapter again")
+
+
+def _read_tensors(path: Path, record: _Record) -> dict[str, Tensor]:
+    limit = 4 * count_parameters(record.config, record.hidden_size) + _MAX_HEADER_BYTES
+    content = _read(path, TENSORS_NAME, limit)
+    if sha256(content) != record.tensors_sha256:
+        raise ValueError(f"{TENSORS_NAME} must have the sha256 in {CONFIG_NAME}; it differs in {path}; fetch it again")
+    try:
+        tensors = safetensors.torch.load(content)
+    except SafetensorError as error:
+        raise ValueError(f"{TENSORS_NAME} must be a safetensors file; got {error}; fetch it again") from error
+    method = METHODS[record.config.method]
+    expected = {
+        f"{slot}.{name}": shape
+        for layer in record.config.layers
+        for slot in record.config.slots(layer)
+        for name, shape in method.tensor_shapes(record.hidden_size, record.config.rank).items()
+    }
+    got = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if got != expected:
+        raise ValueError(f"{TENSORS_NAME} must hold {expected}; got {got}; save the adapter again")
+    _check_values(tensors)
+    return tensors
+
+
+def _check_values(tensors: dict[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if tensor.dtype != torch.float32 or not torch.isfinite(tensor).all():
+            raise ValueError(
+                f"an adapter's tensors must be finite float32; got {tensor.dtype} {name}, "
+                "or a NaN or infinity in it; train again"
+            )
+        if name.endswith(".rotation") and (error := orthonormality_error(tensor)) > _MAX_ORTHONORMALITY_ERROR:
+            raise ValueError(f"the rows of {name} must be orthonormal; got an error of {error:.1e}; train again")
+
+
+def _read(path: Path, name: str, limit: int | None) -> bytes:
+    file = path / name
+    if path.is_symlink() or file.is_symlink():
+        raise ValueError(f"an adapter is a directory of plain files; got a symbolic link at {file}; copy its target")
+    if not file.is_file():
+        raise ValueError(
+            f"an adapter directory holds {TENSORS_NAME} and {CONFIG_NAME}; got none at {file}; give another"
+        )
+    if limit is not None and file.stat().st_size > limit:
+        raise ValueError(f"{name} must be of at most {limit} bytes; got {file.stat().st_size}; fetch it again")
+    return file.read_bytes()
+
+
+def _directory_sha256(tensors: bytes, config: bytes) -> str:
+    return sha256(canonical_json({TENSORS_NAME: sha256(tensors), CONFIG_NAME: sha256(config)}))

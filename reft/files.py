@@ -1,0 +1,53 @@
+"""Directories that appear whole or not at all, and hashes of what they hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+TEMPORARY_PREFIX = ".writing-"
+
+
+def sha256(content: bytes) -> str:
+    """Return the sha256 of ``content`` in hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def canonical_json(value: Any) -> bytes:
+    """Return the one JSON text of plain values: sorted keys, no blanks; what is hashed."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def write_directory(path: Path, files: Mapping[str, bytes]) -> None:
+    """Write a directory of files under a temporary name beside ``path``, and rename it at the end.
+
+    Raises:
+        FileExistsError: if there is anything at ``path``; nothing is written over.
+    """
+    if path.exists() or path.is_symlink():
+        raise FileExistsError(f"what is there is not written over; got {path}; remove it or choose another path")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=path.parent))
+    try:
+        temporary.chmod(0o777 & ~_umask())  # mkdtemp's 0700 would keep others from reading the result
+        for name, content in files.items():
+            with (temporary / name).open("xb") as handle:
+                handle.write(content)
+                handle.flush()
+                os.fsync(handle.fileno())
+        temporary.replace(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

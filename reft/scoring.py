@@ -1,0 +1,77 @@
+"""How likely a model finds given answers: log-probabilities of choices after prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from reft.data import Batch, Collator, Encoded
+from reft.model import ReftModel
+
+
+@torch.no_grad()
+def score_choices(
+    model: ReftModel,
+    prompts: Sequence[Sequence[int]],
+    choices: Sequence[Sequence[int]],
+    *,
+    batch_size: int,
+    progress: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Return the log-probability of each choice after each prompt.
+
+    Rows are run in order of length, to pad little. Choices of one token each need one pass a batch; longer ones are
+    run after the prompt, a pass for each choice. Inside ``model.disabled()`` the frozen base is scored.
+
+    Args:
+        model: the model asked.
+        prompts: token ids of the prompts.
+        choices: token ids of the answers, the same for every prompt.
+        batch_size: prompts in one pass.
+        progress: called with the number of prompts done since the last call.
+
+    Returns:
+        fp32 [prompts, choices] on the CPU, in nats, in the order given; a sum over a choice's tokens.
+
+    Raises:
+        ValueError: for an empty prompt, an empty choice, no choice, or a batch size below 1.
+    """
+    if batch_size < 1 or not choices or not all(choices):
+        raise ValueError(
+            "scoring needs a batch size of 1 or more and choices of one token or more; "
+            f"got {batch_size} and {list(choices)}; correct them"
+        )
+    scores = torch.empty(len(prompts), len(choices))
+    single = all(len(choice) == 1 for choice in choices)
+    order = sorted(range(len(prompts)), key=lambda row: (len(prompts[row]), row))
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        chosen = [tuple(prompts[row]) for row in rows]
+        scores[rows] = _next_token(model, chosen, choices) if single else _joined(model, chosen, choices)
+        if progress is not None:
+            progress(len(rows))
+    return scores
+
+
+def _next_token(model: ReftModel, prompts: list[tuple[int, ...]], choices: Sequence[Sequence[int]]) -> Tensor:
+    logits = model(_batch(model, prompts, ()), logits_to_keep=1)[:, -1]
+    ids = torch.tensor([choice[0] for choice in choices], device=logits.device)
+    return logits.float().log_softmax(-1)[:, ids].cpu()
+
+
+def _joined(model: ReftModel, prompts: list[tuple[int, ...]], choices: Sequence[Sequence[int]]) -> Tensor:
+    columns = []
+    for choice in choices:
+        logits = model(_batch(model, prompts, choice), logits_to_keep=len(choice) + 1)[:, :-1]
+        ids = torch.tensor(choice, device=logits.device).expand(len(prompts), -1)
+        tokens = logits.float().log_softmax(-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1)
+        columns.append(tokens.sum(-1).cpu())
+    return torch.stack(columns, dim=-1)
+
+
+def _batch(model: ReftModel, prompts: list[tuple[int, ...]], choice: Sequence[int]) -> Batch:
+    # Any id may pad: the mask hides it. On the left, so that the choice stands in the same columns of every row.
+    rows = [Encoded((*prompt, *choice), len(prompt)) for prompt in prompts]
+    return Collator(pad_id=0, padding_side="left")(rows).to(model.device)

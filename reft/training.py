@@ -1,0 +1,291 @@
+"""Training as an iterator of optimiser steps: the caller logs, validates, prunes and stops."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from reft.data import Collator, Encoded
+from reft.files import canonical_json, sha256
+from reft.model import ReftModel
+from reft.resume import CheckpointFolder, TrainingState, capture, restore
+
+
+class NonFiniteLossError(ArithmeticError):
+    """The loss or a gradient is NaN or infinite; the step was not applied."""
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How to train; checks itself.
+
+    Attributes:
+        epochs: passes over the rows.
+        batch_size: rows in one forward pass.
+        accumulation: batches to one optimiser step.
+        learning_rate: its height, reached after the warm-up.
+        warmup_ratio: share of all steps before that, in [0, 1).
+        weight_decay: AdamW's, for W alone: R cannot shrink, so its parameter is left out, and so is b.
+        max_grad_norm: bound of the gradient's norm over all parameters.
+        seed: of the rows' order.
+        checkpoint_every: optimiser steps between two checkpoints; there is also one after the last step.
+
+    Raises:
+        ValueError: at construction, for a value out of range.
+    """
+
+    epochs: int
+    batch_size: int
+    accumulation: int
+    learning_rate: float
+    warmup_ratio: float
+    weight_decay: float
+    max_grad_norm: float
+    seed: int
+    checkpoint_every: int
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulation", "checkpoint_every"):
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1", getattr(self, name))
+        for name in ("learning_rate", "max_grad_norm"):
+            value = getattr(self, name)
+            _require(value > 0 and math.isfinite(value), f"{name} must be above 0 and finite", value)
+        _require(0 <= self.warmup_ratio < 1, "warmup_ratio must be in [0, 1)", self.warmup_ratio)
+        _require(0 <= self.weight_decay < math.inf, "weight_decay must not be negative", self.weight_decay)
+
+
+@dataclass(frozen=True)
+class StepMetrics:
+    """One optimiser step.
+
+    Attributes:
+        step: its number, from 1.
+        total_steps: how many there will be.
+        epoch: which pass over the rows it belongs to, from 0.
+        loss: mean cross-entropy over the step's label tokens, nats, before the step.
+        learning_rate: that the step was taken with.
+        grad_norm: norm of the gradient before it was bounded.
+        tokens: real tokens run, prompts and completions, without padding.
+        seconds: wall-clock time of the step.
+        replayed: whether it was taken before an interruption, and is reported again from the checkpoint.
+    """
+
+    step: int
+    total_steps: int
+    epoch: int
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    tokens: int
+    seconds: float
+    replayed: bool = False
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Which rows and which learning rate each step has: a function of the step's number alone, so resuming needs none.
+
+    Attributes:
+        rows: number of rows.
+        config: the training's numbers.
+        max_steps: bound of the number of steps; the learning rate falls to the end of what is run. None for none.
+    """
+
+    rows: int
+    config: FitConfig
+    max_steps: int | None = None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps to one pass over the rows; the last may be of fewer rows."""
+        return math.ceil(math.ceil(self.rows / self.config.batch_size) / self.config.accumulation)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole training."""
+        steps = self.config.epochs * self.steps_per_epoch
+        return steps if self.max_steps is None else min(steps, self.max_steps)
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of ``step``, from 0: up in a line over the warm-up, then down in a line.
+
+        No step has a rate of 0; in a training of few steps that would waste one.
+        """
+        warmup = math.ceil(self.config.warmup_ratio * self.total_steps)
+        if step < warmup:
+            return self.config.learning_rate * (step + 1) / warmup
+        return self.config.learning_rate * (self.total_steps - step) / (self.total_steps - warmup)
+
+    def batches(self, step: int) -> list[list[int]]:
+        """Return the row numbers of each batch of ``step``, from 0."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        order = _order(self.rows, self.config.seed, epoch)
+        size = self.config.batch_size
+        start = place * size * self.config.accumulation
+        chosen = order[start : start + size * self.config.accumulation]
+        return [list(chosen[at : at + size]) for at in range(0, len(chosen), size)]
+
+
+def fit(
+    model: ReftModel,
+    rows: Sequence[Encoded],
+    config: FitConfig,
+    *,
+    pad_id: int,
+    checkpoint: Path | None = None,
+    max_steps: int | None = None,
+) -> Iterator[StepMetrics]:
+    """Train the interventions, in place, one optimiser step for each item of the iterator.
+
+    The caller may stop at any item. With ``checkpoint``, a call with the same arguments on a freshly built model goes
+    on after the last checkpoint and ends with the same bits as an uninterrupted one. It first reports the steps
+    before it again (``replayed``), while the model is already at the checkpoint.
+
+    Args:
+        model: trained where it is; the base's parameters do not change.
+        rows: prompts with completions.
+        config: how to train.
+        pad_id: token id that fills short rows.
+        checkpoint: folder of this run's checkpoints; None for none. It knows a run by the rows, the configs and the
+            model's parameters at the start, not by the base's weights: give each base its own folder.
+        max_steps: bound of the number of steps, schedule included.
+
+    Raises:
+        ValueError: for rows without completions, or a folder with another run's checkpoints.
+        NonFiniteLossError: from the iterator, before a step with a NaN or infinite loss or gradient is applied.
+    """
+    _require(max_steps is None or max_steps >= 1, "max_steps must be at least 1", max_steps)
+    _require(len(rows) > 0, "training needs at least one row", len(rows))
+    for number, row in enumerate(rows):
+        _require(len(row.input_ids) > row.prompt_length, "a training row needs a completion", f"row {number}")
+    schedule = Schedule(len(rows), config, max_steps)
+    folder = None
+    if checkpoint is not None:
+        folder = CheckpointFolder(checkpoint, _run_key(model, rows, config, pad_id, max_steps))
+    trainer = _Trainer(model, rows, schedule, Collator(pad_id))
+    state = folder.load() if folder is not None else None
+    if state is not None:
+        restore(state.tensors, model.trainable_parameters(), trainer.optimizer)
+    return _steps(trainer, state, folder)
+
+
+def _steps(trainer: _Trainer, state: TrainingState | None, folder: CheckpointFolder | None) -> Iterator[StepMetrics]:
+    history = [] if state is None else [StepMetrics(**entry) for entry in state.history]
+    yield from (replace(metrics, replayed=True) for metrics in history)
+    total, every = trainer.schedule.total_steps, trainer.schedule.config.checkpoint_every
+    for step in range(len(history), total):
+        metrics = trainer.step(step)
+        history.append(metrics)
+        if folder is not None and (metrics.step % every == 0 or metrics.step == total):
+            tensors = capture(trainer.parameters, trainer.optimizer)
+            folder.save(TrainingState(metrics.step, [asdict(entry) for entry in history], tensors))
+        yield metrics
+
+
+class _Trainer:
+    """Model, optimiser and rows, and how a step is taken."""
+
+    def __init__(self, model: ReftModel, rows: Sequence[Encoded], schedule: Schedule, collator: Collator) -> None:
+        self.model = model
+        self.rows = rows
+        self.schedule = schedule
+        self.collator = collator
+        self.parameters = model.trainable_parameters()
+        self.optimizer = _optimizer(model, schedule.config)
+        # The caller chose the device; accelerate is to follow, and to take no precision from its environment.
+        self.accelerator = Accelerator(cpu=model.device.type == "cpu", device_placement=False, mixed_precision="no")
+        if self.accelerator.num_processes > 1:
+            raise ValueError(
+                f"training runs in one process; got {self.accelerator.num_processes}; start it without a launcher"
+            )
+
+    def step(self, number: int) -> StepMetrics:
+        """Take the optimiser step ``number``, from 0."""
+        started = time.perf_counter()
+        batches = [[self.rows[row] for row in batch] for batch in self.schedule.batches(number)]
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.enable_grad():
+            loss = self._backward(batches)
+        norm = self.accelerator.clip_grad_norm_(list(self.parameters.values()), self.schedule.config.max_grad_norm)
+        _check_finite("loss", loss, number)
+        _check_finite("gradient norm", norm, number)
+        rate = self.schedule.learning_rate(number)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        return StepMetrics(
+            step=number + 1,
+            total_steps=self.schedule.total_steps,
+            epoch=number // self.schedule.steps_per_epoch,
+            loss=loss.item(),
+            learning_rate=rate,
+            grad_norm=norm.item(),
+            tokens=sum(len(row.input_ids) for batch in batches for row in batch),
+            seconds=time.perf_counter() - started,
+        )
+
+    def _backward(self, batches: list[list[Encoded]]) -> Tensor:
+        """Add up the gradients of the mean over all label tokens of the step, and return that mean.
+
+        A mean of the batches' means would weigh the tokens of a batch with few of them more.
+        """
+        labels = sum(len(row.input_ids) - row.prompt_length for batch in batches for row in batch)
+        total = torch.zeros((), device=self.model.device)
+        for batch in batches:
+            loss = self.model.token_losses(self.collator(batch).to(self.model.device)).sum() / labels
+            self.accelerator.backward(loss)
+            total += loss.detach()
+        return total
+
+
+def _optimizer(model: ReftModel, config: FitConfig) -> torch.optim.AdamW:
+    decaying = {
+        f"interventions.{slot}.{name}"
+        for slot, intervention in model.named_interventions()
+        for name in intervention.PARAMETERS_THAT_DECAY
+    }
+    parameters = model.trainable_parameters()
+    groups: list[dict[str, Any]] = [
+        {"params": [value for name, value in parameters.items() if name in decaying]},
+        {"params": [value for name, value in parameters.items() if name not in decaying], "weight_decay": 0.0},
+    ]
+    fused = model.device.type in ("cpu", "cuda")  # one kernel for the many small tensors
+    return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused)
+
+
+@lru_cache(maxsize=2)
+def _order(rows: int, seed: int, epoch: int) -> tuple[int, ...]:
+    """Return the order of the rows in an epoch, from seed and epoch alone; ``torch.randperm`` on the CPU."""
+    generator = torch.Generator().manual_seed(int(sha256(canonical_json([seed, epoch]))[:15], 16))
+    return tuple(torch.randperm(rows, generator=generator).tolist())
+
+
+def _run_key(model: ReftModel, rows: Sequence[Encoded], config: FitConfig, pad_id: int, max_steps: int | None) -> str:
+    start = {
+        name: sha256(value.detach().cpu().numpy().tobytes()) for name, value in model.trainable_parameters().items()
+    }
+    texts = [[row.input_ids, row.prompt_length] for row in rows]
+    inputs = [asdict(config), model.config.to_dict(), pad_id, max_steps, start, sha256(canonical_json(texts))]
+    return sha256(canonical_json(inputs))
+
+
+def _check_finite(name: str, value: Tensor, step: int) -> None:
+    if not torch.isfinite(value):
+        raise NonFiniteLossError(
+            f"loss and gradient must be finite; got a {name} of {value.item()} at step {step + 1}; "
+            "lower the learning rate, or train in float32"
+        )
+
+
+def _require(holds: bool, rule: str, value: object) -> None:
+    if not holds:
+        raise ValueError(f"{rule}; got {value}; correct it")

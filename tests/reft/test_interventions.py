@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from reft.config import ReftConfig, count_parameters
+from reft.interventions import METHODS, LoreftIntervention
+from reft.orthogonal import OrthonormalRows, orthonormality_error, qf
+from tests.reft.conftest import HIDDEN, build_model
+
+
+def build(init: str = "paper", hidden: int = 24, rank: int = 3, seed: int = 0) -> LoreftIntervention:
+    return LoreftIntervention(hidden, rank, init, torch.Generator().manual_seed(seed))
+
+
+def test_forward_is_the_papers_formula() -> None:
+    edit = build()
+    h = torch.randn(4, 5, 24)
+    rotation, weight, bias = edit.rotation(), edit.weight, edit.bias
+    by_hand = h + torch.einsum(
+        "rd,bsr->bsd", rotation, torch.einsum("rd,bsd->bsr", weight, h) + bias - h @ rotation.T
+    )
+    torch.testing.assert_close(edit(h), by_hand, atol=1e-6, rtol=0)
+
+
+def test_after_the_edit_the_subspace_holds_the_learned_source() -> None:
+    edit = build()
+    h = torch.randn(7, 24)
+    torch.testing.assert_close(edit(h) @ edit.rotation().T, h @ edit.weight.T + edit.bias, atol=1e-6, rtol=0)
+
+
+def test_identity_start_changes_no_bit() -> None:
+    h = torch.randn(7, 24)
+    assert torch.equal(build("identity")(h), h)
+    with torch.no_grad():
+        assert torch.equal(build("identity")(h), h)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_arithmetic_is_fp32_and_the_result_is_cast_back(dtype: torch.dtype) -> None:
+    edit = build()
+    h = torch.randn(7, 24).to(dtype)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        edited = edit(h)
+    assert edited.dtype == dtype
+    assert torch.equal(edited, edit(h.float()).to(dtype))
+
+
+def test_the_same_seed_gives_the_same_start() -> None:
+    for name, value in build(seed=5).state_dict().items():
+        assert torch.equal(value, build(seed=5).state_dict()[name])
+    assert not torch.equal(build(seed=5).weight, build(seed=6).weight)
+
+
+def test_qf_keeps_orthonormal_columns_and_their_signs() -> None:
+    q = qf(torch.randn(20, 4))
+    torch.testing.assert_close(qf(q), q, atol=1e-6, rtol=0)
+    torch.testing.assert_close(qf(q * torch.tensor([2.0, 0.1, 5.0, 1.0])), q, atol=1e-6, rtol=0)
+
+
+def test_weight_decay_on_the_parameter_cannot_shrink_r() -> None:
+    """Under torch's own orthogonal parametrisation one such step makes R zero."""
+    rows = OrthonormalRows(16, 4, torch.Generator().manual_seed(0))
+    optimizer = torch.optim.AdamW(rows.parameters(), lr=1e-2, weight_decay=0.5)
+    target = torch.randn(4, 16)
+    for _ in range(50):
+        optimizer.zero_grad()
+        (rows() - target).square().sum().backward()
+        optimizer.step()
+    assert orthonormality_error(rows()) < 1e-5
+
+
+def test_kept_r_follows_the_parameter() -> None:
+    rows = OrthonormalRows(16, 4, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before = rows()
+        assert rows() is before
+        rows.base.data.add_(1.0)  # .data, which hides the change from autograd
+        assert not torch.allclose(rows(), before)
+
+
+def test_a_set_r_is_exact() -> None:
+    rows = OrthonormalRows(16, 4, torch.Generator().manual_seed(0))
+    rotation = qf(torch.randn(16, 4)).mT.contiguous()
+    rows.set_rotation(rotation)
+    with torch.no_grad():
+        assert torch.equal(rows(), rotation)
+    torch.testing.assert_close(rows(), rotation, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("rank", [0, 25])
+def test_a_rank_beyond_the_width_is_refused(rank: int) -> None:
+    with pytest.raises(ValueError, match="between 1 and the hidden size 24"):
+        build(rank=rank)
+
+
+# r(2d + 1) for each intervention: totals that the paper and pyreft's log print for these models.
+@pytest.mark.parametrize(
+    ("hidden", "layers", "rank", "tied", "total"),
+    [
+        (4096, 32, 8, True, 2_097_408),  # LLaMA-7B, commonsense and arithmetic
+        (5120, 40, 8, True, 3_277_120),  # LLaMA-13B
+        (4096, 4, 4, False, 262_176),  # Llama-2-7B, instructions
+        (4096, 1, 4, True, 32_772),  # pyreft's README
+    ],
+)
+def test_parameter_counts_are_the_published_ones(
+    hidden: int, layers: int, rank: int, tied: bool, total: int
+) -> None:
+    assert count_parameters(ReftConfig(tuple(range(layers)), "f7+l7", rank, tied=tied), hidden) == total
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("positions", ["f2+l2", "l2"])
+def test_the_count_is_the_models(tied: bool, positions: str) -> None:
+    model = build_model(positions=positions, tied=tied)
+    assert model.num_trainable() == count_parameters(model.config, HIDDEN)
+
+
+def test_the_table_of_methods_builds_modules() -> None:
+    for method in METHODS.values():
+        edit = method(8, 2, "identity", torch.Generator())
+        assert sum(value.numel() for value in edit.parameters()) == method.count_parameters(8, 2)
+        shapes = {name: tuple(value.shape) for name, value in edit.export_tensors().items()}
+        assert shapes == method.tensor_shapes(8, 2)

@@ -1,0 +1,88 @@
+"""dvc.yaml, params.yaml and the code say the same."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipelines.__main__ import STAGES, _parser
+from pipelines.graph import read_graph
+from pipelines.params import Params, load_params
+
+ROOT = Path(__file__).parent.parent
+GRAPH = read_graph(ROOT)
+NAMES = [stage.name for stage in GRAPH.stages]
+
+
+def test_the_stages_of_dvc_yaml_are_those_of_the_code() -> None:
+    assert set(NAMES) == set(STAGES)
+
+
+def test_the_order_is_topological() -> None:
+    assert NAMES == ["base", "prepare", "search", "train", "evaluate", "register"]
+
+
+@pytest.mark.parametrize("stage", GRAPH.stages, ids=NAMES)
+def test_the_command_of_a_stage_is_one_that_the_code_takes(stage) -> None:
+    words = shlex.split(stage.cmd)
+    assert words[:3] == ["python", "-m", "pipelines"]
+    arguments = _parser().parse_args(words[3:])
+    assert arguments.stage == stage.name
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_flags_of_a_stage_are_the_paths_its_function_takes(stage: str) -> None:
+    signature = inspect.signature(importlib.import_module(f"pipelines.{stage}").run)
+    assert list(signature.parameters)[0] == "params"
+    assert set(signature.parameters) == {"params", "root", *(flag.replace("-", "_") for flag in STAGES[stage])}
+
+
+@pytest.mark.parametrize("stage", GRAPH.stages, ids=NAMES)
+def test_every_path_on_a_command_line_is_a_dep_or_an_output(stage) -> None:
+    words = shlex.split(stage.cmd)[4:]
+    paths = {word for word in words if not word.startswith("--")}
+    known = set(stage.outs) | set(stage.deps) | {str(Path(dep).parent) for dep in stage.deps}
+    assert paths <= known
+    assert set(stage.outs) <= paths
+
+
+@pytest.mark.parametrize("stage", GRAPH.stages, ids=NAMES)
+def test_the_code_that_a_stage_names_exists(stage) -> None:
+    for dep in stage.deps:
+        if dep.startswith(("pipelines", "reft")):
+            assert (ROOT / dep).exists(), dep
+
+
+@pytest.mark.parametrize("stage", GRAPH.stages, ids=NAMES)
+def test_the_params_of_a_stage_are_keys_of_params_yaml(stage) -> None:
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    for key in stage.params:
+        found = raw
+        for part in key.split("."):
+            found = found[part]
+
+
+def test_params_yaml_is_valid_and_names_each_key_of_the_models() -> None:
+    params = load_params(ROOT / "params.yaml")
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    assert params.model_dump(by_alias=True).keys() == raw.keys()
+
+
+def test_no_key_of_a_model_has_a_default() -> None:
+    assert [name for name, field in Params.model_fields.items() if not field.is_required()] == []
+
+
+def test_what_the_search_chooses_is_not_fixed_in_train() -> None:
+    params = load_params(ROOT / "params.yaml")
+    assert not set(type(params.search.space).model_fields) & set(type(params.train).model_fields)
+
+
+def test_train_epochs_make_only_train_and_what_follows_stale() -> None:
+    stale = [s.name for s in GRAPH.stages if {"train", "train.epochs"} & set(s.params)]
+    assert stale == ["train"]
+    assert GRAPH.after("train") == ("train", "evaluate", "register")

@@ -1,0 +1,46 @@
+"""The rooms: flows -> pipelines -> reft, never back, and each heavy tool in its own room."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FORBIDDEN = {
+    "reft": {"pipelines", "flows", "mlflow", "optuna", "dvc", "prefect", "yaml"},
+    "pipelines": {"flows", "prefect"},
+    "flows": {"torch", "mlflow", "optuna", "transformers"},
+}
+MLFLOW_ROOMS = {"tracking.py", "register.py", "promote.py", "pyfunc.py", "store.py"}
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.module.partition(".")[0]
+
+
+@pytest.mark.parametrize("room", FORBIDDEN)
+def test_no_room_imports_what_is_above_it(room: str) -> None:
+    files = sorted((ROOT / room).rglob("*.py"))
+    assert files
+    wrong = {str(file.relative_to(ROOT)): found for file in files if (found := FORBIDDEN[room] & set(imports(file)))}
+    assert wrong == {}
+
+
+def test_mlflow_is_imported_in_its_rooms_only() -> None:
+    users = {file.name for file in (ROOT / "pipelines").rglob("*.py") if "mlflow" in set(imports(file))}
+    assert users <= MLFLOW_ROOMS
+    assert "tracking.py" in users or "store.py" in users
+
+
+def test_nothing_pickles() -> None:
+    for room in FORBIDDEN:
+        for file in sorted((ROOT / room).rglob("*.py")):
+            assert not {"pickle", "cloudpickle", "joblib", "dill"} & set(imports(file)), file
+            assert "torch.load(" not in file.read_text(encoding="utf-8"), file
