@@ -21,7 +21,7 @@ from pipelines.process import error_path, read_marker
 
 # A retry helps where a network, a server or a killed process was in the way. Work in progress is kept between tries.
 RETRIES = 2
-RETRY_SECONDS = [5, 30]
+RETRY_SECONDS: list[float] = [5, 30]
 
 Outcome = Literal["ran", "restored", "skipped"]
 

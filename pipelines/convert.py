@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from pipelines.archives import copy_members, open_member
@@ -92,23 +93,37 @@ def _materialise(source: str, sha256: str | None, scratch: Path, root: Path) -> 
 
 
 def _read(place: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    try:
-        if place.is_dir():
-            model = AutoModelForCausalLM.from_pretrained(
-                place, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
-            )
-            return model.eval(), AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
+    """Read a transformers folder or a GGUF file: safetensors only, no code from the folder, every weight there."""
+    gguf = place.name if place.is_file() else None
+    folder = place.parent if gguf else place
+    if gguf:
         with place.open("rb") as file:
             if file.read(4) != GGUF_MAGIC:
-                raise PipelineError("a model file is a GGUF file", got=place.name, do="Or name a transformers folder.")
-        model = AutoModelForCausalLM.from_pretrained(place.parent, gguf_file=place.name, dtype=dtype)
-        tokenizer = AutoTokenizer.from_pretrained(place.parent, gguf_file=place.name)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+                raise PipelineError("a model file is a GGUF file", got=gguf, do="Or name a transformers folder.")
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder,
+            gguf_file=gguf,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, gguf_file=gguf, local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise PipelineError(
             "the source must be a causal language model that transformers reads, with safetensors or as GGUF",
             got=f"{type(error).__name__}: {error}",
         ) from error
-    return _plain(model).eval(), tokenizer
+    absent = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
+    if absent:  # transformers would go on with random numbers in their place
+        raise PipelineError(
+            "the source must hold every weight of the model", got=f"{len(absent)} missing: {absent[:3]}"
+        )
+    return (_plain(model) if gguf else model).eval(), tokenizer
 
 
 def _plain(model: PreTrainedModel) -> PreTrainedModel:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +67,7 @@ class Evaluation:
 def run(
     params: Params,
     *,
-    root: Path,  # noqa: ARG001  (every stage has the same signature)
+    root: Path,
     base: Path,
     prepared: Path,
     adapter: Path,
@@ -75,7 +76,7 @@ def run(
     plots: Path,
 ) -> Evaluation:
     """Score every test row with the adapter and with the frozen base, and write figures, predictions and plots."""
-    bench = open_bench(params, base=base, prepared=prepared)
+    bench = open_bench(params, root=root, base=base, prepared=prepared)
     model = load_adapter(adapter, bench.base, base_sha256=bench.base_sha256)
     labels, rows = list(bench.task.labels), bench.rows("test")
     truth = np.array([labels.index(row.label) for row in rows])
@@ -93,8 +94,14 @@ def probabilities(bench: Bench, model: ReftModel, rows: Sequence[Row], *, batch_
     """The probability of each label, normalised over the labels' words: [rows, labels]."""
     prompts = [bench.encode_row(row).prompt_ids for row in rows]
     with tqdm(total=len(rows), desc=f"score {title}", unit="row", leave=False) as bar:
-        scores = score_choices(model, prompts, bench.choices(), batch_size=batch_size, progress=bar.update)
+        scores = score_choices(
+            model, prompts, bench.choices(), batch_size=batch_size, progress=lambda n: _advance(bar, n)
+        )
     return np.asarray(scores.double().softmax(dim=-1).cpu().numpy())
+
+
+def _advance(bar: tqdm[NoReturn], rows: int) -> None:
+    bar.update(rows)
 
 
 def compare(

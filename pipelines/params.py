@@ -337,5 +337,5 @@ def _known_keys(loc: tuple[str | int, ...]) -> list[str]:
             found = next((f.annotation for name, f in fields if part in (name, f.alias)), None)
         else:
             found = get_args(found)[-1]  # list[X] or dict[key, X]
-    fields = getattr(found, "model_fields", {})
-    return [field.alias or name for name, field in fields.items()]
+    section: dict[str, Any] = getattr(found, "model_fields", {})
+    return [field.alias or name for name, field in section.items()]

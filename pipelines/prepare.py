@@ -198,9 +198,9 @@ def _card(
 def _summary(rows: list[Measured], config: PrepareParams) -> dict[str, object]:
     labels = Counter(measured.row.label for measured in rows)
     tokens = np.array([measured.tokens for measured in rows])
+    quantiles = {f"p{q}": round(float(np.percentile(tokens, q)), 1) for q in (50, 90, 99)}
     return {
         "rows": len(rows),
         "labels": {label: labels[label] for label in config.labels},
-        "tokens": {f"p{q}": round(float(np.percentile(tokens, q)), 1) for q in (50, 90, 99)}
-        | {"max": int(tokens.max())},
+        "tokens": {**quantiles, "max": int(tokens.max())},
     }

@@ -82,10 +82,8 @@ def locked(root: Path, name: str, *, wait_seconds: float) -> Iterator[None]:
             do="Wait for it, stop it, or set run.wait_seconds in params.yaml.",
         ) from None
     try:
-        write_json(
-            holder,
-            {"pid": os.getpid(), "started": time.time(), "what": " ".join(psutil.Process().cmdline()[-4:])},
-        )
+        what = " ".join(" ".join(psutil.Process().cmdline()[-4:]).split())[:100]
+        write_json(holder, {"pid": os.getpid(), "started": time.time(), "what": what})
         yield
     finally:
         holder.unlink(missing_ok=True)

@@ -24,10 +24,10 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, *, template: str, chat: bo
     turn = [{"role": "user", "content": prompt}]
     text = str(tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False))
     # The chat template writes the first token that the tokenizer adds by itself; once is right.
-    return text.removeprefix(added_bos(tokenizer))
+    return text.removeprefix(_added_bos(tokenizer))
 
 
-def added_bos(tokenizer: PreTrainedTokenizerBase) -> str:
+def _added_bos(tokenizer: PreTrainedTokenizerBase) -> str:
     """Return the text of the first token if the tokenizer puts it before every text by itself, or ""."""
     ids = tokenizer("")["input_ids"]
     return str(tokenizer.bos_token) if ids and ids[0] == tokenizer.bos_token_id else ""

@@ -64,7 +64,7 @@ def run(
     try:
         registration = _register(store, params, facts, root)
     except store_errors() as error:
-        raise unreachable(store.uri, error) from error
+        raise unreachable(store.uri, error, rule="the tracking store must take what register logs") from error
     write_json(out, {"format": 1, **asdict(registration)})
     return registration
 
@@ -152,9 +152,10 @@ def _ensure_version(store: Store, model: str, pipeline: Run, facts: Facts, root:
     found = find_version(store.client, model, facts.adapter_sha256)
     if found is None:
         _ensure_model(store.client, model)
-        source = _ensure_logged_model(store, model, pipeline, facts)
-        tags = {**chain, **figures}
-        made = store.client.create_model_version(model, source, pipeline.id, tags=tags)
+        model_id = _ensure_logged_model(store, model, pipeline, facts)
+        made = store.client.create_model_version(
+            model, f"models:/{model_id}", pipeline.id, tags={**chain, **figures}, model_id=model_id
+        )
         return int(made.version)
     # The same bits from a clean commit tell more than the first registration from a dirty tree did.
     cleaner = found.tags.get("git.dirty") != "false" and chain["git.dirty"] == "false"
@@ -181,14 +182,14 @@ def _ensure_model(client: MlflowClient, model: str) -> None:
 
 
 def _ensure_logged_model(store: Store, name: str, pipeline: Run, facts: Facts) -> str:
-    """The models:/ address of the adapter as an MLflow model; one that a killed register finished is taken again."""
+    """The id of the adapter as an MLflow model; one that a killed register finished is taken again."""
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
     client = store.client
     where = f"tags.`{ADAPTER}` = '{facts.adapter_sha256}'"
     for earlier in client.search_logged_models([store.experiment_id], filter_string=where):
         if earlier.status == LoggedModelStatus.READY:
-            return f"models:/{earlier.model_id}"
+            return str(earlier.model_id)
     made = client.create_logged_model(
         store.experiment_id, name, source_run_id=pipeline.id, tags={ADAPTER: facts.adapter_sha256}
     )
@@ -198,7 +199,7 @@ def _ensure_logged_model(store: Store, name: str, pipeline: Run, facts: Facts) -
         client.log_model_artifacts(made.model_id, str(path))
     client.finalize_logged_model(made.model_id, LoggedModelStatus.READY)
     client.log_outputs(pipeline.id, [LoggedModelOutput(made.model_id, step=0)])
-    return f"models:/{made.model_id}"
+    return str(made.model_id)
 
 
 def save_pyfunc(path: Path, files: StageFiles, *, model_id: str, run_id: str) -> None:

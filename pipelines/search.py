@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import optuna
 import yaml
@@ -66,7 +67,7 @@ class Rows:
 
 def run(params: Params, *, root: Path, base: Path, prepared: Path, out: Path, metrics: Path) -> SearchResult:
     """Bring the study to its number of trials, then write best.yaml, the table of trials and the plots."""
-    bench = open_bench(params, base=base, prepared=prepared)
+    bench = open_bench(params, root=root, base=base, prepared=prepared)
     check_space(params, bench)
     key = study_key(params, bench)
     study = open_study(params, root, name=f"search-{key}")
@@ -119,7 +120,7 @@ def _optimise(study: optuna.Study, params: Params, bench: Bench, rows: Rows, liv
             _report(study, bar)
 
 
-def _report(study: optuna.Study, bar: tqdm[None]) -> None:
+def _report(study: optuna.Study, bar: tqdm[NoReturn]) -> None:
     """Say how the newest trial ended, and the best value so far."""
     ended = [trial for trial in study.get_trials(deepcopy=False) if trial.datetime_complete is not None]
     last = max(ended, key=lambda trial: (trial.datetime_complete, trial.number))

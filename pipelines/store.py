@@ -48,15 +48,15 @@ def check_store(params: Params, root: Path) -> None:
         raise unreachable(uri, error) from None
 
 
-def unreachable(uri: str, error: BaseException) -> PipelineError:
-    """The error for a store that does not answer, without its password."""
+def unreachable(uri: str, error: BaseException, *, rule: str = "the tracking store must answer") -> PipelineError:
+    """The error for a store that does not answer or refuses, without its password."""
     # The driver's words hold the whole address, so a password too, in the text of sqlalchemy's errors.
     secret = urlsplit(uri).password
     reason = " ".join(str(error).split())[:300]
     return PipelineError(
-        "the tracking store must answer",
+        rule,
         got=f"{public_uri(uri)}: {reason.replace(secret, '***') if secret else reason}",
-        do="Start it, or set tracking.uri in params.yaml.",
+        do="Start it or repair it, or set tracking.uri in params.yaml.",
     )
 
 

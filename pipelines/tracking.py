@@ -41,6 +41,7 @@ ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "GIT_PYTHON_REFRESH": "quiet",
 }
 
@@ -65,11 +66,15 @@ def open_store(params: Params, root: Path) -> Store:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
-        from mlflow import MlflowClient
+        import mlflow
 
+        # What MLflow resolves by itself (a models:/ address, in creating a version) is resolved in its default store,
+        # which is otherwise a database that it makes in the current folder.
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(uri)
         # Two processes that make the tables at once break each other.
         with locked(root, "tracking", wait_seconds=LOCK_SECONDS):
-            client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+            client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
             return Store(client, uri, _experiment(client, params, root))
     except store_errors() as error:
         raise unreachable(uri, error) from None
@@ -198,6 +203,7 @@ class _Line:
     """The connection of a live run and its children: down once, down for all of them."""
 
     up: bool
+    uri: str
 
     @contextlib.contextmanager
     def degrading(self) -> Iterator[None]:
@@ -206,7 +212,7 @@ class _Line:
             yield
         except store_errors() as error:
             self.up = False
-            logger.warning("The tracking store failed; the stage goes on, register logs the rest. %s", error)
+            logger.warning("The stage goes on, and register logs the rest. %s", unreachable(self.uri, error))
 
 
 @dataclass
@@ -293,7 +299,7 @@ def live_run(params: Params, root: Path, stage: str, input_hash: str, name: str)
         input_hash: hash of everything that the stage reads; the register stage finds the run by it.
         name: the run's name in MLflow's pages.
     """
-    live = LiveRun(None, _Line(up=True))
+    live = LiveRun(None, _Line(up=True, uri=store_uri(params, root)))
     try:
         live._start(open_store(params, root), name, {STAGE: stage, INPUT_HASH: input_hash})
     except PipelineError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -43,6 +42,7 @@ class TrainResult:
     recipe: dict[str, object]
     study: str
     trial: int
+    input_hash: str
 
 
 def run(
@@ -58,14 +58,14 @@ def run(
 ) -> TrainResult:
     """Train, then write the adapter directory, its figures and the loss curve."""
     best = read_best(search / "best.yaml")
-    bench = open_bench(params, base=base, prepared=prepared)
+    bench = open_bench(params, root=root, base=base, prepared=prepared)
     model = build_model(bench, best.recipe, params)
     key = train_key(params, bench, best)
     with live_run(params, root=root, stage="train", input_hash=key, name="train") as live:
         live.log_params(best.recipe.model_dump() | params.train.model_dump())
         history = _fit(model, bench, best, params, folder=work_folder(root) / "train" / key, live=live)
     sha256 = _save(model, bench, params, out)
-    result = _result(model, best, history, sha256=sha256, adapter=out)
+    result = _result(model, best, history, sha256=sha256, adapter=out, input_hash=key)
     _write_plots(plots, history)
     write_json(metrics, asdict(result))
     return result
@@ -106,53 +106,27 @@ def read_best(path: Path) -> BestRecipe:
 def _fit(
     model: ReftModel, bench: Bench, best: BestRecipe, params: Params, *, folder: Path, live: LiveRun
 ) -> list[StepMetrics]:
-    """Fit from the newest checkpoint, if any; the history of steps is whole however often the run was killed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    record = folder / "history.jsonl"
-    history = _read_history(record)
-    steps = fit(
-        model,
-        bench.encoded("train"),
-        fit_config(best.recipe, params, epochs=params.train.epochs),
-        pad_id=bench.pad_id,
-        checkpoint=folder / "checkpoints",
-    )
-    bar: tqdm[None] | None = None
-    try:
-        for metrics in steps:
-            if bar is None:
-                history = [old for old in history if old.step < metrics.step]
-                record.write_text("".join(json.dumps(asdict(old)) + "\n" for old in history), encoding="utf-8")
-                bar = tqdm(total=metrics.total_steps, initial=metrics.step - 1, desc="train", unit="step")
-                if metrics.step > 1:
-                    log.info("resumed after step %d of %d", metrics.step - 1, metrics.total_steps)
-            history.append(metrics)
-            with record.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(metrics)) + "\n")
-            live.log_metrics({"loss": metrics.loss, "learning_rate": metrics.learning_rate}, step=metrics.step)
-            bar.set_postfix(loss=f"{metrics.loss:.3f}", epoch=metrics.epoch)
-            bar.update()
-    except NonFiniteLossError as error:
-        raise PipelineError(
-            "the training loss must stay finite",
-            got=str(error),
-            do="Lower the learning rate in search.space.",
-        ) from None
-    finally:
-        if bar is not None:
-            bar.close()
-    return history
-
-
-def _read_history(record: Path) -> list[StepMetrics]:
-    if not record.is_file():
-        return []
-    history = []
-    for line in record.read_text(encoding="utf-8").splitlines():
+    """Fit from the newest checkpoint, if any; the steps before it are replayed, so the history is whole."""
+    settings = fit_config(best.recipe, params, epochs=params.train.epochs)
+    rows = bench.encoded("train")
+    history: list[StepMetrics] = []
+    with tqdm(desc="train", unit="step") as bar:
         try:
-            history.append(StepMetrics(**json.loads(line)))
-        except (ValueError, TypeError):
-            break  # the line that a kill cut short; its step is after the checkpoint and comes again
+            for metrics in fit(model, rows, settings, pad_id=bench.pad_id, checkpoint=folder / "checkpoints"):
+                history.append(metrics)
+                bar.total = metrics.total_steps
+                bar.set_postfix(loss=f"{metrics.loss:.3f}", epoch=metrics.epoch, refresh=False)
+                bar.update()
+                if not metrics.replayed:
+                    rates = {"loss": metrics.loss, "learning_rate": metrics.learning_rate}
+                    live.log_metrics(rates, step=metrics.step)
+        except NonFiniteLossError as error:
+            raise PipelineError(
+                "the training loss must stay finite", got=str(error), do="Lower the learning rate in search.space."
+            ) from None
+    resumed = sum(metrics.replayed for metrics in history)
+    if resumed:
+        log.info("went on after step %d of %d, where an earlier run was stopped", resumed, len(history))
     return history
 
 
@@ -174,7 +148,7 @@ def _save(model: ReftModel, bench: Bench, params: Params, out: Path) -> str:
 
 
 def _result(
-    model: ReftModel, best: BestRecipe, history: Sequence[StepMetrics], *, sha256: str, adapter: Path
+    model: ReftModel, best: BestRecipe, history: Sequence[StepMetrics], *, sha256: str, adapter: Path, input_hash: str
 ) -> TrainResult:
     share = max(1, len(history) // 10)
     losses = [metrics.loss for metrics in history]
@@ -188,6 +162,7 @@ def _result(
         recipe=best.recipe.model_dump(),
         study=best.study,
         trial=best.trial,
+        input_hash=input_hash,
     )
 
 

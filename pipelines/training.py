@@ -15,7 +15,7 @@ from pipelines.base import LoadedBase, load_base, read_base
 from pipelines.errors import PipelineError
 from pipelines.files import canonical_json
 from pipelines.params import Params, Recipe, TrainParams
-from pipelines.prepared import Row, TaskSpec, data_sha256, read_rows, read_task
+from pipelines.prepared import Row, Split, TaskSpec, data_sha256, read_rows, read_task
 from reft import Encoded, FitConfig, ReftConfig, ReftModel, encode, parse_layers
 
 
@@ -32,15 +32,15 @@ class Bench:
     task: TaskSpec
     pad_id: int
 
-    def encoded(self, split: str, limit: int | None = None) -> list[Encoded]:
+    def encoded(self, split: Split, limit: int | None = None) -> list[Encoded]:
         """The rows of a split as token ids, in file order."""
         return [self.encode_row(row) for row in self.rows(split)[:limit]]
 
     def encode_row(self, row: Row) -> Encoded:
         """One row as token ids, prompt and completion tokenised apart."""
-        return encode(self.tokenizer, row.prompt, row.completion, add_special_tokens=not self.task.chat)
+        return encode(self.tokenizer, row.prompt, row.completion)
 
-    def rows(self, split: str) -> list[Row]:
+    def rows(self, split: Split) -> list[Row]:
         """The rows of a split."""
         return read_rows(self.data, split)
 
@@ -50,10 +50,10 @@ class Bench:
         return [tuple(self.tokenizer(word, add_special_tokens=False)["input_ids"]) for word in words]
 
 
-def open_bench(params: Params, *, base: Path, prepared: Path) -> Bench:
+def open_bench(params: Params, *, root: Path, base: Path, prepared: Path) -> Bench:
     """Fix threads and device, load the base, open the prepared data."""
     torch.set_num_threads(params.run.threads)
-    loaded: LoadedBase = load_base(read_base(base), device=resolve_device(params.run.device))
+    loaded: LoadedBase = load_base(read_base(base), device=resolve_device(params.run.device), root=root)
     tokenizer = loaded.tokenizer
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     return Bench(

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from reft.layers import check_layers, parse_layers
     from reft.model import ReftModel
     from reft.positions import PositionMasks, Positions, parse_positions, position_masks
+    from reft.schedule import FitConfig
     from reft.scoring import score_choices
-    from reft.training import FitConfig, NonFiniteLossError, StepMetrics, fit
+    from reft.training import NonFiniteLossError, StepMetrics, fit
 
 __all__ = [
     "METHODS",
@@ -82,9 +83,9 @@ _NAMES = {
         "parse_positions",
         "position_masks",
     ),
+    "schedule": ("FitConfig",),
     "scoring": ("score_choices",),
     "training": (
-        "FitConfig",
         "NonFiniteLossError",
         "StepMetrics",
         "fit",

@@ -49,7 +49,8 @@ class OrthonormalRows(nn.Module):
                 f"rank must be between 1 and the hidden size {hidden_size}, because R has orthonormal rows; "
                 f"got {rank}; choose a smaller rank"
             )
-        self.base = nn.Parameter(qf(torch.randn(hidden_size, rank, generator=generator)))
+        # Contiguous: QR returns columns, and a fused optimiser takes the layout of its state for the parameter's.
+        self.base = nn.Parameter(qf(torch.randn(hidden_size, rank, generator=generator)).contiguous())
         # Not persistent: both follow from ``base``. Buffers, so that they move with the module.
         self.register_buffer("kept_base", torch.empty(0), persistent=False)
         self.register_buffer("kept_rotation", torch.empty(0), persistent=False)

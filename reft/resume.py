@@ -142,8 +142,8 @@ def restore(
         prefix = f"optimizer/{name}/"
         saved = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
         if saved:
-            # The step counter of an unfused optimiser stays on the CPU; load_state_dict knows, so it moves them.
             optimizer.state[parameter] = saved
+    # Moves each tensor to where the optimiser wants it: its step counters stay on the CPU unless it is fused.
     optimizer.load_state_dict(optimizer.state_dict())
     torch.set_rng_state(tensors["random/cpu"])
     if torch.cuda.is_available():

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,49 +16,11 @@ from reft.data import Collator, Encoded
 from reft.files import canonical_json, sha256
 from reft.model import ReftModel
 from reft.resume import CheckpointFolder, TrainingState, capture, restore
+from reft.schedule import FitConfig, Schedule, require
 
 
 class NonFiniteLossError(ArithmeticError):
     """The loss or a gradient is NaN or infinite; the step was not applied."""
-
-
-@dataclass(frozen=True)
-class FitConfig:
-    """How to train; checks itself.
-
-    Attributes:
-        epochs: passes over the rows.
-        batch_size: rows in one forward pass.
-        accumulation: batches to one optimiser step.
-        learning_rate: its height, reached after the warm-up.
-        warmup_ratio: share of all steps before that, in [0, 1).
-        weight_decay: AdamW's, for W alone: R cannot shrink, so its parameter is left out, and so is b.
-        max_grad_norm: bound of the gradient's norm over all parameters.
-        seed: of the rows' order.
-        checkpoint_every: optimiser steps between two checkpoints; there is also one after the last step.
-
-    Raises:
-        ValueError: at construction, for a value out of range.
-    """
-
-    epochs: int
-    batch_size: int
-    accumulation: int
-    learning_rate: float
-    warmup_ratio: float
-    weight_decay: float
-    max_grad_norm: float
-    seed: int
-    checkpoint_every: int
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulation", "checkpoint_every"):
-            _require(getattr(self, name) >= 1, f"{name} must be at least 1", getattr(self, name))
-        for name in ("learning_rate", "max_grad_norm"):
-            value = getattr(self, name)
-            _require(value > 0 and math.isfinite(value), f"{name} must be above 0 and finite", value)
-        _require(0 <= self.warmup_ratio < 1, "warmup_ratio must be in [0, 1)", self.warmup_ratio)
-        _require(0 <= self.weight_decay < math.inf, "weight_decay must not be negative", self.weight_decay)
 
 
 @dataclass(frozen=True)
@@ -88,51 +48,6 @@ class StepMetrics:
     tokens: int
     seconds: float
     replayed: bool = False
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Which rows and which learning rate each step has: a function of the step's number alone, so resuming needs none.
-
-    Attributes:
-        rows: number of rows.
-        config: the training's numbers.
-        max_steps: bound of the number of steps; the learning rate falls to the end of what is run. None for none.
-    """
-
-    rows: int
-    config: FitConfig
-    max_steps: int | None = None
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimiser steps to one pass over the rows; the last may be of fewer rows."""
-        return math.ceil(math.ceil(self.rows / self.config.batch_size) / self.config.accumulation)
-
-    @property
-    def total_steps(self) -> int:
-        """Optimiser steps of the whole training."""
-        steps = self.config.epochs * self.steps_per_epoch
-        return steps if self.max_steps is None else min(steps, self.max_steps)
-
-    def learning_rate(self, step: int) -> float:
-        """Return the learning rate of ``step``, from 0: up in a line over the warm-up, then down in a line.
-
-        No step has a rate of 0; in a training of few steps that would waste one.
-        """
-        warmup = math.ceil(self.config.warmup_ratio * self.total_steps)
-        if step < warmup:
-            return self.config.learning_rate * (step + 1) / warmup
-        return self.config.learning_rate * (self.total_steps - step) / (self.total_steps - warmup)
-
-    def batches(self, step: int) -> list[list[int]]:
-        """Return the row numbers of each batch of ``step``, from 0."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        order = _order(self.rows, self.config.seed, epoch)
-        size = self.config.batch_size
-        start = place * size * self.config.accumulation
-        chosen = order[start : start + size * self.config.accumulation]
-        return [list(chosen[at : at + size]) for at in range(0, len(chosen), size)]
 
 
 def fit(
@@ -163,10 +78,10 @@ def fit(
         ValueError: for rows without completions, or a folder with another run's checkpoints.
         NonFiniteLossError: from the iterator, before a step with a NaN or infinite loss or gradient is applied.
     """
-    _require(max_steps is None or max_steps >= 1, "max_steps must be at least 1", max_steps)
-    _require(len(rows) > 0, "training needs at least one row", len(rows))
+    require(max_steps is None or max_steps >= 1, "max_steps must be at least 1", max_steps)
+    require(len(rows) > 0, "training needs at least one row", len(rows))
     for number, row in enumerate(rows):
-        _require(len(row.input_ids) > row.prompt_length, "a training row needs a completion", f"row {number}")
+        require(len(row.input_ids) > row.prompt_length, "a training row needs a completion", f"row {number}")
     schedule = Schedule(len(rows), config, max_steps)
     folder = None
     if checkpoint is not None:
@@ -262,13 +177,6 @@ def _optimizer(model: ReftModel, config: FitConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused)
 
 
-@lru_cache(maxsize=2)
-def _order(rows: int, seed: int, epoch: int) -> tuple[int, ...]:
-    """Return the order of the rows in an epoch, from seed and epoch alone; ``torch.randperm`` on the CPU."""
-    generator = torch.Generator().manual_seed(int(sha256(canonical_json([seed, epoch]))[:15], 16))
-    return tuple(torch.randperm(rows, generator=generator).tolist())
-
-
 def _run_key(model: ReftModel, rows: Sequence[Encoded], config: FitConfig, pad_id: int, max_steps: int | None) -> str:
     start = {
         name: sha256(value.detach().cpu().numpy().tobytes()) for name, value in model.trainable_parameters().items()
@@ -284,8 +192,3 @@ def _check_finite(name: str, value: Tensor, step: int) -> None:
             f"loss and gradient must be finite; got a {name} of {value.item()} at step {step + 1}; "
             "lower the learning rate, or train in float32"
         )
-
-
-def _require(holds: bool, rule: str, value: object) -> None:
-    if not holds:
-        raise ValueError(f"{rule}; got {value}; correct it")

@@ -38,7 +38,7 @@ def test_the_command_of_a_stage_is_one_that_the_code_takes(stage) -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_flags_of_a_stage_are_the_paths_its_function_takes(stage: str) -> None:
     signature = inspect.signature(importlib.import_module(f"pipelines.{stage}").run)
-    assert list(signature.parameters)[0] == "params"
+    assert next(iter(signature.parameters)) == "params"
     assert set(signature.parameters) == {"params", "root", *(flag.replace("-", "_") for flag in STAGES[stage])}
 
 

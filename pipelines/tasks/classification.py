@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pipelines.errors import PipelineError
 from pipelines.params import LabelParams, PrepareParams, template_fields
 from pipelines.prepared import Rejection, TaskSpec
+from pipelines.prompts import render_prompt
 from pipelines.rows import RawRow
 
 if TYPE_CHECKING:
@@ -59,7 +60,6 @@ class Classification:
         self.columns = (*self.fields, *((params.label_column,) if params.label_column not in self.fields else ()))
         self.tokenizer = tokenizer
         self._special = tuple(token for token in tokenizer.all_special_tokens if token.strip())
-        self._bos = _added_bos(tokenizer)
         self._numeric = any(label.values is None for label in params.labels.values())
         if params.chat and not tokenizer.chat_template:
             raise PipelineError(
@@ -86,13 +86,7 @@ class Classification:
 
     def render(self, texts: dict[str, str]) -> str:
         """Return the prompt of one row: the filled template, as a user's turn if ``chat``."""
-        prompt = self.params.template.format_map(texts)
-        if not self.params.chat:
-            return prompt
-        turn = [{"role": "user", "content": prompt}]
-        text = str(self.tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False))
-        # The template writes the first token that the tokenizer adds by itself; once is right.
-        return text.removeprefix(self._bos) if self._bos else text
+        return render_prompt(self.tokenizer, template=self.params.template, chat=self.params.chat, texts=texts)
 
     def _texts(self, raw: RawRow) -> dict[str, str] | Rejection:
         if raw.problem is not None:
@@ -159,8 +153,10 @@ def _holds(label: LabelParams, value: Scalar, number: float | None) -> bool:
 
 def _same(wanted: Scalar, value: Scalar) -> bool:
     """Whether a value of params.yaml is that of the data, where csv and tsv have text only."""
-    if isinstance(value, str) and not isinstance(wanted, str):
+    if isinstance(value, str) and isinstance(wanted, bool):
         return str(wanted).casefold() == value.casefold()
+    if isinstance(value, str) and not isinstance(wanted, str):
+        return _number(value) == wanted
     if isinstance(wanted, bool) != isinstance(value, bool):  # True is not 1
         return False
     return wanted == value
@@ -178,9 +174,3 @@ def _number(value: Scalar) -> float | None:
 
 def _reject(raw: RawRow, reason: str, value: object) -> Rejection:
     return Rejection(raw.file, raw.line, reason, str(value)[:SHOWN])
-
-
-def _added_bos(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the text of the first token if the tokenizer puts it before every text by itself, or ""."""
-    ids = tokenizer("")["input_ids"]
-    return str(tokenizer.bos_token) if ids and ids[0] == tokenizer.bos_token_id else ""

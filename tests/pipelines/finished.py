@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 import yaml
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from pipelines.base import BaseRecord, load_base, obtain, read_base, write_record
 from pipelines.files import write_json, write_jsonl
 from pipelines.params import Params, check_params
 from pipelines.prepared import Row, TaskSpec, data_sha256, write_rows, write_task
 from reft import AdapterInfo, ReftConfig, ReftModel, save_adapter
+from tests.tiny import write_tiny_base
 
 PROJECT = Path(__file__).parents[2]
-WORDS = ["<unk>", "<pad>", "<end>", "Review", "Sentiment", ":", "a", "good", "bad", "film", "negative", "positive"]
 RECIPE = {"layers": "all", "positions": "l1", "rank": 2, "learning_rate": 0.001}
 STUDY, TRAIN_KEY = "search-0123456789abcdef", "fedcba9876543210"
 
@@ -30,21 +27,10 @@ def make_params(model: str = "tiny", uri: str = "sqlite:///mlflow/mlflow.db", **
 
 
 def make_base(root: Path) -> BaseRecord:
-    """A two-layer Llama with random weights, in the base store."""
+    """A tiny Llama with random weights, in the base store."""
     folder = root / "models" / "own" / "tiny"
     if not folder.exists():
-        torch.manual_seed(0)
-        tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
-        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-        fast = PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>", eos_token="<end>"
-        )
-        fast.save_pretrained(folder)
-        config = LlamaConfig(
-            vocab_size=len(WORDS), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-            max_position_embeddings=64, pad_token_id=1, eos_token_id=2, bos_token_id=None,
-        )  # fmt: skip
-        LlamaForCausalLM(config).save_pretrained(folder)
+        write_tiny_base(folder, layers=2)
     return obtain("file:models/own/tiny", None, "float32", root=root)
 
 

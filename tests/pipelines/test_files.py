@@ -43,9 +43,14 @@ def test_a_failed_directory_leaves_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "out"
     with files.whole_directory(path) as new:
         (new / "x").write_text("old")
-    with pytest.raises(RuntimeError), files.whole_directory(path) as new:
-        (new / "x").write_text("new")
-        raise RuntimeError
+
+    def fail() -> None:
+        with files.whole_directory(path) as new:
+            (new / "x").write_text("new")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert (path / "x").read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 

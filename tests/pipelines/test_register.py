@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import socket
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +19,7 @@ from pipelines.files import read_json, write_json
 from pipelines.lineage import git_state
 from pipelines.params import Params
 from pipelines.register import CHALLENGER, CHAMPION, Registration, alias_version, registered
-from pipelines.tracking import INPUT_HASH, PARENT, STAGE, Store, live_run, open_store
+from pipelines.tracking import INPUT_HASH, PARENT, STAGE, Store, check_store, live_run, open_store
 from tests.pipelines.finished import STUDY, TRAIN_KEY, finish_stages, make_params, write_evaluation
 
 
@@ -50,7 +55,7 @@ def stage(root: Path, params: Params, *, seed: int = 0, better: bool = True) -> 
 
 
 def versions(store: Store, model: str) -> list[str]:
-    return [version.version for version in store.client.search_model_versions(f"name = '{model}'")]
+    return [str(version.version) for version in store.client.search_model_versions(f"name = '{model}'")]
 
 
 def alias_of(store: Store, model: str, alias: str) -> int | None:
@@ -223,6 +228,46 @@ def test_registered_looks_into_the_registry(root: Path, store: Store, tmp_path: 
     assert not registered(params, root, foreign)
     store.client.delete_model_version("looked-up", "1")
     assert not registered(params, root, path)
+
+
+@pytest.mark.slow
+def test_a_server_gets_the_same_and_may_go_away(tmp_path: Path, root: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{tmp_path}/server.db"]
+    command += ["--artifacts-destination", str(tmp_path / "artifacts"), "--workers", "1"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # the server looks for uvicorn there
+    params = make_params("served", uri=f"http://127.0.0.1:{port}")
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(
+            command, stdout=log, stderr=log, start_new_session=True, env={**os.environ, "PATH": path}
+        )
+    try:
+        _wait_for(params, root)
+        made = stage(root, params)
+        assert (made.version, made.alias) == (1, CHAMPION)
+        assert stage(root, params) == made
+        assert registered(params, root, root / "registration.json")
+        with live_run(params, root, "train", "key", "train") as run:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+            run.log_metric("loss", 1.0, step=1)
+    finally:
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+
+
+def _wait_for(params: Params, root: Path) -> None:
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            return check_store(params, root)
+        except PipelineError:
+            assert time.monotonic() < deadline
+            time.sleep(0.3)
 
 
 def test_a_tree_is_dirty_by_what_no_run_writes(tmp_path: Path) -> None:

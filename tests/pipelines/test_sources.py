@@ -323,7 +323,8 @@ global.trusted-host='a'"""
     assert parse_pip_config("global.no-index='true'").indexes == ()
 
 
-def test_a_password_in_an_index_address_is_not_shown() -> None:
+def test_a_password_in_an_index_address_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(package_index, "WAITS", ())
     with pytest.raises(PipelineError) as caught:
         fetch(IndexConfig(indexes=("http://user:secret@127.0.0.1:9/simple",)), "0" * 64)
     assert "secret" not in str(caught.value)

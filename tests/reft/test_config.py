@@ -47,8 +47,9 @@ def test_a_missing_key_is_named(key: str) -> None:
         ReftConfig.from_dict({name: value for name, value in GOOD.items() if name != key})
 
 
-def test_every_public_name_is_there() -> None:
-    for name in reft.__all__:
-        assert getattr(reft, name).__name__ == name or name == "METHODS" if name != "METHODS" else reft.METHODS
+def test_every_public_name_is_there_and_sorted() -> None:
+    assert all(hasattr(reft, name) for name in reft.__all__)
+    functions = [name for name in reft.__all__ if name.islower()]
+    assert functions == sorted(functions)
     with pytest.raises(AttributeError):
         _ = reft.nothing

@@ -6,7 +6,7 @@ import torch
 from reft.config import ReftConfig, count_parameters
 from reft.interventions import METHODS, LoreftIntervention
 from reft.orthogonal import OrthonormalRows, orthonormality_error, qf
-from tests.reft.conftest import HIDDEN, build_model
+from tests.reft.tiny import HIDDEN, build_model
 
 
 def build(init: str = "paper", hidden: int = 24, rank: int = 3, seed: int = 0) -> LoreftIntervention:
@@ -17,9 +17,7 @@ def test_forward_is_the_papers_formula() -> None:
     edit = build()
     h = torch.randn(4, 5, 24)
     rotation, weight, bias = edit.rotation(), edit.weight, edit.bias
-    by_hand = h + torch.einsum(
-        "rd,bsr->bsd", rotation, torch.einsum("rd,bsd->bsr", weight, h) + bias - h @ rotation.T
-    )
+    by_hand = h + torch.einsum("rd,bsr->bsd", rotation, torch.einsum("rd,bsd->bsr", weight, h) + bias - h @ rotation.T)
     torch.testing.assert_close(edit(h), by_hand, atol=1e-6, rtol=0)
 
 
@@ -70,6 +68,11 @@ def test_weight_decay_on_the_parameter_cannot_shrink_r() -> None:
     assert orthonormality_error(rows()) < 1e-5
 
 
+def test_the_parameter_is_contiguous() -> None:
+    """A fused optimiser whose state was restored in another layout makes wrong steps, silently."""
+    assert OrthonormalRows(16, 4, torch.Generator()).base.is_contiguous()
+
+
 def test_kept_r_follows_the_parameter() -> None:
     rows = OrthonormalRows(16, 4, torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -104,9 +107,7 @@ def test_a_rank_beyond_the_width_is_refused(rank: int) -> None:
         (4096, 1, 4, True, 32_772),  # pyreft's README
     ],
 )
-def test_parameter_counts_are_the_published_ones(
-    hidden: int, layers: int, rank: int, tied: bool, total: int
-) -> None:
+def test_parameter_counts_are_the_published_ones(hidden: int, layers: int, rank: int, tied: bool, total: int) -> None:
     assert count_parameters(ReftConfig(tuple(range(layers)), "f7+l7", rank, tied=tied), hidden) == total
 
 

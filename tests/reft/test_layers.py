@@ -35,7 +35,7 @@ def test_an_unreadable_text_is_refused_without_a_model(spec: str) -> None:
 
 @pytest.mark.parametrize("spec", ["12", "0,12", "1:13", "12:", "12::2"])
 def test_a_layer_the_model_lacks_is_refused(spec: str) -> None:
-    with pytest.raises(ValueError, match="0 to 11 .* got .*; lower it"):
+    with pytest.raises(ValueError, match=r"0 to 11 .* got .*; lower it"):
         parse_layers(spec, 12)
 
 

@@ -9,9 +9,7 @@ import torch
 from reft.positions import Positions, parse_positions, position_masks
 
 
-@pytest.mark.parametrize(
-    ("spec", "first", "last"), [("f7+l7", 7, 7), ("f3", 3, 0), ("l4", 0, 4), ("f1+l12", 1, 12)]
-)
+@pytest.mark.parametrize(("spec", "first", "last"), [("f7+l7", 7, 7), ("f3", 3, 0), ("l4", 0, 4), ("f1+l12", 1, 12)])
 def test_each_form_is_read(spec: str, first: int, last: int) -> None:
     assert parse_positions(spec) == Positions(first, last)
 

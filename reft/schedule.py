@@ -1,0 +1,108 @@
+"""When training does what: rows and learning rate of each step, from the step's number alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from reft.files import canonical_json, sha256
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How to train; checks itself.
+
+    Attributes:
+        epochs: passes over the rows.
+        batch_size: rows in one forward pass.
+        accumulation: batches to one optimiser step.
+        learning_rate: its height, reached after the warm-up.
+        warmup_ratio: share of all steps before that, in [0, 1).
+        weight_decay: AdamW's, for W alone: R cannot shrink, so its parameter is left out, and so is b.
+        max_grad_norm: bound of the gradient's norm over all parameters.
+        seed: of the rows' order.
+        checkpoint_every: optimiser steps between two checkpoints; there is also one after the last step.
+
+    Raises:
+        ValueError: at construction, for a value out of range.
+    """
+
+    epochs: int
+    batch_size: int
+    accumulation: int
+    learning_rate: float
+    warmup_ratio: float
+    weight_decay: float
+    max_grad_norm: float
+    seed: int
+    checkpoint_every: int
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulation", "checkpoint_every"):
+            require(getattr(self, name) >= 1, f"{name} must be at least 1", getattr(self, name))
+        for name in ("learning_rate", "max_grad_norm"):
+            value = getattr(self, name)
+            require(value > 0 and math.isfinite(value), f"{name} must be above 0 and finite", value)
+        require(0 <= self.warmup_ratio < 1, "warmup_ratio must be in [0, 1)", self.warmup_ratio)
+        require(0 <= self.weight_decay < math.inf, "weight_decay must not be negative", self.weight_decay)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Which rows and which learning rate each step has: a function of the step's number alone, so resuming needs none.
+
+    Attributes:
+        rows: number of rows.
+        config: the training's numbers.
+        max_steps: bound of the number of steps; the learning rate falls to the end of what is run. None for none.
+    """
+
+    rows: int
+    config: FitConfig
+    max_steps: int | None = None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps to one pass over the rows; the last may be of fewer rows."""
+        return math.ceil(math.ceil(self.rows / self.config.batch_size) / self.config.accumulation)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole training."""
+        steps = self.config.epochs * self.steps_per_epoch
+        return steps if self.max_steps is None else min(steps, self.max_steps)
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of ``step``, from 0: up in a line over the warm-up, then down in a line.
+
+        No step has a rate of 0; in a training of few steps that would waste one.
+        """
+        warmup = math.ceil(self.config.warmup_ratio * self.total_steps)
+        if step < warmup:
+            return self.config.learning_rate * (step + 1) / warmup
+        return self.config.learning_rate * (self.total_steps - step) / (self.total_steps - warmup)
+
+    def batches(self, step: int) -> list[list[int]]:
+        """Return the row numbers of each batch of ``step``, from 0."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        order = _order(self.rows, self.config.seed, epoch)
+        size = self.config.batch_size
+        start = place * size * self.config.accumulation
+        chosen = order[start : start + size * self.config.accumulation]
+        return [list(chosen[at : at + size]) for at in range(0, len(chosen), size)]
+
+
+@lru_cache(maxsize=2)
+def _order(rows: int, seed: int, epoch: int) -> tuple[int, ...]:
+    """Return the order of the rows in an epoch, from seed and epoch alone; ``torch.randperm`` on the CPU."""
+    generator = torch.Generator().manual_seed(int(sha256(canonical_json([seed, epoch]))[:15], 16))
+    return tuple(torch.randperm(rows, generator=generator).tolist())
+
+
+def require(holds: bool, rule: str, value: object) -> None:
+    """Raise a ValueError with the rule and the value unless the rule holds."""
+    if not holds:
+        raise ValueError(f"{rule}; got {value}; correct it")

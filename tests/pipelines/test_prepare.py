@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipelines import base, prepare
+from pipelines.errors import PipelineError
+from pipelines.params import PrepareParams, check_params
+from pipelines.prepared import SPLITS, data_sha256, read_rows, read_task
+from pipelines.rows import RawRow
+from pipelines.tasks.classification import Candidate, Classification, normalised
+from tests.tiny import tiny_tokenizer, write_tiny_base
+
+ROOT = Path(__file__).parents[2]
+LABELS = {
+    "negative": {"word": " negative", "min": None, "max": -1.0, "values": None},
+    "positive": {"word": " positive", "min": 1.0, "max": None, "values": None},
+}
+OWN: dict[str, Any] = {
+    "source": "file:data/own/rows.jsonl",
+    "sha256": None,
+    "format": "jsonl",
+    "columns": None,
+    "template": "Review: {text}\nSentiment:",
+    "label_column": "label",
+    "labels": LABELS,
+    "train_rows": 20,
+    "validation_rows": 6,
+    "test_rows": 10,
+    "max_tokens": 60,
+}
+
+
+def raw_params(**changes: Any) -> dict[str, Any]:
+    raw: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+    raw["base"] = {"source": "file:models/own/tiny", "sha256": None, "dtype": "float32"}
+    raw["prepare"] |= OWN | changes
+    raw["search"]["train_rows"] = 1
+    return raw
+
+
+def section(**changes: Any) -> PrepareParams:
+    return check_params(raw_params(**changes), "params.yaml").prepare
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    write_tiny_base(tmp_path / "models" / "own" / "tiny")
+    (tmp_path / "data" / "own").mkdir(parents=True)
+    params = check_params(raw_params(), "params.yaml")
+    base.run(params, root=tmp_path, out=tmp_path / "base.json")
+    return tmp_path
+
+
+def rows(count: int, start: int = 0) -> list[dict[str, Any]]:
+    return [{"text": f"film {n}", "label": 2 if n % 4 else -2} for n in range(start, start + count)]
+
+
+def write(project: Path, data: list[Any], name: str = "rows.jsonl") -> None:
+    (project / "data" / "own" / name).write_text("".join(json.dumps(row) + "\n" for row in data))
+
+
+def run(project: Path, data: list[Any] | None = None, **changes: Any) -> prepare.PrepareResult:
+    if data is not None:
+        write(project, data)
+    params = check_params(raw_params(**changes), "params.yaml")
+    return prepare.run(
+        params, root=project, base=project / "base.json", out=project / "prepared", card=project / "data.json"
+    )
+
+
+def rejected(project: Path) -> list[tuple[int, str]]:
+    lines = (project / "prepared" / "rejected.jsonl").read_text().splitlines()
+    return [(row["line"], row["reason"]) for row in map(json.loads, lines)]
+
+
+def ids(project: Path) -> dict[str, list[str]]:
+    return {split: [row.prompt for row in read_rows(project / "prepared", split)] for split in SPLITS}
+
+
+def test_splits_have_the_asked_sizes_and_share_no_text(project: Path) -> None:
+    result = run(project, rows(50))
+    assert result.splits == {"train": 20, "validation": 6, "test": 10}
+    assert result.unused == 14
+    texts = [text for split in ids(project).values() for text in split]
+    assert len(set(texts)) == len(texts) == 36
+
+
+def test_splits_keep_the_balance_of_the_labels(project: Path) -> None:
+    run(project, rows(200), train_rows=80, validation_rows=20, test_rows=40)
+    for split, size in (("train", 80), ("validation", 20), ("test", 40)):
+        labels = [row.label for row in read_rows(project / "prepared", split)]  # type: ignore[arg-type]
+        assert abs(labels.count("negative") - size / 4) <= 1
+
+
+def test_the_split_does_not_depend_on_the_order_of_the_file(project: Path) -> None:
+    run(project, rows(50))
+    first = ids(project)
+    run(project, rows(50)[::-1])
+    assert ids(project) == first
+
+
+def test_the_same_input_gives_the_same_bytes_and_another_seed_another_split(project: Path) -> None:
+    first = run(project, rows(50)).content_sha256
+    assert run(project).content_sha256 == first == data_sha256(project / "prepared")
+    params = check_params(raw_params() | {"seed": 7}, "params.yaml")
+    out = {"out": project / "other", "card": project / "other.json"}
+    assert prepare.run(params, root=project, base=project / "base.json", **out).content_sha256 != first
+
+
+def test_every_row_is_used_unused_or_rejected_with_line_and_reason(project: Path) -> None:
+    bad: list[Any] = [
+        {"text": "neutral", "label": 0},
+        {"text": " ", "label": 2},
+        {"text": None, "label": 2},
+        {"text": ["a"], "label": 2},
+        {"text": "x", "label": "many"},
+        {"text": "x", "label": None},
+        {"label": 2},
+        3,
+        {"text": "Film, 1!", "label": 2},
+        {"text": "two minds", "label": 2},
+        {"text": "Two  minds.", "label": -2},
+        {"text": "x" * 200, "label": 2},
+        {"text": "evil </s> turn", "label": 2},
+    ]
+    result = run(project, rows(50) + bad)
+    assert rejected(project) == [
+        (51, "no label rule holds"),
+        (52, "a text is empty"),
+        (53, "a text is empty"),
+        (54, "a column is not text"),
+        (55, "the label is not a number"),
+        (56, "no label rule holds"),
+        (57, "a column is missing"),
+        (58, "the row cannot be read"),
+        (59, "the same text stands in an earlier row"),
+        (60, "the same text has another label in another row"),
+        (61, "the same text has another label in another row"),
+        (62, "prompt and completion have too many tokens"),
+        (63, "a text holds a special token of the model"),
+    ]
+    assert result.read == sum(result.splits.values()) + sum(result.rejected.values()) + result.unused
+    card = json.loads((project / "data.json").read_text())
+    assert card["rejected"]["total"] == len(bad)
+    assert card["content_sha256"] == result.content_sha256
+    assert card["splits"]["test"]["rows"] == 10
+
+
+def test_a_text_in_an_own_test_file_is_taken_from_training(project: Path) -> None:
+    write(project, [*rows(3), *rows(20, start=100)], "test.jsonl")
+    result = run(project, rows(40), test_source="file:data/own/test.jsonl")
+    assert result.rejected == {"the text is also in the test source": 3}
+    assert not set(ids(project)["test"]) & set(ids(project)["train"] + ids(project)["validation"])
+    assert all(row.id.startswith("data/own/test.jsonl:") for row in read_rows(project / "prepared", "test"))
+
+
+def test_one_source_is_not_two_splits(project: Path) -> None:
+    with pytest.raises(PipelineError, match="another split"):
+        run(project, rows(50), test_source="file:data/own/rows.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([], "no row"),
+        ([{"other": 1}] * 3, "none with all of them"),
+        (rows(35), r"36 usable rows.*Got: 35"),
+        ([{"text": f"film {n}", "label": 2} for n in range(50)], "at least two labels"),
+        ([*rows(20), *[{"text": "z", "label": 0}] * 30], "30 because no label rule holds"),
+    ],
+)
+def test_data_that_cannot_serve_is_an_error_with_the_numbers(project: Path, data: list[Any], message: str) -> None:
+    with pytest.raises(PipelineError, match=message):
+        run(project, data)
+    assert not (project / "prepared").exists()
+
+
+def test_a_failed_run_leaves_the_last_good_output(project: Path) -> None:
+    content = run(project, rows(50)).content_sha256
+    with pytest.raises(PipelineError):
+        run(project, rows(5))
+    assert data_sha256(project / "prepared") == content
+
+
+def test_the_task_file_keeps_the_order_of_the_labels(project: Path) -> None:
+    turned = dict(reversed(LABELS.items()))
+    run(project, rows(50), labels=turned)
+    assert list(read_task(project / "prepared").labels) == ["positive", "negative"]
+
+
+# --- the task ------------------------------------------------------------------------------------------------
+
+
+def candidate(task: Classification, **values: object) -> Candidate:
+    found = task.read(RawRow("f", 1, values))
+    assert isinstance(found, Candidate), found
+    return found
+
+
+def test_the_prompt_is_the_filled_template_and_nothing_in_a_text_is_a_placeholder() -> None:
+    task = Classification(section(), tiny_tokenizer())
+    row = candidate(task, text=" a {label} {{x}} ", label=1.5)
+    assert row.prompt == "Review: a {label} {{x}}\nSentiment:"
+    assert (row.completion, row.label) == (" positive", "positive")
+
+
+def test_a_chat_prompt_is_a_users_turn() -> None:
+    task = Classification(section(chat=True, template="{text}?"), tiny_tokenizer())
+    assert candidate(task, text="good", label=1).prompt == "<s>user\ngood?</s><s>assistant\n"
+    with pytest.raises(PipelineError, match="chat template"):
+        Classification(section(chat=True), tiny_tokenizer(chat=False))
+
+
+@pytest.mark.parametrize(
+    ("values", "value", "holds"),
+    [
+        (["entailment"], " entailment ", True),
+        ([1], "1", True),
+        ([1], "1.0", True),
+        ([1], "one", False),
+        ([1], 1, True),
+        ([1], 1.0, True),
+        ([1], True, False),
+        ([True], "true", True),
+        ([True], True, True),
+        (["1"], 1, False),
+    ],
+)
+def test_values_mean_what_they_say_in_text_and_in_json(values: list[Any], value: object, holds: bool) -> None:
+    labels = {
+        "a": {"word": " a", "min": None, "max": None, "values": values},
+        "b": {"word": " b", "min": None, "max": None, "values": ["other"]},
+    }
+    task = Classification(section(labels=labels), tiny_tokenizer())
+    assert isinstance(task.read(RawRow("f", 1, {"text": "t", "label": value})), Candidate) == holds
+
+
+def test_the_ends_of_a_range_belong_to_it() -> None:
+    task = Classification(section(), tiny_tokenizer())
+    assert candidate(task, text="t", label="1.0").label == "positive"
+    assert candidate(task, text="t", label=-1).label == "negative"
+    for value in ("0.99", "nan", "inf", True):
+        assert not isinstance(task.read(RawRow("f", 1, {"text": "t", "label": value})), Candidate)
+
+
+def test_normalised_text_ignores_case_punctuation_and_spacing() -> None:
+    assert normalised("Well-made,  FILM!") == normalised("wellmade film")
+    assert normalised("ﬁlm") == normalised("film")
+    assert normalised(":)") != normalised(":(")

@@ -1,0 +1,129 @@
+"""A copy of this project in a folder of its own, as a user has it after a clone, with a smaller job."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parent.parent
+
+SMALL: dict[str, Any] = {
+    "prepare.train_rows": 64,
+    "prepare.validation_rows": 32,
+    "prepare.test_rows": 48,
+    "search.trials": 2,
+    "search.train_rows": 32,
+    "search.reports": 2,
+    "search.space.layers": ["upper-third"],
+    "search.space.positions": ["l1", "l4"],
+    "search.space.rank": [2, 4],
+    "search.enqueue": [{"layers": "upper-third", "positions": "l4", "rank": 4, "learning_rate": 0.004}],
+    "train.epochs": 2,
+    "train.checkpoint_every": 2,
+    "evaluate.bootstrap": 500,
+}
+
+
+@dataclass
+class Project:
+    """A project folder and the environment that its commands run in."""
+
+    root: Path
+    env: dict[str, str] = field(repr=False)
+
+    def run(
+        self, *command: str, check: bool = True, timeout: float = 600, **env: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command of the environment (reft, dvc, mlflow, python, git) in the folder."""
+        done = subprocess.run(
+            self.command(*command), cwd=self.root, env=self.env | env, text=True, capture_output=True, timeout=timeout
+        )
+        if check and done.returncode != 0:
+            raise AssertionError(f"{command} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def start(self, *command: str, log: Path, **env: str) -> subprocess.Popen[bytes]:
+        """Start a command in a session of its own; what it says goes to ``log``."""
+        with log.open("ab") as file:
+            return subprocess.Popen(
+                self.command(*command),
+                cwd=self.root, env=self.env | env, stdout=file, stderr=file, start_new_session=True,
+            )  # fmt: skip
+
+    def command(self, *command: str) -> list[str]:
+        """The command by its full path: the tests' own environment need not be activated."""
+        program = Path(sys.executable).parent / command[0]
+        return [str(program) if program.exists() else command[0], *command[1:]]
+
+    def params(self, changes: Mapping[str, Any]) -> None:
+        """Change keys of params.yaml."""
+        path = self.root / "params.yaml"
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for key, value in changes.items():
+            *parents, last = key.split(".")
+            found = raw
+            for part in parents:
+                found = found[part]
+            found[last] = value
+        path.write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
+
+    def markers(self) -> dict[str, str]:
+        """What each stage left when it last ran."""
+        folder = self.root / ".reft" / "stages"
+        return {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.json"))}
+
+    def ran_since(self, before: Mapping[str, str]) -> set[str]:
+        """The stages that ran since :meth:`markers` was called."""
+        return {stage for stage, marker in self.markers().items() if before.get(stage) != marker}
+
+
+def environment(home: Path) -> dict[str, str]:
+    """This process's environment with every store in a folder of the tests' own."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_", "DVC_"))}
+    folder = str(Path(sys.executable).parent)
+    return env | {
+        "REFT_HOME": str(home / "reft"),
+        "PREFECT_HOME": str(home / "prefect"),
+        "HOME": str(home),
+        "GIT_CONFIG_GLOBAL": str(home / "gitconfig"),
+        "PATH": f"{folder}{os.pathsep}{env['PATH']}",
+        "PYTHONPATH": "",
+        "NO_COLOR": "1",
+        "COLUMNS": "160",
+    }
+
+
+def make_project(root: Path, home: Path, changes: Mapping[str, Any]) -> Project:
+    """Copy what git tracks (and what it would) into ``root``, make it a repository, and change params.yaml."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        check=True,
+    )
+    for name in listed.stdout.splitlines():
+        if not (ROOT / name).is_file() or name == "dvc.lock" or name.startswith("metrics/"):
+            continue  # the state of a run is not part of the job
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, root / name)
+    project = Project(root, environment(home))
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "gitconfig").write_text(
+        "[user]\n\tname = Test\n\temail = test@example.org\n[init]\n\tdefaultBranch = main\n[safe]\n\tdirectory = *\n",
+        encoding="utf-8",
+    )
+    project.params(changes)
+    project.run("git", "init", "--quiet")
+    project.run("git", "add", "--all")
+    project.run("git", "commit", "--quiet", "--message", "A project")
+    project.run("reft", "setup")
+    return project

@@ -1,0 +1,1 @@
+"""Tests of the method, on tiny random models."""

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from reft.data import Collator, Encoded
+from reft.model import ReftModel
+from reft.scoring import score_choices
+from tests.reft.tiny import build_model, build_rows
+
+
+def by_hand(model: ReftModel, prompt: tuple[int, ...], choice: tuple[int, ...]) -> float:
+    batch = Collator(0)([Encoded((*prompt, *choice), len(prompt))])
+    with torch.no_grad():
+        return -model.token_losses(batch).sum().item()
+
+
+@pytest.mark.parametrize("choices", [[(3,), (4,), (5,)], [(3,), (4, 5)], [(3, 4), (3, 5, 6)]])
+@pytest.mark.parametrize("edited", [True, False])
+def test_scores_are_sums_of_log_probabilities_in_the_order_given(choices: list[tuple[int, ...]], edited: bool) -> None:
+    model = build_model()
+    prompts = [row.prompt_ids for row in build_rows(7)]
+    done: list[int] = []
+    if edited:
+        scores = score_choices(model, prompts, choices, batch_size=3, progress=done.append)
+        expected = [[by_hand(model, prompt, choice) for choice in choices] for prompt in prompts]
+    else:
+        with model.disabled():
+            scores = score_choices(model, prompts, choices, batch_size=3, progress=done.append)
+            expected = [[by_hand(model, prompt, choice) for choice in choices] for prompt in prompts]
+    torch.testing.assert_close(scores, torch.tensor(expected), atol=1e-4, rtol=1e-5)
+    assert done == [3, 3, 1]
+
+
+@pytest.mark.parametrize(("choices", "batch_size"), [([], 1), ([(1,), ()], 1), ([(1,)], 0)])
+def test_nothing_to_score_is_refused(choices: list[tuple[int, ...]], batch_size: int) -> None:
+    with pytest.raises(ValueError, match="correct them"):
+        score_choices(build_model(), [(1, 2)], choices, batch_size=batch_size)

@@ -1,0 +1,247 @@
+"""The whole pipeline on the real model and real data, in its four uses. The tests build on those that stand above them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.project import SMALL, Project, make_project
+
+pytestmark = pytest.mark.slow
+
+STAGES = {"base", "prepare", "search", "train", "evaluate", "register"}
+TEXTS = ["A warm, funny, engaging film.", "A dull, lifeless mess."]
+PREDICT = """
+import mlflow, sys
+model = mlflow.pyfunc.load_model(sys.argv[1])
+print("PREDICTED", list(model.predict(sys.argv[2:])))
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory, home: Path) -> tuple[Project, str]:
+    """A project after its first ``reft run``, and what that printed."""
+    project = make_project(tmp_path_factory.mktemp("first") / "project", home, SMALL)
+    done = project.run("reft", "run")
+    return project, done.stdout
+
+
+@pytest.fixture
+def project(first: tuple[Project, str]) -> Project:
+    return first[0]
+
+
+def read(project: Project, name: str) -> Any:
+    return json.loads((project.root / name).read_text(encoding="utf-8"))
+
+
+def uri(project: Project) -> str:
+    return f"sqlite:///{project.root}/mlflow/mlflow.db"
+
+
+def test_a_first_run_runs_every_stage_and_says_what_came_out(first: tuple[Project, str]) -> None:
+    project, said = first
+    assert set(project.markers()) == STAGES
+    assert said.count(" ran ") == len(STAGES)
+    for words in (
+        "base accuracy",
+        "adapter accuracy",
+        "paired difference",
+        "trainable parameters",
+        "reft-adapter version 1",
+    ):
+        assert words in said
+
+
+def test_each_stage_left_what_it_should(project: Project) -> None:
+    card, search, train = (read(project, f"metrics/{name}.json") for name in ("data", "search", "train"))
+    assert {name: split["rows"] for name, split in card["splits"].items()} == {
+        "train": 64,
+        "validation": 32,
+        "test": 48,
+    }
+    assert (search["complete"] + search["pruned"], search["failed"]) == (2, 0)
+    assert train["trainable_parameters"] == 10 * train["recipe"]["rank"] * (2 * 576 + 1)
+    assert train["steps"] == 8
+    assert len((project.root / "reports/predictions.jsonl").read_text(encoding="utf-8").splitlines()) == 48
+    for picture in ("plots/train/loss.png", "plots/evaluate/confusion.png", "search/history.png"):
+        assert (project.root / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_no_text_is_in_two_splits(project: Project) -> None:
+    texts = [
+        json.loads(line)["prompt"]
+        for split in ("train", "validation", "test")
+        for line in (project.root / f"data/prepared/{split}.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    assert len(texts) == len(set(texts)) == 144
+
+
+def test_the_data_and_the_adapter_were_pushed(project: Project) -> None:
+    assert "up to date" in project.run("dvc", "status", "--cloud").stdout
+
+
+def test_after_a_flow_dvc_has_nothing_to_do(project: Project) -> None:
+    before = project.markers()
+    project.run("dvc", "repro")
+    assert project.ran_since(before) == set()
+
+
+def test_a_second_flow_skips_every_stage_and_leaves_its_artifacts(project: Project) -> None:
+    before = project.markers()
+    said = project.run("reft", "run").stdout
+    assert project.ran_since(before) == set()
+    assert said.count(" skipped ") == len(STAGES)
+    script = (
+        "from prefect.client.orchestration import get_client\n"
+        "with get_client(sync_client=True) as client:\n"
+        "    print('ARTIFACTS', sorted(a.key for a in client.read_latest_artifacts()))\n"
+    )
+    found = project.run("python", "-c", script).stdout
+    assert "ARTIFACTS ['data-card', 'evaluation', 'model-version', 'trials']" in found
+
+
+def test_metrics_and_plots_of_dvc_work(project: Project) -> None:
+    project.run("git", "add", "dvc.lock", "metrics")
+    project.run("git", "commit", "--quiet", "--message", "First run")
+    assert "accuracy" in project.run("dvc", "metrics", "show").stdout
+    project.run("dvc", "metrics", "diff")
+    shown = project.run("dvc", "plots", "show", "--out", ".reft/plots").stdout
+    assert shown.strip().endswith("index.html")
+
+
+def test_a_what_if_runs_what_it_changes_and_moves_no_alias(project: Project) -> None:
+    before, aliases = project.markers(), alias_of(project)
+    project.run("dvc", "exp", "run", "--set-param", "train.epochs=1")
+    assert project.ran_since(before) == {"train", "evaluate", "register"}
+    assert read(project, "metrics/train.json")["steps"] == 4
+    assert alias_of(project) == aliases
+    project.run("git", "checkout", "--quiet", ".")
+    project.run("dvc", "checkout")
+
+
+def alias_of(project: Project) -> str:
+    script = (
+        "import mlflow, sys\n"
+        "client = mlflow.MlflowClient(sys.argv[1])\n"
+        "print('ALIASES', client.get_registered_model('reft-adapter').aliases)\n"
+    )
+    said = project.run("python", "-c", script, uri(project)).stdout
+    return next(line for line in said.splitlines() if line.startswith("ALIASES"))
+
+
+def test_other_epochs_run_train_and_what_follows_only(project: Project) -> None:
+    before = project.markers()
+    project.params({"train.epochs": 3})
+    project.run("reft", "run")
+    assert project.ran_since(before) == {"train", "evaluate", "register"}
+    assert read(project, "metrics/train.json")["steps"] == 12
+
+
+def test_outputs_of_earlier_params_come_back_without_a_run(project: Project) -> None:
+    before = project.markers()
+    project.params({"train.epochs": 2})
+    project.run("dvc", "repro")
+    assert project.ran_since(before) <= {"register"}
+    assert read(project, "metrics/train.json")["steps"] == 8
+
+
+def test_the_registered_model_predicts_in_another_process_whatever_params_say(project: Project) -> None:
+    kept = (project.root / "params.yaml").read_text(encoding="utf-8")
+    project.params({"base.source": "file:models/own/another", "base.sha256": None})
+    said = project.run(
+        "python", "-c", PREDICT, "models:/reft-adapter/1", *TEXTS,
+        MLFLOW_TRACKING_URI=uri(project), MLFLOW_ALLOW_PICKLE_DESERIALIZATION="false",
+    ).stdout  # fmt: skip
+    (project.root / "params.yaml").write_text(kept, encoding="utf-8")
+    predicted = next(line for line in said.splitlines() if line.startswith("PREDICTED"))
+    assert predicted.count("positive") + predicted.count("negative") == 2
+
+
+def test_the_registered_model_is_small_and_holds_no_pickle(project: Project) -> None:
+    folders = [path.parent for path in (project.root / "mlflow").rglob("MLmodel")]
+    assert folders
+    for folder in folders:
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        assert not [path for path in files if path.suffix in {".pkl", ".pickle", ".bin", ".pt", ".pth"}]
+        assert sum(path.stat().st_size for path in files) < 2_000_000
+
+
+@pytest.fixture
+def served(project: Project, tmp_path: Path) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = project.start(
+        "mlflow", "models", "serve", "-m", "models:/reft-adapter/1", "--env-manager", "local",
+        "-h", "127.0.0.1", "-p", str(port),
+        log=tmp_path / "serve.log", MLFLOW_TRACKING_URI=uri(project),
+    )  # fmt: skip
+    address, until = f"http://127.0.0.1:{port}", time.monotonic() + 120
+    try:
+        while time.monotonic() < until:
+            try:
+                urllib.request.urlopen(f"{address}/ping", timeout=5).close()
+                break
+            except (urllib.error.URLError, OSError):
+                assert server.poll() is None, (tmp_path / "serve.log").read_text(encoding="utf-8")
+                time.sleep(0.5)
+        yield address
+    finally:
+        import os
+        import signal
+
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+def test_the_registered_model_is_served(served: str) -> None:
+    request = urllib.request.Request(
+        f"{served}/invocations",
+        data=json.dumps({"inputs": TEXTS}).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        predictions = json.load(answer)["predictions"]
+    assert len(predictions) == 2
+    assert "positive" in str(predictions) or "negative" in str(predictions)
+
+
+def test_a_clean_clone_with_another_machines_lock_ends_with_a_version(project: Project, tmp_path: Path) -> None:
+    project.run("git", "add", "--all")
+    project.run("git", "commit", "--quiet", "--message", "Another run", check=False)
+    project.run("git", "clone", "--quiet", str(project.root), str(tmp_path / "clone"))
+    clone = Project(tmp_path / "clone", project.env)
+    assert (clone.root / "dvc.lock").is_file()
+    assert not (clone.root / ".dvc" / "config.local").exists()
+    clone.run("reft", "setup")
+    clone.run("dvc", "repro")
+    assert read(clone, "registration.json")["version"] == 1
+    before = clone.markers()
+    said = clone.run("reft", "run").stdout
+    assert clone.ran_since(before) == set()
+    assert said.count(" skipped ") == len(STAGES)
+
+
+def test_a_lost_registry_is_filled_again(project: Project) -> None:
+    before = project.markers()
+    project.run("reft", "run")  # what is in the folder is registered
+    shutil.rmtree(project.root / "mlflow")
+    project.run("reft", "run")
+    assert project.ran_since(before) >= {"register"}
+    assert not project.ran_since(before) & {"base", "prepare", "search", "train", "evaluate"}
+    assert read(project, "registration.json")["version"] == 1
