@@ -9,6 +9,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import optuna
 import psutil
 from optuna.trial import FrozenTrial, TrialState
@@ -70,14 +71,18 @@ def open_study(params: Params, root: Path, *, name: str) -> optuna.Study:
 
 
 def _pruner(settings: PrunerParams) -> optuna.pruners.BasePruner:
+    # Reports are numbered from 1, and Optuna prunes from step n_warmup_steps on.
     if settings.name == "none":
         return optuna.pruners.NopPruner()
-    return optuna.pruners.MedianPruner(n_startup_trials=settings.startup_trials, n_warmup_steps=settings.warmup_reports)
+    return optuna.pruners.MedianPruner(
+        n_startup_trials=settings.startup_trials, n_warmup_steps=settings.warmup_reports + 1
+    )
 
 
 def make_sampler(params: Params, *, offset: int) -> optuna.samplers.BaseSampler:
     """The sampler for the next trial; ``offset`` trials went before it."""
-    seed = params.seed + offset
+    # Neighbouring seeds draw alike in Optuna's samplers, so they are spread first.
+    seed = int(np.random.SeedSequence([params.seed, offset]).generate_state(1)[0])
     if params.search.sampler == "random":
         return optuna.samplers.RandomSampler(seed=seed)
     return optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(len(params.search.enqueue) + 2, 5))

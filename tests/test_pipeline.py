@@ -1,4 +1,4 @@
-"""The whole pipeline on the real model and real data, in its four uses. The tests build on those that stand above them."""
+"""The whole pipeline on the real model and real data, in its four uses. Each test builds on those above it."""
 
 from __future__ import annotations
 

@@ -1,0 +1,120 @@
+"""The command line: what it says to a newcomer, and to somebody's mistake. Every command of the README is one."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from flows.cli import app
+
+ROOT = Path(__file__).parent.parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+MAKE_TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands() -> list[str]:
+    lines = [line for block in blocks("sh") for line in block.replace("\\\n", " ").splitlines()]
+    inline = re.findall(r"`((?:reft|dvc|make|mlflow|prefect) [^`]+)`", README)
+    return sorted({line.split("   #")[0].split("  #")[0].strip() for line in [*lines, *inline] if line.strip()})
+
+
+def reft(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "flows.cli", *arguments], cwd=cwd, text=True, capture_output=True, check=False
+    )
+
+
+def test_the_readme_has_commands() -> None:
+    assert len(commands()) > 10
+
+
+@pytest.mark.parametrize("command", commands())
+def test_a_command_of_the_readme_parses(command: str) -> None:
+    words = shlex.split(command)
+    while "=" in words[0]:  # settings before the command
+        words = words[1:]
+    program, rest = words[0], words[1:]
+    if program == "make":
+        assert set(rest) <= MAKE_TARGETS
+    elif program == "reft":
+        assert CliRunner().invoke(app, [rest[0], "--help"]).exit_code == 0
+        known = CliRunner().invoke(app, [*(word for word in rest if not word.startswith("-")), "--help"])
+        assert known.exit_code == 0, known.output
+    elif program == "dvc":
+        from dvc.cli import parse_args
+
+        assert parse_args(rest).func
+    elif program == "mlflow":
+        from mlflow.cli import cli
+
+        cli.make_context("mlflow", list(rest), resilient_parsing=True)
+        found = cli.commands[rest[0]]
+        if hasattr(found, "commands") and len(rest) > 1 and not rest[1].startswith("-"):
+            found, rest = found.commands[rest[1]], rest[1:]
+        found.make_context(rest[0], list(rest[1:]))
+    elif program == "prefect":
+        subcommand = [word for word in rest if not word.startswith("-")][:2]
+        done = subprocess.run(
+            [sys.executable, "-m", "prefect", *subcommand, "--help"], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    else:
+        assert program in {"curl", ".", "git", "pip", "export", "cd", "python"}
+
+
+def test_the_yaml_of_the_readme_is_params() -> None:
+    from pipelines.params import check_params
+
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    for block in blocks("yaml"):
+        for section, values in yaml.safe_load(block).items():
+            raw[section] |= values
+            check_params(raw, "README.md")
+
+
+def test_the_python_of_the_readme_compiles() -> None:
+    assert blocks("python")
+    for block in blocks("python"):
+        compile(block, "README.md", "exec")
+
+
+def test_each_path_of_the_file_map_exists() -> None:
+    rows = re.findall(r"^\| (`[^|]+) \|", README.split("## Where things are")[1], re.MULTILINE)
+    paths = [path for row in rows for path in re.findall(r"`([^`]+)`", row)]
+    assert len(paths) > 15
+    for path in paths:
+        assert path == ".reft/" or path == "metrics/" or (ROOT / path).exists(), path
+
+
+def test_help_names_every_command() -> None:
+    said = CliRunner().invoke(app, ["--help"]).output
+    for name in ("run", "setup"):
+        assert name in said
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ([], "must hold params.yaml"),
+        (["params.yaml"], "must hold dvc.yaml"),
+        (["params.yaml", "dvc.yaml"], "must hold .dvc"),
+    ],
+)
+def test_a_folder_that_is_no_project_is_refused(tmp_path: Path, files: list[str], said: str) -> None:
+    for file in files:
+        (tmp_path / file).write_bytes((ROOT / file).read_bytes())
+    done = reft("setup", "--project", str(tmp_path), cwd=ROOT)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
