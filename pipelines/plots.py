@@ -13,6 +13,7 @@ matplotlib.use("Agg")  # no screen
 
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from pipelines.study import TrialRecord
 
@@ -68,6 +69,7 @@ def draw_study(folder: Path, records: Sequence[TrialRecord]) -> None:
         if record.state == "pruned" and record.intermediate:
             last = max(record.intermediate)
             axes.plot(record.number, record.intermediate[last], "x", color="tab:gray")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="trial", ylabel="validation accuracy", title="Search history (x: pruned, at its last score)")
     axes.legend()
     save(figure, folder / "history.png")
@@ -77,6 +79,7 @@ def draw_study(folder: Path, records: Sequence[TrialRecord]) -> None:
         name = ", ".join([f"{record.number}: {record.params.get('layers')}", *_short(record)])
         style = "-o" if record.state == "complete" else "--x"
         axes.plot(steps, [record.intermediate[step] for step in steps], style, label=name)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="report", ylabel="validation accuracy", title="Learning curves (dashed: pruned or failed)")
     axes.legend(fontsize="small")
     save(figure, folder / "learning_curves.png")

@@ -10,6 +10,8 @@ import torch
 
 from reft.files import canonical_json, sha256
 
+WINDOW = 32  # steps whose rows are sorted by length together: enough for little padding, few enough to stay random
+
 
 @dataclass(frozen=True)
 class FitConfig:
@@ -55,19 +57,19 @@ class Schedule:
     """Which rows and which learning rate each step has: a function of the step's number alone, so resuming needs none.
 
     Attributes:
-        rows: number of rows.
+        lengths: the tokens of each row.
         config: the training's numbers.
         max_steps: bound of the number of steps; the learning rate falls to the end of what is run. None for none.
     """
 
-    rows: int
+    lengths: tuple[int, ...]
     config: FitConfig
     max_steps: int | None = None
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps to one pass over the rows; the last may be of fewer rows."""
-        return math.ceil(math.ceil(self.rows / self.config.batch_size) / self.config.accumulation)
+        return math.ceil(math.ceil(len(self.lengths) / self.config.batch_size) / self.config.accumulation)
 
     @property
     def total_steps(self) -> int:
@@ -88,18 +90,30 @@ class Schedule:
     def batches(self, step: int) -> list[list[int]]:
         """Return the row numbers of each batch of ``step``, from 0."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        order = _order(self.rows, self.config.seed, epoch)
         size = self.config.batch_size
-        start = place * size * self.config.accumulation
-        chosen = order[start : start + size * self.config.accumulation]
+        rows = size * self.config.accumulation
+        order = _order(self.lengths, rows, self.config.seed, epoch)
+        chosen = order[place * rows : (place + 1) * rows]
         return [list(chosen[at : at + size]) for at in range(0, len(chosen), size)]
 
 
 @lru_cache(maxsize=2)
-def _order(rows: int, seed: int, epoch: int) -> tuple[int, ...]:
-    """Return the order of the rows in an epoch, from seed and epoch alone; ``torch.randperm`` on the CPU."""
+def _order(lengths: tuple[int, ...], step_rows: int, seed: int, epoch: int) -> tuple[int, ...]:
+    """Return the order of the rows in an epoch: random, but with rows of about one length in a step.
+
+    Padding costs as much as text, so each window of ``WINDOW`` steps of a random order is sorted by length before it is
+    cut into steps, and the steps are put in a random order again. The rows that fill no step come last. How a step is
+    cut into batches changes nothing. From the arguments alone, with ``torch.randperm`` on the CPU.
+    """
     generator = torch.Generator().manual_seed(int(sha256(canonical_json([seed, epoch]))[:15], 16))
-    return tuple(torch.randperm(rows, generator=generator).tolist())
+    order = torch.randperm(len(lengths), generator=generator).tolist()
+    full = len(order) - len(order) % step_rows
+    steps: list[list[int]] = []
+    for start in range(0, full, WINDOW * step_rows):
+        window = sorted(order[start : min(start + WINDOW * step_rows, full)], key=lambda row: lengths[row])
+        steps += [window[at : at + step_rows] for at in range(0, len(window), step_rows)]
+    shuffled = [steps[place] for place in torch.randperm(len(steps), generator=generator).tolist()]
+    return tuple(row for step in [*shuffled, order[full:]] for row in step)
 
 
 def require(holds: bool, rule: str, value: object) -> None:

@@ -82,7 +82,7 @@ def fit(
     require(len(rows) > 0, "training needs at least one row", len(rows))
     for number, row in enumerate(rows):
         require(len(row.input_ids) > row.prompt_length, "a training row needs a completion", f"row {number}")
-    schedule = Schedule(len(rows), config, max_steps)
+    schedule = Schedule(tuple(len(row.input_ids) for row in rows), config, max_steps)
     folder = None
     if checkpoint is not None:
         folder = CheckpointFolder(checkpoint, _run_key(model, rows, config, pad_id, max_steps))

@@ -158,8 +158,16 @@ def test_a_nan_stops_before_the_step(spoiled: str) -> None:
         torch.testing.assert_close(value, before[name], rtol=0, atol=0, equal_nan=True)
 
 
+def test_rows_of_about_one_length_share_a_batch_and_batches_come_in_a_random_order() -> None:
+    lengths = tuple(1 + (7 * row) % 64 for row in range(64))
+    schedule = Schedule(lengths, replace(CONFIG, batch_size=8, accumulation=1, epochs=2))
+    batches = [[lengths[row] for row in schedule.batches(step)[0]] for step in range(8)]
+    assert all(max(batch) - min(batch) == 7 for batch in batches)
+    assert [min(batch) for batch in batches] != sorted(min(batch) for batch in batches)
+
+
 def test_each_epoch_has_each_row_once_in_its_own_order() -> None:
-    schedule = Schedule(22, CONFIG)
+    schedule = Schedule((7,) * 22, CONFIG)
     assert (schedule.steps_per_epoch, schedule.total_steps) == (4, 8)
     epochs = [
         [row for step in range(start, start + 4) for batch in schedule.batches(step) for row in batch]
@@ -170,7 +178,7 @@ def test_each_epoch_has_each_row_once_in_its_own_order() -> None:
 
 
 def test_the_learning_rate_rises_falls_and_is_never_zero() -> None:
-    schedule = Schedule(22, replace(CONFIG, learning_rate=1.0))
+    schedule = Schedule((7,) * 22, replace(CONFIG, learning_rate=1.0))
     rates = [schedule.learning_rate(step) for step in range(8)]
     assert rates == pytest.approx([1 / 2, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
 
