@@ -5,7 +5,7 @@ READY := .venv/.ready
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast check format
+.PHONY: help setup run test test-fast check format bad-inputs
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -26,6 +26,9 @@ test: $(READY)  ## all tests
 
 test-fast: $(READY)  ## the tests that need no real model, server or pipeline
 	$(BIN)/python -m pytest -m "not slow"
+
+bad-inputs: $(READY)  ## what is said to each kind of bad input, as a table
+	$(BIN)/python -m tests.bad_inputs
 
 check: $(READY)  ## lint, format and types
 	$(BIN)/ruff check .

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
+from flows.dvc import StageFailedError
 from pipelines.errors import PipelineError
 
 app = typer.Typer(
@@ -29,16 +30,88 @@ def _common() -> None:
 
 
 @app.command()
-def run(project: Project = Path()) -> None:
+def run(
+    project: Project = Path(),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what each stage would do, and why.")] = False,
+) -> None:
     """Bring every stage up to date: base, prepare, search, train, evaluate, register; then push.
 
     Only what params.yaml, the data or the code made stale is run again. A run that was stopped goes on where it was.
     """
+    from flows.project import check_ready
+
+    if dry_run:
+        _show_plan(project.resolve())
+        return
+    check_ready(project.resolve())  # Prefect takes seconds to start, and a mistake can be told at once
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")  # the stages speak for themselves
-    from flows.finetune import finetune
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # and main() tells of what stopped it
+    from flows import finetune
     from flows.summary import summary
 
-    console.print(summary(finetune(str(project))))
+    console.print(summary(finetune.run(project)))
+
+
+@app.command()
+def schedule(
+    project: Project = Path(),
+    cron: Annotated[str | None, typer.Option(help="When, in UTC; without it, as prefect.yaml says.")] = None,
+    pool: Annotated[str, typer.Option(help="The work pool that a worker takes the runs from.")] = "reft",
+    name: Annotated[str, typer.Option(help="The name of the deployment.")] = "scheduled",
+) -> None:
+    """Put the flow on the schedule of a Prefect server, which must be running. Again: change it."""
+    from flows import schedule as scheduling
+
+    made = scheduling.schedule(project.resolve(), name=name, pool=pool, cron=cron)
+    console.print(f"{made.deployment} runs at {', '.join(made.crons)} (UTC); its server is {made.api}")
+    console.print(f"The work pool {made.pool} was {'made' if made.pool_is_new else 'there'}. Next:")
+    console.print(f"  prefect worker start --pool {made.pool}           # takes the runs; leave it running")
+    console.print(f"  prefect deployment run {made.deployment}    # one now", highlight=False)
+
+
+@app.command()
+def doctor(
+    project: Project = Path(),
+    plan: Annotated[bool, typer.Option("--plan", help="Also say what each stage would do, and why.")] = False,
+) -> None:
+    """Look at this machine and this project, and say what to do about each finding; exit code 1 if a run would fail."""
+    from flows.doctor import examine
+    from flows.tables import findings_table
+
+    findings = examine(project.resolve())
+    console.print(findings_table(findings))
+    if plan:
+        _show_plan(project.resolve())
+    if any(finding.level == "mend" for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def clean(
+    project: Project = Path(),
+    yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False,
+    bases: Annotated[
+        bool, typer.Option("--bases", "--all", help="Also bases that this project does not use, and all downloads.")
+    ] = False,
+) -> None:
+    """Show what takes room and what of it nothing refers to; remove that, after asking."""
+    from flows import clean as cleaning
+    from flows.tables import megabytes, survey_tables
+
+    root = project.resolve()
+    console.print(survey_tables(cleaning.survey(root, bases=bases)))
+    if not yes and not sys.stdin.isatty():
+        console.print("Nothing was removed. To remove it: reft clean --yes", highlight=False)
+        return
+    if yes or typer.confirm("Remove what nothing refers to?", default=False):
+        console.print(f"Freed {megabytes(cleaning.clean(root, bases=bases))}.")
+
+
+def _show_plan(root: Path) -> None:
+    from flows.plan import plan
+    from flows.tables import plan_table
+
+    console.print(plan_table(plan(root)))
 
 
 @app.command()
@@ -55,13 +128,68 @@ def setup(project: Project = Path()) -> None:
         )
 
 
+@app.command()
+def init(folder: Annotated[Path, typer.Argument(help="A folder that is empty or not there yet.")]) -> None:
+    """Make a new project folder: parameters, graph, git and DVC; the code stays in the installed package."""
+    from flows.init import make_project
+
+    result = make_project(folder)
+    console.print(f"{folder} is a project; DVC's default remote: {result.remote}. Next:", markup=False)
+    console.print(
+        f"  cd {folder}\n  reft data add PATH    # rows of your own; without it, the default data\n  reft run",
+        markup=False,
+    )
+    if not result.git_identity:
+        console.print("git does not know who you are; `reft setup` says how to tell it.")
+
+
+data = typer.Typer(help="Data and models of your own.", no_args_is_help=True)
+app.add_typer(data, name="data")
+
+
+@data.command("add")
+def data_add(
+    path: Annotated[Path, typer.Argument(help="A json, jsonl, csv, tsv or parquet file; or a model.")],
+    project: Project = Path(),
+    name: Annotated[str | None, typer.Option(help="What to call it; without it, its own name.")] = None,
+    split: Annotated[Literal["train", "validation", "test"], typer.Option(help="What the rows are for.")] = "train",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Write params.yaml without asking.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace other content of that name.")] = False,
+) -> None:
+    """Copy a file in, put it under DVC, guess what is in it, and write params.yaml after asking.
+
+    A folder with a transformers model, or a GGUF file, goes to models/own; anything else is rows and goes to data/own.
+    """
+    from flows import data as own
+
+    root = project.resolve()
+    addition = own.look_at(root, path, name=name, split=split)
+    if addition.proposal is not None:
+        console.print(own.preview(addition.proposal, path.name))
+    own.take_in(root, addition, force=force)
+    console.print(f"{addition.own} is in the project and under DVC ({addition.own}.dvc belongs in git).")
+    if addition.advice is not None:
+        raise addition.advice
+    if addition.changes is None:
+        console.print("params.yaml names it already and stays as it is. Next: reft run")
+        return
+    text, sections = own.changed_params(root, addition.changes)
+    console.print(f"params.yaml would say:\n\n{sections}", markup=False, highlight=False, soft_wrap=True)
+    asked = not yes and sys.stdin.isatty()
+    if yes or (asked and typer.confirm("Write this into params.yaml?")):
+        own.write_params(root, text)
+        console.print("Written. Correct there what was guessed wrong, then: reft run")
+    else:
+        console.print("params.yaml stays as it is." + ("" if asked else " To write it: the same command with --yes."))
+
+
 def main() -> None:
-    """Run the command line; a user's mistake is one message and exit code 2."""
+    """Run the command line; a user's mistake is one message and exit code 2, a stage that broke exit code 1."""
     try:
         app()
-    except PipelineError as error:
+    except (PipelineError, StageFailedError) as error:
         sys.stderr.write(f"error: {error}\n")
-        sys.exit(2)
+        sys.exit(2 if isinstance(error, PipelineError) else 1)
 
 
 if __name__ == "__main__":

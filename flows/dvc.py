@@ -12,6 +12,11 @@ import yaml
 
 from pipelines.errors import PipelineError
 from pipelines.process import FLOW_PID
+from pipelines.sources import OWN_FOLDERS
+
+
+class StageFailedError(Exception):
+    """A stage ended without its outputs; another try may help."""
 
 
 def call(root: Path, arguments: Sequence[str], *, quiet: bool = True) -> int:
@@ -36,10 +41,29 @@ def read(root: Path, arguments: Sequence[str]) -> str:
 
 def lock_entry(root: Path, stage: str) -> object:
     """What dvc.lock says of a stage: None before its first run."""
+    return _lock(root).get(stage)
+
+
+def _lock(root: Path) -> dict[str, object]:
     path = root / "dvc.lock"
     if not path.is_file():
-        return None
-    return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("stages", {}).get(stage)
+        return {}
+    return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("stages", {})
+
+
+def recorded(root: Path) -> list[str]:
+    """What DVC knows the content of: the user's own files under it, and the stages that have run.
+
+    Given to `dvc pull` one by one: without targets, and with a stage that has never run, DVC 3.67 takes files that are
+    there out of the folder.
+    """
+    return [*own_files(root), *_lock(root)]
+
+
+def own_files(root: Path) -> list[str]:
+    """The .dvc files of the user's own data and models."""
+    own = [path.relative_to(root).as_posix() for folder in OWN_FOLDERS for path in (root / folder).glob("*.dvc")]
+    return sorted(own)
 
 
 def check_project(root: Path) -> None:
@@ -55,6 +79,8 @@ def check_project(root: Path) -> None:
     ):
         if not (root / name).exists():
             raise PipelineError(f"a project folder must hold {name}", got=root, do=do)
+    if not any((folder / ".git").exists() for folder in (root, *root.parents)):
+        raise PipelineError("a project folder must be in a git repository", got=root, do="Run: git init")
 
 
 def _command(arguments: Sequence[str], *, quiet: bool) -> list[str]:

@@ -7,15 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefect import flow
+from prefect import State, flow, get_run_logger
+from prefect.runtime import deployment
+from prefect.states import Cancelled, Completed
 
-from flows import dvc
-from flows.tasks import StageRun, bring_up_to_date, push, show
+from flows import orphans, running
+from flows.notify import tell_of_failure
+from flows.outcome import StageRun, outcome_line
+from flows.project import check_ready
+from flows.tasks import bring_up_to_date, pull, push, show
+from pipelines.base import in_store
+from pipelines.code import refresh_code
 from pipelines.graph import Graph, read_graph
-from pipelines.params import load_params
-from pipelines.process import locked
+from pipelines.params import Params
+from pipelines.preflight import check_base_space, check_project_space
+from pipelines.process import BusyError, locked
 from pipelines.register import registered
-from pipelines.tracking import check_store
 
 
 @dataclass(frozen=True)
@@ -32,17 +39,55 @@ class FlowResult:
         return json.loads((self.root / self.graph.paths[name]).read_text(encoding="utf-8"))
 
 
-@flow(name="finetune", validate_parameters=False)
-def finetune(project: str = ".") -> FlowResult:
-    """Bring every stage up to date in the order of dvc.yaml, show the outcome as artifacts, push data and adapter."""
+def run(project: Path) -> FlowResult:
+    """Run the flow in this process; what stopped it is raised as it was."""
+    orphans.claim()
+    state: State[Any] = finetune(str(project.resolve()), return_state=True)
+    result: FlowResult = state.result()
+    return result
+
+
+@flow(
+    name="finetune",
+    validate_parameters=False,
+    persist_result=False,
+    on_failure=[tell_of_failure],
+    on_crashed=[tell_of_failure],
+)
+def finetune(project: str = ".") -> State[FlowResult]:
+    """Pull, bring every stage up to date in the order of dvc.yaml, show the outcome as artifacts, push.
+
+    While another run works in the project, a run that a schedule started is cancelled, and any other is refused.
+    """
     root = Path(project).resolve()
-    dvc.check_project(root)
-    params = load_params(root / "params.yaml")
-    with locked(root, "run", wait_seconds=params.run.wait_seconds):
-        check_store(params, root)
-        graph = read_graph(root)
-        runs = [bring_up_to_date(root, stage) for stage in graph.stages]
-        if not registered(params, root, root / graph.paths["registration"]):
-            runs[-1] = bring_up_to_date(root, graph.stage("register"), force=True)
-        show(root, graph)
-        return FlowResult(root, graph, runs, pushed=push(root))
+    params = check_ready(root)
+    try:
+        with locked(root, "run", wait_seconds=params.run.wait_seconds):
+            orphans.end_orphans()
+            running.begin(root)
+            result = _bring_all_up_to_date(root, params)
+            running.finish(root)
+    except BusyError as error:
+        if deployment.id is None:
+            raise
+        return Cancelled(message=str(error))
+    line = outcome_line(result.runs)
+    get_run_logger().info(line)
+    return Completed(message=line, data=result)
+
+
+def _bring_all_up_to_date(root: Path, params: Params) -> FlowResult:
+    refresh_code(root)
+    graph = read_graph(root)
+    check_project_space(root)
+    if not in_store(params, root / graph.paths["base"]):
+        check_base_space(params.base.source, params.base.sha256, root=root)
+    pull(root)
+    runs = []
+    for stage in graph.stages:
+        running.at_stage(root, stage.name)
+        runs.append(bring_up_to_date(root, stage))
+    if not registered(params, root, root / graph.paths["registration"]):
+        runs[-1] = bring_up_to_date(root, graph.stage("register"), force=True)
+    show(root, graph, runs)
+    return FlowResult(root, graph, runs, pushed=push(root))

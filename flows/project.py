@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows import dvc
+from pipelines.code import refresh_code
 from pipelines.errors import PipelineError
+from pipelines.params import Params, load_params
+from pipelines.store import check_store, check_trials
 
 REMOTE_FOLDER = "dvc-remote"  # git-ignored, beside dvc.yaml
 
@@ -21,8 +24,21 @@ class SetupResult:
     git_identity: bool
 
 
+def check_ready(root: Path) -> Params:
+    """Look at what every run needs, before any work: a project, sound parameters, stores that answer.
+
+    Raises:
+        PipelineError: for the first of them that fails; in params.yaml, for every broken rule.
+    """
+    dvc.check_project(root)
+    params = load_params(root / "params.yaml")
+    check_store(params, root)
+    check_trials(params, root)
+    return params
+
+
 def set_up(root: Path) -> SetupResult:
-    """Give a project that has no DVC remote a folder of its own as one, in .dvc/config.local.
+    """Give a project that has no DVC remote a folder of its own as one, in .dvc/config.local; refresh code.json.
 
     Raises:
         PipelineError: if git is missing or the folder is no project.
@@ -30,6 +46,7 @@ def set_up(root: Path) -> SetupResult:
     if shutil.which("git") is None:
         raise PipelineError("git must be installed", do="Install git and try again.")
     dvc.check_project(root)
+    refresh_code(root)
     remotes = dvc.read(root, ["remote", "list"]).split()
     if not remotes:
         (root / REMOTE_FOLDER).mkdir(exist_ok=True)

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+from flows.outcome import StageRun, outcome_line
 
 
 def share(value: float) -> str:
     """A share as a percentage with one decimal."""
     return f"{100 * value:.1f} %"
+
+
+def run_summary(runs: Sequence[StageRun], evaluation: dict[str, Any], registration: dict[str, Any]) -> str:
+    """What a run did, stage by stage, and where that leaves the adapter."""
+    lines = ["# Run", "", f"{outcome_line(runs)}.", ""]
+    lines += _table(["stage", "outcome", "seconds"], [[run.stage, run.outcome, f"{run.seconds:.1f}"] for run in runs])
+    accuracy = [share(evaluation[system]["accuracy"]) for system in ("base", "adapter")]
+    version = f"{registration['model']} version {registration['version']}"
+    lines += ["", f"{version}: accuracy {accuracy[1]} on {evaluation['rows']} test rows, frozen base {accuracy[0]}."]
+    return "\n".join(lines)
 
 
 def data_card(card: dict[str, Any]) -> str:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 
 from flows import dvc
-from flows.report import data_card, evaluation_table, version_card
+from flows.dvc import StageFailedError
+from flows.outcome import Outcome, StageRun
+from flows.report import data_card, evaluation_table, run_summary, version_card
 from pipelines.errors import PipelineError
 from pipelines.graph import Graph, Stage
 from pipelines.process import error_path, read_marker
@@ -22,21 +24,6 @@ from pipelines.process import error_path, read_marker
 # A retry helps where a network, a server or a killed process was in the way. Work in progress is kept between tries.
 RETRIES = 2
 RETRY_SECONDS: list[float] = [5, 30]
-
-Outcome = Literal["ran", "restored", "skipped"]
-
-
-class StageFailedError(Exception):
-    """A stage ended without its outputs; another try may help."""
-
-
-@dataclass(frozen=True)
-class StageRun:
-    """What became of a stage: ``restored`` means that DVC had the outputs of an earlier run with the same inputs."""
-
-    stage: str
-    outcome: Outcome
-    seconds: float
 
 
 async def _worth_a_retry(_task: object, _run: TaskRun, state: State[Any]) -> bool:
@@ -85,6 +72,20 @@ def _bring_back(root: Path, stage: Stage, kept: dict[str, bytes]) -> None:
             (root / path).write_bytes(data)
 
 
+@task(name="pull", cache_policy=NO_CACHE)
+def pull(root: Path) -> None:
+    """Fetch from DVC's default remote what this folder lacks: own data, and outputs that other machines made.
+
+    It is a saving and never a condition: what the remote lacks, a stage makes. A file of the user's that DVC does not
+    know stays as it is. A folder that lacks nothing asks the remote for nothing.
+    """
+    wanted = dvc.recorded(root)
+    if not wanted or not dvc.read(root, ["remote", "list"]).strip():
+        return
+    if dvc.call(root, ["pull", "--allow-missing", *wanted]) != 0:
+        get_run_logger().warning("dvc pull did not fetch everything; the run goes on with what is here")
+
+
 @task(name="push", cache_policy=NO_CACHE, retries=RETRIES, retry_delay_seconds=RETRY_SECONDS)
 def push(root: Path) -> bool:
     """Push data and adapter to DVC's default remote; False when none is set."""
@@ -96,14 +97,16 @@ def push(root: Path) -> bool:
 
 
 @task(name="show", cache_policy=NO_CACHE)
-def show(root: Path, graph: Graph) -> None:
-    """Put data card, table of trials, evaluation and version where a person sees them: on the run's page in Prefect."""
+def show(root: Path, graph: Graph, runs: Sequence[StageRun]) -> None:
+    """Put summary, data card, trials, evaluation and version where a person sees them: on the run's page in Prefect."""
     files = {name: root / path for name, path in graph.paths.items()}
+    evaluation, registration = _json(files["evaluation"]), _json(files["registration"])
+    create_markdown_artifact(key="summary", markdown=run_summary(runs, evaluation, registration))
     create_markdown_artifact(key="data-card", markdown=data_card(_json(files["card"])))
     trials = _json(files["search"] / "trials.json")
     create_table_artifact(key="trials", table=[_flat(trial) for trial in trials], description="Trials of the search")
-    create_markdown_artifact(key="evaluation", markdown=evaluation_table(_json(files["evaluation"])))
-    create_markdown_artifact(key="model-version", markdown=version_card(_json(files["registration"])))
+    create_markdown_artifact(key="evaluation", markdown=evaluation_table(evaluation))
+    create_markdown_artifact(key="model-version", markdown=version_card(registration))
 
 
 def _flat(trial: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import importlib
 import logging
 import os
@@ -10,9 +12,11 @@ import sys
 import time
 from pathlib import Path
 
+from pipelines.code import check_code
 from pipelines.errors import PipelineError
 from pipelines.files import write_text
 from pipelines.params import Params, load_params
+from pipelines.preflight import check_project_space
 from pipelines.process import DYING_SECONDS, die_with_parents, error_path, locked, write_marker
 
 # A stage is the function run(params, *, root, <path flags>) of its module; the flags are its paths.
@@ -29,6 +33,12 @@ STAGES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
+# What a machine may have against a write, and a user can mend.
+DISK = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST
+}  # fmt: skip
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one stage; the exit code is 0, or 2 after a message for the user's mistake."""
     arguments = _parser().parse_args(argv)
@@ -37,18 +47,30 @@ def main(argv: list[str] | None = None) -> int:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     die_with_parents()
     root = Path.cwd()
-    error_path(root, arguments.stage).unlink(missing_ok=True)
     try:
+        error_path(root, arguments.stage).unlink(missing_ok=True)
         params = load_params(root / "params.yaml")
+        check_code(root, arguments.stage)
+        check_project_space(root)
         with locked(root, "stage", wait_seconds=DYING_SECONDS + params.run.wait_seconds):
             started = time.monotonic()
             _run(arguments.stage, params, root, arguments)
             write_marker(root, arguments.stage, time.monotonic() - started)
     except PipelineError as error:
-        write_text(error_path(root, arguments.stage), f"{error}\n")
-        sys.stderr.write(f"error: {arguments.stage}: {error}\n")
-        return 2
+        return _tell(root, arguments.stage, error)
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        do = "Free some space or mend the permissions, then run again."
+        return _tell(root, arguments.stage, PipelineError("the disk must take what the stage writes", got=error, do=do))
     return 0
+
+
+def _tell(root: Path, stage: str, error: PipelineError) -> int:
+    with contextlib.suppress(OSError):  # a full disk may not take the message either
+        write_text(error_path(root, stage), f"{error}\n")
+    sys.stderr.write(f"error: {stage}: {error}\n")
+    return 2
 
 
 def _run(stage: str, params: Params, root: Path, arguments: argparse.Namespace) -> None:

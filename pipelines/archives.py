@@ -6,21 +6,28 @@ declared size in the archive says is checked before and while it is read.
 
 from __future__ import annotations
 
+import errno
 import io
 import lzma
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, cast
+from typing import BinaryIO, NoReturn, cast
 
 from pipelines.errors import PipelineError
 
-BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
+# What zipfile and tarfile raise for bytes that are no archive: more than their own errors.
+BROKEN = (
+    zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error,
+    EOFError, OSError, RuntimeError, ValueError, LookupError, OverflowError,
+)  # fmt: skip
+NAMES = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)  # two members in one place, or a name too long
 ZIP_SUFFIXES = (".zip", ".whl")
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
@@ -60,13 +67,7 @@ def open_member(archive: Path, member: str, inner: str | None, *, limit: int) ->
                 with _member(outer, member, inner, limit) as nested:
                     yield nested
     except BROKEN as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # the disk's fault, not the archive's
-        raise PipelineError(
-            f"{archive.name} must be a readable archive",
-            got=f"{type(error).__name__}: {error}",
-            do="Get a sound copy of it.",
-        ) from error
+        _tell(archive, error)
 
 
 def copy_members(archive: Path, prefix: str, target: Path, *, limit: int) -> list[Path]:
@@ -77,21 +78,52 @@ def copy_members(archive: Path, prefix: str, target: Path, *, limit: int) -> lis
     """
     check_member_name(prefix)
     if not archive.name.endswith(ZIP_SUFFIXES):
-        raise PipelineError("a folder can be taken from a .whl or .zip only", got=archive.name)
-    with zipfile.ZipFile(archive) as bundle:
-        names = [n for n in bundle.namelist() if n.startswith(prefix) and not n.endswith("/")]
+        raise PipelineError(
+            "a folder can be taken from a .whl or .zip only", got=archive.name, do="Name a file in it, or pack it anew."
+        )
+    try:
+        with zipfile.ZipFile(archive) as bundle:
+            names = [n for n in bundle.namelist() if n.startswith(prefix) and not n.endswith("/")]
+    except BROKEN as error:
+        _tell(archive, error)
     if not names:
-        raise PipelineError(f"{archive.name} must hold the folder {prefix}", got="no file below it")
+        raise PipelineError(
+            f"{archive.name} must hold the folder {prefix}", got="no file below it", do="Correct the source's member."
+        )
     written = []
     for name in sorted(names):
+        check_member_name(name.removeprefix(prefix))  # "folder//etc/x" is relative, but what is below it is not
         with open_member(archive, name, None, limit=limit) as stream:
-            path = target / name.removeprefix(prefix)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("xb") as file:
-                shutil.copyfileobj(stream, file, 1 << 20)
-                limit -= file.tell()
-        written.append(path)
+            written.append(_write(stream, target / name.removeprefix(prefix)))
+        limit -= written[-1].stat().st_size
     return written
+
+
+def _write(stream: BinaryIO, path: Path) -> Path:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("xb") as file:
+            shutil.copyfileobj(stream, file, 1 << 20)
+    except OSError as error:
+        if error.errno not in NAMES:
+            raise
+        raise PipelineError(
+            "each member of an archive's folder must have a name of its own that a disk can hold",
+            got=f"{path.name[:80]}: {error.strerror}",
+            do="Pack it anew.",
+        ) from None
+    return path
+
+
+def _tell(archive: Path, error: Exception) -> NoReturn:
+    """Raise the user's error for an archive that cannot be read; what is the disk's fault stays as it is."""
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a wrong offset in the archive
+        raise error
+    raise PipelineError(
+        f"{archive.name} must be a readable archive",
+        got=f"{type(error).__name__}: {error}",
+        do="Get a sound copy of it.",
+    ) from error
 
 
 class _Bounded(io.RawIOBase):
@@ -131,7 +163,7 @@ def _member(file: BinaryIO, archive: str, name: str, limit: int) -> Iterator[Bin
         opened = _tar_member(file, archive, name, limit)
     else:
         known = ", ".join((*ZIP_SUFFIXES, *TAR_SUFFIXES))
-        raise PipelineError(f"an archive is one of {known}", got=archive)
+        raise PipelineError(f"an archive is one of {known}", got=archive, do="Correct the source.")
     with opened as stream:
         yield cast(BinaryIO, io.BufferedReader(_Bounded(stream, name, limit), 1 << 16))
 
@@ -144,7 +176,7 @@ def _zip_member(file: BinaryIO, archive: str, name: str, limit: int) -> Iterator
         except KeyError:
             raise _missing(archive, name, bundle.namelist()) from None
         if info.is_dir() or stat.S_ISLNK(info.external_attr >> 16):
-            raise PipelineError(f"{name} in {archive} must be a plain file", got="a folder or a link")
+            raise _no_file(archive, name)
         if info.file_size > limit:
             _too_large(name, info.file_size, limit)
         with bundle.open(info) as stream:
@@ -158,7 +190,7 @@ def _tar_member(file: BinaryIO, archive: str, name: str, limit: int) -> Iterator
         for info in bundle:
             names.append(info.name)
             if info.name == name and not info.isreg():
-                raise PipelineError(f"{name} in {archive} must be a plain file", got="a folder, link or device")
+                raise _no_file(archive, name)
             # What lies before the member must be decompressed too, so it counts; next() would skip it blindly.
             if info.offset_data + info.size > limit:
                 _too_large(info.name, info.offset_data + info.size, limit)
@@ -172,8 +204,18 @@ def _tar_member(file: BinaryIO, archive: str, name: str, limit: int) -> Iterator
 
 def _missing(archive: str, name: str, names: list[str]) -> PipelineError:
     shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-    return PipelineError(f"{archive} must hold {name}", got=f"members {shown or '(none)'}")
+    return PipelineError(
+        f"{archive} must hold {name}", got=f"members {shown or '(none)'}", do="Correct the source's member."
+    )
+
+
+def _no_file(archive: str, name: str) -> PipelineError:
+    return PipelineError(
+        f"{name} in {archive} must be a plain file", got="a folder, link or device", do="Name the file itself."
+    )
 
 
 def _too_large(name: str, size: int, limit: int) -> None:
-    raise PipelineError(f"{name} must not pass {limit} bytes", got=f"{size} bytes or more")
+    raise PipelineError(
+        f"{name} must not pass {limit} bytes", got=f"{size} bytes or more", do="Is it the file that you mean?"
+    )

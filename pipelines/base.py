@@ -19,6 +19,7 @@ from filelock import FileLock
 from pipelines.errors import PipelineError
 from pipelines.files import read_json, reft_home, sha256_file, sha256_json, temporary_directory, write_json
 from pipelines.params import Params
+from pipelines.preflight import check_base_space
 from pipelines.sources import FileSource, own_path, parse_source
 
 if TYPE_CHECKING:  # torch and transformers take seconds to load, and reading a record needs neither
@@ -83,7 +84,7 @@ def run(params: Params, *, root: Path, out: Path) -> BaseRecord:
     """
     section = params.base
     record = obtain(section.source, section.sha256, section.dtype, root=root)
-    if not _sound(record):
+    if not sound(record):
         LOG.warning("base %s in the store has other bytes than it was written with", record.sha256[:12])
         shutil.rmtree(store_path(record))
         record = obtain(section.source, section.sha256, section.dtype, root=root)
@@ -117,6 +118,17 @@ def record_from_dict(raw: Any, *, name: str) -> BaseRecord:
     if sha256_json(record.files) != record.sha256:
         raise PipelineError(f"{name}: sha256 must be that of files", got=record.sha256, do=again)
     return record
+
+
+def in_store(params: Params, base: Path) -> bool:
+    """Whether base.json is of the base that params.yaml names, and the store has it: nothing is to be fetched."""
+    try:
+        record = read_base(base)
+    except PipelineError:
+        return False
+    wanted = params.base
+    same = (record.source, record.source_sha256, record.dtype) == (wanted.source, wanted.sha256, wanted.dtype)
+    return same and _intact(store_path(record), record)
 
 
 def store_path(record: BaseRecord) -> Path:
@@ -186,6 +198,7 @@ def obtain(source: str, sha256: str | None, dtype: str, *, root: Path) -> BaseRe
         record = _remembered(index)
         if record is not None:
             return record
+        check_base_space(source, sha256, root=root)
         with temporary_directory(bases / key[:16]) as folder:
             record = _build(source, sha256, dtype, folder, root)
             _put(folder / "base", record)
@@ -243,8 +256,8 @@ def _intact(path: Path, record: BaseRecord) -> bool:
     return True
 
 
-def _sound(record: BaseRecord) -> bool:
-    """Read all of an entry and compare every byte's hash."""
+def sound(record: BaseRecord) -> bool:
+    """Whether the store has the base as it was written, by every byte's hash."""
     path = store_path(record)
     return {name: sha256_file(path / name) for name in record.files} == record.files
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from pipelines.archives import copy_members, open_member
@@ -56,12 +58,13 @@ def convert(source: str, sha256: str | None, dtype: str, out: Path, *, scratch: 
     size = place.stat().st_size if place.is_file() else sum(p.stat().st_size for p in place.rglob("*"))
     require_space(out.parent, 8 * size if place.is_file() else 3 * size)  # a 4-bit file grows eightfold in fp32
     LOG.info("reading %s", source)
-    model, tokenizer = _read(place, getattr(torch, dtype))
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
-    for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
-        _strip(out / name)
-    _verify(model, out)
+    with _readable():
+        model, tokenizer = _read(place, getattr(torch, dtype))
+        model.save_pretrained(out)
+        tokenizer.save_pretrained(out)
+        for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
+            _strip(out / name)
+        _verify(model, out)
     text_config = model.config.get_text_config()
     return ModelFacts(
         model_type=model.config.model_type,
@@ -99,31 +102,42 @@ def _read(place: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedT
     if gguf:
         with place.open("rb") as file:
             if file.read(4) != GGUF_MAGIC:
-                raise PipelineError("a model file is a GGUF file", got=gguf, do="Or name a transformers folder.")
-    try:
-        model, info = AutoModelForCausalLM.from_pretrained(
-            folder,
-            gguf_file=gguf,
-            dtype=dtype,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, gguf_file=gguf, local_files_only=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise PipelineError(
-            "the source must be a causal language model that transformers reads, with safetensors or as GGUF",
-            got=f"{type(error).__name__}: {error}",
-        ) from error
+                raise PipelineError("a model file is a GGUF file", got=gguf, do="Name one, or a transformers folder.")
+    model, info = AutoModelForCausalLM.from_pretrained(
+        folder,
+        gguf_file=gguf,
+        dtype=dtype,
+        local_files_only=True,
+        use_safetensors=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf, local_files_only=True, trust_remote_code=False)
     absent = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if absent:  # transformers would go on with random numbers in their place
         raise PipelineError(
-            "the source must hold every weight of the model", got=f"{len(absent)} missing: {absent[:3]}"
+            "the source must hold every weight of the model",
+            got=f"{len(absent)} missing: {absent[:3]}",
+            do="Get a whole copy of it.",
         )
     return (_plain(model) if gguf else model).eval(), tokenizer
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Tell of whatever transformers, tokenizers, gguf and safetensors raise for files that are no model."""
+    try:
+        yield
+    except PipelineError:
+        raise
+    except Exception as error:  # tokenizers raises Exception itself; the others nearly everything
+        if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
+            raise  # the disk's fault, not the model's
+        raise PipelineError(
+            "the source must be a causal language model that transformers reads, with safetensors or as GGUF",
+            got=f"{type(error).__qualname__}: {error}",
+            do="Get a whole copy of it, or name another model.",
+        ) from error
 
 
 def _plain(model: PreTrainedModel) -> PreTrainedModel:

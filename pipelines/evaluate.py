@@ -13,6 +13,7 @@ from scipy import stats
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from tqdm import tqdm
 
+from pipelines.errors import PipelineError
 from pipelines.files import whole_directory, write_json, write_jsonl
 from pipelines.params import EvaluateParams, Params
 from pipelines.prepared import Row
@@ -77,7 +78,7 @@ def run(
 ) -> Evaluation:
     """Score every test row with the adapter and with the frozen base, and write figures, predictions and plots."""
     bench = open_bench(params, root=root, base=base, prepared=prepared)
-    model = load_adapter(adapter, bench.base, base_sha256=bench.base_sha256)
+    model = _load(adapter, bench)
     labels, rows = list(bench.task.labels), bench.rows("test")
     truth = np.array([labels.index(row.label) for row in rows])
     edited = probabilities(bench, model, rows, batch_size=params.evaluate.batch_size, title="adapter")
@@ -88,6 +89,15 @@ def run(
     _write_plots(plots, truth, edited.argmax(1), labels)
     write_json(out, asdict(evaluation))
     return evaluation
+
+
+def _load(adapter: Path, bench: Bench) -> ReftModel:
+    try:
+        return load_adapter(adapter, bench.base, base_sha256=bench.base_sha256)
+    except ValueError as error:
+        raise PipelineError(
+            "the adapter must be the one that was trained on this base", got=error, do="Run: dvc repro --force train"
+        ) from None
 
 
 def probabilities(bench: Bench, model: ReftModel, rows: Sequence[Row], *, batch_size: int, title: str) -> Floats:

@@ -90,7 +90,11 @@ def read_jsonl(path: Path) -> list[Any]:
     except FileNotFoundError:
         raise PipelineError("the file must exist", got=path, do="Run the stage that writes it.") from None
     except ValueError as error:
-        raise PipelineError(f"{path} must hold one JSON value a line", got=f"line {len(rows) + 1}: {error}") from None
+        raise PipelineError(
+            f"{path} must hold one JSON value a line",
+            got=f"line {len(rows) + 1}: {error}",
+            do="Run the stage that writes it again.",
+        ) from None
     return rows
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import PipelineError
-from pipelines.params import read_yaml
+from pipelines.yaml_file import read_yaml
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,8 @@ class Stage:
     name: str
     cmd: str
     deps: tuple[str, ...]
-    params: tuple[str, ...]
+    params: tuple[str, ...]  # keys of params.yaml
+    params_files: tuple[str, ...]  # other files of parameters that it depends on keys of
     outs: tuple[str, ...]  # outs and metrics: what the stage writes
     uncached: tuple[str, ...]  # those of them that DVC keeps no copy of
 
@@ -72,12 +73,14 @@ def read_graph(root: Path) -> Graph:
 
 def _stage(name: str, entry: Mapping[str, Any], names: Mapping[str, Any]) -> Stage:
     outs = [*entry.get("outs", []), *entry.get("metrics", []), *entry.get("plots", [])]
+    params = entry.get("params", [])
     uncached = [out for out in outs if isinstance(out, Mapping) and next(iter(out.values())).get("cache") is False]
     return Stage(
         name=name,
         cmd=_fill(entry["cmd"], names),
         deps=_paths(entry.get("deps", []), names),
-        params=tuple(entry.get("params", [])),
+        params=tuple(key for key in params if isinstance(key, str)),
+        params_files=tuple(file for entry in params if isinstance(entry, Mapping) for file in entry),
         outs=_paths(outs, names),
         uncached=_paths(uncached, names),
     )

@@ -15,9 +15,10 @@ from typing import Any
 from pipelines.base import BaseRecord, read_base
 from pipelines.errors import PipelineError
 from pipelines.files import canonical_json, read_json
-from pipelines.params import Params, read_yaml
+from pipelines.params import Params
 from pipelines.prepared import data_sha256
 from pipelines.tracking import INPUT_HASH, PARENT, STAGE, Run, Status, Store, child_tags, ensure_run
+from pipelines.yaml_file import read_yaml
 from reft import adapter_sha256
 
 PIPELINE = "reft.pipeline"

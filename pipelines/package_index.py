@@ -32,6 +32,7 @@ from pipelines.files import BLOCK, clear_stale, reft_home, require_space, sha256
 LOG = logging.getLogger(__name__)
 PYPI = "https://pypi.org/simple/"
 T = TypeVar("T")
+PROBE_SECONDS = 5.0
 WAITS = (1.0, 3.0, 9.0)  # seconds before each further try
 
 
@@ -112,6 +113,21 @@ def fetch_distribution(
             target.unlink()
         _fetch(name, version, filename, sha256, target, limit, config or read_pip_config())
     return target
+
+
+def probe_indexes(name: str) -> list[tuple[str, str | None]]:
+    """Ask each index for its page of a project; return (address, problem or None) of each."""
+    config = read_pip_config()
+    found: list[tuple[str, str | None]] = []
+    with _session(config) as session:
+        for url in config.indexes:
+            try:
+                answer = session.get(f"{url.rstrip('/')}/{name}/", timeout=PROBE_SECONDS)
+                problem = None if answer.status_code < 500 else f"answers {answer.status_code}"
+            except (httpx2.HTTPError, OSError) as error:
+                problem = f"{type(error).__name__}: {error}"
+            found.append((_redacted(url), problem))
+    return found
 
 
 def _fetch(name: str, version: str, filename: str, sha256: str, target: Path, limit: int, config: IndexConfig) -> None:

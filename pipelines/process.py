@@ -25,6 +25,10 @@ POLL_SECONDS = 0.3
 DYING_SECONDS = 5.0  # how long an orphan may take to see that its parent is gone
 
 
+class BusyError(PipelineError):
+    """Another process holds the lock; its name is in the message."""
+
+
 @dataclass(frozen=True)
 class Marker:
     """That a stage ran: a new ``run`` for each time."""
@@ -67,7 +71,7 @@ def locked(root: Path, name: str, *, wait_seconds: float) -> Iterator[None]:
     """Hold the operating system's lock ``name`` on the work folder; it is gone when the process is, however it ends.
 
     Raises:
-        PipelineError: if another process holds it for longer than ``wait_seconds``; the message names that process.
+        BusyError: if another process holds it for longer than ``wait_seconds``; the message names that process.
     """
     folder = work_folder(root) / "locks"
     folder.mkdir(parents=True, exist_ok=True)
@@ -76,7 +80,7 @@ def locked(root: Path, name: str, *, wait_seconds: float) -> Iterator[None]:
     try:
         lock.acquire(timeout=wait_seconds)
     except Timeout:
-        raise PipelineError(
+        raise BusyError(
             "only one run at a time may work in a project folder",
             got=_describe(holder),
             do="Wait for it, stop it, or set run.wait_seconds in params.yaml.",

@@ -165,6 +165,31 @@ def _ensure_version(store: Store, model: str, pipeline: Run, facts: Facts, root:
     return int(found.version)
 
 
+@dataclass(frozen=True)
+class References:
+    """What the versions in the registry come from: bases by sha256, studies by name."""
+
+    bases: frozenset[str]
+    studies: frozenset[str]
+
+
+def referenced(params: Params, root: Path) -> References:
+    """What some version of some model in the registry refers to.
+
+    Raises:
+        PipelineError: if the tracking store does not answer.
+    """
+    client = open_store(params, root).client
+    tags: list[Mapping[str, str]] = []
+    token: str | None = None
+    while token != "":
+        page = client.search_model_versions(page_token=token)
+        tags += [version.tags for version in page]
+        token = page.token or ""
+    bases, studies = ({tag[key] for tag in tags if key in tag} for key in ("base.sha256", "optuna.study"))
+    return References(frozenset(bases), frozenset(studies))
+
+
 def find_version(client: MlflowClient, model: str, adapter_sha256: str) -> ModelVersion | None:
     """The first version of the model that carries this adapter."""
     found = client.search_model_versions(f"name = '{model}' AND tags.`{ADAPTER}` = '{adapter_sha256}'")

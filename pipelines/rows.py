@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from pipelines.errors import PipelineError
-from pipelines.sources import DATA_LIMIT, FileSource, HubSource, PypiSource, Source, open_source, parse_source
+from pipelines.sources import (
+    DATA_LIMIT,
+    FileSource,
+    HubSource,
+    PypiSource,
+    Source,
+    hub_error,
+    open_source,
+    parse_source,
+)
 
 Format = Literal["json", "jsonl", "csv", "tsv", "parquet", "hub"]
 
@@ -88,7 +97,7 @@ class Reader:
                 elif cells:
                     yield RawRow(name, line, {}, f"{len(cells)} columns, not {len(columns)}")
         except csv.Error as error:
-            hint = "Is quoting set as the file has it?"
+            hint = "Correct the line, or prepare.quoting if the file has it otherwise."
             raise PipelineError(
                 f"{name} must be readable {self.format}", got=f"line {start}: {error}", do=hint
             ) from None
@@ -105,21 +114,32 @@ class Reader:
                 for values in batch.to_pylist():
                     number += 1
                     yield RawRow(name, number, values)
-        except pyarrow.ArrowException as error:
-            raise PipelineError(f"{name} must be a readable parquet file", got=error) from None
+        except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the disk's fault, not the file's
+            raise PipelineError(
+                f"{name} must be a readable parquet file", got=error, do="Write it again, or correct prepare.format."
+            ) from None
 
     def _hub(self, source: HubSource, name: str) -> Iterator[RawRow]:
-        from datasets import load_dataset
+        import httpx2
+        from datasets import load_dataset_builder
+        from datasets.exceptions import DatasetsError
 
         split = source.split or "train"
         try:
-            rows = load_dataset(source.name, source.config, revision=source.revision, split=split)
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise PipelineError(
-                f"the hub must have the data set {source.name} at {source.revision} with a split {split}",
-                got=f"{type(error).__name__}: {error}",
-                do="Check the name, the commit, the split, the network and HF_ENDPOINT, then run again.",
-            ) from error
+            builder = load_dataset_builder(source.name, source.config, revision=source.revision)
+            # With the hub out of reach, datasets takes the newest copy in its cache, of whatever commit.
+            if builder.hash != source.revision:
+                raise PipelineError(
+                    f"the hub must be within reach for {source.name} at {source.revision}",
+                    got=f"the cache's copy, of {builder.hash}",
+                    do="Check the network and HF_ENDPOINT, then run again.",
+                )
+            builder.download_and_prepare()
+            rows = builder.as_dataset(split=split)
+        except (DatasetsError, httpx2.HTTPError, OSError, ValueError, RuntimeError, KeyError) as error:
+            raise hub_error(f"the data set {source.name}", source, error, split=split) from error
         self._check_columns(rows.column_names, name)
         for number, values in enumerate(rows, start=1):
             yield RawRow(name, number, values)
@@ -150,7 +170,9 @@ def _lines(stream: BinaryIO, name: str) -> Iterator[str]:
         try:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            raise PipelineError(f"{name} must be UTF-8 text", got=f"line {number}: {error}") from None
+            raise PipelineError(
+                f"{name} must be UTF-8 text", got=f"line {number}: {error}", do="Convert the file to UTF-8."
+            ) from None
 
 
 def _jsonl(stream: BinaryIO, name: str) -> Iterator[RawRow]:
@@ -162,7 +184,11 @@ def _jsonl(stream: BinaryIO, name: str) -> Iterator[RawRow]:
 def _json(stream: BinaryIO, name: str) -> Iterator[RawRow]:
     rows = _load_json("".join(_lines(stream, name)), name, "")
     if not isinstance(rows, list):
-        raise PipelineError(f"{name} must hold an array of objects", got=type(rows).__name__, do="Is it jsonl?")
+        raise PipelineError(
+            f"{name} must hold an array of objects",
+            got=f"a JSON {type(rows).__name__}",
+            do="Put the rows in an array, or set format: jsonl for one object a line.",
+        )
     for number, values in enumerate(rows, start=1):
         yield _object(values, name, number)
 
@@ -177,4 +203,8 @@ def _load_json(text: str, name: str, where: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise PipelineError(f"{name} must be readable JSON", got=f"{where}{error}") from None
+        # Of one line of many, the error's own line number would be misleading.
+        told = f"{error.msg}, character {error.pos + 1}" if where and isinstance(error, json.JSONDecodeError) else error
+        raise PipelineError(
+            f"{name} must be readable JSON", got=f"{where}{told}", do="Correct it there, or prepare.format."
+        ) from None

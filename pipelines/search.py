@@ -20,10 +20,13 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
+from pipelines.base import read_base
 from pipelines.evaluate import probabilities
 from pipelines.files import whole_directory, write_json, write_text
 from pipelines.params import Params, Recipe, SpaceParams
 from pipelines.prepared import Row
+from pipelines.space import check_space
+from pipelines.store import check_trials
 from pipelines.study import (
     ENQUEUED,
     OWNER,
@@ -38,7 +41,7 @@ from pipelines.study import (
     write_trials_csv,
 )  # fmt: skip
 from pipelines.tracking import LiveRun, live_run
-from pipelines.training import Bench, build_model, fit_config, input_key, open_bench, reft_config
+from pipelines.training import Bench, Keyed, build_model, fit_config, input_key, open_bench
 from reft import Encoded, NonFiniteLossError, ReftModel, fit
 
 log = logging.getLogger(__name__)
@@ -67,8 +70,9 @@ class Rows:
 
 def run(params: Params, *, root: Path, base: Path, prepared: Path, out: Path, metrics: Path) -> SearchResult:
     """Bring the study to its number of trials, then write best.yaml, the table of trials and the plots."""
+    check_space(params, read_base(base))
+    check_trials(params, root)
     bench = open_bench(params, root=root, base=base, prepared=prepared)
-    check_space(params, bench)
     key = study_key(params, bench)
     study = open_study(params, root, name=f"search-{key}")
     rows = Rows(bench.encoded("train", params.search.train_rows), bench.rows("validation"))
@@ -83,20 +87,7 @@ def run(params: Params, *, root: Path, base: Path, prepared: Path, out: Path, me
     return result
 
 
-def check_space(params: Params, bench: Bench) -> None:
-    """Refuse a space with a point that this base cannot have, before any trial."""
-    space = params.search.space
-    for layers in space.layers:
-        recipe = Recipe(
-            layers=layers,
-            positions=space.positions[0],
-            rank=max(space.rank),
-            learning_rate=space.learning_rate.low,
-        )
-        reft_config(recipe, params.train, bench.base)
-
-
-def study_key(params: Params, bench: Bench) -> str:
+def study_key(params: Params, bench: Keyed) -> str:
     """The hash that the study's name ends in. The number of trials is left out: a study may grow."""
     settings = params.search.model_dump(exclude={"trials", "storage"})
     fixed = params.train.model_dump(exclude={"epochs", "checkpoint_every"})

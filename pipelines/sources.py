@@ -82,6 +82,7 @@ def parse_source(text: str) -> Source:
         raise PipelineError(
             "a source is hub:NAME[:CONFIG]@COMMIT[#SPLIT], file:PATH or pypi:NAME==VERSION/FILENAME#MEMBER[!INNER]",
             got=repr(text),
+            do="Write it in one of these forms.",
         )
     source = PypiSource(**match.groupdict())
     for name in (source.member, source.inner):
@@ -97,13 +98,19 @@ def own_path(source: FileSource, root: Path) -> Path:
         PipelineError: if it is missing, or leads out of data/own and models/own (through "..", a link, or links in a
             folder), where DVC would not see a change of it.
     """
-    path = (root / source.path).resolve()
+    try:
+        path = (root / source.path).resolve()
+        found = path.exists()
+    except (OSError, RuntimeError) as error:  # a name too long, links in a circle
+        raise PipelineError("the source must be a path that the disk can hold", got=error, do="Correct it.") from None
     folders = [(root / folder).resolve() for folder in OWN_FOLDERS]
     inside = any(path != folder and path.is_relative_to(folder) for folder in folders)
     if not inside or not any(PurePosixPath(source.path).is_relative_to(folder) for folder in OWN_FOLDERS):
         raise _outside(source.path)
-    if not path.exists():
-        raise PipelineError("the source must exist", got=source.path, do=f"Run `reft data add {path.name}`.")
+    if not found:
+        model = source.path.startswith("models/")
+        do = "Copy the model there." if model else f"Run `reft data add {path.name}`, or correct the source."
+        raise PipelineError("the source must exist", got=source.path, do=do)
     if path.is_dir():
         for child in path.rglob("*"):
             if not child.resolve().is_relative_to(path):
@@ -132,9 +139,11 @@ def open_source(text: str, sha256: str | None, *, root: Path, limit: int = DATA_
     elif isinstance(source, FileSource):
         path = own_path(source, root)
         if not path.is_file():
-            raise PipelineError("a data source is one file", got=f"{source.path}, a folder")
+            raise PipelineError("a data source is one file", got=f"{source.path}, a folder", do="Name a file in it.")
         if path.stat().st_size > limit:
-            raise PipelineError(f"{source.path} must not pass {limit} bytes", got=path.stat().st_size)
+            raise PipelineError(
+                f"{source.path} must not pass {limit} bytes", got=path.stat().st_size, do="Take a part of it."
+            )
         check_sha256(path, sha256)
         with path.open("rb") as file:
             yield file
@@ -163,8 +172,8 @@ def snapshot(source: HubSource, target: Path) -> Path:
     Raises:
         PipelineError: if the hub is out of reach or does not have it.
     """
+    import httpx2
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         folder = snapshot_download(
@@ -174,19 +183,29 @@ def snapshot(source: HubSource, target: Path) -> Path:
             allow_patterns=list(HUB_MODEL_FILES),
             ignore_patterns=list(HUB_REFUSED_FILES),
         )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise PipelineError(
-            f"the hub must have {source.name} at {source.revision}",
-            got=f"{type(error).__name__}: {error}",
-            do="Check the name, the commit, the network and HF_ENDPOINT, then run again.",
-        ) from error
+    except (httpx2.HTTPError, OSError, ValueError) as error:  # the hub's own errors are of the first two
+        raise hub_error(f"the model {source.name}", source, error) from error
     return Path(folder)
+
+
+def hub_error(what: str, source: HubSource, error: BaseException, *, split: str | None = None) -> PipelineError:
+    """The error for what the hub does not have or does not give."""
+    reason = error.__cause__ if type(error).__name__ == "DatasetGenerationError" and error.__cause__ else error
+    return PipelineError(
+        f"the hub must have {what} at {source.revision}" + (f" with a split {split}" if split else ""),
+        got=f"{type(reason).__name__}: {' '.join(str(reason).split())}",
+        do="Check the address in params.yaml, the network and HF_ENDPOINT; what is private or gated needs HF_TOKEN.",
+    )
 
 
 def _parse_hub(text: str) -> HubSource:
     match = _HUB.fullmatch(text)
     if match is None:
-        raise PipelineError("a hub source is hub:NAME[:CONFIG]@COMMIT[#SPLIT]", got=repr(text))
+        raise PipelineError(
+            "a hub source is hub:NAME[:CONFIG]@COMMIT[#SPLIT]",
+            got=repr(text),
+            do="Take the commit from the repository's history page.",
+        )
     source = HubSource(**match.groupdict())
     if not re.fullmatch(r"[0-9a-f]{40}", source.revision):
         raise PipelineError(

@@ -14,6 +14,7 @@ from pipelines.prepared import SPLITS, Rejection, Split
 from pipelines.tasks.classification import Candidate
 
 LOG = logging.getLogger(__name__)
+SHOWN = 60  # characters of a rejected value in a message
 CUT_ORDER: tuple[Split, ...] = ("test", "validation", "train")  # a text in two files stays where it measures
 
 
@@ -103,11 +104,16 @@ def _wanted(config: PrepareParams, split: Split) -> int:
 
 
 def _too_few(pool: Split, names: list[Split], needed: int, usable: int, rejected: list[Rejection]) -> PipelineError:
-    reasons = Counter(rejection.reason for rejection in rejected).most_common()
+    first = {rejection.reason: rejection for rejection in reversed(rejected)}
+    told = [
+        f"{count} because {reason} (as in {first[reason].file}:{first[reason].line}: {first[reason].value[:SHOWN]!r})"
+        for reason, count in Counter(rejection.reason for rejection in rejected).most_common()
+    ]
     return PipelineError(
         f"the {pool} source must give {needed} usable rows for {' + '.join(names)}",
-        got=f"{usable}; rejected: " + ("; ".join(f"{count} because {reason}" for reason, count in reasons) or "none"),
-        do="Lower train_rows, validation_rows or test_rows, or add data.",
+        got=f"{usable}; rejected: {'; '.join(told) or 'none'}",
+        do=("Correct what was rejected, or l" if rejected else "L")
+        + "ower train_rows, validation_rows or test_rows, or add data.",
     )
 
 

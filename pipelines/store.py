@@ -1,8 +1,9 @@
-"""Where the tracking store is, and whether it answers: found out within seconds and without loading MLflow."""
+"""Where the tracking store and the database of trials are, and whether they answer: within seconds, and lightly."""
 
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import socket
 import sqlite3
@@ -15,6 +16,7 @@ from pipelines.errors import PipelineError
 from pipelines.params import Params
 
 PING_SECONDS = 5.0
+SILENT = (OSError, ValueError, sqlite3.Error, http.client.HTTPException)  # what a store that is none raises
 PORTS = {"postgresql": 5432, "mysql": 3306}
 
 
@@ -28,11 +30,7 @@ def public_uri(uri: str) -> str:
 
 def store_uri(params: Params, root: Path) -> str:
     """The store's address; a relative sqlite path is taken under the project folder."""
-    uri = params.tracking.uri
-    if not uri.startswith("sqlite:///"):
-        return uri
-    path = Path(uri.removeprefix("sqlite:///"))
-    return f"sqlite:///{(root.resolve() / path).as_posix()}"
+    return _under(params.tracking.uri, root)
 
 
 def check_store(params: Params, root: Path) -> None:
@@ -44,11 +42,31 @@ def check_store(params: Params, root: Path) -> None:
     uri = store_uri(params, root)
     try:
         _ping(uri)
-    except (OSError, sqlite3.Error) as error:
+    except SILENT as error:
         raise unreachable(uri, error) from None
 
 
-def unreachable(uri: str, error: BaseException, *, rule: str = "the tracking store must answer") -> PipelineError:
+def trials_uri(params: Params, root: Path) -> str:
+    """The address of the database of trials; a relative sqlite path is taken under the project folder."""
+    return _under(params.search.storage, root)
+
+
+def check_trials(params: Params, root: Path) -> None:
+    """Make sure, within some seconds and without loading Optuna, that search.storage answers.
+
+    Raises:
+        PipelineError: if the database does not answer, or the sqlite file cannot be one.
+    """
+    uri = trials_uri(params, root)
+    try:
+        _ping(uri)
+    except SILENT as error:
+        raise unreachable(uri, error, rule="search.storage must answer", key="search.storage") from None
+
+
+def unreachable(
+    uri: str, error: BaseException, *, rule: str = "the tracking store must answer", key: str = "tracking.uri"
+) -> PipelineError:
     """The error for a store that does not answer or refuses, without its password."""
     # The driver's words hold the whole address, so a password too, in the text of sqlalchemy's errors.
     secret = urlsplit(uri).password
@@ -56,8 +74,15 @@ def unreachable(uri: str, error: BaseException, *, rule: str = "the tracking sto
     return PipelineError(
         rule,
         got=f"{public_uri(uri)}: {reason.replace(secret, '***') if secret else reason}",
-        do="Start it or repair it, or set tracking.uri in params.yaml.",
+        do=f"Start it or repair it, or set {key} in params.yaml.",
     )
+
+
+def _under(uri: str, root: Path) -> str:
+    if not uri.startswith("sqlite:///"):
+        return uri
+    path = Path(uri.removeprefix("sqlite:///"))
+    return f"sqlite:///{(root.resolve() / path).as_posix()}"
 
 
 def _ping(uri: str) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from pipelines.errors import PipelineError
 from pipelines.params import Params, PrunerParams
+from pipelines.store import check_trials, trials_uri
 
 log = logging.getLogger(__name__)
 
@@ -47,11 +48,8 @@ def open_study(params: Params, root: Path, *, name: str) -> optuna.Study:
         PipelineError: if the storage cannot be reached.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    url = params.search.storage
-    if url.startswith("sqlite:///") and not url.startswith("sqlite:////"):
-        file = root / url.removeprefix("sqlite:///")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        url = f"sqlite:///{file}"
+    check_trials(params, root)
+    url = trials_uri(params, root)
     try:
         storage = optuna.storages.RDBStorage(url)
         return optuna.create_study(
@@ -68,6 +66,25 @@ def open_study(params: Params, root: Path, *, name: str) -> optuna.Study:
             got=f"{url.split('@')[-1]}: {reason}",
             do="Check the address and the driver.",
         ) from None
+
+
+def study_sizes(params: Params, root: Path) -> dict[str, int]:
+    """The number of trials of each study in the database, by name.
+
+    Raises:
+        PipelineError: if the database does not answer.
+    """
+    check_trials(params, root)
+    uri = trials_uri(params, root)
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+        return {}
+    summaries = optuna.get_all_study_summaries(optuna.storages.RDBStorage(uri), include_best_trial=False)
+    return {summary.study_name: summary.n_trials for summary in summaries}
+
+
+def delete_study(params: Params, root: Path, name: str) -> None:
+    """Delete a study with its trials, for good."""
+    optuna.delete_study(study_name=name, storage=optuna.storages.RDBStorage(trials_uri(params, root)))
 
 
 def _pruner(settings: PrunerParams) -> optuna.pruners.BasePruner:

@@ -11,10 +11,11 @@ from tqdm import tqdm
 
 from pipelines.errors import PipelineError
 from pipelines.files import whole_directory, write_json
-from pipelines.params import Params, Recipe, read_yaml
+from pipelines.params import Params, Recipe
 from pipelines.process import work_folder
 from pipelines.tracking import LiveRun, live_run
-from pipelines.training import Bench, build_model, fit_config, input_key, open_bench, write_table
+from pipelines.training import Bench, Keyed, build_model, fit_config, input_key, open_bench, write_table
+from pipelines.yaml_file import read_yaml
 from reft import AdapterInfo, NonFiniteLossError, ReftModel, StepMetrics, fit, save_adapter
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ def run(
     return result
 
 
-def train_key(params: Params, bench: Bench, best: BestRecipe) -> str:
+def train_key(params: Params, bench: Keyed, best: BestRecipe) -> str:
     """The hash of everything that decides the adapter's bits: what its checkpoints and its run belong to."""
     settings = params.train.model_dump(exclude={"checkpoint_every"})
     return input_key(

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -17,6 +18,18 @@ from pipelines.files import canonical_json
 from pipelines.params import Params, Recipe, TrainParams
 from pipelines.prepared import Row, Split, TaskSpec, data_sha256, read_rows, read_task
 from reft import Encoded, FitConfig, ReftConfig, ReftModel, encode, parse_layers
+
+
+class Keyed(Protocol):
+    """What work in progress is keyed by, beside params and code."""
+
+    @property
+    def base_sha256(self) -> str:
+        """The identity of the base."""
+
+    @property
+    def data_sha256(self) -> str:
+        """The hash of the prepared rows."""
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import csv
+import itertools
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from tests.tiny import write_tiny_base
 
 ROOT = Path(__file__).parent.parent
 
@@ -29,6 +33,27 @@ SMALL: dict[str, Any] = {
     "train.epochs": 2,
     "train.checkpoint_every": 2,
     "evaluate.bootstrap": 500,
+}
+
+TINY: dict[str, Any] = {
+    **SMALL,
+    "base.source": "file:models/own/tiny",
+    "base.sha256": None,
+    "prepare.source": "file:data/own/reviews.csv",
+    "prepare.sha256": None,
+    "prepare.format": "csv",
+    "prepare.columns": None,
+    "prepare.quoting": True,
+    "prepare.template": "Review: {text}\nSentiment:",
+    "prepare.label_column": "label",
+    "prepare.labels": {
+        "negative": {"word": " negative", "min": None, "max": None, "values": ["bad"]},
+        "positive": {"word": " positive", "min": None, "max": None, "values": ["good"]},
+    },
+    "prepare.max_tokens": 96,
+    "search.space.learning_rate": {"low": 1e-3, "high": 1e-1, "log": True},
+    "search.enqueue": [{"layers": "upper-third", "positions": "l4", "rank": 4, "learning_rate": 0.02}],
+    "run.threads": 1,
 }
 
 
@@ -101,8 +126,13 @@ def environment(home: Path) -> dict[str, str]:
     }
 
 
-def make_project(root: Path, home: Path, changes: Mapping[str, Any]) -> Project:
-    """Copy what git tracks (and what it would) into ``root``, make it a repository, and change params.yaml."""
+def make_project(
+    root: Path, home: Path, changes: Mapping[str, Any], *, fill: Callable[[Path], None] | None = None
+) -> Project:
+    """Copy what git tracks (and what it would) into ``root``, make it a repository, and change params.yaml.
+
+    ``fill`` may put files of the user's own into the folder; what it puts under data/own and models/own goes under DVC.
+    """
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -122,8 +152,43 @@ def make_project(root: Path, home: Path, changes: Mapping[str, Any]) -> Project:
         encoding="utf-8",
     )
     project.params(changes)
+    if fill is not None:
+        fill(root)
     project.run("git", "init", "--quiet")
     project.run("git", "add", "--all")
     project.run("git", "commit", "--quiet", "--message", "A project")
     project.run("reft", "setup")
     return project
+
+
+def make_tiny_project(root: Path, home: Path, changes: Mapping[str, Any] | None = None) -> Project:
+    """A project whose whole pipeline takes seconds: a model of some kilobytes and 200 rows, both under DVC.
+
+    The label of a row is the tone of its adjectives, so there is something to learn.
+    """
+    project = make_project(root, home, {**TINY, **(changes or {})}, fill=write_own_files)
+    project.run("dvc", "add", "data/own/reviews.csv", "models/own/tiny")
+    project.run("git", "add", "--all")
+    project.run("git", "commit", "--quiet", "--message", "Own data and model")
+    return project
+
+
+def write_own_files(root: Path) -> None:
+    """Put the tiny model and its rows where a user would."""
+    write_tiny_base(root / "models" / "own" / "tiny")
+    with (root / "data" / "own" / "reviews.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        writer.writerows(review_rows())
+
+
+def review_rows(count: int = 200) -> list[tuple[str, str]]:
+    """Distinct (text, label) rows, labels by turns."""
+    words = {"good": ["good", "warm", "bright", "lovely"], "bad": ["bad", "cold", "dull", "awful"]}
+    nouns = ["film", "plot", "cast", "song", "scene"]
+    rows = [
+        (f"The {one} is {adjectives[place]}, the {other} is {adjectives[(place + 1) % 4]}.", label)
+        for one, other, place in itertools.product(nouns, nouns, range(4))
+        for label, adjectives in words.items()
+    ]
+    return rows[:count]

@@ -92,7 +92,7 @@ def test_no_text_is_in_two_splits(project: Project) -> None:
 
 
 def test_the_data_and_the_adapter_were_pushed(project: Project) -> None:
-    assert "up to date" in project.run("dvc", "status", "--cloud").stdout
+    assert "in sync" in project.run("dvc", "status", "--cloud").stdout
 
 
 def test_after_a_flow_dvc_has_nothing_to_do(project: Project) -> None:

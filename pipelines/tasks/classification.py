@@ -8,7 +8,9 @@ import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipelines.errors import PipelineError
+from jinja2 import TemplateError
+
+from pipelines.errors import PipelineError, printable
 from pipelines.params import LabelParams, PrepareParams, template_fields
 from pipelines.prepared import Rejection, TaskSpec
 from pipelines.prompts import render_prompt
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Scalar = str | int | float | bool
+# What no text is made of, but tab and line ends: NUL and its like, and halves of a surrogate pair, which no tokenizer
+# takes. They come from a wrong decoding or a damaged file.
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 SHOWN = 200  # characters of a value in a rejection
 
 UNREADABLE = "the row cannot be read"
@@ -25,6 +30,7 @@ MISSING = "a column is missing"
 NOT_TEXT = "a column is not text"
 EMPTY = "a text is empty"
 SPECIAL = "a text holds a special token of the model"
+CONTROL = "a text holds control characters"
 NOT_A_NUMBER = "the label is not a number"
 NO_LABEL = "no label rule holds"
 TWO_LABELS = "more than one label rule holds"
@@ -43,7 +49,7 @@ class Candidate:
 
     def reject(self, reason: str, value: object) -> Rejection:
         """Return the rejection of this row."""
-        return Rejection(self.file, self.line, reason, str(value)[:SHOWN])
+        return Rejection(self.file, self.line, reason, printable(str(value)[:SHOWN]))
 
 
 class Classification:
@@ -66,6 +72,7 @@ class Classification:
                 "chat: true needs a model with a chat template", got="none", do="Set prepare.chat: false."
             )
         self._check_words()
+        self._check_chat()
 
     def spec(self) -> TaskSpec:
         """Return what the later stages need to know."""
@@ -104,6 +111,8 @@ class Classification:
             text = "" if value is None else str(value).strip()
             if not text:
                 return _reject(raw, EMPTY, field)
+            if _CONTROL.search(text):
+                return _reject(raw, CONTROL, f"{field}: {text}")
             special = next((token for token in self._special if token in text), None)
             if special is not None:
                 return _reject(raw, SPECIAL, special)
@@ -115,7 +124,7 @@ class Classification:
         if isinstance(value, str):
             value = value.strip()
         if not isinstance(value, str | int | float):
-            return _reject(raw, NO_LABEL, value)
+            return _reject(raw, NO_LABEL, f"a {type(value).__name__}")  # not its text: it may be nested without end
         number = _number(value)
         found = [name for name, label in self.params.labels.items() if _holds(label, value, number)]
         if len(found) == 1:
@@ -124,9 +133,27 @@ class Classification:
             return _reject(raw, TWO_LABELS, f"{value}: {', '.join(found)}")
         return _reject(raw, NOT_A_NUMBER if self._numeric and number is None else NO_LABEL, value)
 
+    def _check_chat(self) -> None:
+        """Try the model's chat template once; it is a program of somebody else's."""
+        try:
+            self.render(dict.fromkeys(self.fields, "x"))
+        except (TemplateError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
+            raise PipelineError(
+                "the model's chat template must take a user's turn",
+                got=f"{type(error).__name__}: {error}",
+                do="Set prepare.chat: false, or mend the template.",
+            ) from error
+
     def _check_words(self) -> None:
         seen: dict[tuple[int, ...], str] = {}
         for name, label in self.params.labels.items():
+            special = next((token for token in self._special if token in label.word), None)
+            if special is not None:
+                raise PipelineError(
+                    "a label's word must not hold a special token of the model",
+                    got=f"{special} in {label.word!r} of {name}",
+                    do="Choose another word in prepare.labels.",
+                )
             ids = tuple(self.tokenizer(label.word, add_special_tokens=False)["input_ids"])
             if not ids or ids in seen:
                 raise PipelineError(
@@ -173,4 +200,4 @@ def _number(value: Scalar) -> float | None:
 
 
 def _reject(raw: RawRow, reason: str, value: object) -> Rejection:
-    return Rejection(raw.file, raw.line, reason, str(value)[:SHOWN])
+    return Rejection(raw.file, raw.line, reason, printable(str(value)[:SHOWN]))

@@ -43,7 +43,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("search.space.learning_rate.low", 1.0, "low must be below high"),
         ("search.enqueue.0.rank", 64, "an enqueued recipe must lie in the space"),
         ("search.train_rows", 10**6, "search.train_rows must not be above prepare.train_rows"),
-        ("base.source", "http://model", "a source starts with hub:, file: or pypi:"),
+        ("base.source", "http://model", "base: a source is hub:NAME"),
         ("base.sha256", None, "a pypi: source needs the sha256"),
         ("prepare.template", "no column", "the template must name at least one column"),
         ("prepare.template", "{text.__class__}", "a placeholder is a column's name"),

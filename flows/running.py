@@ -1,0 +1,63 @@
+"""The note that a flow run leaves in the project while it works: what was killed is known by the note that stayed."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound
+from prefect.runtime import flow_run
+from prefect.states import Crashed
+
+from pipelines.files import write_json
+from pipelines.process import work_folder
+
+
+def begin(root: Path) -> None:
+    """Take over from the run that held the project's lock before this one.
+
+    One that was killed stays "Running" in Prefect's database for ever, since nobody was left to say otherwise. Its note
+    is still here, and the lock says that it is dead, so it is marked as crashed.
+    """
+    former = _read(root).get("flow_run")
+    if former is not None and former != flow_run.id:
+        _mark_crashed(UUID(former))
+    at_stage(root, None)
+
+
+def at_stage(root: Path, stage: str | None) -> None:
+    """Note which stage this run is at."""
+    write_json(_path(root), {"flow_run": flow_run.id, "stage": stage})
+
+
+def finish(root: Path) -> None:
+    """This run came to its end."""
+    _path(root).unlink(missing_ok=True)
+
+
+def stage_of(root: Path, run_id: str) -> str | None:
+    """The stage that a run had come to when it failed or was killed, if it left a note."""
+    note = _read(root)
+    stage = note.get("stage")
+    return stage if note.get("flow_run") == run_id else None
+
+
+def _mark_crashed(run_id: UUID) -> None:
+    with get_client(sync_client=True) as client, suppress(ObjectNotFound):  # another server's run
+        state = client.read_flow_run(run_id).state
+        if state is not None and not state.is_final():
+            client.set_flow_run_state(run_id, Crashed(message="Its process was killed."), force=True)
+
+
+def _path(root: Path) -> Path:
+    return work_folder(root) / "flow-run.json"
+
+
+def _read(root: Path) -> dict[str, str | None]:
+    try:
+        return dict(json.loads(_path(root).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}

@@ -1,0 +1,135 @@
+"""``reft schedule``: put the flow on a Prefect server's schedule, from prefect.yaml."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import yaml
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import get_current_settings
+from prefect.workers.process import ProcessWorker
+
+from flows import dvc
+from pipelines.errors import PipelineError
+from pipelines.files import write_text
+from pipelines.params import read_yaml
+from pipelines.process import work_folder
+
+PING_SECONDS = 5.0
+START = (
+    "Start one with `prefect server start`, and say where it is: "
+    "`prefect config set PREFECT_API_URL=http://127.0.0.1:4200/api`."
+)
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """What was deployed, where to, and when it runs (cron, UTC)."""
+
+    deployment: str
+    api: str
+    pool: str
+    pool_is_new: bool
+    crons: list[str]
+
+
+def schedule(root: Path, *, name: str, pool: str, cron: str | None) -> Scheduled:
+    """Make the process work pool if there is none, and deploy the flow; doing it again brings both up to date.
+
+    Args:
+        root: the project folder.
+        name: of the deployment.
+        pool: the work pool, from which a worker takes the runs.
+        cron: when to run, in UTC; None: as prefect.yaml says.
+
+    Raises:
+        PipelineError: without a project, prefect.yaml or a server that answers; for a cron that is none.
+    """
+    dvc.check_project(root)
+    if not (root / "prefect.yaml").is_file():
+        raise PipelineError("a scheduled project must hold prefect.yaml", got=root, do="Take it from this repository.")
+    if cron is not None:
+        _check_cron(cron)
+    api = check_server()
+    is_new = _ensure_pool(pool)
+    _deploy(root, name, pool, cron)
+    with get_client(sync_client=True) as client:
+        made = client.read_deployment_by_name(f"finetune/{name}")
+    crons = [s.schedule.cron for s in made.schedules if isinstance(s.schedule, CronSchedule)]
+    return Scheduled(f"finetune/{name}", api, pool, is_new, crons)
+
+
+def check_server() -> str:
+    """The address of the Prefect server that is set and answers.
+
+    Raises:
+        PipelineError: if none is set (a flow then starts a server for itself, which keeps no schedule) or answers.
+    """
+    api = get_current_settings().api.url
+    if not api:
+        raise PipelineError("a schedule needs a Prefect server", got="no PREFECT_API_URL", do=START)
+    try:
+        httpx2.get(f"{api.rstrip('/')}/health", timeout=PING_SECONDS).raise_for_status()
+    except httpx2.HTTPError as error:
+        raise PipelineError("the Prefect server must answer", got=f"{api}: {error}", do=START) from None
+    return api
+
+
+def _check_cron(cron: str) -> None:
+    try:
+        CronSchedule(cron=cron, timezone="UTC")
+    except ValueError:
+        raise PipelineError(
+            "a cron is minute, hour, day of month, month and day of week", got=cron, do='For one: "0 3 * * 1".'
+        ) from None
+
+
+def _with_cron(root: Path, cron: str) -> Path:
+    """Write a prefect.yaml with that schedule alone; Prefect's own --cron would add one to those of the file."""
+    raw: Any = read_yaml(root / "prefect.yaml")
+    for deployment in raw["deployments"]:
+        deployment["schedules"] = [{"slug": "given", "cron": cron, "timezone": "UTC", "active": True}]
+    path = work_folder(root) / "prefect.yaml"
+    write_text(path, yaml.safe_dump(raw, sort_keys=False))
+    return path
+
+
+def _ensure_pool(pool: str) -> bool:
+    """Whether the pool had to be made."""
+    with get_client(sync_client=True) as client:
+        try:
+            found = client.read_work_pool(pool)
+        except ObjectNotFound:
+            template = ProcessWorker.get_default_base_job_template()
+            client.create_work_pool(WorkPoolCreate(name=pool, type="process", base_job_template=template))
+            return True
+    if found.type != "process":
+        raise PipelineError(
+            "the work pool must be of the type process", got=f"{pool}, a {found.type} pool", do="Name another: --pool."
+        )
+    return False
+
+
+def _deploy(root: Path, name: str, pool: str, cron: str | None) -> None:
+    file = root / "prefect.yaml" if cron is None else _with_cron(root, cron)
+    command = [
+        sys.executable, "-m", "prefect", "--no-prompt", "deploy",
+        "--prefect-file", str(file), "--name", name, "--pool", pool,
+    ]  # fmt: skip
+    # The width keeps Prefect from breaking the lines of its error, of which the last is shown.
+    env = os.environ | {"COLUMNS": "500", "NO_COLOR": "1"}
+    done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        raise PipelineError(
+            "prefect deploy must succeed", got=said[-1] if said else done.returncode, do="Is prefect.yaml as it was?"
+        )

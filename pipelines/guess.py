@@ -1,0 +1,283 @@
+"""What a table of rows is about: which columns are text, which one is the label, and a template for the prompt.
+
+Everything is guessed from the rows themselves. A guess is a proposal: the user sees it before it is written anywhere.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, count
+from typing import Any
+
+from pipelines.errors import PipelineError
+from pipelines.rows import RawRow
+from pipelines.tasks.classification import normalised
+
+MOST_LABELS = 20
+MOSTLY = 0.95  # share of the rows for which something must hold
+SLACK = 0.95  # share of the usable rows that the splits may take: some may prove too long
+LABEL_TITLES = ("label", "answer", "class", "category", "target", "sentiment", "gold", "rating", "stars", "score")
+TOKEN_CHARACTERS = 3  # characters to a token, on the low side
+Scalar = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What the section ``prepare`` of params.yaml would say of the rows."""
+
+    template: str
+    text_columns: tuple[str, ...]
+    label_column: str
+    labels: dict[str, dict[str, Any]]  # as in params.yaml: name -> word, min, max, values
+    usable: int  # rows with text and a label, each text once
+    max_tokens: int  # a guess of what all but 1 row in 100 stays under
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column: its name and its values, None where there is none."""
+
+    name: str
+    values: list[Scalar | None]
+
+    @property
+    def filled(self) -> float:
+        """The share of rows with a value."""
+        return sum(value is not None for value in self.values) / max(len(self.values), 1)
+
+    @property
+    def present(self) -> list[Scalar]:
+        return [value for value in self.values if value is not None]
+
+    @property
+    def distinct(self) -> Counter[Scalar]:
+        return Counter(self.present)
+
+
+def guess(rows: Sequence[RawRow]) -> Guess:
+    """Guess text columns, label and template of rows.
+
+    Args:
+        rows: a sample of the file, read with its layout.
+
+    Raises:
+        PipelineError: if no column can be a label (2 to 20 different values, or numbers) or none can be text.
+    """
+    columns = _columns(rows)
+    label = _label_column(columns)
+    ranged = _is_ranged(label)
+    texts = _text_columns([c for c in columns if c is not label], label, ranged=ranged)
+    template = _template([c.name for c in texts], label.name)
+    labels = _ranges(label) if ranged else _choices(label, template)
+    lengths = sorted(
+        sum(len(str(c.values[row])) for c in texts) + len(template) for row in range(len(texts[0].values))
+    )
+    return Guess(
+        template=template,
+        text_columns=tuple(c.name for c in texts),
+        label_column=label.name,
+        labels=labels,
+        usable=usable_rows(rows, [c.name for c in texts], label.name, labels),
+        max_tokens=64 * math.ceil(lengths[int(0.99 * (len(lengths) - 1))] / TOKEN_CHARACTERS / 64),
+    )
+
+
+def split_sizes(usable: int, wanted: Mapping[str, int]) -> dict[str, int]:
+    """Row limits of the splits that are cut from one file: as wanted if it has so many, else in the same proportion.
+
+    Args:
+        usable: rows that the file has.
+        wanted: rows by split.
+
+    Raises:
+        PipelineError: if there are not two rows for each split.
+    """
+    available = int(SLACK * usable)
+    total = sum(wanted.values())
+    if available >= total:
+        return dict(wanted)
+    sizes = {split: max(2, available * size // total) for split, size in wanted.items()}
+    if sum(sizes.values()) > usable:
+        raise PipelineError(
+            f"the file must have at least {2 * len(wanted)} rows with text and a label", got=usable, do="Add rows."
+        )
+    return sizes
+
+
+def _columns(rows: Sequence[RawRow]) -> list[_Column]:
+    """The columns that hold single values and whose names a template can use."""
+    good = [row.values for row in rows if row.problem is None]
+    names = dict.fromkeys(name for values in good for name in values)
+    columns = []
+    for name in names:
+        values = [values.get(name) for values in good]
+        if any(isinstance(value, list | dict) for value in values):
+            continue
+        columns.append(_Column(name, [_clean(value) for value in values]))
+    return [c for c in columns if c.filled >= MOSTLY]
+
+
+def _clean(value: Any) -> Scalar | None:
+    if isinstance(value, str):
+        return value.strip() or None
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float) else None
+
+
+def _label_column(columns: list[_Column]) -> _Column:
+    """The column that is most like a label: named like one, else with the fewest different values, else the last."""
+    candidates = [c for c in columns if _is_choice(c) or _is_ranged(c)]
+    if not candidates:
+        found = ", ".join(f"{c.name} with {len(c.distinct)}" for c in columns)
+        raise PipelineError(
+            f"one column must be a label: 2 to {MOST_LABELS} different values, or numbers",
+            got=f"the columns {found}" if found else "no column that is filled",
+            do="Write the section prepare of params.yaml by hand.",
+        )
+    last = {c.name: place for place, c in enumerate(columns)}
+    return min(candidates, key=lambda c: (_title_rank(c.name), _is_ranged(c), len(c.distinct), -last[c.name]))
+
+
+def _title_rank(name: str) -> int:
+    words = re.split(r"[^a-z]+", name.lower())
+    return min((rank for rank, title in enumerate(LABEL_TITLES) if title in words), default=len(LABEL_TITLES))
+
+
+def _is_choice(column: _Column) -> bool:
+    """A few different short values, each of which comes again."""
+    distinct = column.distinct
+    few = 2 <= len(distinct) <= min(MOST_LABELS, max(2, len(column.present) // 3))
+    return few and all(len(str(value)) <= 40 for value in distinct)
+
+
+def _is_ranged(column: _Column) -> bool:
+    """Numbers of many values that are no row numbers."""
+    numbers = [_number(value) for value in column.present]
+    if len(set(numbers)) <= MOST_LABELS or None in numbers:
+        return False
+    return not all(number is not None and number == int(number) for number in numbers) or (
+        len(set(numbers)) < len(numbers) / 2
+    )
+
+
+def _number(value: Scalar) -> float | None:
+    if isinstance(value, bool):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _text_columns(columns: list[_Column], label: _Column, *, ranged: bool) -> list[_Column]:
+    """The columns to put into the prompt: written language that does not give the label away."""
+    texts = [c for c in columns if re.fullmatch(r"\w+", c.name) and _is_text(c)]
+    texts = [c for c in texts if ranged or not _tells(c, label)]
+    spoken = [c for c in texts if sum(" " in str(value) for value in c.present) > len(c.present) / 2]
+    chosen = spoken or texts[-1:]  # without spaces it may be an id, or a language that has none
+    if not chosen:
+        raise PipelineError(
+            "one column must be text that does not itself name the label",
+            got=f"the columns {', '.join([*(c.name for c in columns), label.name])}",
+            do="Write the section prepare of params.yaml by hand.",
+        )
+    return chosen
+
+
+def _is_text(column: _Column) -> bool:
+    """Many different values, most of them with letters."""
+    if len(column.distinct) <= max(2, len(column.present) // 20):
+        return False
+    return sum(bool(re.search(r"[^\W\d_]{2}", str(value))) for value in column.present) > len(column.present) / 2
+
+
+def _tells(column: _Column, label: _Column) -> bool:
+    """Whether the text of nearly every row names its own label and none of the others: the answer in other words."""
+    names = [str(value).casefold() for value in label.distinct]
+    patterns = {name: re.compile(rf"(?<!\w){re.escape(name)}(?!\w)") for name in names}
+    told = 0
+    for text, value in zip(column.values, label.values, strict=True):
+        own = str(value).casefold()
+        told += {name for name, pattern in patterns.items() if pattern.search(str(text).casefold())} == {own}
+    return told >= MOSTLY * len(column.values)
+
+
+def _template(names: list[str], label: str) -> str:
+    if names == ["instruction"]:
+        return "{instruction}\n"  # a whole question of its own, as the LLM-Adapters data sets have it
+    lines = [f"{_title(name)}: {{{name}}}" for name in names]
+    return "\n".join([*lines, f"{_title(label)}:"])
+
+
+def _title(name: str) -> str:
+    words = re.sub(r"[\W_]+", " ", name).strip()
+    return words[:1].upper() + words[1:]
+
+
+def _choices(label: _Column, template: str) -> dict[str, dict[str, Any]]:
+    """A label for each value, in order; its word is the value as it stands."""
+    space = "" if template[-1].isspace() else " "  # no tokenizer joins a space to what stands before it
+    values = sorted(label.distinct, key=lambda value: (isinstance(value, str), value))
+    labels: dict[str, dict[str, Any]] = {}
+    for value in values:
+        word = str(value).lower() if isinstance(value, bool) else str(value)
+        labels[_label_name(word, labels)] = {"word": f"{space}{word}", "min": None, "max": None, "values": [value]}
+    return labels
+
+
+def _ranges(label: _Column) -> dict[str, dict[str, Any]]:
+    """Low and high: the lower and the upper third of the numbers; what lies between says neither."""
+    numbers = sorted(number for value in label.present if (number := _number(value)) is not None)
+    low, high = numbers[len(numbers) // 3], numbers[2 * len(numbers) // 3]
+    if low >= high:
+        low, high = numbers[0], min(number for number in numbers if number > numbers[0])
+    return {
+        "low": {"word": " low", "min": None, "max": low, "values": None},
+        "high": {"word": " high", "min": high, "max": None, "values": None},
+    }
+
+
+def _label_name(word: str, taken: Mapping[str, object]) -> str:
+    """A name as params.yaml wants it, that no other label has."""
+    name = re.sub(r"[^a-z0-9._-]+", "-", word.lower()).strip("._-")[:60] or "label"
+    return next(each for each in chain([name], (f"{name}-{n}" for n in count(2))) if each not in taken)
+
+
+def usable_rows(
+    rows: Sequence[RawRow], texts: Sequence[str], label: str, labels: Mapping[str, Mapping[str, Any]]
+) -> int:
+    """Count the rows that are left when unreadable, empty, unlabelled, doubled and contradictory ones are gone.
+
+    Args:
+        rows: as read.
+        texts: the columns of the prompt.
+        label: the label's column.
+        labels: as in params.yaml.
+    """
+    found: dict[str, set[str]] = {}
+    for row in rows:
+        parts = [_clean(row.values.get(name)) for name in texts]
+        name = _label_of(_clean(row.values.get(label)), labels)
+        if name is not None and None not in parts:
+            found.setdefault("\x1f".join(normalised(str(part)) for part in parts), set()).add(name)
+    return sum(len(names) == 1 for names in found.values())
+
+
+def _label_of(value: Scalar | None, labels: Mapping[str, Mapping[str, Any]]) -> str | None:
+    if value is None:
+        return None
+    for name, label in labels.items():
+        if label["values"] is not None:
+            if value in label["values"]:
+                return name
+        elif (number := _number(value)) is not None and (
+            (label["min"] is None or number >= label["min"]) and (label["max"] is None or number <= label["max"])
+        ):
+            return name
+    return None

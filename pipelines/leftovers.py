@@ -1,0 +1,161 @@
+"""What work in progress and the base store hold, and what of it nothing refers to any more."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock
+
+from pipelines.base import read_base
+from pipelines.errors import PipelineError
+from pipelines.files import clear_stale, read_json, reft_home
+from pipelines.graph import Graph
+from pipelines.params import Params
+from pipelines.prepared import data_sha256
+from pipelines.process import work_folder
+from pipelines.register import referenced
+from pipelines.search import study_key
+from pipelines.store import trials_uri
+from pipelines.study import delete_study, study_sizes
+from pipelines.train import read_best, train_key
+
+Kind = Literal["checkpoints", "study", "base", "download"]
+
+
+@dataclass(frozen=True)
+class Holding:
+    """A place that takes room: its bytes, and what it is for."""
+
+    path: Path
+    bytes: int
+    what: str
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Something that nothing refers to: a folder with its bytes, or a study by its name."""
+
+    kind: Kind
+    where: str
+    bytes: int | None
+    why: str
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The hashes of base and data that work in progress is keyed by."""
+
+    base_sha256: str
+    data_sha256: str
+
+
+def holdings(root: Path) -> list[Holding]:
+    """The places of this project and of the user's base store."""
+    places = [
+        (work_folder(root), "studies, checkpoints, markers of this project"),
+        (reft_home() / "bases", "base models of all projects"),
+        (reft_home() / "downloads", "files as they were fetched; a base or data set is made from them"),
+        (root / ".dvc" / "cache", "DVC's cache: data, adapters and plots of this project"),
+    ]
+    return [Holding(path, size(path), what) for path, what in places]
+
+
+def leftovers(params: Params, root: Path, graph: Graph) -> list[Leftover]:
+    """Checkpoints and studies of other inputs than the present ones, which no registered version comes from.
+
+    Raises:
+        PipelineError: if the tracking store or the database of trials does not answer: what they refer to is not known.
+    """
+    train, study = _present(params, root, graph)
+    why = "of other inputs than the present ones"
+    found = [
+        Leftover("checkpoints", str(folder), size(folder), why)
+        for folder in sorted((work_folder(root) / "train").glob("*"))
+        if train and folder.is_dir() and folder.name not in train
+    ]
+    if not study or not _own_storage(params, root):
+        return found  # a database that is shared may hold the studies of other projects
+    kept = study | referenced(params, root).studies
+    return found + [
+        Leftover("study", name, None, f"{why}; {trials} trials")
+        for name, trials in study_sizes(params, root).items()
+        if name not in kept
+    ]
+
+
+def unused_bases(params: Params, root: Path, graph: Graph) -> list[Leftover]:
+    """Bases that neither models/base.json nor a registered version of this project names, and every download.
+
+    The store is shared: another project may need one of them, and then makes it again from its source.
+    """
+    kept = set(referenced(params, root).bases)
+    record = root / graph.paths["base"]
+    if record.is_file():
+        kept.add(read_base(record).sha256)
+    bases = [
+        Leftover("base", str(folder), size(folder), "neither this project nor a version of it uses it")
+        for folder in sorted((reft_home() / "bases").glob("*"))
+        if len(folder.name) == 64 and folder.is_dir() and folder.name not in kept
+    ]
+    downloads = [
+        Leftover("download", str(folder), size(folder), "can be fetched again")
+        for folder in sorted((reft_home() / "downloads").glob("*"))
+        if folder.is_dir()
+    ]
+    return bases + downloads
+
+
+def remove(leftover: Leftover, params: Params, root: Path) -> None:
+    """Remove it; the caller holds the project's lock."""
+    if leftover.kind == "study":
+        delete_study(params, root, leftover.where)
+        return
+    folder = Path(leftover.where)
+    if leftover.kind == "base":
+        with FileLock(folder.with_name(f"{folder.name}.lock")):
+            shutil.rmtree(folder)
+        return
+    shutil.rmtree(folder)
+
+
+def clear_stale_temporaries(root: Path) -> None:
+    """Remove the half-written files that killed processes left; those of living ones stay."""
+    for folder in (work_folder(root), reft_home() / "bases", reft_home() / "downloads"):
+        for path in folder.rglob(".*.tmp-*"):
+            clear_stale(path.with_name(path.name[1:].rpartition(".tmp-")[0]))
+
+
+def size(path: Path) -> int:
+    """Bytes of the files in a folder; links are not followed."""
+    return sum(file.lstat().st_size for file in path.rglob("*") if file.is_file() and not file.is_symlink())
+
+
+def _present(params: Params, root: Path, graph: Graph) -> tuple[set[str], set[str]]:
+    """Names of the checkpoints and studies of what is here: by the inputs, and by the figures of the last run.
+
+    Empty sets mean that the present inputs are not known, so nothing can be called a leftover.
+    """
+    path = {name: root / place for name, place in graph.paths.items()}
+    try:
+        inputs = Inputs(read_base(path["base"]).sha256, data_sha256(path["prepared"]))
+        best = read_best(path["search"] / "best.yaml")
+    except PipelineError:
+        return set(), set()
+    train = {train_key(params, inputs, best), *_figure(path["train_metrics"], "input_hash")}
+    study = {f"search-{study_key(params, inputs)}", best.study, *_figure(path["search_metrics"], "study")}
+    return train, study
+
+
+def _figure(path: Path, key: str) -> Iterator[str]:
+    if path.is_file():
+        raw: Any = read_json(path)
+        yield str(raw[key])
+
+
+def _own_storage(params: Params, root: Path) -> bool:
+    uri = trials_uri(params, root)
+    return uri.startswith("sqlite:///") and Path(uri.removeprefix("sqlite:///")).is_relative_to(root.resolve())

@@ -1,0 +1,41 @@
+"""Whether a base can have every recipe of the search space: looked at before any model is loaded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipelines.errors import PipelineError
+from pipelines.params import Params
+from reft.layers import parse_layers
+
+if TYPE_CHECKING:
+    from pipelines.base import BaseRecord
+
+
+def check_space(params: Params, record: BaseRecord) -> None:
+    """Compare the space with the base's depth and width.
+
+    Args:
+        params: all of params.yaml; ``search.space`` is used.
+        record: of the base.
+
+    Raises:
+        PipelineError: naming every choice of layers that the base does not have, and every rank above its hidden size.
+    """
+    problems = []
+    for layers in params.search.space.layers:
+        try:
+            parse_layers(layers, record.num_layers)
+        except ValueError as error:
+            problems.append(str(error))
+    problems += [
+        f"the rank must not be above the base's hidden size {record.hidden_size}; got {rank}; lower it"
+        for rank in params.search.space.rank
+        if rank > record.hidden_size
+    ]
+    if problems:
+        raise PipelineError(
+            "search.space must hold only what the base can have",
+            got="; and ".join(problems),
+            do="Correct search.space in params.yaml.",
+        )

@@ -1,0 +1,154 @@
+"""Somebody is told of a failed run: by a webhook, by a command, and never instead of the run's own error."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flows.notify import Event, NotifyError, read_notify, tell
+from pipelines.errors import PipelineError
+from pipelines.params import NotifyParams, load_params
+from tests.project import ROOT, make_tiny_project
+
+EVENT = Event("/srv/project", "finetune", "0b2f", "calm-otter", "Failed", "train", "stage train ended with exit code 1")
+WRITE = "import sys; open('told.json', 'w').write(sys.stdin.read())"
+
+
+@dataclass
+class Receiver:
+    """What a webhook's server got, and what it answers."""
+
+    url: str
+    requests: list[tuple[dict[str, str], Any]] = field(default_factory=list)
+    status: int = 204
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:  # noqa: N802  (the name that the server calls)
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            got.requests.append((dict(self.headers), json.loads(body)))
+            self.send_response(got.status)
+            if got.status == 302:
+                self.send_header("Location", f"{got.url}elsewhere")
+            self.end_headers()
+
+        def log_message(self, *words: object) -> None:
+            """Say nothing."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    got = Receiver(f"http://127.0.0.1:{server.server_port}/")
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield got
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_webhook_gets_the_event_and_the_secret(
+    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REFT_WEBHOOK_SECRET", "hush")
+    tell(NotifyParams(webhook=receiver.url, command=None), EVENT, root=tmp_path)
+    [(headers, body)] = receiver.requests
+    assert body == asdict(EVENT)
+    assert headers["Authorization"] == "Bearer hush"
+
+
+def test_without_a_secret_there_is_no_authorization(
+    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REFT_WEBHOOK_SECRET", raising=False)
+    tell(NotifyParams(webhook=receiver.url, command=None), EVENT, root=tmp_path)
+    assert "Authorization" not in receiver.requests[0][0]
+
+
+def test_a_redirect_is_not_followed(receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REFT_WEBHOOK_SECRET", "hush")
+    receiver.status = 302
+    with pytest.raises(NotifyError, match="the webhook answered 302"):
+        tell(NotifyParams(webhook=receiver.url, command=None), EVENT, root=tmp_path)
+    assert len(receiver.requests) == 1
+
+
+def test_a_command_gets_the_event_on_its_standard_input(tmp_path: Path) -> None:
+    tell(NotifyParams(webhook=None, command=[sys.executable, "-c", WRITE]), EVENT, root=tmp_path)
+    assert json.loads((tmp_path / "told.json").read_text()) == asdict(EVENT)
+
+
+def test_a_command_is_run_without_a_shell(tmp_path: Path) -> None:
+    say = "import sys; open('words', 'w').write(sys.argv[1])"
+    tell(NotifyParams(webhook=None, command=[sys.executable, "-c", say, "$(touch broken); `id`"]), EVENT, root=tmp_path)
+    assert (tmp_path / "words").read_text() == "$(touch broken); `id`"
+    assert not (tmp_path / "broken").exists()
+
+
+def test_a_webhook_that_fails_keeps_the_command_from_nothing(receiver: Receiver, tmp_path: Path) -> None:
+    receiver.status = 500
+    both = NotifyParams(webhook=receiver.url, command=[sys.executable, "-c", WRITE])
+    with pytest.raises(NotifyError, match="the webhook answered 500"):
+        tell(both, EVENT, root=tmp_path)
+    assert (tmp_path / "told.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [(["reft-no-such-program"], "No such file"), ([sys.executable, "-c", "raise SystemExit('sorry')"], "sorry")],
+)
+def test_a_command_that_fails_is_named(tmp_path: Path, command: list[str], said: str) -> None:
+    with pytest.raises(NotifyError, match=said):
+        tell(NotifyParams(webhook=None, command=command), EVENT, root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("notify", "said"),
+    [
+        ({"webhook": "http://example.org/hook", "command": None}, "http:// only on 127.0.0.1"),
+        ({"webhook": "https://user:word@example.org", "command": None}, "REFT_WEBHOOK_SECRET"),
+        ({"webhook": "ftp://example.org", "command": None}, "https:// address"),
+        ({"webhook": None, "command": []}, "at least 1"),
+        ({"webhook": None, "command": "mail -s x me"}, "notify.command"),
+        ({"webhok": None, "webhook": None, "command": None}, "did you mean 'webhook'"),
+    ],
+)
+def test_a_notify_that_breaks_a_rule_is_refused(tmp_path: Path, notify: dict[str, Any], said: str) -> None:
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw | {"notify": notify}), encoding="utf-8")
+    with pytest.raises(PipelineError, match=said):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_a_mistake_elsewhere_in_params_is_still_told(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("seed: none\nnotify: {webhook: null, command: [mail]}\n", encoding="utf-8")
+    assert read_notify(tmp_path).command == ["mail"]
+
+
+def test_no_stage_depends_on_notify() -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    assert not [name for name, stage in stages.items() if "notify" in stage.get("params", [])]
+
+
+@pytest.mark.slow
+def test_a_failed_run_tells_and_its_retry_goes_on(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WRITE]
+    wrong = {"prepare.label_column": "nowhere", "notify.command": command}
+    project = make_tiny_project(tmp_path / "project", tmp_path / "home", wrong)
+    done = project.run("reft", "run", check=False)
+    assert done.returncode == 2
+    assert "must have each of the columns text, nowhere once" in done.stderr
+    told = json.loads((project.root / "told.json").read_text(encoding="utf-8"))
+    assert (told["state"], told["stage"], told["project"]) == ("Failed", "prepare", str(project.root))
+    assert "nowhere" in told["message"]
+    project.params({"prepare.label_column": "label"})
+    project.run("prefect", "flow-run", "retry", told["flow_run"], "--entrypoint", "flows.finetune.finetune")
+    assert set(project.markers()) == {"base", "prepare", "search", "train", "evaluate", "register"}

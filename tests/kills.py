@@ -1,0 +1,247 @@
+"""The kill matrix: every process of a run, killed with ``kill -9`` in every stage. ``make kill-matrix`` prints it.
+
+A cell starts ``reft run`` in a fresh project, waits until the stage is in the middle of its work, and kills the flow,
+the ``dvc`` process or the stage process. What must hold: what was below the killed process is gone, the same command
+run again ends well, and every output is that of a run that nobody killed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from tests.project import Project, make_tiny_project
+
+PROCESSES = ("flow", "dvc", "stage")
+STAGES = ("prepare", "search", "train", "evaluate", "register")
+DEADLINE = 240.0  # seconds for a run
+ORPHAN_SECONDS = 15.0  # that a process may outlive the one it works for
+
+# Long enough for a kill to fall into the middle, short enough for fifteen cells.
+CHANGES = {"search.trials": 3, "train.epochs": 12, "train.checkpoint_every": 5}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a cell came to; no problem means that all held."""
+
+    process: str
+    stage: str
+    how: str
+    problems: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a finished project holds, told so that two projects can be compared."""
+
+    adapter: str
+    prepared: str
+    predictions: str
+    trials: tuple[str, ...]
+    versions: int
+    runs: tuple[str, ...]
+
+
+def facts(project: Project) -> Facts:
+    """Read what a finished project holds."""
+    root = project.root
+    trials = json.loads((root / "search/trials.json").read_text(encoding="utf-8"))
+    kept = [t for t in trials if t["error"] != "killed with its process"]
+    with closing(sqlite3.connect(root / "mlflow/mlflow.db")) as db:
+        versions = db.execute("select count(*) from model_versions").fetchone()[0]
+        runs = db.execute("select name from runs where lifecycle_stage = 'active' order by name").fetchall()
+    return Facts(
+        adapter=json.loads((root / "metrics/train.json").read_text(encoding="utf-8"))["adapter_sha256"],
+        prepared=_hash(root / "data/prepared"),
+        predictions=_hash(root / "reports"),
+        trials=tuple(json.dumps([t["state"], t["value"], t["params"]], sort_keys=True) for t in kept),
+        versions=versions,
+        runs=tuple(name for (name,) in runs if not name.startswith("trial-")),
+    )
+
+
+def _hash(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            digest.update(file.relative_to(folder).as_posix().encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def in_the_middle(project: Project, stage: str) -> Callable[[], bool]:
+    """What tells that the stage is in the middle of its work."""
+    root = project.root
+
+    def rows(database: Path, query: str) -> int:
+        if not database.is_file():
+            return 0
+        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=10)) as db:
+            try:
+                return int(db.execute(query).fetchone()[0])
+            except sqlite3.OperationalError:  # not made yet
+                return 0
+
+    def holds_the_lock() -> bool:
+        try:
+            return f"pipelines {stage} " in _command_of((root / ".reft/locks/stage.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, KeyError, psutil.Error):
+            return False
+
+    if stage == "search":
+        ended = "select count(*) from trials where state in ('COMPLETE', 'PRUNED')"
+        return lambda: rows(root / ".reft/optuna.db", ended) >= 1
+    if stage == "train":
+        return lambda: bool(list((root / ".reft/train").glob("*/checkpoints/*/*.safetensors")))
+    if stage == "register":
+        tagged = "select count(*) from tags where key = 'reft.pipeline'"
+        return lambda: holds_the_lock() and rows(root / "mlflow/mlflow.db", tagged) >= 1
+    return holds_the_lock
+
+
+def _command_of(holder: str) -> str:
+    return " ".join(psutil.Process(json.loads(holder)["pid"]).cmdline()) + " "
+
+
+def run_cell(process: str, stage: str, template: Path, home: Path, reference: Facts, folder: Path) -> Outcome:
+    """Kill one process in one stage, and see what becomes of it."""
+    started = time.monotonic()
+    shutil.copytree(template, folder, symlinks=True)
+    project = Project(folder, make_environment(home))
+    log = folder.parent / f"{folder.name}.log"
+    flow = project.start("reft", "run", log=log)
+    problems: list[str] = []
+    try:
+        victims = _wait_for(flow, stage, in_the_middle(project, stage), log)
+        below = psutil.Process(victims[process]).children(recursive=True)
+        os.kill(victims[process], signal.SIGKILL)
+        code = flow.wait(timeout=DEADLINE)
+        # Prefect's own server does not look after its flow; it writes nothing here, and the next run ends it.
+        workers = [p for p in below if "prefect.server" not in " ".join(_words(p))]
+        problems += [f"{_name(p)} outlived the {process}" for p in _left(workers, ORPHAN_SECONDS)]
+        how = "the same run went on" if code == 0 else "the next run finished"
+        before = project.markers()
+        again = project.run("reft", "run", check=False, timeout=DEADLINE)
+        if again.returncode != 0:
+            problems.append(f"the next run ended with {again.returncode}: {again.stderr.strip().splitlines()[-1:]}")
+        elif code == 0 and project.ran_since(before):
+            problems.append(f"the next run had to do {sorted(project.ran_since(before))}")
+        problems += [f"{_name(p)} went on beside the next run" for p in _left(below, 0)]
+        if not problems:
+            problems += _differences(facts(project), reference)
+        problems += [f"{path} was left" for path in _leftovers(folder)]
+    finally:
+        _end(flow, folder)
+    return Outcome(process, stage, how, tuple(problems), time.monotonic() - started)
+
+
+def make_environment(home: Path) -> dict[str, str]:
+    """The environment of the cells: their own homes, one thread (other cores have other cells)."""
+    from tests.project import environment
+
+    return environment(home) | {"OMP_NUM_THREADS": "1"}
+
+
+def _wait_for(flow: subprocess.Popen[bytes], stage: str, ready: Callable[[], bool], log: Path) -> dict[str, int]:
+    """Wait until the stage is in the middle of its work; the process numbers of flow, dvc and stage."""
+    until = time.monotonic() + DEADLINE
+    while time.monotonic() < until:
+        if flow.poll() is not None:
+            said = log.read_text(encoding="utf-8", errors="replace")[-2000:]
+            raise AssertionError(f"the run ended with {flow.returncode} before {stage} could be killed: {said}")
+        if ready():
+            found = {"flow": flow.pid}
+            for child in psutil.Process(flow.pid).children(recursive=True):
+                command = _words(child)
+                if command[1:4] == ["-m", "dvc", "repro"] and stage in command:
+                    found["dvc"] = child.pid
+                if command[1:4] == ["-m", "pipelines", stage]:
+                    found["stage"] = child.pid
+            if len(found) == 3:
+                return found
+        time.sleep(0.02)
+    raise AssertionError(f"{stage} did not come to the middle of its work in {DEADLINE:.0f} s")
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def _left(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
+    _, alive = psutil.wait_procs(processes, timeout=seconds)
+    return [p for p in alive if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+def _name(process: psutil.Process) -> str:
+    return " ".join(_words(process)[:5]) or str(process.pid)
+
+
+def _differences(found: Facts, expected: Facts) -> Iterator[str]:
+    for name in Facts.__dataclass_fields__:
+        if getattr(found, name) != getattr(expected, name):
+            yield f"{name}: {getattr(found, name)} instead of {getattr(expected, name)}"
+
+
+def _leftovers(folder: Path) -> list[str]:
+    outside = (path for path in folder.rglob("*") if not {".git", ".dvc", ".reft"} & set(path.parts))
+    return [str(path.relative_to(folder)) for path in outside if ".tmp" in path.name or path.name.endswith("~")]
+
+
+def _end(flow: subprocess.Popen[bytes], folder: Path) -> None:
+    for process in psutil.process_iter(["cwd"]):
+        if process.info["cwd"] == str(folder):
+            process.kill()
+    if flow.poll() is None:
+        flow.kill()
+    flow.wait()
+
+
+def make_reference(folder: Path, home: Path) -> tuple[Path, Facts]:
+    """A project that has run nothing, to copy, and what a run of it holds that nobody killed."""
+    template = make_tiny_project(folder / "template", home, CHANGES).root
+    shutil.copytree(template, folder / "reference", symlinks=True)
+    reference = Project(folder / "reference", make_environment(home))
+    reference.run("reft", "run", timeout=DEADLINE)
+    return template, facts(reference)
+
+
+def main() -> int:
+    """Run every cell and print the table; the exit code is 1 when one has a problem."""
+    chosen = [tuple(word.split(":")) for word in sys.argv[1:]] or [(p, s) for s in STAGES for p in PROCESSES]
+    outcomes = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        template, reference = make_reference(folder, folder / "home")
+        print("| killed | in stage | outcome | seconds |\n|---|---|---|---|", flush=True)
+        for process, stage in chosen:
+            cell = folder / f"{process}-{stage}"
+            outcome = run_cell(process, stage, template, folder / "home", reference, cell)
+            said = "; ".join(outcome.problems) or f"right: {outcome.how}"
+            print(f"| {process} | {stage} | {said} | {outcome.seconds:.0f} |", flush=True)
+            outcomes.append(outcome)
+            shutil.rmtree(cell, ignore_errors=True)
+    right = sum(not outcome.problems for outcome in outcomes)
+    print(f"\n{right} of {len(outcomes)} cells are right")
+    return 0 if right == len(outcomes) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""Every bad input gets one message with the rule, the value and what to do; exit code 2; and nothing is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.bad_inputs import CASES
+from tests.bad_inputs.case import BadInput
+from tests.bad_inputs.sound import Sound, kept
+from tests.project import make_tiny_project
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Sound:
+    return Sound(tmp_path_factory.mktemp("bad"))
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+def test_a_bad_input_is_told_and_nothing_is_lost(case: BadInput, sound: Sound) -> None:
+    _, problems = sound.try_case(case, f"case-{CASES.index(case)}")
+    assert not problems, "\n".join(problems)
+
+
+def test_each_case_has_a_name_of_its_own() -> None:
+    assert len({case.name for case in CASES}) == len(CASES) > 100
+
+
+def test_no_password_is_told(sound: Sound) -> None:
+    told = [sound.try_case(case, "password")[0] for case in CASES if "trials that does not" in case.name]
+    assert told
+    assert not [answer for answer in told if "hunter2" in answer.printed]
+
+
+def test_what_a_stage_finds_in_a_flow_is_one_message_and_the_last_good_outputs_stay(tmp_path: Path) -> None:
+    project = make_tiny_project(tmp_path / "project", tmp_path / "home")
+    project.run("reft", "run")
+    project.params({"prepare.max_tokens": 10})
+    before = kept(project)
+    done = project.run("reft", "run", check=False)
+    assert done.returncode == 2, done.stdout + done.stderr
+    last = [line for line in done.stderr.splitlines() if line.strip()][-1]
+    assert last.startswith("error: stage prepare: the train source must give 144 usable rows")
+    assert "200 because prompt and completion have too many tokens" in last
+    assert "Traceback" not in done.stdout + done.stderr
+    after = kept(project)
+    assert [name for name in before if after.get(name) != before[name]] == []
