@@ -5,10 +5,10 @@ READY := .venv/.ready
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast check format bad-inputs
+.PHONY: help setup run test test-fast kill-matrix check format bad-inputs
 
 help:  ## what there is
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -21,11 +21,14 @@ setup: $(READY)  ## make .venv and give DVC a remote
 run: $(READY)  ## the main job: base, prepare, search, train, evaluate, register
 	$(BIN)/reft run
 
-test: $(READY)  ## all tests
-	$(BIN)/python -m pytest
+test: $(READY)  ## all tests, two files at a time
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-fast: $(READY)  ## the tests that need no real model, server or pipeline
 	$(BIN)/python -m pytest -m "not slow"
+
+kill-matrix: $(READY)  ## each process of a run, killed with kill -9 in each stage, as a table
+	$(BIN)/python -m tests.kills
 
 bad-inputs: $(READY)  ## what is said to each kind of bad input, as a table
 	$(BIN)/python -m tests.bad_inputs

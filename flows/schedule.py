@@ -94,10 +94,14 @@ def _check_cron(cron: str) -> None:
 
 
 def _with_cron(root: Path, cron: str) -> Path:
-    """Write a prefect.yaml with that schedule alone; Prefect's own --cron would add one to those of the file."""
+    """Write a prefect.yaml with that cron; Prefect's own --cron would add a schedule to that of the file.
+
+    The slug is kept, since Prefect replaces a schedule by one of the same slug and keeps any other.
+    """
     raw: Any = read_yaml(root / "prefect.yaml")
     for deployment in raw["deployments"]:
-        deployment["schedules"] = [{"slug": "given", "cron": cron, "timezone": "UTC", "active": True}]
+        first = deployment["schedules"][0]
+        deployment["schedules"] = [{**first, "cron": cron, "timezone": "UTC", "active": True}]
     path = work_folder(root) / "prefect.yaml"
     write_text(path, yaml.safe_dump(raw, sort_keys=False))
     return path

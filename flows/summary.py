@@ -62,7 +62,8 @@ def _next(result: FlowResult) -> Table:
     table.add_row("plots", f"dvc plots show --open, or the pictures in {paths['evaluate_plots']} and {paths['search']}")
     table.add_row("each test row", paths["predictions"])
     if any(run.outcome != "skipped" for run in result.runs):
-        table.add_row("keep this state", "git add dvc.lock metrics && git commit")
+        code = " code.json" if (result.root / "code.json").is_file() else ""
+        table.add_row("keep this state", f"git add dvc.lock metrics{code} && git commit")
     return table
 
 

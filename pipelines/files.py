@@ -76,7 +76,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise PipelineError("the file must exist", got=path, do="Run the stage that writes it.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PipelineError(f"{path} must be JSON", got=error, do="Run the stage that writes it again.") from None
 
 
@@ -89,7 +89,7 @@ def read_jsonl(path: Path) -> list[Any]:
                 rows.append(json.loads(line))
     except FileNotFoundError:
         raise PipelineError("the file must exist", got=path, do="Run the stage that writes it.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PipelineError(
             f"{path} must hold one JSON value a line",
             got=f"line {len(rows) + 1}: {error}",

@@ -10,19 +10,17 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, count
 from typing import Any
 
 from pipelines.errors import PipelineError
+from pipelines.label_rules import Scalar, as_number, choices, clean, ranges, usable_rows
 from pipelines.rows import RawRow
-from pipelines.tasks.classification import normalised
 
 MOST_LABELS = 20
 MOSTLY = 0.95  # share of the rows for which something must hold
 SLACK = 0.95  # share of the usable rows that the splits may take: some may prove too long
 LABEL_TITLES = ("label", "answer", "class", "category", "target", "sentiment", "gold", "rating", "stars", "score")
 TOKEN_CHARACTERS = 3  # characters to a token, on the low side
-Scalar = str | int | float | bool
 
 
 @dataclass(frozen=True)
@@ -72,10 +70,8 @@ def guess(rows: Sequence[RawRow]) -> Guess:
     ranged = _is_ranged(label)
     texts = _text_columns([c for c in columns if c is not label], label, ranged=ranged)
     template = _template([c.name for c in texts], label.name)
-    labels = _ranges(label) if ranged else _choices(label, template)
-    lengths = sorted(
-        sum(len(str(c.values[row])) for c in texts) + len(template) for row in range(len(texts[0].values))
-    )
+    labels = ranges(label.present) if ranged else choices(label.present, template)
+    lengths = sorted(sum(len(str(c.values[row])) for c in texts) + len(template) for row in range(len(texts[0].values)))
     return Guess(
         template=template,
         text_columns=tuple(c.name for c in texts),
@@ -117,16 +113,8 @@ def _columns(rows: Sequence[RawRow]) -> list[_Column]:
         values = [values.get(name) for values in good]
         if any(isinstance(value, list | dict) for value in values):
             continue
-        columns.append(_Column(name, [_clean(value) for value in values]))
+        columns.append(_Column(name, [clean(value) for value in values]))
     return [c for c in columns if c.filled >= MOSTLY]
-
-
-def _clean(value: Any) -> Scalar | None:
-    if isinstance(value, str):
-        return value.strip() or None
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if isinstance(value, str | int | float) else None
 
 
 def _label_column(columns: list[_Column]) -> _Column:
@@ -157,22 +145,12 @@ def _is_choice(column: _Column) -> bool:
 
 def _is_ranged(column: _Column) -> bool:
     """Numbers of many values that are no row numbers."""
-    numbers = [_number(value) for value in column.present]
+    numbers = [as_number(value) for value in column.present]
     if len(set(numbers)) <= MOST_LABELS or None in numbers:
         return False
     return not all(number is not None and number == int(number) for number in numbers) or (
         len(set(numbers)) < len(numbers) / 2
     )
-
-
-def _number(value: Scalar) -> float | None:
-    if isinstance(value, bool):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
 
 
 def _text_columns(columns: list[_Column], label: _Column, *, ranged: bool) -> list[_Column]:
@@ -218,66 +196,3 @@ def _template(names: list[str], label: str) -> str:
 def _title(name: str) -> str:
     words = re.sub(r"[\W_]+", " ", name).strip()
     return words[:1].upper() + words[1:]
-
-
-def _choices(label: _Column, template: str) -> dict[str, dict[str, Any]]:
-    """A label for each value, in order; its word is the value as it stands."""
-    space = "" if template[-1].isspace() else " "  # no tokenizer joins a space to what stands before it
-    values = sorted(label.distinct, key=lambda value: (isinstance(value, str), value))
-    labels: dict[str, dict[str, Any]] = {}
-    for value in values:
-        word = str(value).lower() if isinstance(value, bool) else str(value)
-        labels[_label_name(word, labels)] = {"word": f"{space}{word}", "min": None, "max": None, "values": [value]}
-    return labels
-
-
-def _ranges(label: _Column) -> dict[str, dict[str, Any]]:
-    """Low and high: the lower and the upper third of the numbers; what lies between says neither."""
-    numbers = sorted(number for value in label.present if (number := _number(value)) is not None)
-    low, high = numbers[len(numbers) // 3], numbers[2 * len(numbers) // 3]
-    if low >= high:
-        low, high = numbers[0], min(number for number in numbers if number > numbers[0])
-    return {
-        "low": {"word": " low", "min": None, "max": low, "values": None},
-        "high": {"word": " high", "min": high, "max": None, "values": None},
-    }
-
-
-def _label_name(word: str, taken: Mapping[str, object]) -> str:
-    """A name as params.yaml wants it, that no other label has."""
-    name = re.sub(r"[^a-z0-9._-]+", "-", word.lower()).strip("._-")[:60] or "label"
-    return next(each for each in chain([name], (f"{name}-{n}" for n in count(2))) if each not in taken)
-
-
-def usable_rows(
-    rows: Sequence[RawRow], texts: Sequence[str], label: str, labels: Mapping[str, Mapping[str, Any]]
-) -> int:
-    """Count the rows that are left when unreadable, empty, unlabelled, doubled and contradictory ones are gone.
-
-    Args:
-        rows: as read.
-        texts: the columns of the prompt.
-        label: the label's column.
-        labels: as in params.yaml.
-    """
-    found: dict[str, set[str]] = {}
-    for row in rows:
-        parts = [_clean(row.values.get(name)) for name in texts]
-        name = _label_of(_clean(row.values.get(label)), labels)
-        if name is not None and None not in parts:
-            found.setdefault("\x1f".join(normalised(str(part)) for part in parts), set()).add(name)
-    return sum(len(names) == 1 for names in found.values())
-
-
-def _label_of(value: Scalar | None, labels: Mapping[str, Mapping[str, Any]]) -> str | None:
-    if value is None:
-        return None
-    for name, label in labels.items():
-        if label["values"] is not None:
-            if value in label["values"]:
-                return name
-        elif (number := _number(value)) is not None and (
-            (label["min"] is None or number >= label["min"]) and (label["max"] is None or number <= label["max"])
-        ):
-            return name
-    return None

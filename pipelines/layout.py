@@ -101,7 +101,7 @@ def renamed(layout: Layout, names: dict[str, str]) -> Layout:
 
 
 def _delimited(path: Path) -> Layout:
-    found = [way for format in DELIMITERS if (way := _best_quoting(path, format)) is not None]
+    found = [way for kind in DELIMITERS if (way := _best_quoting(path, kind)) is not None]
     fitting = [way for way in found if way.width > 1 and way.consistency >= CONSISTENT]
     if not fitting:
         raise PipelineError(
@@ -122,16 +122,18 @@ def _usable_names(titles: list[str]) -> tuple[str, ...]:
     """Titles as a template can use them: "#1 String" is string_1."""
     names: list[str] = []
     for number, title in enumerate(titles, start=1):
-        name = re.sub(r"\W+", "_", re.sub(r"^\W*(\d+)\W+(.*)$", r"\2_\1", title)).strip("_").lower() or f"column{number}"
+        name = (
+            re.sub(r"\W+", "_", re.sub(r"^\W*(\d+)\W+(.*)$", r"\2_\1", title)).strip("_").lower() or f"column{number}"
+        )
         names.append(f"{name}_{number}" if name in names else name)
     return tuple(names)
 
 
-def _best_quoting(path: Path, format: Literal["tsv", "csv"]) -> _Delimited | None:
+def _best_quoting(path: Path, kind: Literal["tsv", "csv"]) -> _Delimited | None:
     """Read with double quotes as plain characters and as marks, and keep the reading that makes more sense."""
-    plain = _Delimited(format, False, list(islice(_cells(path, format, quoting=False), SAMPLE)))
+    plain = _Delimited(kind, False, list(islice(_cells(path, kind, quoting=False), SAMPLE)))
     try:
-        quoted = _Delimited(format, True, list(islice(_cells(path, format, quoting=True), SAMPLE)))
+        quoted = _Delimited(kind, True, list(islice(_cells(path, kind, quoting=True), SAMPLE)))
     except csv.Error:
         return plain
     if plain.consistency != quoted.consistency:
@@ -142,13 +144,17 @@ def _best_quoting(path: Path, format: Literal["tsv", "csv"]) -> _Delimited | Non
         return quoted
     marked = [cell for row in plain.rows for cell in row if cell.startswith('"')]
     if not marked:
-        return quoted if format == "csv" else plain
+        return quoted if kind == "csv" else plain
     return quoted if all(_QUOTED.fullmatch(cell) for cell in marked) else plain
 
 
-def _cells(path: Path, format: Literal["tsv", "csv"], *, quoting: bool) -> Iterator[list[str]]:
-    quotes = csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE
-    reader = csv.reader(_lines(path), delimiter=DELIMITERS[format], quoting=quotes, strict=True)
+def _cells(path: Path, kind: Literal["tsv", "csv"], *, quoting: bool) -> Iterator[list[str]]:
+    reader = csv.reader(
+        _lines(path),
+        delimiter=DELIMITERS[kind],
+        quoting=csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE,
+        strict=True,
+    )
     try:
         yield from (cells for cells in reader if cells)
     except csv.Error:

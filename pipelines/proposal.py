@@ -10,12 +10,13 @@ from typing import Any
 import yaml
 
 from pipelines.errors import PipelineError
-from pipelines.guess import Guess, guess, split_sizes, usable_rows
+from pipelines.guess import Guess, guess, split_sizes
+from pipelines.label_rules import usable_rows
 from pipelines.layout import Layout, find_layout, nameless, renamed, sample_rows
 from pipelines.params import Params, PrepareParams, check_params, read_yaml, template_fields
 from pipelines.prepared import Split
-from pipelines.rows import RawRow
 from pipelines.roundtrip import dump_document, load_document, set_section
+from pipelines.rows import RawRow
 
 LONGEST = 1024  # tokens; more is for the user to ask for
 Changes = dict[str, dict[str, Any]]  # section of params.yaml -> key -> value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import tempfile
 from collections.abc import Mapping
@@ -12,10 +13,11 @@ from typing import TYPE_CHECKING
 from pipelines.files import read_json, write_json
 from pipelines.history import Facts, StageFiles, complete_runs, evaluation_metrics, read_facts
 from pipelines.lineage import UNKNOWN, in_experiment, lineage_tags, package_version
-from pipelines.params import Params
+from pipelines.params import Params, template_fields
 from pipelines.process import locked
 from pipelines.store import public_uri, unreachable
 from pipelines.tracking import Run, Store, open_store, store_errors
+from reft import read_adapter
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,7 +30,7 @@ ADAPTER = "reft.adapter_sha256"  # the tag that keys a version
 REGISTRY_LOCK, LOCK_SECONDS = "registry", 120.0
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what stores say of an alias that is not there
 SERVING = ("mlflow", "reft-pipeline", "safetensors", "torch", "transformers")
-EXAMPLE = ["An example text."]
+EXAMPLE = "An example text."
 
 
 @dataclass(frozen=True)
@@ -241,8 +243,15 @@ def save_pyfunc(path: Path, files: StageFiles, *, model_id: str, run_id: str) ->
         python_model=str(Path(__file__).with_name("pyfunc.py")),
         artifacts={"adapter": str(files.adapter.resolve()), "base": str(files.base.resolve())},
         pip_requirements=requirements(),
-        input_example=EXAMPLE,
+        input_example=[_example(files.adapter)],
     )
+
+
+def _example(adapter: Path) -> str:
+    """One input as the model takes it: a text, or a JSON object of texts where the template has several columns."""
+    _, info = read_adapter(adapter)
+    fields = dict.fromkeys(template_fields(str(info.prompt["template"])))
+    return EXAMPLE if len(fields) == 1 else json.dumps(dict.fromkeys(fields, EXAMPLE))
 
 
 def requirements() -> list[str]:

@@ -159,7 +159,7 @@ def _read_record(path: Path) -> _Record:
             base["num_layers"],
             raw["tensors_sha256"],
         )
-    except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, AttributeError, RecursionError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(
             f"{CONFIG_NAME} must be what save_adapter writes; got {error!r} in {path}; save the adapter again"
         ) from error

@@ -90,8 +90,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.repositories, self.hub = repositories, hub
         super().__init__(*rest)  # type: ignore[arg-type]
 
-    def log_message(self, format: str, *args: object) -> None:
-        pass
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Say nothing on the terminal."""
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         self.hub.log.append((self.command, self.path, int(code)))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -120,7 +120,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Iterator[Project]:
+def made(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Project:
     """A project by `reft init` and `reft data add`, made smaller."""
     parent = tmp_path_factory.mktemp("parent")
     Project(parent, environment(home)).run("reft", "init", "project")
@@ -131,7 +131,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Iterator[Proje
     project.params(small | {"prepare.max_tokens": 200})
     project.run("git", "add", "--all")
     project.run("git", "commit", "--quiet", "--message", "A project")
-    yield project
+    return project
 
 
 def _rows(folder: Path) -> Path:
@@ -174,6 +174,26 @@ def test_other_code_is_stale_there_and_refused_until_code_json_is_fresh(made: Pr
     before = made.markers()
     made.run("dvc", "repro", "evaluate")
     assert made.ran_since(before) == set()
+
+
+def _without_network(*command: str) -> list[str]:
+    """A command in a network of its own that has the loopback alone, which Prefect's own server needs."""
+    return ["unshare", "--net", "--map-root-user", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *command]
+
+
+def _can_cut() -> bool:
+    if shutil.which("unshare") is None or shutil.which("ip") is None:
+        return False
+    return subprocess.run(_without_network("true"), capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not _can_cut(), reason="this machine lets nobody cut the network of a process")
+def test_after_a_first_run_it_works_with_the_network_cut(made: Project) -> None:
+    before = made.markers()
+    made.params({"seed": 43})
+    made.run(*_without_network(*made.command("reft", "run")))
+    assert made.ran_since(before) == {"prepare", "search", "train", "evaluate", "register"}
 
 
 @pytest.mark.slow

@@ -95,7 +95,7 @@ def test_a_run_on_the_minute_works_and_leaves_its_artifacts(scheduled: Scheduled
     artifacts = scheduled.artifacts(run)
     assert set(artifacts) == ARTIFACTS
     assert "| train | ran |" in artifacts["summary"]
-    assert "up to date" in scheduled.project.run("dvc", "status", "--cloud").stdout
+    assert "in sync" in scheduled.project.run("dvc", "status", "--cloud").stdout
 
 
 def test_the_next_run_has_nothing_to_do_and_says_so(scheduled: Scheduled) -> None:

@@ -78,6 +78,7 @@ def test_llm_adapters_rows_are_known_by_their_layout(tmp_path: Path, answers: li
 
 
 TEXTS = [f"It was film number {n}, and a {'good' if n % 2 else 'poor'} one." for n in range(40)]
+OBJECTS = [{"text": text, "mark": n % 2} for n, text in enumerate(TEXTS)]
 
 
 @pytest.mark.parametrize(
@@ -103,10 +104,10 @@ TEXTS = [f"It was film number {n}, and a {'good' if n % 2 else 'poor'} one." for
             "Quality\t#1 ID\t#1 String\n" + "".join(f"{n % 2}\t{n}\t{t}\n" for n, t in enumerate(TEXTS)),
             Layout("tsv", ("quality", "id_1", "string_1"), False, titled=True),
         ),
-        ("".join(json.dumps({"text": t, "mark": n % 2}) + "\n" for n, t in enumerate(TEXTS)), Layout("jsonl", None, True)),
-        ("\ufeff" + json.dumps([{"text": t, "mark": n % 2} for n, t in enumerate(TEXTS)]), Layout("json", None, True)),
+        ("".join(json.dumps(row) + "\n" for row in OBJECTS), Layout("jsonl", None, True)),
+        ("\ufeff" + json.dumps(OBJECTS), Layout("json", None, True)),
     ],
-    ids=["csv", "csv without titles", "tsv without titles", "stray quotes", "quoted tsv", "odd titles", "jsonl", "json"],
+    ids=["csv", "untitled csv", "untitled tsv", "stray quotes", "quoted tsv", "odd titles", "jsonl", "json"],
 )  # fmt: skip
 def test_the_layout_is_found_from_the_content(tmp_path: Path, content: str, layout: Layout) -> None:
     proposal = look(tmp_path, content)
@@ -140,9 +141,12 @@ def test_many_numbers_are_cut_into_low_and_high(tmp_path: Path) -> None:
 
 
 def test_a_column_that_gives_the_label_away_is_not_put_into_the_prompt(tmp_path: Path) -> None:
-    rows = [("text", "reason", "label")]
-    rows += [(t, f"because of its tone, number {n}: {word}", word) for n, t in enumerate(TEXTS) for word in [("good", "bad")[n % 2]]]  # fmt: skip
-    assert look(tmp_path, delimited(rows)).changes["prepare"]["template"] == "Text: {text}\nLabel:"
+    tones = ["good" if n % 2 else "bad" for n in range(len(TEXTS))]
+    told = [(t, f"because of its tone, number {n}: {tones[n]}", tones[n]) for n, t in enumerate(TEXTS)]
+    assert (
+        look(tmp_path, delimited([("text", "reason", "label"), *told])).changes["prepare"]["template"]
+        == "Text: {text}\nLabel:"
+    )
 
 
 def test_row_limits_follow_a_small_file(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""``hub:`` sources for real: the stages, as processes of their own, against a server that speaks the hub's interface."""
+"""``hub:`` sources for real: the stages, as processes of their own, against a server that speaks as the hub does."""
 
 from __future__ import annotations
 
@@ -22,6 +22,14 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 OTHER_COMMIT = "0" * 40
+CARD = """---
+configs:
+- config_name: reviews
+  data_files: [{split: train, path: reviews/first.jsonl}, {split: test, path: reviews/last.jsonl}]
+- config_name: other
+  data_files: other.jsonl
+---
+"""
 STAGES = {
     "base": ["--out", "models/base.json"],
     "prepare": ["--base", "models/base.json", "--out", "data/prepared", "--card", "metrics/data.json"],
@@ -36,14 +44,18 @@ def jsonl(rows: list[tuple[str, str]]) -> bytes:
 def repositories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Repository]:
     model = files_of(write_tiny_base(tmp_path_factory.mktemp("model")))
     rows = review_rows()
+    data = {"README.md": CARD.encode(), "other.jsonl": b'{"note": "none"}\n'}
+    data |= {"reviews/first.jsonl": jsonl(rows[:150]), "reviews/last.jsonl": jsonl(rows[150:])}
     pickled = {"config.json": model["config.json"], "pytorch_model.bin": b"\x80\x04pickle", "modeling.py": b"raise"}
     return {
         "model": repository("models", "org/tiny", {**model, "pytorch_model.bin": b"\x80\x04pickle"}),
         "gated": repository("models", "org/gated", model, token="hf_right"),
         "pickled": repository("models", "org/pickled", pickled),
-        "data": repository("datasets", "org/rows", {"train.jsonl": jsonl(rows[:150]), "test.jsonl": jsonl(rows[150:])}),
+        "data": repository("datasets", "org/rows", data),
         "broken": repository("datasets", "org/broken", {"train.jsonl": jsonl(rows[:9]) + b"{oops\n"}),
-        "scripted": repository("datasets", "org/scripted", {"scripted.py": b"raise SystemExit", "a.jsonl": jsonl(rows)}),
+        "scripted": repository(
+            "datasets", "org/scripted", {"scripted.py": b"raise SystemExit", "a.jsonl": jsonl(rows)}
+        ),
     }
 
 
@@ -91,7 +103,8 @@ def stages(tmp_path_factory: pytest.TempPathFactory, hub: Hub) -> Stages:
 
 
 def address(repository: Repository, *, commit: str | None = None, split: str = "") -> str:
-    return f"hub:{repository.name}@{commit or repository.commit}{split}"
+    config = ":reviews" if repository.name == "org/rows" else ""
+    return f"hub:{repository.name}{config}@{commit or repository.commit}{split}"
 
 
 def data_params(source: str, **changes: Any) -> dict[str, Any]:
@@ -128,9 +141,7 @@ def test_a_base_that_is_in_the_store_asks_nothing_of_the_hub(based: Stages) -> N
 
 def test_a_data_set_of_the_hub_becomes_splits(based: Stages, repositories: dict[str, Repository]) -> None:
     data = repositories["data"]
-    based.params(
-        **data_params(address(data), prepare__test_source=address(data, split="#test"), prepare__test_rows=40)
-    )
+    based.params(**data_params(address(data), prepare__test_source=address(data, split="#test"), prepare__test_rows=40))
     done = based.run("prepare")
     assert done.returncode == 0, done.stderr
     card = based.read("metrics/data.json")
@@ -141,7 +152,7 @@ def test_a_data_set_of_the_hub_becomes_splits(based: Stages, repositories: dict[
     }
     assert card["read"] == 200
     ids = [json.loads(line)["id"] for line in (based.root / "data/prepared/test.jsonl").read_text().splitlines()]
-    assert {row.partition(":")[0] for row in ids} == {"org/rows#test"}
+    assert {row.partition(":")[0] for row in ids} == {"org/rows:reviews#test"}
 
 
 def test_the_cache_never_stands_in_for_another_commit(based: Stages, repositories: dict[str, Repository]) -> None:

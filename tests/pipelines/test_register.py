@@ -288,3 +288,19 @@ def test_a_tree_is_dirty_by_what_no_run_writes(tmp_path: Path) -> None:
     assert git_state(tmp_path).dirty is False
     (tmp_path / "code.py").write_text("2")
     assert git_state(tmp_path).dirty is True
+
+
+@pytest.mark.parametrize(
+    ("template", "example"),
+    [
+        ("Review: {text}", "An example text."),
+        ("{premise} / {claim} / {premise}", '{"premise": "An example text.", "claim": "An example text."}'),
+    ],
+)
+def test_the_example_is_an_input_as_the_model_takes_it(root: Path, tmp_path: Path, template: str, example: str) -> None:
+    adapter = finish_stages(root)["adapter"]
+    config = read_json(adapter / "adapter_config.json")
+    config["prompt"]["template"] = template
+    write_json(tmp_path / "adapter_config.json", config)
+    (tmp_path / "adapter.safetensors").write_bytes((adapter / "adapter.safetensors").read_bytes())
+    assert register._example(tmp_path) == example

@@ -3,7 +3,6 @@ from __future__ import annotations
 import io
 from typing import Any
 
-import datasets
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
@@ -85,20 +84,6 @@ def test_parquet_rows() -> None:
     parquet.write_table(pa.table({"text": ["a"]}), buffer)
     with pytest.raises(PipelineError, match="label"):
         read(buffer.getvalue(), "parquet")
-
-
-def test_hub_rows_come_from_the_named_configuration_commit_and_split(monkeypatch: Any, tmp_path: Any) -> None:
-    asked: list[Any] = []
-
-    def load(name: str, config: str | None, *, revision: str, split: str) -> datasets.Dataset:
-        asked.append((name, config, revision, split))
-        return datasets.Dataset.from_list([{"text": "a", "label": 1}])
-
-    monkeypatch.setattr(datasets, "load_dataset", load)
-    reader = Reader("hub", None, False, ["text", "label"])
-    found = list(reader.read(f"hub:org/d:c@{'a' * 40}#test", None, root=tmp_path))
-    assert asked == [("org/d", "c", "a" * 40, "test")]
-    assert found == [RawRow("org/d:c#test", 1, {"text": "a", "label": 1})]
 
 
 def test_columns_are_for_delimited_files_only(tmp_path: Any) -> None:

@@ -162,7 +162,8 @@ def test_a_file_beyond_the_size_that_fits_is_not_read(saved: Path) -> None:
         load_adapter(saved, build_base(), base_sha256=BASE)
 
 
-def test_text_that_is_no_json_is_refused(saved: Path) -> None:
-    (saved / "adapter_config.json").write_bytes(b"\xff{")
+@pytest.mark.parametrize("text", [b"\xff{", b"[" * 100_000, b"null"])
+def test_text_that_is_no_json_is_refused(saved: Path, text: bytes) -> None:
+    (saved / "adapter_config.json").write_bytes(text)
     with pytest.raises(ValueError, match="what save_adapter writes"):
         read_adapter(saved)

@@ -1,0 +1,42 @@
+"""A flow run that was killed does not stay "Running" in Prefect's database."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.project import make_tiny_project
+from tests.servers import kill, wait_for
+
+pytestmark = pytest.mark.slow
+
+STATES = """
+from prefect.client.orchestration import get_client
+with get_client(sync_client=True) as client:
+    for run in client.read_flow_runs():
+        print("STATE", run.id, run.state.name, run.state.message)
+"""
+
+
+def test_the_next_run_marks_a_killed_one_as_crashed(tmp_path: Path) -> None:
+    # A column that is not there ends the second run early: this test is about its beginning.
+    project = make_tiny_project(tmp_path / "project", tmp_path / "home", {"prepare.label_column": "nowhere"})
+    note = project.root / ".reft" / "flow-run.json"
+
+    def at_a_stage() -> str | None:
+        found = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
+        return str(found["flow_run"]) if found.get("stage") else None
+
+    flow = project.start("reft", "run", log=tmp_path / "run.log")
+    try:
+        killed = wait_for("stage", at_a_stage, seconds=180, every=0.2)
+    finally:
+        kill(flow)
+    assert project.run("reft", "run", check=False).returncode == 2
+    said = project.run("python", "-c", STATES).stdout
+    states = dict(line.split(" ", 2)[1:] for line in said.splitlines() if line.startswith("STATE"))
+    assert states.pop(killed) == "Crashed Its process was killed."
+    [other] = states.values()
+    assert other.startswith("Failed")
