@@ -54,16 +54,10 @@ def _lock(root: Path) -> dict[str, object]:
 def recorded(root: Path) -> list[str]:
     """What DVC knows the content of: the user's own files under it, and the stages that have run.
 
-    Given to `dvc pull` one by one: without targets, and with a stage that has never run, DVC 3.67 takes files that are
-    there out of the folder.
+    `dvc pull` is given them one by one, since without targets it fails over a stage that has never run.
     """
-    return [*own_files(root), *_lock(root)]
-
-
-def own_files(root: Path) -> list[str]:
-    """The .dvc files of the user's own data and models."""
     own = [path.relative_to(root).as_posix() for folder in OWN_FOLDERS for path in (root / folder).glob("*.dvc")]
-    return sorted(own)
+    return [*sorted(own), *_lock(root)]
 
 
 def check_project(root: Path) -> None:

@@ -41,15 +41,12 @@ def plan(root: Path) -> list[Planned]:
     last = planned[-1]
     if last.action == "skipped" and not registered(params, root, root / graph.paths["registration"]):
         planned[-1] = Planned(last.stage, "runs", ("its version is not in the registry",))
-    return [*_own_files(root), *planned]
+    return [*_own_files(status), *planned]
 
 
-def _own_files(root: Path) -> list[Planned]:
-    """The files of the user's that differ from what their .dvc files say; DVC names them only when asked for them."""
-    own = dvc.own_files(root)
-    changed = json.loads(dvc.read(root, ["status", "--json", *own])) if own else {}
-    why = ("it is not what DVC knows",)
-    return [Planned(name.removesuffix(".dvc"), "needs dvc add", why) for name in sorted(changed)]
+def _own_files(status: Mapping[str, Any]) -> list[Planned]:
+    changed = sorted(name.removesuffix(".dvc") for name in status if name.endswith(".dvc"))
+    return [Planned(name, "needs dvc add", ("it is not what DVC knows",)) for name in changed]
 
 
 def _planned(root: Path, graph: Graph, stage: Stage, entries: Sequence[Any], before: Sequence[Planned]) -> Planned:

@@ -10,6 +10,8 @@ import yaml
 from pipelines.errors import PipelineError
 
 MAX_BYTES = 1_000_000
+# More than PyYAML's own error: its constructors of tagged scalars (!!bool x, !!timestamp x) raise what Python raises.
+UNREADABLE = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)
 
 
 class _Loader(yaml.SafeLoader):
@@ -46,6 +48,7 @@ def read_yaml(path: Path) -> object:
         return yaml.load(data.decode("utf-8"), Loader=_Loader)  # noqa: S506  (a SafeLoader)
     except UnicodeDecodeError as error:
         raise PipelineError(f"{path.name} must be UTF-8 text", got=error, do="Save it as UTF-8.") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        detail = " ".join(str(error).split()) or type(error).__name__
+    except UNREADABLE as error:
+        kind = "" if isinstance(error, yaml.YAMLError) else f"{type(error).__name__}: "
+        detail = kind + " ".join(str(error).split())
         raise PipelineError(f"{path.name} must be readable YAML", got=detail, do="Correct that line.") from None

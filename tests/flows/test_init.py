@@ -153,7 +153,7 @@ def test_the_pipeline_runs_in_it(made: Project) -> None:
     assert "version 1" in said
     assert not (made.root / "pipelines").exists()
     before = made.markers()
-    assert made.run("reft", "run").stdout.count(" skipped ") == len(STAGES)
+    made.run("dvc", "repro")
     assert made.ran_since(before) == set()
     changed = made.run("git", "status", "--short").stdout
     assert {line[3:] for line in changed.splitlines()} == {"dvc.lock", "metrics/"}

@@ -152,7 +152,7 @@ def test_a_data_set_of_the_hub_becomes_splits(based: Stages, repositories: dict[
     }
     assert card["read"] == 200
     ids = [json.loads(line)["id"] for line in (based.root / "data/prepared/test.jsonl").read_text().splitlines()]
-    assert {row.partition(":")[0] for row in ids} == {"org/rows:reviews#test"}
+    assert {row.rpartition(":")[0] for row in ids} == {"org/rows:reviews#test"}
 
 
 def test_the_cache_never_stands_in_for_another_commit(based: Stages, repositories: dict[str, Repository]) -> None:

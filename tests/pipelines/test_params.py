@@ -76,6 +76,9 @@ def test_a_missing_key_is_named() -> None:
         ("- 1\n", "mapping of sections"),
         ("!!python/object:os.system {}\n", "readable YAML"),
         ("{[1]: 2}\n", "plain word"),
+        ("a: !!timestamp x\n", "readable YAML"),
+        ("a: !!bool x\n", "readable YAML"),
+        ("a: !!int ''\n", "readable YAML"),
     ],
 )
 def test_yaml_that_cannot_be_params_is_refused(tmp_path: Path, text: str, said: str) -> None:
