@@ -20,6 +20,7 @@ from tests.tiny import write_tiny_base
 ROOT = Path(__file__).parent.parent
 
 SMALL: dict[str, Any] = {
+    "run.threads": 1,  # two files of tests run side by side
     "prepare.train_rows": 64,
     "prepare.validation_rows": 32,
     "prepare.test_rows": 48,
