@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one stage; the exit code is 0, or 2 after a message for the user's mistake."""
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "alembic", "mlflow.store", "mlflow.utils", "matplotlib", "datasets"):
+    for noisy in ("httpx", "httpx2", "alembic", "mlflow.store", "mlflow.utils", "matplotlib", "datasets"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     die_with_parents()
     root = Path.cwd()

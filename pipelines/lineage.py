@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from pipelines.files import sha256_file
+import yaml
+
+from pipelines.files import sha256_json
 
 UNKNOWN = "unknown"
 GIT_SECONDS = 30.0
 PACKAGES = ("torch", "transformers", "accelerate", "safetensors", "mlflow", "reft-pipeline")
 # What a run itself changes; a tree where nothing else differs is the commit's.
-WRITTEN_BY_RUNS = (":(exclude)dvc.lock", ":(exclude)metrics")
+WRITTEN_BY_RUNS = (":(exclude)dvc.lock", ":(exclude)metrics", ":(exclude)code.json")
 EXPERIMENT = ("DVC_EXP_BASELINE_REV", "DVC_EXP_NAME")  # set by `dvc exp run` for the stages
 
 
@@ -38,14 +40,27 @@ def git_state(root: Path) -> GitState:
 
 def lineage_tags(root: Path) -> dict[str, str]:
     """The tags that say which code, which data versions and which packages made a version."""
-    git, lock = git_state(root), root / "dvc.lock"
+    git = git_state(root)
     return {
         "git.commit": git.commit or UNKNOWN,
         "git.dirty": UNKNOWN if git.dirty is None else str(git.dirty).lower(),
-        "dvc.lock_sha256": sha256_file(lock) if lock.is_file() else UNKNOWN,
+        "dvc.lock_sha256": lock_sha256(root),
         "python.version": platform.python_version(),
         **{f"package.{name}": package_version(name) for name in PACKAGES},
     }
+
+
+def lock_sha256(root: Path) -> str:
+    """The hash of dvc.lock but for the entry of register, which DVC writes when register has ended.
+
+    So it can be worked out again from the dvc.lock of any commit.
+    """
+    path = root / "dvc.lock"
+    if not path.is_file():
+        return UNKNOWN
+    stages = dict(yaml.safe_load(path.read_text(encoding="utf-8")).get("stages", {}))
+    stages.pop("register", None)
+    return sha256_json(stages)
 
 
 def package_version(name: str) -> str:

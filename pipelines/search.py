@@ -91,11 +91,12 @@ def study_key(params: Params, bench: Keyed) -> str:
     """The hash that the study's name ends in. The number of trials is left out: a study may grow."""
     settings = params.search.model_dump(exclude={"trials", "storage"})
     fixed = params.train.model_dump(exclude={"epochs", "checkpoint_every"})
-    return input_key(bench.base_sha256, bench.data_sha256, settings, fixed, params.seed, params.run.threads)
+    inputs = [bench.base_sha256, bench.data_sha256, settings, fixed, params.evaluate.batch_size]
+    return input_key("search", *inputs, params.seed, params.run.threads, params.run.device)
 
 
 def _optimise(study: optuna.Study, params: Params, bench: Bench, rows: Rows, live: LiveRun) -> None:
-    close_killed_trials(study)
+    close_killed_trials(study, alone=params.search.storage.startswith("sqlite"))
     for place, recipe in enumerate(params.search.enqueue[: params.search.trials]):
         if not any(trial.user_attrs.get(ENQUEUED) == place for trial in study.get_trials(deepcopy=False)):
             study.enqueue_trial(recipe.model_dump(), user_attrs={ENQUEUED: place})

@@ -116,14 +116,19 @@ def killed_trials(study: optuna.Study) -> set[int]:
     return set(study.user_attrs.get(KILLED, []))
 
 
-def close_killed_trials(study: optuna.Study) -> None:
+def close_killed_trials(study: optuna.Study, *, alone: bool) -> None:
     """Mark the running trials of dead processes on this machine as failed, and enqueue each one's recipe once more.
 
     Each step may itself be killed: a trial is noted as killed before it is closed, closed before its retry is enqueued,
     and retries are found by the number of the trial that they repeat. So none is lost, and none is run twice.
+
+    Args:
+        study: with trials of this and maybe other processes.
+        alone: whether the lock on the project keeps all others out of the study, as it does for a database file in the
+            project: then a running trial is a dead one, also under another host's name.
     """
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if _owner_is_dead(trial.user_attrs.get(OWNER)):
+        if _owner_is_dead(trial.user_attrs.get(OWNER), alone=alone):
             study.set_user_attr(KILLED, sorted(killed_trials(study) | {trial.number}))
             study.tell(trial.number, state=TrialState.FAIL)
             log.info("trial %d was killed with its process; its recipe runs again", trial.number)
@@ -142,12 +147,12 @@ def this_process() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
 
 
-def _owner_is_dead(owner: str | None) -> bool:
+def _owner_is_dead(owner: str | None, *, alone: bool) -> bool:
     if owner is None:  # killed between its start and its first note: nobody else can own it under the stage's lock
         return True
     host, pid, created = owner.rsplit(":", 2)
     if host != socket.gethostname():
-        return False  # another machine's: its heartbeat decides
+        return alone  # a machine that shares the database may be at work on it
     try:
         return abs(psutil.Process(int(pid)).create_time() - float(created)) > 1
     except psutil.NoSuchProcess:

@@ -11,10 +11,11 @@ from typing import Protocol
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-import reft
 from pipelines.base import LoadedBase, load_base, read_base
+from pipelines.code import installed_code
 from pipelines.errors import PipelineError
 from pipelines.files import canonical_json
+from pipelines.lineage import package_version
 from pipelines.params import Params, Recipe, TrainParams
 from pipelines.prepared import Row, Split, TaskSpec, data_sha256, read_rows, read_task
 from reft import Encoded, FitConfig, ReftConfig, ReftModel, encode, parse_layers
@@ -143,19 +144,15 @@ def fit_config(recipe: Recipe, params: Params, *, epochs: int) -> FitConfig:
     )
 
 
-def input_key(*parts: object) -> str:
-    """A short hash of everything that work in progress depends on, so that it is never resumed for other inputs."""
-    return hashlib.sha256(canonical_json([*parts, code_sha256()]).encode()).hexdigest()[:16]
+def input_key(stage: str, *parts: object) -> str:
+    """A short hash of everything that a stage's work in progress depends on: what belongs to others is never resumed.
 
-
-def code_sha256() -> str:
-    """A hash of the code that decides numbers: the method and the stages that train."""
-    here = Path(__file__).parent
-    files = [*sorted(Path(str(reft.__file__)).parent.rglob("*.py")), here / "search.py", here / "training.py"]
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.name.encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()
+    Args:
+        stage: whose code, as dvc.yaml names it, is part of the key.
+        parts: base, data and parameters, as JSON can hold them.
+    """
+    packages = [f"{name} {package_version(name)}" for name in ("torch", "transformers")]
+    return hashlib.sha256(canonical_json([*parts, packages, installed_code()[stage]]).encode()).hexdigest()[:16]
 
 
 def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

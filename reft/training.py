@@ -182,7 +182,9 @@ def _run_key(model: ReftModel, rows: Sequence[Encoded], config: FitConfig, pad_i
         name: sha256(value.detach().cpu().numpy().tobytes()) for name, value in model.trainable_parameters().items()
     }
     texts = [[row.input_ids, row.prompt_length] for row in rows]
-    inputs = [asdict(config), model.config.to_dict(), pad_id, max_steps, start, sha256(canonical_json(texts))]
+    numbers = asdict(config)
+    del numbers["checkpoint_every"]  # how often a run is saved changes nothing in it
+    inputs = [numbers, model.config.to_dict(), pad_id, max_steps, start, sha256(canonical_json(texts))]
     return sha256(canonical_json(inputs))
 
 

@@ -35,7 +35,7 @@ class Receiver:
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
     class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:  # noqa: N802  (the name that the server calls)
+        def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             got.requests.append((dict(self.headers), json.loads(body)))
             self.send_response(got.status)

@@ -59,14 +59,14 @@ def test_a_killed_trial_is_closed_and_its_recipe_runs_again_once(tmp_path: Path)
     study = open_study(params(), tmp_path, name="s")
     killed = ask(study, dead_process())
     for _ in range(3):  # as often as the search is started
-        close_killed_trials(study)
+        close_killed_trials(study, alone=True)
     assert counted(study) == 0
     waiting = study.get_trials(states=(TrialState.WAITING,))
     assert len(waiting) == 1
     again = ask(study, this_process())
     assert again.params == killed.params
     study.tell(again, 0.5)
-    close_killed_trials(study)
+    close_killed_trials(study, alone=True)
     assert counted(study) == 1
     assert [(r.state, r.error) for r in trial_records(study)] == [
         ("fail", "killed with its process"),
@@ -77,7 +77,7 @@ def test_a_killed_trial_is_closed_and_its_recipe_runs_again_once(tmp_path: Path)
 def test_a_running_trial_of_a_living_process_is_left_alone(tmp_path: Path) -> None:
     study = open_study(params(), tmp_path, name="s")
     trial = ask(study, this_process())
-    close_killed_trials(study)
+    close_killed_trials(study, alone=True)
     assert study.get_trials()[trial.number].state is TrialState.RUNNING
 
 
@@ -86,8 +86,18 @@ def test_a_trial_of_another_start_of_the_same_number_is_dead(tmp_path: Path) -> 
     host, pid, _ = this_process().rsplit(":", 2)
     assert int(pid) == os.getpid()
     trial = ask(study, f"{host}:{pid}:1")
-    close_killed_trials(study)
+    close_killed_trials(study, alone=True)
     assert study.get_trials()[trial.number].state is TrialState.FAIL
+
+
+@pytest.mark.parametrize(("alone", "state"), [(True, TrialState.FAIL), (False, TrialState.RUNNING)])
+def test_a_trial_of_another_host_is_dead_where_nobody_else_can_be(
+    tmp_path: Path, alone: bool, state: TrialState
+) -> None:
+    study = open_study(params(), tmp_path, name="s")
+    trial = ask(study, "another-host:1:1")
+    close_killed_trials(study, alone=alone)
+    assert study.get_trials()[trial.number].state is state
 
 
 def test_a_search_in_two_sittings_proposes_what_one_sitting_does(tmp_path: Path) -> None:

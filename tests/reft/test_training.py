@@ -89,6 +89,16 @@ def test_accumulation_is_exact_to_the_token() -> None:
     assert one.tokens == other.tokens
 
 
+def test_a_run_goes_on_when_it_is_saved_more_often_than_before(tmp_path: Path) -> None:
+    whole, stopped = build_model(), build_model()
+    train(whole)
+    train(stopped, checkpoint=tmp_path / "c", stop=4)
+    resumed = build_model()
+    steps = train(resumed, replace(CONFIG, checkpoint_every=1), checkpoint=tmp_path / "c")
+    assert [metrics.replayed for metrics in steps[:4]] == [True, True, True, False]
+    assert same_bits(resumed, whole)
+
+
 @pytest.mark.parametrize("stop", [1, 3, 4, 7, 8])
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, stop: int) -> None:
     whole = build_model(tied=False)
