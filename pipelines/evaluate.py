@@ -18,7 +18,7 @@ from pipelines.files import whole_directory, write_json, write_jsonl
 from pipelines.params import EvaluateParams, Params
 from pipelines.prepared import Row
 from pipelines.training import Bench, open_bench, write_table
-from reft import ReftModel, load_adapter, score_choices
+from reft import ReftModel, adapter_sha256, load_adapter, score_choices
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -55,7 +55,10 @@ class SystemFigures:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What metrics/evaluation.json holds. ``better``: the paired difference's whole interval lies above 0."""
+    """What metrics/evaluation.json holds, beside the adapter's hash.
+
+    ``better``: the paired difference's whole interval lies above 0.
+    """
 
     rows: int
     confidence: float
@@ -87,7 +90,7 @@ def run(
     evaluation = compare(truth, edited.argmax(1), frozen.argmax(1), labels, params.evaluate, seed=params.seed)
     write_jsonl(predictions, _prediction_rows(rows, labels, edited, frozen))
     _write_plots(plots, truth, edited.argmax(1), labels)
-    write_json(out, asdict(evaluation))
+    write_json(out, {"adapter_sha256": adapter_sha256(adapter), **asdict(evaluation)})
     return evaluation
 
 

@@ -63,19 +63,20 @@ def read_facts(params: Params, files: StageFiles) -> Facts:
     """Read and cross-check the files.
 
     Raises:
-        PipelineError: if one is missing or broken, or the adapter is not the one that train.json tells of.
+        PipelineError: if one is missing or broken, or the adapter is not the one that was trained and measured.
     """
     missing = [str(path) for path in vars(files).values() if not path.exists()]
     if missing:
         raise PipelineError("every stage before this one must have left its files", got=missing, do="Run: dvc repro")
     train, best = read_json(files.train_metrics), read_yaml(files.search / "best.yaml")
-    found = adapter_sha256(files.adapter)
-    if found != train["adapter_sha256"]:
-        raise PipelineError(
-            f"the adapter must be the one of {files.train_metrics.name}, {train['adapter_sha256']}",
-            got=found,
-            do="Run: dvc repro -f train",
-        )
+    evaluation, found = read_json(files.evaluation), adapter_sha256(files.adapter)
+    for file, figures, stage in ((files.train_metrics, train, "train"), (files.evaluation, evaluation, "evaluate")):
+        if found != figures["adapter_sha256"]:
+            raise PipelineError(
+                f"the adapter must be the one of {file.name}, {figures['adapter_sha256']}",
+                got=found,
+                do=f"Run: dvc repro -f {stage}",
+            )
     if not isinstance(best, Mapping):
         raise PipelineError("best.yaml must hold a recipe", got=best, do="Run: dvc repro -f search")
     return Facts(
@@ -88,7 +89,7 @@ def read_facts(params: Params, files: StageFiles) -> Facts:
         trials=read_json(files.search / "trials.json"),
         search=read_json(files.search_metrics),
         train=train,
-        evaluation=read_json(files.evaluation),
+        evaluation=evaluation,
         adapter_sha256=found,
     )
 

@@ -10,7 +10,7 @@ from pipelines.base import BaseRecord, load_base, obtain, read_base, write_recor
 from pipelines.files import write_json, write_jsonl
 from pipelines.params import Params, check_params
 from pipelines.prepared import Row, TaskSpec, data_sha256, write_rows, write_task
-from reft import AdapterInfo, ReftConfig, ReftModel, save_adapter
+from reft import AdapterInfo, ReftConfig, ReftModel, adapter_sha256, save_adapter
 from tests.tiny import write_tiny_base
 
 PROJECT = Path(__file__).parents[2]
@@ -58,17 +58,18 @@ def finish_stages(root: Path, *, seed: int = 0, better: bool = True) -> dict[str
         (paths["evaluate_plots"]).mkdir()
         (paths["evaluate_plots"] / "confusion.csv").write_text("actual,predicted\npositive,positive\n")
         write_jsonl(paths["predictions"], [{"id": "a:1", "adapter": "positive"}])
-    write_evaluation(paths["evaluation"], better=better)
+    write_evaluation(paths, better=better)
     return paths
 
 
-def write_evaluation(path: Path, *, better: bool, accuracy: float = 0.8) -> None:
+def write_evaluation(paths: dict[str, Path], *, better: bool, accuracy: float = 0.8) -> None:
     figures = {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 5}
     system = {"low": 0.6, "high": 0.9, "per_class": {"negative": figures, "positive": figures}}
     low = 0.1 if better else -0.1
     write_json(
-        path,
+        paths["evaluation"],
         {
+            "adapter_sha256": adapter_sha256(paths["adapter"]),
             "rows": 10,
             "confidence": 0.95,
             "adapter": {"accuracy": accuracy, **system},

@@ -142,7 +142,7 @@ def test_a_new_measurement_updates_the_figures_of_the_version(root: Path, store:
     params = make_params("measured")
     paths = finish_stages(root)
     stage(root, params)
-    write_evaluation(paths["evaluation"], better=True, accuracy=0.85)
+    write_evaluation(paths, better=True, accuracy=0.85)
     made = register.run(params, root=root, **paths, out=root / "registration.json")
     assert store.client.get_model_version("measured", "1").tags["evaluation.adapter.accuracy"] == "0.85"
     assert store.client.get_run(made.run_id).data.metrics["adapter.accuracy"] == 0.85
@@ -288,6 +288,16 @@ def test_a_tree_is_dirty_by_what_no_run_writes(tmp_path: Path) -> None:
     assert git_state(tmp_path).dirty is False
     (tmp_path / "code.py").write_text("2")
     assert git_state(tmp_path).dirty is True
+
+
+@pytest.mark.parametrize("name", ["train_metrics", "evaluation"])
+def test_figures_of_another_adapter_are_refused(root: Path, store: Store, name: str) -> None:
+    paths = finish_stages(root, seed=5)
+    figures = read_json(paths[name])
+    write_json(paths[name], figures | {"adapter_sha256": "0" * 64})
+    with pytest.raises(PipelineError, match=rf"the adapter must be the one of {paths[name].name}, 000"):
+        register.run(make_params("foreign"), root=root, **paths, out=root / "registration.json")
+    write_json(paths[name], figures)
 
 
 @pytest.mark.parametrize(
