@@ -38,12 +38,13 @@ def run(
 
     Only what params.yaml, the data or the code made stale is run again. A run that was stopped goes on where it was.
     """
-    from flows.project import check_ready
+    from flows.project import check_prefect, check_ready
 
     if dry_run:
         _show_plan(project.resolve())
         return
     check_ready(project.resolve())  # Prefect takes seconds to start, and a mistake can be told at once
+    check_prefect()
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")  # the stages speak for themselves
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # and main() tells of what stopped it
     from flows import finetune
@@ -184,10 +185,10 @@ def data_add(
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one message and exit code 2, a stage that broke exit code 1."""
+    """Run the command line; a user's mistake is one message and exit code 2, a failed stage or disk exit code 1."""
     try:
         app()
-    except (PipelineError, StageFailedError) as error:
+    except (PipelineError, StageFailedError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2 if isinstance(error, PipelineError) else 1)
 

@@ -65,8 +65,12 @@ def look_at(root: Path, path: Path, *, name: str | None, split: Split) -> Additi
     name = name or path.resolve().name
     if not _NAME.fullmatch(name) or name == "README.md" or name.endswith(".dvc"):
         raise PipelineError("a name is letters, digits, . _ + and -", got=name, do="Give another with --name.")
-    if path.is_dir() or _is_gguf(path):
-        return _look_at_model(path, f"models/own/{name}", params)
+    try:
+        if path.is_dir() or _is_gguf(path):
+            return _look_at_model(path, f"models/own/{name}", params)
+    except OSError as error:
+        do = "Mend its permissions, or add a copy of it."
+        raise PipelineError("the file to add must be readable", got=error, do=do) from None
     own = f"data/own/{name}"
     source = f"file:{own}"
     if source == _present_source(params, split):
@@ -93,7 +97,7 @@ def take_in(root: Path, addition: Addition, *, force: bool) -> None:
                 do="Give another --name, or --force to replace it.",
             )
         _copy(path, target)
-    dvc.read(root, ["add", "--quiet", addition.own])
+    dvc.read(root, ["add", addition.own])
 
 
 def changed_params(root: Path, changes: Changes) -> tuple[str, str]:
@@ -170,7 +174,7 @@ def _copy(path: Path, target: Path) -> None:
             new.mkdir()
             for file in files:
                 shutil.copyfile(file, new / file.name)
-        if target.is_dir():
+        if target.exists() and (target.is_dir() or new.is_dir()):  # only a file can take a file's place
             target.rename(folder / "old")
         new.replace(target)
 

@@ -1,4 +1,4 @@
-"""The calls of DVC that the flow makes: each is its own process, with the terminal left to it for progress bars."""
+"""The calls of DVC that the flow makes: each is its own process, and its errors and progress bars are shown."""
 
 from __future__ import annotations
 
@@ -19,9 +19,14 @@ class StageFailedError(Exception):
     """A stage ended without its outputs; another try may help."""
 
 
-def call(root: Path, arguments: Sequence[str], *, quiet: bool = True) -> int:
-    """Run ``dvc ARGUMENTS`` in the project folder and return its exit code."""
-    return subprocess.run(_command(arguments, quiet=quiet), cwd=root, env=_environment(), check=False).returncode
+def call(root: Path, arguments: Sequence[str]) -> int:
+    """Run ``dvc ARGUMENTS`` in the project folder and return its exit code.
+
+    What DVC tells of its progress (stdout) is dropped, since the flow tells of that itself. Its errors (stderr) are
+    shown, with what the stages say; --quiet would drop them, and with them the name of a process that is in the way.
+    """
+    command = _command(arguments)
+    return subprocess.run(command, cwd=root, env=_environment(), check=False, stdout=subprocess.DEVNULL).returncode
 
 
 def read(root: Path, arguments: Sequence[str]) -> str:
@@ -31,7 +36,7 @@ def read(root: Path, arguments: Sequence[str]) -> str:
         PipelineError: if it failed, with the last line that it said.
     """
     done = subprocess.run(
-        _command(arguments, quiet=False), cwd=root, env=_environment(), check=False, capture_output=True, text=True
+        _command(arguments), cwd=root, env=_environment(), check=False, capture_output=True, text=True
     )
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip().splitlines()
@@ -77,8 +82,8 @@ def check_project(root: Path) -> None:
         raise PipelineError("a project folder must be in a git repository", got=root, do="Run: git init")
 
 
-def _command(arguments: Sequence[str], *, quiet: bool) -> list[str]:
-    return [sys.executable, "-m", "dvc", *arguments, *(["--quiet"] if quiet else [])]
+def _command(arguments: Sequence[str]) -> list[str]:
+    return [sys.executable, "-m", "dvc", *arguments]
 
 
 def _environment() -> dict[str, str]:

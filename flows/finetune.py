@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,23 +16,26 @@ from flows import orphans, running
 from flows.notify import tell_of_failure
 from flows.outcome import StageRun, outcome_line
 from flows.project import check_ready
-from flows.tasks import bring_up_to_date, pull, push, show
+from flows.tasks import bring_up_to_date, pull, push, show, warn
 from pipelines.base import in_store
 from pipelines.code import refresh_code
 from pipelines.graph import Graph, read_graph
+from pipelines.lineage import git_state
 from pipelines.params import Params
 from pipelines.preflight import check_base_space, check_project_space
 from pipelines.process import BusyError, locked
 from pipelines.register import registered
+from pipelines.store import public_store
 
 
 @dataclass(frozen=True)
 class FlowResult:
-    """What became of each stage, and whether data and adapter were pushed to a remote."""
+    """What became of each stage, the tracking store's address, and whether data and adapter were pushed to a remote."""
 
     root: Path
     graph: Graph
     runs: list[StageRun]
+    store: str
     pushed: bool
 
     def read(self, name: str) -> Any:
@@ -61,16 +65,17 @@ def finetune(project: str = ".") -> State[FlowResult]:
     """
     root = Path(project).resolve()
     params = check_ready(root)
-    try:
-        with locked(root, "run", wait_seconds=params.run.wait_seconds):
-            orphans.end_orphans()
-            running.begin(root)
-            result = _bring_all_up_to_date(root, params)
-            running.finish(root)
-    except BusyError as error:
-        if deployment.id is None:
-            raise
-        return Cancelled(message=str(error))
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(root, "run", wait_seconds=params.run.wait_seconds))
+        except BusyError as error:  # any later one is of another lock, and a failure
+            if deployment.id is None:
+                raise
+            return Cancelled(message=str(error))
+        orphans.end_orphans(root)
+        running.begin(root)
+        result = _bring_all_up_to_date(root, params)
+        running.finish(root)
     line = outcome_line(result.runs)
     get_run_logger().info(line)
     return Completed(message=line, data=result)
@@ -78,6 +83,8 @@ def finetune(project: str = ".") -> State[FlowResult]:
 
 def _bring_all_up_to_date(root: Path, params: Params) -> FlowResult:
     refresh_code(root)
+    if git_state(root).dirty:
+        warn("files in git have changes that are not committed; the version will be tagged git.dirty")
     graph = read_graph(root)
     check_project_space(root)
     if not in_store(params, root / graph.paths["base"]):
@@ -89,5 +96,6 @@ def _bring_all_up_to_date(root: Path, params: Params) -> FlowResult:
         runs.append(bring_up_to_date(root, stage))
     if not registered(params, root, root / graph.paths["registration"]):
         runs[-1] = bring_up_to_date(root, graph.stage("register"), force=True)
-    show(root, graph, runs)
-    return FlowResult(root, graph, runs, pushed=push(root))
+    store = public_store(params, root)
+    show(root, graph, runs, store=store)
+    return FlowResult(root, graph, runs, store, pushed=push(root))

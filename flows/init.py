@@ -33,7 +33,7 @@ def make_project(folder: Path) -> SetupResult:
     top = _git_top(folder)
     if top is None:
         _git(folder, "init", "--quiet")
-    dvc.read(folder, ["init", "--quiet", *([] if top in (None, folder.resolve()) else ["--subdir"])])
+    dvc.read(folder, ["init", *([] if top in (None, folder.resolve()) else ["--subdir"])])
     for option in ("core.analytics", "core.check_update"):
         dvc.read(folder, ["config", option, "false"])
     for name, text in files.items():

@@ -13,6 +13,10 @@ from pipelines.errors import PipelineError
 from pipelines.params import Params, load_params
 from pipelines.store import check_store, check_trials
 
+UNSET = (
+    "Start it with `prefect server start`; or do without, by `unset PREFECT_API_URL` in the shell "
+    "and `prefect config unset PREFECT_API_URL`."
+)
 REMOTE_FOLDER = "dvc-remote"  # git-ignored, beside dvc.yaml
 
 
@@ -35,6 +39,20 @@ def check_ready(root: Path) -> Params:
     check_store(params, root)
     check_trials(params, root)
     return params
+
+
+def check_prefect() -> None:
+    """Make sure, within some seconds, that a Prefect server answers if one is set; without one a run starts its own.
+
+    Not for a run that a worker started: it has its server.
+
+    Raises:
+        PipelineError: if the server that is set does not answer.
+    """
+    from flows.schedule import check_server, server_address  # Prefect takes seconds to import
+
+    if server_address() is not None:
+        check_server(do=UNSET)
 
 
 def set_up(root: Path) -> SetupResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -71,18 +72,23 @@ def evaluation_table(evaluation: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def version_card(registration: dict[str, Any]) -> str:
-    """The version in the registry, and how to use it."""
+def pages(store: str) -> str:
+    """How to see the pages of a store: those of a server are at its address."""
+    return store if store.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(store)}"
+
+
+def version_card(registration: dict[str, Any], *, store: str) -> str:
+    """The version in the registry, and how to use it; ``store`` is the registry's address."""
     alias = f"alias `{registration['alias']}`" if registration["alias"] else "no alias"
     name, version = registration["model"], registration["version"]
     return "\n".join(
         [
             f"# {name} version {version} ({alias})",
             "",
-            f"- registry: `{registration['tracking_uri']}`",
+            f"- registry: `{store}`",
             f"- adapter sha256: `{registration['adapter_sha256']}`",
             f'- load: `mlflow.pyfunc.load_model("models:/{name}/{version}")`',
-            f"- pages: `mlflow ui --backend-store-uri {registration['tracking_uri']}`",
+            f"- pages: `{pages(store)}`",
         ]
     )
 

@@ -25,6 +25,7 @@ from pipelines.params import read_yaml
 from pipelines.process import work_folder
 
 PING_SECONDS = 5.0
+WANTS_KEY = (401, 403)
 START = (
     "Start one with `prefect server start`, and say where it is: "
     "`prefect config set PREFECT_API_URL=http://127.0.0.1:4200/api`."
@@ -68,19 +69,29 @@ def schedule(root: Path, *, name: str, pool: str, cron: str | None) -> Scheduled
     return Scheduled(f"finetune/{name}", api, pool, is_new, crons)
 
 
-def check_server() -> str:
+def server_address() -> str | None:
+    """The Prefect server that the environment or the profile sets, if any."""
+    return get_current_settings().api.url or None
+
+
+def check_server(*, do: str = START) -> str:
     """The address of the Prefect server that is set and answers.
+
+    Args:
+        do: what to say to somebody whose server does not answer.
 
     Raises:
         PipelineError: if none is set (a flow then starts a server for itself, which keeps no schedule) or answers.
     """
-    api = get_current_settings().api.url
-    if not api:
+    api = server_address()
+    if api is None:
         raise PipelineError("a schedule needs a Prefect server", got="no PREFECT_API_URL", do=START)
     try:
-        httpx2.get(f"{api.rstrip('/')}/health", timeout=PING_SECONDS).raise_for_status()
+        answer = httpx2.get(f"{api.rstrip('/')}/health", timeout=PING_SECONDS)
+        if answer.status_code not in WANTS_KEY:  # those are answers too: Prefect's client, not this look, has the key
+            answer.raise_for_status()
     except httpx2.HTTPError as error:
-        raise PipelineError("the Prefect server must answer", got=f"{api}: {error}", do=START) from None
+        raise PipelineError("the Prefect server must answer", got=f"{api}: {error}", do=do) from None
     return api
 
 
@@ -97,11 +108,21 @@ def _with_cron(root: Path, cron: str) -> Path:
     """Write a prefect.yaml with that cron; Prefect's own --cron would add a schedule to that of the file.
 
     The slug is kept, since Prefect replaces a schedule by one of the same slug and keeps any other.
+
+    Raises:
+        PipelineError: if a deployment of the file has no schedule.
     """
     raw: Any = read_yaml(root / "prefect.yaml")
-    for deployment in raw["deployments"]:
-        first = deployment["schedules"][0]
-        deployment["schedules"] = [{**first, "cron": cron, "timezone": "UTC", "active": True}]
+    try:
+        for deployment in raw["deployments"]:
+            first = deployment["schedules"][0]
+            deployment["schedules"] = [{**first, "cron": cron, "timezone": "UTC", "active": True}]
+    except (KeyError, IndexError, TypeError):
+        raise PipelineError(
+            "each deployment in prefect.yaml must have a schedule that --cron can move",
+            got=root / "prefect.yaml",
+            do="Give it `schedules` with one entry, as in this repository.",
+        ) from None
     path = work_folder(root) / "prefect.yaml"
     write_text(path, yaml.safe_dump(raw, sort_keys=False))
     return path

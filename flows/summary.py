@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.finetune import FlowResult
-from flows.report import share
+from flows.report import pages, share
 
 COLOURS = {"ran": "green", "restored": "cyan", "skipped": "bright_black"}
 
@@ -51,13 +51,14 @@ def _outcome(result: FlowResult) -> Table:
     table.add_row("adapter size", f"{train['adapter_bytes'] / 1024:.0f} KiB")
     alias = f"@{version['alias']}" if version["alias"] else "no alias"
     table.add_row("model version", f"{version['model']} version {version['version']} ({alias})")
+    table.add_row("pushed to the DVC remote", "yes" if result.pushed else "no: none is set (reft setup makes one)")
     return table
 
 
 def _next(result: FlowResult) -> Table:
-    version, paths = result.read("registration"), result.graph.paths
+    paths = result.graph.paths
     table = Table(title="Where to look next", title_justify="left", show_header=False)
-    table.add_row("runs and versions", f"mlflow ui --backend-store-uri {version['tracking_uri']}")
+    table.add_row("runs and versions", pages(result.store))
     table.add_row("this run and its artifacts", "prefect server start, then http://127.0.0.1:4200")
     table.add_row("plots", f"dvc plots show --open, or the pictures in {paths['evaluate_plots']} and {paths['search']}")
     table.add_row("each test row", paths["predictions"])

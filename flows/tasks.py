@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.runtime import deployment
 
 from flows import dvc
 from flows.dvc import StageFailedError
@@ -83,7 +85,7 @@ def pull(root: Path) -> None:
     if not wanted or not dvc.read(root, ["remote", "list"]).strip():
         return
     if dvc.call(root, ["pull", "--allow-missing", *wanted]) != 0:
-        get_run_logger().warning("dvc pull did not fetch everything; the run goes on with what is here")
+        warn("dvc pull did not fetch everything; the run goes on with what is here")
 
 
 @task(name="push", cache_policy=NO_CACHE, retries=RETRIES, retry_delay_seconds=RETRY_SECONDS)
@@ -96,8 +98,15 @@ def push(root: Path) -> bool:
     return True
 
 
+def warn(message: str) -> None:
+    """Warn in the run's log, and on the terminal of ``reft run``, which keeps Prefect's own lines from it."""
+    get_run_logger().warning(message)
+    if deployment.id is None:  # a worker shows the log
+        sys.stderr.write(f"warning: {message}\n")
+
+
 @task(name="show", cache_policy=NO_CACHE)
-def show(root: Path, graph: Graph, runs: Sequence[StageRun]) -> None:
+def show(root: Path, graph: Graph, runs: Sequence[StageRun], *, store: str) -> None:
     """Put summary, data card, trials, evaluation and version where a person sees them: on the run's page in Prefect."""
     files = {name: root / path for name, path in graph.paths.items()}
     evaluation, registration = _json(files["evaluation"]), _json(files["registration"])
@@ -106,7 +115,7 @@ def show(root: Path, graph: Graph, runs: Sequence[StageRun]) -> None:
     trials = _json(files["search"] / "trials.json")
     create_table_artifact(key="trials", table=[_flat(trial) for trial in trials], description="Trials of the search")
     create_markdown_artifact(key="evaluation", markdown=evaluation_table(evaluation))
-    create_markdown_artifact(key="model-version", markdown=version_card(registration))
+    create_markdown_artifact(key="model-version", markdown=version_card(registration, store=store))
 
 
 def _flat(trial: dict[str, Any]) -> dict[str, Any]:

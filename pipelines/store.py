@@ -33,6 +33,11 @@ def store_uri(params: Params, root: Path) -> str:
     return _under(params.tracking.uri, root)
 
 
+def public_store(params: Params, root: Path) -> str:
+    """The store's address as it may be shown: whole, so that it means the same in any folder, and without password."""
+    return public_uri(store_uri(params, root))
+
+
 def check_store(params: Params, root: Path) -> None:
     """Make sure, within some seconds and without loading MLflow, that the store answers.
 

@@ -1,0 +1,103 @@
+"""What stops a command of ``reft``: each is one message, and no traceback."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from prefect.logging import disable_run_logger
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from flows import cli, dvc, schedule
+from flows.data import look_at, take_in
+from flows.project import check_prefect
+from flows.report import pages
+from flows.tasks import warn
+from pipelines.errors import PipelineError
+from tests.project import Project, make_tiny_project
+from tests.tiny import write_tiny_base
+
+NOBODY = "http://127.0.0.1:9/api"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return make_tiny_project(tmp_path / "project", tmp_path / "home")
+
+
+def test_a_prefect_server_that_is_set_must_answer() -> None:
+    with (
+        temporary_settings({PREFECT_API_URL: NOBODY}),
+        pytest.raises(PipelineError, match="must answer") as caught,
+    ):
+        check_prefect()
+    assert "unset" in str(caught.value.do)
+
+
+def test_run_says_so_before_anything_else(project: Project) -> None:
+    done = project.run("reft", "run", check=False, PREFECT_API_URL=NOBODY)
+    assert done.returncode == 2
+    assert NOBODY in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not project.markers()
+
+
+def test_a_disk_that_fails_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("sys.argv", ["reft", "init", str(tmp_path / "file" / "project")])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    said = capfd.readouterr().err
+    assert caught.value.code == 1
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
+def test_a_file_that_cannot_be_read_is_refused(project: Project, tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.touch(mode=0)
+    with pytest.raises(PipelineError, match="must be readable"):
+        look_at(project.root, path, name=None, split="train")
+
+
+def test_a_model_folder_takes_the_place_of_a_file(project: Project, tmp_path: Path) -> None:
+    path = tmp_path / "thing"
+    path.write_bytes(b"GGUF")
+    take_in(project.root, look_at(project.root, path, name=None, split="train"), force=False)
+    path.unlink()
+    write_tiny_base(path)
+    addition = look_at(project.root, path, name=None, split="train")
+    take_in(project.root, addition, force=True)
+    assert (project.root / addition.own / "config.json").is_file()
+
+
+def test_a_deployment_without_schedules_is_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "prefect.yaml").write_text(yaml.safe_dump({"deployments": [{"name": "scheduled"}]}), encoding="utf-8")
+    with pytest.raises(PipelineError, match="must have a schedule"):
+        schedule._with_cron(tmp_path, "0 3 * * 1")
+
+
+def test_dvc_in_the_way_is_named(project: Project, capfd: pytest.CaptureFixture[str]) -> None:
+    path = project.root / ".dvc" / "tmp" / "rwlock"
+    path.parent.mkdir(exist_ok=True)
+    me = psutil.Process().pid
+    path.write_text(f'{{"write": {{"{project.root}": {{"pid": {me}, "cmd": "dvc repro"}}}}, "read": {{}}}}', "utf-8")
+    assert dvc.call(project.root, ["repro", "--single-item", "base"]) != 0
+    assert f"(PID {me})" in capfd.readouterr().err
+
+
+def test_a_warning_is_seen_on_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    with disable_run_logger():
+        warn("careful")
+    assert capfd.readouterr().err == "warning: careful\n"
+
+
+def test_the_pages_of_a_store() -> None:
+    assert pages("sqlite:////a b/mlflow.db") == "mlflow ui --backend-store-uri 'sqlite:////a b/mlflow.db'"
+    assert pages("http://127.0.0.1:5000") == "http://127.0.0.1:5000"
