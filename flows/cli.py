@@ -44,9 +44,9 @@ def run(
         _show_plan(project.resolve())
         return
     check_ready(project.resolve())  # Prefect takes seconds to start, and a mistake can be told at once
-    check_prefect()
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")  # the stages speak for themselves
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # and main() tells of what stopped it
+    check_prefect()  # the first to import Prefect, which reads these settings then
     from flows import finetune
     from flows.summary import summary
 
