@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from pipelines.errors import PipelineError
-from pipelines.params import Params, PrunerParams
+from pipelines.params import Params, PrunerParams, Recipe
 from pipelines.store import check_trials, trials_uri
 
 log = logging.getLogger(__name__)
@@ -138,7 +138,8 @@ def close_killed_trials(study: optuna.Study, *, alone: bool) -> None:
         if trial.number in killed and trial.number not in repeated:
             attrs = {RETRY_OF: trial.number} | {k: v for k, v in trial.user_attrs.items() if k == ENQUEUED}
             fixed = trial.system_attrs.get("fixed_params", {}) | trial.params
-            if fixed:
+            # Killed before its whole recipe was drawn: the next trial has the same seed and draws the same one.
+            if Recipe.model_fields.keys() <= fixed.keys():
                 study.enqueue_trial(fixed, user_attrs=attrs)
 
 

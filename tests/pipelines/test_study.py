@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 
 from pipelines.errors import PipelineError
 from pipelines.params import Params, check_params
+from pipelines.search import suggest
 from pipelines.study import (
     OWNER,
     best_trial,
@@ -41,8 +42,7 @@ def params(**search: Any) -> Params:
 def ask(study: optuna.Study, owner: str) -> optuna.Trial:
     trial = study.ask()
     trial.set_user_attr(OWNER, owner)
-    trial.suggest_categorical("positions", ["l1", "l4"])
-    trial.suggest_float("learning_rate", 1e-3, 1e-2, log=True)
+    suggest(trial, params().search.space)
     trial.set_user_attr("parameters", 10)
     return trial
 
@@ -72,6 +72,22 @@ def test_a_killed_trial_is_closed_and_its_recipe_runs_again_once(tmp_path: Path)
         ("fail", "killed with its process"),
         ("complete", None),
     ]
+
+
+def test_a_trial_killed_while_it_drew_its_recipe_is_drawn_again_as_it_would_have_been(tmp_path: Path) -> None:
+    def begin(name: str) -> optuna.Study:
+        study = open_study(params(), tmp_path, name=name)
+        study.sampler = make_sampler(params(), offset=counted(study))
+        return study
+
+    whole = ask(begin("whole"), this_process())
+    killed = begin("killed").ask()
+    killed.set_user_attr(OWNER, dead_process())
+    killed.suggest_categorical("layers", params().search.space.layers)
+    study = begin("killed")
+    close_killed_trials(study, alone=True)
+    assert study.get_trials(states=(TrialState.WAITING,)) == []
+    assert ask(study, this_process()).params == whole.params
 
 
 def test_a_running_trial_of_a_living_process_is_left_alone(tmp_path: Path) -> None:
@@ -139,7 +155,7 @@ def test_the_table_of_trials_has_a_row_for_each(tmp_path: Path) -> None:
     study.tell(ask(study, this_process()), 0.7)
     write_trials_csv(tmp_path / "trials.csv", trial_records(study))
     header, row = (tmp_path / "trials.csv").read_text(encoding="utf-8").splitlines()
-    assert header == "number,state,value,learning_rate,positions,parameters,seconds,error"
+    assert header == "number,state,value,layers,learning_rate,positions,rank,parameters,seconds,error"
     assert row.startswith("0,complete,0.7,")
 
 
