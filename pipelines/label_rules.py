@@ -9,7 +9,7 @@ from itertools import chain, count
 from typing import Any
 
 from pipelines.rows import RawRow
-from pipelines.tasks.classification import normalised
+from pipelines.tasks.classification import as_number, normalised
 
 Scalar = str | int | float | bool
 Labels = Mapping[str, Mapping[str, Any]]  # name -> word, min, max, values
@@ -83,14 +83,3 @@ def clean(value: Any) -> Scalar | None:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if isinstance(value, str | int | float) else None
-
-
-def as_number(value: Scalar) -> float | None:
-    """Return the finite number that a value is or spells, or None."""
-    if isinstance(value, bool):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None

@@ -125,7 +125,7 @@ class Classification:
             value = value.strip()
         if not isinstance(value, str | int | float):
             return _reject(raw, NO_LABEL, f"a {type(value).__name__}")  # not its text: it may be nested without end
-        number = _number(value)
+        number = as_number(value)
         found = [name for name, label in self.params.labels.items() if _holds(label, value, number)]
         if len(found) == 1:
             return found[0]
@@ -183,13 +183,14 @@ def _same(wanted: Scalar, value: Scalar) -> bool:
     if isinstance(value, str) and isinstance(wanted, bool):
         return str(wanted).casefold() == value.casefold()
     if isinstance(value, str) and not isinstance(wanted, str):
-        return _number(value) == wanted
+        return as_number(value) == wanted
     if isinstance(wanted, bool) != isinstance(value, bool):  # True is not 1
         return False
     return wanted == value
 
 
-def _number(value: Scalar) -> float | None:
+def as_number(value: Scalar) -> float | None:
+    """Return the finite number that a value is or spells, or None."""
     if isinstance(value, bool):
         return None
     try:
