@@ -9,31 +9,57 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from reft.checkpoint import AdapterInfo, adapter_sha256, load_adapter, read_adapter, save_adapter
-    from reft.config import ReftConfig, count_parameters
+    from reft.adapted import AdaptedModel
+    from reft.checkpoint import (
+        AdapterInfo,
+        adapter_sha256,
+        load_adapter,
+        load_encoder,
+        load_seq2seq,
+        read_adapter,
+        save_adapter,
+    )
+    from reft.config import LayerOverride, ReftConfig, count_parameters
     from reft.data import Batch, Collator, Encoded, Example, encode
-    from reft.interventions import METHODS, LoreftIntervention
+    from reft.decoding import Decoding
+    from reft.encoder import Labelled, LabelledBatch, ReftEncoder
+    from reft.interventions import ACTIVATIONS, METHODS, EditForm, Intervention
     from reft.layers import check_layers, parse_layers
-    from reft.model import ReftModel
+    from reft.mixed import AdapterSet
+    from reft.model import CausalModel, ReftModel
     from reft.positions import PositionMasks, Positions, parse_positions, position_masks
     from reft.schedule import FitConfig
     from reft.scoring import score_choices
+    from reft.seq2seq import Paired, PairedBatch, ReftSeq2Seq
     from reft.training import NonFiniteLossError, StepMetrics, fit
 
 __all__ = [
+    "ACTIVATIONS",
     "METHODS",
+    "AdaptedModel",
     "AdapterInfo",
+    "AdapterSet",
     "Batch",
+    "CausalModel",
     "Collator",
+    "Decoding",
+    "EditForm",
     "Encoded",
     "Example",
     "FitConfig",
-    "LoreftIntervention",
+    "Intervention",
+    "Labelled",
+    "LabelledBatch",
+    "LayerOverride",
     "NonFiniteLossError",
+    "Paired",
+    "PairedBatch",
     "PositionMasks",
     "Positions",
     "ReftConfig",
+    "ReftEncoder",
     "ReftModel",
+    "ReftSeq2Seq",
     "StepMetrics",
     "adapter_sha256",
     "check_layers",
@@ -41,6 +67,8 @@ __all__ = [
     "encode",
     "fit",
     "load_adapter",
+    "load_encoder",
+    "load_seq2seq",
     "parse_layers",
     "parse_positions",
     "position_masks",
@@ -50,46 +78,29 @@ __all__ = [
 ]
 
 _NAMES = {
+    "adapted": ("AdaptedModel",),
     "checkpoint": (
         "AdapterInfo",
         "adapter_sha256",
         "load_adapter",
+        "load_encoder",
+        "load_seq2seq",
         "read_adapter",
         "save_adapter",
     ),
-    "config": (
-        "ReftConfig",
-        "count_parameters",
-    ),
-    "data": (
-        "Batch",
-        "Collator",
-        "Encoded",
-        "Example",
-        "encode",
-    ),
-    "interventions": (
-        "METHODS",
-        "LoreftIntervention",
-    ),
-    "layers": (
-        "check_layers",
-        "parse_layers",
-    ),
-    "model": ("ReftModel",),
-    "positions": (
-        "PositionMasks",
-        "Positions",
-        "parse_positions",
-        "position_masks",
-    ),
+    "config": ("LayerOverride", "ReftConfig", "count_parameters"),
+    "data": ("Batch", "Collator", "Encoded", "Example", "encode"),
+    "decoding": ("Decoding",),
+    "encoder": ("Labelled", "LabelledBatch", "ReftEncoder"),
+    "interventions": ("ACTIVATIONS", "METHODS", "EditForm", "Intervention"),
+    "layers": ("check_layers", "parse_layers"),
+    "mixed": ("AdapterSet",),
+    "model": ("CausalModel", "ReftModel"),
+    "positions": ("PositionMasks", "Positions", "parse_positions", "position_masks"),
     "schedule": ("FitConfig",),
     "scoring": ("score_choices",),
-    "training": (
-        "NonFiniteLossError",
-        "StepMetrics",
-        "fit",
-    ),
+    "seq2seq": ("Paired", "PairedBatch", "ReftSeq2Seq"),
+    "training": ("NonFiniteLossError", "StepMetrics", "fit"),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,21 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from reft.adapted import AdaptedModel
 from reft.config import ReftConfig, count_parameters
+from reft.encoder import ReftEncoder
 from reft.files import canonical_json, sha256, write_directory
 from reft.interventions import METHODS
 from reft.model import ReftModel
 from reft.orthogonal import orthonormality_error
+from reft.seq2seq import ReftSeq2Seq
 
-FORMAT = 1
+FORMAT = 2
+READ = (1, 2)  # format 1 had LoReFT on decoders alone
+HEAD = "head."
 TENSORS_NAME = "adapter.safetensors"
 CONFIG_NAME = "adapter_config.json"
+LOADERS = {ReftModel.KIND: "load_adapter", ReftEncoder.KIND: "load_encoder", ReftSeq2Seq.KIND: "load_seq2seq"}
 _MAX_CONFIG_BYTES = 1_000_000
 _MAX_HEADER_BYTES = 10_000_000
 _MAX_ORTHONORMALITY_ERROR = 1e-4  # fp32 QR stays below 1e-6; more is another kind of matrix
@@ -45,25 +52,21 @@ class AdapterInfo:
     seed: int
 
 
-def save_adapter(model: ReftModel, path: Path, info: AdapterInfo) -> str:
+def save_adapter(model: AdaptedModel, path: Path, info: AdapterInfo) -> str:
     """Write the adapter directory whole and return its :func:`adapter_sha256`.
 
     The files are a function of the model and ``info`` alone (no times, no paths), so the same training gives the
-    same hash. R itself is stored, not what it was parametrised by.
+    same hash. R itself is stored, not what it was parametrised by. An encoder's head is stored beside the edits.
 
     Raises:
         FileExistsError: if there is anything at ``path``.
         ValueError: if a parameter is NaN or infinite, or ``info`` holds other than plain JSON values.
     """
-    tensors = {
-        f"{slot}.{name}": tensor
-        for slot, intervention in model.named_interventions()
-        for name, tensor in intervention.export_tensors().items()
-    }
-    _check_values(tensors)
-    content = safetensors.torch.save(tensors)
+    content = safetensors.torch.save(adapter_tensors(model))
     record = {
         "format": FORMAT,
+        "kind": model.KIND,
+        "head": model.head_record(),
         "reft": model.config.to_dict(),
         "base": {
             "sha256": info.base_sha256,
@@ -83,6 +86,19 @@ def save_adapter(model: ReftModel, path: Path, info: AdapterInfo) -> str:
         raise ValueError(f"an adapter's prompt holds plain JSON values; got {info.prompt}; {error}") from error
     write_directory(path, {TENSORS_NAME: content, CONFIG_NAME: text.encode()})
     return _directory_sha256(content, text.encode())
+
+
+def adapter_tensors(model: AdaptedModel) -> dict[str, Tensor]:
+    """Return the checked tensors of an adapter file, on the CPU: each edit's, and those of a head."""
+    tensors = {
+        f"{slot}.{name}": tensor
+        for slot, intervention in model.named_interventions()
+        for name, tensor in intervention.export_tensors().items()
+    }
+    for name, value in model.head_tensors().items():
+        tensors[f"{HEAD}{name}"] = value.detach().to("cpu", torch.float32, copy=True).contiguous()
+    _check_values(tensors)
+    return tensors
 
 
 def adapter_sha256(path: Path) -> str:
@@ -107,34 +123,81 @@ def load_adapter(path: Path, base: nn.Module, *, base_sha256: str) -> ReftModel:
 
     Args:
         path: the adapter directory.
-        base: the model it was trained on.
+        base: the model it was trained on, decoder-only.
         base_sha256: that model's identity, from the caller's base store.
 
     Raises:
-        ValueError: for another base (identity, width or depth), another format, wrong tensors (names, shapes,
-            dtype, values, R not orthonormal), or links.
+        ValueError: for another base (identity, width or depth), another kind of model, another format, wrong tensors
+            (names, shapes, dtype, values, R not orthonormal), or links.
     """
+    record = _checked_record(path, base_sha256, ReftModel.KIND)
+    model = ReftModel(base, record.config, seed=record.info.seed)
+    _fill(model, path, record)
+    return model
+
+
+def load_encoder(path: Path, base: nn.Module, *, base_sha256: str) -> ReftEncoder:
+    """Put a saved adapter and its head on an encoder; as :func:`load_adapter`.
+
+    Args:
+        path: the adapter directory.
+        base: a model for sequence classification over the backbone it was trained on, with as many labels; whatever
+            its head holds is replaced.
+        base_sha256: the backbone's identity, from the caller's base store.
+    """
+    record = _checked_record(path, base_sha256, ReftEncoder.KIND)
+    model = ReftEncoder(base, record.config, seed=record.info.seed, head=record.head["modules"])
+    if model.num_labels != record.head["num_labels"]:
+        raise ValueError(
+            f"the head must have the adapter's {record.head['num_labels']} labels; got {model.num_labels}; "
+            "build the base with num_labels set to that"
+        )
+    _fill(model, path, record)
+    return model
+
+
+def load_seq2seq(path: Path, base: nn.Module, *, base_sha256: str) -> ReftSeq2Seq:
+    """Put a saved adapter on an encoder-decoder; as :func:`load_adapter`."""
+    record = _checked_record(path, base_sha256, ReftSeq2Seq.KIND)
+    model = ReftSeq2Seq(base, record.config, seed=record.info.seed)
+    _fill(model, path, record)
+    return model
+
+
+def _checked_record(path: Path, base_sha256: str, kind: str) -> _Record:
     record = _read_record(path)
     if record.info.base_sha256 != base_sha256:
         raise ValueError(
             f"an adapter loads on the base it was trained on, {record.info.base_name} "
             f"({record.info.base_sha256}); got {base_sha256}; load that base"
         )
-    model = ReftModel(base, record.config, seed=record.info.seed)
+    if record.kind != kind:
+        raise ValueError(
+            f"the adapter must be for a model of kind {kind}; got {record.kind}; use {LOADERS[record.kind]}"
+        )
+    return record
+
+
+def _fill(model: AdaptedModel, path: Path, record: _Record) -> None:
+    """Read an adapter's tensors into a model that was built from its record."""
     if (model.hidden_size, model.num_layers) != (record.hidden_size, record.num_layers):
         raise ValueError(
             f"the base must have {record.num_layers} layers of width {record.hidden_size}; "
             f"got {model.num_layers} of {model.hidden_size}; load the adapter's own base"
         )
-    tensors = _read_tensors(path, record)
+    tensors = _read_tensors(path, record, head=model.head_tensors())
     for slot, intervention in model.named_interventions():
-        names = intervention.tensor_shapes(model.hidden_size, record.config.rank)
+        names = intervention.tensor_shapes(model.hidden_size, intervention.form)
         intervention.import_tensors({name: tensors[f"{slot}.{name}"] for name in names})
-    return model
+    with torch.no_grad():
+        for name, value in model.head_tensors().items():
+            value.copy_(tensors[f"{HEAD}{name}"])
 
 
 @dataclass(frozen=True)
 class _Record:
+    kind: str
+    head: dict[str, Any]
     config: ReftConfig
     info: AdapterInfo
     hidden_size: int
@@ -146,13 +209,17 @@ def _read_record(path: Path) -> _Record:
     content = _read(path, CONFIG_NAME, _MAX_CONFIG_BYTES)
     try:
         raw = json.loads(content)
-        if raw["format"] != FORMAT:
+        if raw["format"] not in READ:
             raise ValueError(
-                f"the adapter format read here is {FORMAT}; got {raw['format']!r}; use the release that wrote it"
+                f"the adapter formats read here are {READ}; got {raw['format']!r}; use the release that wrote it"
             )
+        if raw["format"] == 1:
+            raw |= {"kind": ReftModel.KIND, "head": {}, "reft": ReftConfig.defaults() | raw["reft"]}
         base = raw["base"]
         info = AdapterInfo(base["sha256"], base["name"], raw["data_sha256"], raw["prompt"], raw["seed"])
         record = _Record(
+            raw["kind"],
+            raw["head"],
             ReftConfig.from_dict(raw["reft"]),
             info,
             base["hidden_size"],
@@ -172,12 +239,18 @@ def _check_types(record: _Record) -> None:
     texts = (info.base_sha256, info.base_name, info.data_sha256, record.tensors_sha256)
     numbers = (info.seed, record.hidden_size, record.num_layers)
     right = all(isinstance(value, str) for value in texts) and all(type(value) is int for value in numbers)
-    if not right or not isinstance(info.prompt, dict):
+    head = record.head
+    if record.kind == ReftEncoder.KIND:
+        names = head.get("modules") if isinstance(head, dict) else None
+        right = right and isinstance(names, list) and all(isinstance(name, str) for name in names)
+        right = right and type(head.get("num_labels")) is int
+    if not right or not isinstance(info.prompt, dict) or record.kind not in LOADERS:
         raise ValueError(f"{CONFIG_NAME} must be what save_adapter writes; got {record}; save the adapter again")
 
 
-def _read_tensors(path: Path, record: _Record) -> dict[str, Tensor]:
-    limit = 4 * count_parameters(record.config, record.hidden_size) + _MAX_HEADER_BYTES
+def _read_tensors(path: Path, record: _Record, head: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    numbers = count_parameters(record.config, record.hidden_size) + sum(value.numel() for value in head.values())
+    limit = 4 * numbers + _MAX_HEADER_BYTES
     content = _read(path, TENSORS_NAME, limit)
     if sha256(content) != record.tensors_sha256:
         raise ValueError(f"{TENSORS_NAME} must have the sha256 in {CONFIG_NAME}; it differs in {path}; fetch it again")
@@ -188,10 +261,10 @@ def _read_tensors(path: Path, record: _Record) -> dict[str, Tensor]:
     method = METHODS[record.config.method]
     expected = {
         f"{slot}.{name}": shape
-        for layer in record.config.layers
-        for slot in record.config.slots(layer)
-        for name, shape in method.tensor_shapes(record.hidden_size, record.config.rank).items()
+        for slot, form in record.config.forms().items()
+        for name, shape in method.tensor_shapes(record.hidden_size, form).items()
     }
+    expected |= {f"{HEAD}{name}": tuple(value.shape) for name, value in head.items()}
     got = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if got != expected:
         raise ValueError(f"{TENSORS_NAME} must hold {expected}; got {got}; save the adapter again")

@@ -30,10 +30,12 @@ class Encoded:
     Attributes:
         input_ids: the prompt's ids, then the completion's.
         prompt_length: how many of them are the prompt's, at least 1.
+        spans: half-open ranges of prompt tokens that this row has edited where positions are ``spans``.
     """
 
     input_ids: tuple[int, ...]
     prompt_length: int
+    spans: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= self.prompt_length <= len(self.input_ids):
@@ -41,6 +43,21 @@ class Encoded:
                 f"a row needs 1 to {len(self.input_ids)} prompt tokens, its own length; "
                 f"got {self.prompt_length}; leave out rows with an empty prompt"
             )
+        if not all(0 <= start < stop <= self.prompt_length for start, stop in self.spans):
+            raise ValueError(
+                f"a span is a range of the {self.prompt_length} prompt tokens, like (0, 2); got {self.spans}; "
+                "correct it"
+            )
+
+    @property
+    def num_tokens(self) -> int:
+        """How many tokens the model reads."""
+        return len(self.input_ids)
+
+    @property
+    def num_targets(self) -> int:
+        """How many tokens the model is to predict."""
+        return len(self.input_ids) - self.prompt_length
 
     @property
     def prompt_ids(self) -> tuple[int, ...]:
@@ -50,27 +67,41 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded rows; all tensors int64.
+    """Padded rows; all tensors int64 but ``spans``.
 
     Attributes:
         input_ids: [batch, sequence].
         attention_mask: [batch, sequence], 1 at tokens and 0 at padding.
         labels: [batch, sequence], the token's id at completion tokens, -100 elsewhere.
         prompt_lengths: [batch], in tokens.
+        spans: bool [batch, sequence], the tokens that the rows name themselves.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     labels: Tensor
     prompt_lengths: Tensor
+    spans: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the same batch on ``device``."""
-        tensors = (self.input_ids, self.attention_mask, self.labels, self.prompt_lengths)
-        return Batch(*(tensor.to(device) for tensor in tensors))
+        return Batch(
+            self.input_ids.to(device),
+            self.attention_mask.to(device),
+            self.labels.to(device),
+            self.prompt_lengths.to(device),
+            None if self.spans is None else self.spans.to(device),
+        )
 
 
-def encode(tokenizer: Callable[..., Any], prompt: str, completion: str, *, add_special_tokens: bool = True) -> Encoded:
+def encode(
+    tokenizer: Callable[..., Any],
+    prompt: str,
+    completion: str,
+    *,
+    add_special_tokens: bool = True,
+    character_spans: Sequence[tuple[int, int]] = (),
+) -> Encoded:
     """Tokenise a prompt and its completion apart and join them.
 
     Apart, the prompt has the same ids in training as in use, where no completion follows it; tokenised together, a
@@ -82,13 +113,31 @@ def encode(tokenizer: Callable[..., Any], prompt: str, completion: str, *, add_s
         completion: text that it is to answer; never gets special tokens.
         add_special_tokens: whether the prompt gets the tokenizer's own; false for a prompt that went through a
             chat template, which has written them already.
+        character_spans: half-open ranges of the prompt's characters; the tokens that hold any of them become the
+            row's spans. Needs a tokenizer that gives offsets (a "fast" one).
 
     Raises:
-        ValueError: if the prompt has no token.
+        ValueError: if the prompt has no token, or a span is not in it or holds none.
     """
-    prompt_ids = tokenizer(prompt, add_special_tokens=add_special_tokens)["input_ids"]
+    if character_spans:
+        read = tokenizer(prompt, add_special_tokens=add_special_tokens, return_offsets_mapping=True)
+        spans = tuple(_token_span(span, read["offset_mapping"], prompt) for span in character_spans)
+    else:
+        read, spans = tokenizer(prompt, add_special_tokens=add_special_tokens), ()
     completion_ids = tokenizer(completion, add_special_tokens=False)["input_ids"]
-    return Encoded((*prompt_ids, *completion_ids), len(prompt_ids))
+    return Encoded((*read["input_ids"], *completion_ids), len(read["input_ids"]), spans)
+
+
+def _token_span(span: tuple[int, int], offsets: Sequence[tuple[int, int]], prompt: str) -> tuple[int, int]:
+    start, stop = span
+    if not 0 <= start < stop <= len(prompt):
+        raise ValueError(
+            f"a character span is a range of the prompt's {len(prompt)} characters; got {span}; correct it"
+        )
+    held = [place for place, (low, high) in enumerate(offsets) if low < high and low < stop and start < high]
+    if not held:
+        raise ValueError(f"a character span must hold a token; got {span} of {prompt!r}; widen it")
+    return held[0], held[-1] + 1
 
 
 @dataclass(frozen=True)
@@ -108,6 +157,7 @@ class Collator:
         input_ids = torch.full(shape, self.pad_id, dtype=torch.long)
         attention_mask = torch.zeros(shape, dtype=torch.long)
         labels = torch.full(shape, IGNORED, dtype=torch.long)
+        spans = torch.zeros(shape, dtype=torch.bool)
         for place, row in enumerate(rows):
             length = len(row.input_ids)
             start = width - length if self.padding_side == "left" else 0
@@ -115,5 +165,7 @@ class Collator:
             input_ids[place, start : start + length] = ids
             attention_mask[place, start : start + length] = 1
             labels[place, start + row.prompt_length : start + length] = ids[row.prompt_length :]
+            for low, high in row.spans:
+                spans[place, start + low : start + high] = True
         prompt_lengths = torch.tensor([row.prompt_length for row in rows], dtype=torch.long)
-        return Batch(input_ids, attention_mask, labels, prompt_lengths)
+        return Batch(input_ids, attention_mask, labels, prompt_lengths, spans)

@@ -1,20 +1,19 @@
-"""Where a frozen decoder is edited: its layers found by structure, and hooks that edit chosen tokens."""
+"""Where a frozen model is edited: its layers found by structure, and hooks that edit chosen tokens."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-
-from reft.positions import PositionMasks
+from torch.utils.checkpoint import checkpoint
 
 
 @dataclass(frozen=True)
-class Decoder:
+class Stack:
     """The part of a base that runs its layers.
 
     Attributes:
@@ -26,8 +25,8 @@ class Decoder:
     layers: nn.ModuleList
 
 
-def find_decoder(base: nn.Module, num_layers: int) -> Decoder:
-    """Find the list of decoder layers: the outermost ``nn.ModuleList`` of ``num_layers`` modules.
+def find_stack(base: nn.Module, num_layers: int) -> Stack:
+    """Find the list of layers: the outermost ``nn.ModuleList`` of ``num_layers`` modules.
 
     By structure, so no table of families is kept (``model.layers``, ``transformer.h``, ``gpt_neox.layers``, ...).
 
@@ -42,10 +41,23 @@ def find_decoder(base: nn.Module, num_layers: int) -> Decoder:
     if len(found) != 1:
         raise ValueError(
             f"a base must have exactly one list of {num_layers} layers; {type(base).__name__} has "
-            f"{', '.join(found) or 'none'}; use a decoder-only language model"
+            f"{', '.join(found) or 'none'}; use a model of one stack of layers"
         )
     ((name, layers),) = found.items()
-    return Decoder(base.get_submodule(name.rpartition(".")[0]), layers)
+    return Stack(base.get_submodule(name.rpartition(".")[0]), layers)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """An intervention and the tokens that it edits.
+
+    Attributes:
+        intervention: h -> h on [edited, hidden].
+        mask: bool [batch, sequence], over the prompt batch.
+    """
+
+    intervention: nn.Module
+    mask: Tensor
 
 
 class Edits:
@@ -57,27 +69,26 @@ class Edits:
     in a run.
 
     Args:
-        masks: the edited positions of the prompt batch.
-        tied: whether one intervention serves both ends of the prompt.
+        placed: what is applied at each layer's output, in this order.
     """
 
-    def __init__(self, masks: PositionMasks, *, tied: bool) -> None:
-        self._masks = (masks.either,) if tied else (masks.first, masks.last)
+    def __init__(self, placed: Mapping[int, Sequence[Placed]]) -> None:
+        self._placed = placed
         self._past = 0
-        self._indices: list[Tensor] | None = None
+        self._places: dict[int, Tensor] = {}
 
     @contextmanager
-    def on(self, decoder: Decoder, interventions: Mapping[int, list[nn.Module]]) -> Iterator[None]:
-        """Edit the outputs of the given layers for as long as the context is open.
+    def on(self, layers: Stack) -> Iterator[None]:
+        """Edit the layers' outputs for as long as the context is open.
 
         The hooks live no longer than that, so a base may be shared by several models and is left as it was.
         """
-        with ExitStack() as stack:
-            start = decoder.module.register_forward_pre_hook(self._start_pass, with_kwargs=True)
-            stack.callback(start.remove)
-            for layer, chosen in interventions.items():
-                hook = decoder.layers[layer].register_forward_hook(_LayerHook(self, chosen))
-                stack.callback(hook.remove)
+        with ExitStack() as undo:
+            start = layers.module.register_forward_pre_hook(self._start_pass, with_kwargs=True)
+            undo.callback(start.remove)
+            for layer, chosen in self._placed.items():
+                hook = layers.layers[layer].register_forward_hook(_LayerHook(self, chosen))
+                undo.callback(hook.remove)
             yield
 
     def _start_pass(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -86,31 +97,67 @@ class Edits:
             cache = inspect.signature(module.forward).bind_partial(*args).arguments.get("past_key_values")
         # As an integer now: the layers of this pass make the cache longer.
         self._past = 0 if cache is None else int(cache.get_seq_length())
-        self._indices = None
+        self._places = {}
 
-    def indices(self, rows: int, columns: int) -> list[Tensor]:
-        """Return, for each mask, the flat places [edited] in a pass of [rows, columns] tokens."""
-        if self._indices is None:  # the same for every layer of the pass
-            self._indices = [_flat_places(mask, self._past, rows, columns) for mask in self._masks]
-        return self._indices
+    def places(self, mask: Tensor, rows: int, columns: int) -> Tensor:
+        """Return the flat places [edited] of a mask in a pass of [rows, columns] tokens."""
+        key = id(mask)  # layers share their masks, so most layers of a pass find the places ready
+        if key not in self._places:
+            self._places[key] = _flat_places(mask, self._past, rows, columns)
+        return self._places[key]
 
 
 class _LayerHook:
     """Replaces a layer's output by one with the chosen tokens edited; the others keep their bits."""
 
-    def __init__(self, edits: Edits, interventions: list[nn.Module]) -> None:
+    def __init__(self, edits: Edits, placed: Sequence[Placed]) -> None:
         self._edits = edits
-        self._interventions = interventions
+        self._placed = placed
 
     def __call__(self, _module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
         hidden = output[0] if isinstance(output, tuple) else output
         rows, columns, width = hidden.shape
         flat = hidden.reshape(rows * columns, width)
-        for intervention, places in zip(self._interventions, self._edits.indices(rows, columns), strict=True):
+        for each in self._placed:
+            places = self._edits.places(each.mask, rows, columns)
             if places.numel():
-                flat = flat.index_copy(0, places, intervention(flat.index_select(0, places)))
+                flat = flat.index_copy(0, places, each.intervention(flat.index_select(0, places)))
         edited = flat.view(rows, columns, width)
         return (edited, *output[1:]) if isinstance(output, tuple) else edited
+
+
+@contextmanager
+def checkpointed(stack: Stack) -> Iterator[None]:
+    """Keep no activation inside a layer for the backward pass: each layer is run again then.
+
+    transformers' own gradient checkpointing is bound to training mode, in which the base's dropout would run. The
+    edits are outside the layers, so they are not run twice.
+    """
+    with ExitStack() as undo:
+        for layer in stack.layers:
+            replace_forward(layer, _Recomputed(layer.forward), undo)
+        yield
+
+
+class _Recomputed:
+    """A layer's forward that is run again in the backward pass."""
+
+    def __init__(self, forward: Callable[..., Any]) -> None:
+        self._forward = forward
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return checkpoint(self._forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+
+
+def replace_forward(module: nn.Module, forward: Callable[..., Any], undo: ExitStack) -> None:
+    """Give this one module another forward until ``undo`` is left."""
+    own = vars(module)
+    before = own.get("forward")
+    own["forward"] = forward
+    if before is None:
+        undo.callback(own.pop, "forward")
+    else:
+        undo.callback(own.__setitem__, "forward", before)
 
 
 def _flat_places(mask: Tensor, past: int, rows: int, columns: int) -> Tensor:
@@ -132,17 +179,3 @@ def position_ids(attention_mask: Tensor) -> Tensor:
 def accepts(module: nn.Module, argument: str) -> bool:
     """Whether a module's ``forward`` names ``argument``."""
     return argument in inspect.signature(module.forward).parameters
-
-
-def text_config(base: nn.Module) -> Any:
-    """Return the config of a base's language model.
-
-    Raises:
-        ValueError: if the base is an encoder-decoder, whose prompt is not where it is edited here.
-    """
-    config: Any = base.config
-    if getattr(config, "is_encoder_decoder", False):
-        raise ValueError(
-            f"a base must be a decoder-only language model; got {type(base).__name__}; choose another base"
-        )
-    return config.get_text_config()

@@ -1,14 +1,15 @@
 """The edits: small modules that map hidden states to hidden states, h -> h, one formula a class.
 
-No tokenizer, no files, no positions. Another member of the family (NoReFT, DiReFT, ...) is another class in
-:data:`METHODS`.
+No tokenizer, no files, no positions. R has orthonormal rows; W, W1 and W2 are free; f is the activation.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,50 +18,126 @@ from torch.nn import functional
 from reft.orthogonal import OrthonormalRows
 
 Init = Literal["identity", "paper"]
+DropoutOn = Literal["edit", "output"]
 INITS: tuple[str, ...] = get_args(Init)
+DROPOUT_ON: tuple[str, ...] = get_args(DropoutOn)
+
+ACTIVATIONS = MappingProxyType(
+    {
+        "linear": lambda x: x,
+        "relu": functional.relu,
+        "leaky_relu": functional.leaky_relu,
+        "gelu": functional.gelu,
+        "gelu_pytorch_tanh": lambda x: functional.gelu(x, approximate="tanh"),
+        "silu": functional.silu,
+        "tanh": torch.tanh,
+    }
+)
+"""By transformers' names. Each maps 0 to 0, so W = 0 and b = 0 is an edit of nothing."""
 
 
-class LoreftIntervention(nn.Module):
-    """h + R^T(Wh + b - Rh), R with orthonormal rows (LoReFT; Wu et al. 2024, ReFT, equation 2).
+@dataclass(frozen=True)
+class EditForm:
+    """What decides the form of one intervention beside the width it works on; checks itself.
 
-    The arithmetic is in the parameters' fp32, whatever the base runs in, and the result is cast back.
+    Attributes:
+        rank: dimensions of the edited subspace.
+        init: ``identity`` starts with an edit that changes nothing; ``paper`` starts as the authors' code does.
+        activation: f, a key of :data:`ACTIVATIONS`.
+        dropout: probability, in training alone.
+        dropout_on: what is dropped: numbers of the ``edit``, or of the whole ``output`` h + edit, as pyreft and
+            AdapterHub do (which sets coordinates of the residual stream to 0).
+        projection_bias: whether NoReFT subtracts W2h + b2 rather than W2h.
+
+    Raises:
+        ValueError: at construction, for a value out of range.
+    """
+
+    rank: int
+    init: Init = "identity"
+    activation: str = "linear"
+    dropout: float = 0.0
+    dropout_on: DropoutOn = "edit"
+    projection_bias: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
+            raise ValueError(f"rank must be an integer of at least 1; got {self.rank!r}; correct it")
+        _check_choice("init", self.init, INITS)
+        _check_choice("activation", self.activation, tuple(ACTIVATIONS))
+        _check_choice("dropout_on", self.dropout_on, DROPOUT_ON)
+        if isinstance(self.dropout, bool) or not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be a number in [0, 1); got {self.dropout!r}; 0 is none")
+        if not isinstance(self.projection_bias, bool):
+            raise ValueError(f"projection_bias must be true or false; got {self.projection_bias!r}; use a boolean")
+
+
+class Intervention(nn.Module):
+    """One edit of the family: h + an edit, in the parameters' fp32 whatever the base runs in; the sum is cast back.
 
     Args:
-        hidden_size: width of the hidden states.
-        rank: dimensions of the edited subspace.
-        init: ``identity`` starts at W = R and b = 0, an edit that changes nothing; ``paper`` starts W and b as
-            ``nn.Linear`` does beside a random R, as the authors' code does.
+        hidden_size: width d of the hidden states.
+        form: rank, start, activation and dropout.
         generator: source of the initial values, on the CPU.
 
     Raises:
-        ValueError: if rank is not between 1 and hidden_size.
+        ValueError: if the rank is not between 1 and hidden_size, or :meth:`check_form` refuses the form.
     """
 
-    PARAMETERS_THAT_DECAY = frozenset({"weight"})
-    """R must not shrink, and a bias is not decayed by custom; so weight decay pulls W alone."""
+    DECAYING: ClassVar[frozenset[str]] = frozenset()
+    """The parameters that weight decay pulls: matrices. R must not shrink, and a bias is not decayed by custom."""
 
-    def __init__(self, hidden_size: int, rank: int, init: Init, generator: torch.Generator) -> None:
+    ACTIVATED: ClassVar[bool] = True
+    """Whether the formula has an f."""
+
+    bias: nn.Parameter
+    weight: nn.Parameter
+    projection: nn.Parameter
+    projection_bias: nn.Parameter
+    rotation: OrthonormalRows
+
+    def __init__(self, hidden_size: int, form: EditForm, generator: torch.Generator) -> None:
         super().__init__()
-        self.rotation = OrthonormalRows(hidden_size, rank, generator)
-        self.weight = nn.Parameter(torch.empty(rank, hidden_size))
-        self.bias = nn.Parameter(torch.zeros(rank))
-        with torch.no_grad():
-            if init == "identity":
-                self.weight.copy_(self.rotation())
-            else:
-                bound = 1 / math.sqrt(hidden_size)
-                self.weight.uniform_(-bound, bound, generator=generator)
-                self.bias.uniform_(-bound, bound, generator=generator)
+        self.check_form(form)
+        if form.rank > hidden_size:
+            raise ValueError(
+                f"rank must be between 1 and the hidden size {hidden_size}, because an edit lives in a subspace; "
+                f"got {form.rank}; choose a smaller rank"
+            )
+        self.form = form
+        self._activate = ACTIVATIONS[form.activation]
+        self._start(hidden_size, generator)
+
+    @classmethod
+    def check_form(cls, form: EditForm) -> None:
+        """Refuse a form that this formula cannot have.
+
+        Raises:
+            ValueError: for an activation, a start or a bias that the formula has no place for.
+        """
+        name = _names()[cls]
+        if form.activation != "linear" and not cls.ACTIVATED:
+            raise ValueError(f"{name} has no activation; got {form.activation!r}; use linear")
+        if form.projection_bias:
+            raise ValueError(f"only noreft has a projection bias; got {name}; set projection_bias to false")
 
     @staticmethod
-    def count_parameters(hidden_size: int, rank: int) -> int:
-        """Return r(2d + 1): R and W of r x d each, and b."""
-        return rank * (2 * hidden_size + 1)
-
-    @staticmethod
-    def tensor_shapes(hidden_size: int, rank: int) -> dict[str, tuple[int, ...]]:
+    def tensor_shapes(hidden_size: int, form: EditForm) -> dict[str, tuple[int, ...]]:
         """Return the names and shapes of what :meth:`export_tensors` gives."""
-        return {"rotation": (rank, hidden_size), "weight": (rank, hidden_size), "bias": (rank,)}
+        raise NotImplementedError
+
+    @classmethod
+    def count_parameters(cls, hidden_size: int, form: EditForm) -> int:
+        """Return the number of trained values."""
+        return sum(math.prod(shape) for shape in cls.tensor_shapes(hidden_size, form).values())
+
+    def _start(self, hidden_size: int, generator: torch.Generator) -> None:
+        """Make the parameters and give them their first values."""
+        raise NotImplementedError
+
+    def edit(self, h: Tensor) -> Tensor:
+        """Return what is added to ``h`` [..., hidden], in the parameters' dtype."""
+        raise NotImplementedError
 
     def forward(self, h: Tensor) -> Tensor:
         """Edit hidden states.
@@ -72,24 +149,229 @@ class LoreftIntervention(nn.Module):
             Tensor of the same shape and dtype.
         """
         with torch.autocast(h.device.type, enabled=False):
-            wide = h.to(self.weight.dtype)
-            rotation = self.rotation()
-            # Wh + b - Rh as (W - R)h + b: one product fewer, and exactly 0 at the identity.
-            change = functional.linear(wide, self.weight - rotation, self.bias)
-            return (wide + change @ rotation).to(h.dtype)
+            wide = h.to(self.bias.dtype)
+            edit = self.edit(wide)
+            if self.form.dropout and self.training:
+                if self.form.dropout_on == "output":
+                    return functional.dropout(wide + edit, self.form.dropout).to(h.dtype)
+                edit = functional.dropout(edit, self.form.dropout)
+            return (wide + edit).to(h.dtype)
 
     @torch.no_grad()
     def export_tensors(self) -> dict[str, Tensor]:
-        """Return what an adapter file holds: R itself (``rotation``), W and b, on the CPU."""
-        tensors = {"rotation": self.rotation(), "weight": self.weight, "bias": self.bias}
+        """Return what an adapter file holds, on the CPU; R itself (``rotation``), not what it is parametrised by."""
+        tensors: dict[str, Tensor] = dict(self.named_parameters(recurse=False))
+        if isinstance(self._modules.get("rotation"), OrthonormalRows):
+            tensors["rotation"] = self.rotation()
         return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
 
     @torch.no_grad()
-    def import_tensors(self, tensors: dict[str, Tensor]) -> None:
+    def import_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over checked tensors of :meth:`export_tensors`; without gradients the edit is then bit-equal."""
-        self.rotation.set_rotation(tensors["rotation"].to(self.weight.device))
-        self.weight.copy_(tensors["weight"])
-        self.bias.copy_(tensors["bias"])
+        for name, parameter in self.named_parameters(recurse=False):
+            parameter.copy_(tensors[name])
+        if "rotation" in tensors:
+            self.rotation.set_rotation(tensors["rotation"].to(self.bias.device))
 
 
-METHODS = MappingProxyType({"loreft": LoreftIntervention})
+class LoreftIntervention(Intervention):
+    """h + R^T(f(Wh + b) - Rh) (LoReFT; Wu et al. 2024, ReFT, equation 2).
+
+    ``identity`` starts at W = R and b = 0 and needs the linear f.
+    """
+
+    DECAYING = frozenset({"weight"})
+
+    @classmethod
+    def check_form(cls, form: EditForm) -> None:
+        super().check_form(form)
+        _check_linear_identity(form)
+
+    @staticmethod
+    def tensor_shapes(hidden_size: int, form: EditForm) -> dict[str, tuple[int, ...]]:
+        return {"rotation": (form.rank, hidden_size), "weight": (form.rank, hidden_size), "bias": (form.rank,)}
+
+    def _start(self, hidden_size: int, generator: torch.Generator) -> None:
+        self.rotation = OrthonormalRows(hidden_size, self.form.rank, generator)
+        self.weight, self.bias = _linear(hidden_size, self.form, generator)
+        if self.form.init == "identity":
+            with torch.no_grad():
+                self.weight.copy_(self.rotation())
+
+    def edit(self, h: Tensor) -> Tensor:
+        rotation = self.rotation()
+        if self.form.activation == "linear":
+            # Wh + b - Rh as (W - R)h + b: one product fewer, and exactly 0 at the identity.
+            return functional.linear(h, self.weight - rotation, self.bias) @ rotation
+        source = self._activate(functional.linear(h, self.weight, self.bias))
+        return (source - functional.linear(h, rotation)) @ rotation
+
+
+class NoreftIntervention(Intervention):
+    """h + W2^T(f(W1h + b) - W2h): LoReFT without orthonormality; W1 is ``weight``, W2 is ``projection``.
+
+    With ``projection_bias``, W2h + b2 is subtracted, as pyreft's class with ``add_bias`` does. ``identity`` starts at
+    W1 = W2 and b = b2 and needs the linear f.
+    """
+
+    DECAYING = frozenset({"weight", "projection"})
+
+    @classmethod
+    def check_form(cls, form: EditForm) -> None:
+        _check_linear_identity(form)
+
+    @staticmethod
+    def tensor_shapes(hidden_size: int, form: EditForm) -> dict[str, tuple[int, ...]]:
+        wide, thin = (form.rank, hidden_size), (form.rank,)
+        shapes: dict[str, tuple[int, ...]] = {"projection": wide, "weight": wide, "bias": thin}
+        return {**shapes, "projection_bias": thin} if form.projection_bias else shapes
+
+    def _start(self, hidden_size: int, generator: torch.Generator) -> None:
+        paper = EditForm(self.form.rank, init="paper")
+        self.projection, projection_bias = _linear(hidden_size, paper, generator)
+        self.weight, self.bias = _linear(hidden_size, self.form, generator)
+        if self.form.projection_bias:
+            self.projection_bias = projection_bias
+        with torch.no_grad():
+            if self.form.init == "identity":
+                self.weight.copy_(self.projection)
+                if self.form.projection_bias:
+                    self.bias.copy_(self.projection_bias)
+
+    def edit(self, h: Tensor) -> Tensor:
+        source = self._activate(functional.linear(h, self.weight, self.bias))
+        taken = functional.linear(h, self.projection, self.projection_bias if self.form.projection_bias else None)
+        return (source - taken) @ self.projection
+
+
+class DireftIntervention(Intervention):
+    """h + W2^T f(W1h + b) (the paper's DiReFT, equation 3; pyreft's ``NodireftIntervention``).
+
+    ``identity`` starts at W2 = 0, as LoRA does, so it goes with every f.
+    """
+
+    DECAYING = frozenset({"weight", "projection"})
+
+    @staticmethod
+    def tensor_shapes(hidden_size: int, form: EditForm) -> dict[str, tuple[int, ...]]:
+        wide = (form.rank, hidden_size)
+        return {"projection": wide, "weight": wide, "bias": (form.rank,)}
+
+    def _start(self, hidden_size: int, generator: torch.Generator) -> None:
+        self.projection, _ = _linear(hidden_size, self.form, generator)
+        self.weight, self.bias = _linear(hidden_size, EditForm(self.form.rank, init="paper"), generator)
+
+    def edit(self, h: Tensor) -> Tensor:
+        return self._activate(functional.linear(h, self.weight, self.bias)) @ self.projection
+
+
+class DireftOrthogonalIntervention(Intervention):
+    """h + R^T f(Wh + b) (pyreft's ``DireftIntervention``).
+
+    ``identity`` starts at W = 0 and b = 0 and needs an f with a slope there, which relu has not.
+    """
+
+    DECAYING = frozenset({"weight"})
+
+    @classmethod
+    def check_form(cls, form: EditForm) -> None:
+        super().check_form(form)
+        if form.init == "identity" and form.activation == "relu":
+            raise ValueError(
+                "the identity start of direft_orthogonal needs an activation with a slope at 0, or it never moves; "
+                "got 'relu'; use init: paper or another activation"
+            )
+
+    @staticmethod
+    def tensor_shapes(hidden_size: int, form: EditForm) -> dict[str, tuple[int, ...]]:
+        return LoreftIntervention.tensor_shapes(hidden_size, form)
+
+    def _start(self, hidden_size: int, generator: torch.Generator) -> None:
+        self.rotation = OrthonormalRows(hidden_size, self.form.rank, generator)
+        self.weight, self.bias = _linear(hidden_size, self.form, generator)
+
+    def edit(self, h: Tensor) -> Tensor:
+        return self._activate(functional.linear(h, self.weight, self.bias)) @ self.rotation()
+
+
+class ConsreftIntervention(Intervention):
+    """h + R^T(b - Rh): the subspace is set to the constant b. It cannot start at the identity."""
+
+    ACTIVATED = False
+
+    @classmethod
+    def check_form(cls, form: EditForm) -> None:
+        super().check_form(form)
+        if form.init == "identity":
+            raise ValueError(
+                "consreft sets a subspace to a constant, so it has no identity; got init identity; use init: paper"
+            )
+
+    @staticmethod
+    def tensor_shapes(hidden_size: int, form: EditForm) -> dict[str, tuple[int, ...]]:
+        return {"rotation": (form.rank, hidden_size), "bias": (form.rank,)}
+
+    def _start(self, hidden_size: int, generator: torch.Generator) -> None:
+        self.rotation = OrthonormalRows(hidden_size, self.form.rank, generator)
+        self.bias = nn.Parameter(torch.rand(self.form.rank, generator=generator))
+
+    def edit(self, h: Tensor) -> Tensor:
+        rotation = self.rotation()
+        return (self.bias - functional.linear(h, rotation)) @ rotation
+
+
+class LobireftIntervention(Intervention):
+    """h + R^T b: a learned bias of rank r. ``identity`` starts at b = 0, ``paper`` at b uniform in [0, 1)."""
+
+    ACTIVATED = False
+
+    @staticmethod
+    def tensor_shapes(hidden_size: int, form: EditForm) -> dict[str, tuple[int, ...]]:
+        return ConsreftIntervention.tensor_shapes(hidden_size, form)
+
+    def _start(self, hidden_size: int, generator: torch.Generator) -> None:
+        self.rotation = OrthonormalRows(hidden_size, self.form.rank, generator)
+        drawn = torch.rand(self.form.rank, generator=generator)
+        self.bias = nn.Parameter(drawn if self.form.init == "paper" else torch.zeros_like(drawn))
+
+    def edit(self, h: Tensor) -> Tensor:
+        return (self.bias @ self.rotation()).expand_as(h)
+
+
+METHODS: Mapping[str, type[Intervention]] = MappingProxyType(
+    {
+        "loreft": LoreftIntervention,
+        "noreft": NoreftIntervention,
+        "direft": DireftIntervention,
+        "direft_orthogonal": DireftOrthogonalIntervention,
+        "consreft": ConsreftIntervention,
+        "lobireft": LobireftIntervention,
+    }
+)
+
+
+def _names() -> dict[type[Intervention], str]:
+    return {method: name for name, method in METHODS.items()}
+
+
+def _linear(hidden_size: int, form: EditForm, generator: torch.Generator) -> tuple[nn.Parameter, nn.Parameter]:
+    """Return a matrix [rank, hidden] and a bias [rank]: zeros, or for ``paper`` as ``nn.Linear`` draws them."""
+    weight, bias = torch.zeros(form.rank, hidden_size), torch.zeros(form.rank)
+    if form.init == "paper":
+        bound = 1 / math.sqrt(hidden_size)
+        weight.uniform_(-bound, bound, generator=generator)
+        bias.uniform_(-bound, bound, generator=generator)
+    return nn.Parameter(weight), nn.Parameter(bias)
+
+
+def _check_linear_identity(form: EditForm) -> None:
+    if form.init == "identity" and form.activation != "linear":
+        raise ValueError(
+            "the identity start needs the linear activation here, because f(Rh) - Rh is not 0; "
+            f"got {form.activation!r}; use init: paper"
+        )
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}; choose one of them")

@@ -1,7 +1,7 @@
 """Which prompt tokens are edited: ``f7+l7`` is the first seven and the last seven.
 
-Positions follow from the attention mask and the prompt lengths alone, never from token values: the same
-tokens are edited alone or in a batch, and with the padding on the left or on the right.
+Positions follow from the attention mask, the prompt lengths and the rows' own spans alone, never from token values:
+the same tokens are edited alone or in a batch, and with the padding on the left or on the right.
 """
 
 from __future__ import annotations
@@ -13,15 +13,29 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # parameter files are checked without loading torch
     from torch import Tensor
 
-_SPEC = re.compile(r"f(?P<first>[1-9]\d{0,5})(?:\+l(?P<both>[1-9]\d{0,5}))?|l(?P<last>[1-9]\d{0,5})", re.ASCII)
+ALL = "all"
+SPANS = "spans"
+_ENDS = re.compile(r"f(?P<first>[1-9]\d{0,5})(?:\+l(?P<both>[1-9]\d{0,5}))?|l(?P<last>[1-9]\d{0,5})", re.ASCII)
+_RANGE = re.compile(r"(?P<start>\d{1,6}):(?P<stop>\d{1,6})", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Positions:
-    """How many tokens are edited at each end of the prompt; 0 means none at that end."""
+    """A parsed specification; one of its parts says which tokens are edited.
 
-    first: int
-    last: int
+    Attributes:
+        first: how many tokens at the start of the prompt.
+        last: how many at its end.
+        ranges: half-open ranges of prompt tokens, counted from 0.
+        everything: every token of the prompt.
+        spans: the tokens that each row names itself.
+    """
+
+    first: int = 0
+    last: int = 0
+    ranges: tuple[tuple[int, int], ...] = ()
+    everything: bool = False
+    spans: bool = False
 
     @property
     def two_sided(self) -> bool:
@@ -34,7 +48,7 @@ class PositionMasks:
     """Edited positions: two bool tensors [batch, sequence] that never overlap.
 
     Attributes:
-        first: positions edited as one of the first tokens of the prompt.
+        first: positions edited as one of the first tokens of the prompt, or without regard to its ends.
         last: positions edited as one of the last tokens of the prompt.
     """
 
@@ -48,21 +62,33 @@ class PositionMasks:
 
 
 def parse_positions(spec: str) -> Positions:
-    """Read ``fN``, ``lM`` or ``fN+lM`` with N and M of 1 or more.
+    """Read ``fN``, ``lN``, ``fN+lN``, ``all``, ``spans``, or token ranges like ``0:2,5:9``.
 
     Raises:
         ValueError: for anything else; nothing is read as "no positions", which would train nothing.
     """
-    match = _SPEC.fullmatch(spec)
-    if match is None:
+    if spec == ALL:
+        return Positions(everything=True)
+    if spec == SPANS:
+        return Positions(spans=True)
+    match = _ENDS.fullmatch(spec)
+    if match is not None:
+        return Positions(first=int(match["first"] or 0), last=int(match["both"] or match["last"] or 0))
+    ranges = [_RANGE.fullmatch(part.strip()) for part in spec.split(",")]
+    found = [(int(part["start"]), int(part["stop"])) for part in ranges if part is not None]
+    if len(found) < len(ranges):
         raise ValueError(
-            f"positions are fN, lN or fN+lN, each N at least 1; got {spec!r}; "
-            "write f7+l7 for the first seven and the last seven prompt tokens"
+            "positions are fN, lN or fN+lN, each N at least 1, all, spans, or ranges like 0:2,5:9; "
+            f"got {spec!r}; write f7+l7 for the first seven and the last seven prompt tokens"
         )
-    return Positions(first=int(match["first"] or 0), last=int(match["both"] or match["last"] or 0))
+    if any(start >= stop for start, stop in found):
+        raise ValueError(f"a range of positions ends above its start; got {spec!r}; write 0:2 for the first two tokens")
+    return Positions(ranges=tuple(found))
 
 
-def position_masks(positions: Positions, attention_mask: Tensor, prompt_lengths: Tensor) -> PositionMasks:
+def position_masks(
+    positions: Positions, attention_mask: Tensor, prompt_lengths: Tensor, spans: Tensor | None = None
+) -> PositionMasks:
     """Find the edited positions of a batch.
 
     The prompt of a row is its first ``prompt_lengths[row]`` real tokens. With both ends edited, each end
@@ -74,13 +100,31 @@ def position_masks(positions: Positions, attention_mask: Tensor, prompt_lengths:
         positions: the parsed specification.
         attention_mask: [batch, sequence], 1 or True at real tokens; padding may be at either end.
         prompt_lengths: [batch], integers, in tokens.
+        spans: bool [batch, sequence], the rows' own tokens, for positions of ``spans``.
+
+    Raises:
+        ValueError: if the positions are ``spans`` and there are none.
     """
     real = attention_mask.bool()
     index = real.long().cumsum(-1) - 1  # place among the real tokens of the row
     length = prompt_lengths.long().unsqueeze(-1)
+    prompt = real & (index < length)
+    if positions.spans:
+        if spans is None:
+            raise ValueError("positions are spans, so the rows must name theirs; got none; give spans to encode")
+        return _one(prompt & spans.bool())
+    if positions.everything:
+        return _one(prompt)
+    if positions.ranges:
+        chosen = real & False
+        for start, stop in positions.ranges:
+            chosen = chosen | ((index >= start) & (index < stop))
+        return _one(prompt & chosen)
     limit = (length // 2).clamp(min=1) if positions.two_sided else length
-    first_count = limit.clamp(max=positions.first)
-    last_count = limit.clamp(max=positions.last)
-    first = real & (index < first_count) & (index < length)
-    last = real & (index >= length - last_count) & (index < length) & ~first
+    first = prompt & (index < limit.clamp(max=positions.first))
+    last = prompt & (index >= length - limit.clamp(max=positions.last)) & ~first
     return PositionMasks(first=first, last=last)
+
+
+def _one(mask: Tensor) -> PositionMasks:
+    return PositionMasks(first=mask, last=mask & False)

@@ -23,10 +23,11 @@ class FitConfig:
         accumulation: batches to one optimiser step.
         learning_rate: its height, reached after the warm-up.
         warmup_ratio: share of all steps before that, in [0, 1).
-        weight_decay: AdamW's, for W alone: R cannot shrink, so its parameter is left out, and so is b.
+        weight_decay: AdamW's, for the free matrices alone: R cannot shrink, so its parameter is left out, and so is b.
         max_grad_norm: bound of the gradient's norm over all parameters.
         seed: of the rows' order.
         checkpoint_every: optimiser steps between two checkpoints; there is also one after the last step.
+        gradient_checkpointing: whether the base's layers are run again in the backward pass, for less memory.
 
     Raises:
         ValueError: at construction, for a value out of range.
@@ -41,6 +42,7 @@ class FitConfig:
     max_grad_norm: float
     seed: int
     checkpoint_every: int
+    gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulation", "checkpoint_every"):

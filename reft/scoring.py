@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from reft.data import Batch, Collator, Encoded
-from reft.model import ReftModel
+from reft.model import CausalModel
 
 
 @torch.no_grad()
 def score_choices(
-    model: ReftModel,
+    model: CausalModel,
     prompts: Sequence[Sequence[int]],
     choices: Sequence[Sequence[int]],
     *,
@@ -55,23 +55,23 @@ def score_choices(
     return scores
 
 
-def _next_token(model: ReftModel, prompts: list[tuple[int, ...]], choices: Sequence[Sequence[int]]) -> Tensor:
-    logits = model(_batch(model, prompts, ()), logits_to_keep=1)[:, -1]
+def _next_token(model: CausalModel, prompts: list[tuple[int, ...]], choices: Sequence[Sequence[int]]) -> Tensor:
+    logits = model.logits(_batch(model, prompts, ()), logits_to_keep=1)[:, -1]
     ids = torch.tensor([choice[0] for choice in choices], device=logits.device)
     return logits.float().log_softmax(-1)[:, ids].cpu()
 
 
-def _joined(model: ReftModel, prompts: list[tuple[int, ...]], choices: Sequence[Sequence[int]]) -> Tensor:
+def _joined(model: CausalModel, prompts: list[tuple[int, ...]], choices: Sequence[Sequence[int]]) -> Tensor:
     columns = []
     for choice in choices:
-        logits = model(_batch(model, prompts, choice), logits_to_keep=len(choice) + 1)[:, :-1]
+        logits = model.logits(_batch(model, prompts, choice), logits_to_keep=len(choice) + 1)[:, :-1]
         ids = torch.tensor(choice, device=logits.device).expand(len(prompts), -1)
         tokens = logits.float().log_softmax(-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1)
         columns.append(tokens.sum(-1).cpu())
     return torch.stack(columns, dim=-1)
 
 
-def _batch(model: ReftModel, prompts: list[tuple[int, ...]], choice: Sequence[int]) -> Batch:
+def _batch(model: CausalModel, prompts: list[tuple[int, ...]], choice: Sequence[int]) -> Batch:
     # Any id may pad: the mask hides it. On the left, so that the choice stands in the same columns of every row.
     rows = [Encoded((*prompt, *choice), len(prompt)) for prompt in prompts]
     return Collator(pad_id=0, padding_side="left")(rows).to(model.device)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from reft.data import Collator, Encoded
+from reft.adapted import AdaptedModel, Row
 from reft.files import canonical_json, sha256
-from reft.model import ReftModel
 from reft.resume import CheckpointFolder, TrainingState, capture, restore
 from reft.schedule import FitConfig, Schedule, require
 
@@ -31,10 +31,11 @@ class StepMetrics:
         step: its number, from 1.
         total_steps: how many there will be.
         epoch: which pass over the rows it belongs to, from 0.
-        loss: mean cross-entropy over the step's label tokens, nats, before the step.
+        loss: mean over the step's targets (for a language model the cross-entropy of a label token, in nats), before
+            the step.
         learning_rate: that the step was taken with.
         grad_norm: norm of the gradient before it was bounded.
-        tokens: real tokens run, prompts and completions, without padding.
+        tokens: real tokens run, prompts and completions of all processes, without padding.
         seconds: wall-clock time of the step.
         replayed: whether it was taken before an interruption, and is reported again from the checkpoint.
     """
@@ -51,8 +52,8 @@ class StepMetrics:
 
 
 def fit(
-    model: ReftModel,
-    rows: Sequence[Encoded],
+    model: AdaptedModel,
+    rows: Sequence[Row],
     config: FitConfig,
     *,
     pad_id: int,
@@ -65,9 +66,14 @@ def fit(
     on after the last checkpoint and ends with the same bits as an uninterrupted one. It first reports the steps
     before it again (``replayed``), while the model is already at the checkpoint.
 
+    Under ``accelerate launch`` with several processes, each runs its share of every batch and the gradients are added
+    up, so the losses are those of one process to rounding. Each process is given all rows; the first one alone writes
+    checkpoints, to a folder that all of them read.
+
     Args:
-        model: trained where it is; the base's parameters do not change.
-        rows: prompts with completions.
+        model: trained where it is, and in evaluation mode whenever the iterator has given an item; of the base, only
+            a head changes.
+        rows: what the model is trained on, of its kind: for a language model, prompts with completions.
         config: how to train.
         pad_id: token id that fills short rows.
         checkpoint: folder of this run's checkpoints; None for none. It knows a run by the rows, the configs and the
@@ -81,12 +87,12 @@ def fit(
     require(max_steps is None or max_steps >= 1, "max_steps must be at least 1", max_steps)
     require(len(rows) > 0, "training needs at least one row", len(rows))
     for number, row in enumerate(rows):
-        require(len(row.input_ids) > row.prompt_length, "a training row needs a completion", f"row {number}")
-    schedule = Schedule(tuple(len(row.input_ids) for row in rows), config, max_steps)
+        require(row.num_targets > 0, "a training row needs a completion", f"row {number}")
+    schedule = Schedule(tuple(row.num_tokens for row in rows), config, max_steps)
     folder = None
     if checkpoint is not None:
         folder = CheckpointFolder(checkpoint, _run_key(model, rows, config, pad_id, max_steps))
-    trainer = _Trainer(model, rows, schedule, Collator(pad_id))
+    trainer = _Trainer(model, rows, schedule, pad_id)
     state = folder.load() if folder is not None else None
     if state is not None:
         restore(state.tensors, model.trainable_parameters(), trainer.optimizer)
@@ -100,7 +106,11 @@ def _steps(trainer: _Trainer, state: TrainingState | None, folder: CheckpointFol
     for step in range(len(history), total):
         metrics = trainer.step(step)
         history.append(metrics)
-        if folder is not None and (metrics.step % every == 0 or metrics.step == total):
+        if (
+            folder is not None
+            and trainer.accelerator.is_main_process
+            and (metrics.step % every == 0 or metrics.step == total)
+        ):
             tensors = capture(trainer.parameters, trainer.optimizer)
             folder.save(TrainingState(metrics.step, [asdict(entry) for entry in history], tensors))
         yield metrics
@@ -109,28 +119,26 @@ def _steps(trainer: _Trainer, state: TrainingState | None, folder: CheckpointFol
 class _Trainer:
     """Model, optimiser and rows, and how a step is taken."""
 
-    def __init__(self, model: ReftModel, rows: Sequence[Encoded], schedule: Schedule, collator: Collator) -> None:
+    def __init__(self, model: AdaptedModel, rows: Sequence[Row], schedule: Schedule, pad_id: int) -> None:
         self.model = model
         self.rows = rows
         self.schedule = schedule
-        self.collator = collator
+        self.pad_id = pad_id
         self.parameters = model.trainable_parameters()
         self.optimizer = _optimizer(model, schedule.config)
         # The caller chose the device; accelerate is to follow, and to take no precision from its environment.
         self.accelerator = Accelerator(cpu=model.device.type == "cpu", device_placement=False, mixed_precision="no")
-        if self.accelerator.num_processes > 1:
-            raise ValueError(
-                f"training runs in one process; got {self.accelerator.num_processes}; start it without a launcher"
-            )
+        self.processes = self.accelerator.num_processes
+        # Dropout draws from torch's generator; seeded by the step's number, a resumed run draws the same.
+        self.draws = any(intervention.form.dropout for _, intervention in model.named_interventions())
 
     def step(self, number: int) -> StepMetrics:
         """Take the optimiser step ``number``, from 0."""
         started = time.perf_counter()
         batches = [[self.rows[row] for row in batch] for batch in self.schedule.batches(number)]
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.enable_grad():
-            loss = self._backward(batches)
-        norm = self.accelerator.clip_grad_norm_(list(self.parameters.values()), self.schedule.config.max_grad_norm)
+        loss = self._gradients(batches, number)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.schedule.config.max_grad_norm)
         _check_finite("loss", loss, number)
         _check_finite("gradient norm", norm, number)
         rate = self.schedule.learning_rate(number)
@@ -144,31 +152,64 @@ class _Trainer:
             loss=loss.item(),
             learning_rate=rate,
             grad_norm=norm.item(),
-            tokens=sum(len(row.input_ids) for batch in batches for row in batch),
+            tokens=sum(row.num_tokens for batch in batches for row in batch),
             seconds=time.perf_counter() - started,
         )
 
-    def _backward(self, batches: list[list[Encoded]]) -> Tensor:
-        """Add up the gradients of the mean over all label tokens of the step, and return that mean.
+    def _gradients(self, batches: list[list[Row]], number: int) -> Tensor:
+        """Fill the gradients of the mean over all targets of the step, and return that mean."""
+        was_training, checkpointing = self.model.training, self.model.gradient_checkpointing
+        self.model.gradient_checkpointing = self.schedule.config.gradient_checkpointing
+        self.model.train()
+        try:
+            with torch.enable_grad(), _seeded(self._seed(number), self.model.device, active=self.draws):
+                loss = self._backward(batches)
+        finally:
+            self.model.train(was_training)
+            self.model.gradient_checkpointing = checkpointing
+        if self.processes == 1:
+            return loss
+        for parameter in self.parameters.values():
+            own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parameter.grad = cast(Tensor, self.accelerator.reduce(own, reduction="sum"))
+        return cast(Tensor, self.accelerator.reduce(loss, reduction="sum"))
 
-        A mean of the batches' means would weigh the tokens of a batch with few of them more.
+    def _backward(self, batches: list[list[Row]]) -> Tensor:
+        """Add up this process's share of the gradients and of the mean over all targets of the step.
+
+        A mean of the batches' means would weigh the targets of a batch with few of them more.
         """
-        labels = sum(len(row.input_ids) - row.prompt_length for batch in batches for row in batch)
+        targets = sum(row.num_targets for batch in batches for row in batch)
         total = torch.zeros((), device=self.model.device)
         for batch in batches:
-            loss = self.model.token_losses(self.collator(batch).to(self.model.device)).sum() / labels
+            share = batch[self.accelerator.process_index :: self.processes]
+            if not share:  # fewer rows than processes
+                continue
+            loss = (
+                self.model.target_losses(self.model.collate(share, self.pad_id).to(self.model.device)).sum() / targets
+            )
             self.accelerator.backward(loss)
             total += loss.detach()
         return total
 
+    def _seed(self, step: int) -> int:
+        parts = [self.schedule.config.seed, step, self.accelerator.process_index]
+        return int(sha256(canonical_json(parts))[:15], 16)
 
-def _optimizer(model: ReftModel, config: FitConfig) -> torch.optim.AdamW:
-    decaying = {
-        f"interventions.{slot}.{name}"
-        for slot, intervention in model.named_interventions()
-        for name in intervention.PARAMETERS_THAT_DECAY
-    }
-    parameters = model.trainable_parameters()
+
+@contextmanager
+def _seeded(seed: int, device: torch.device, *, active: bool) -> Iterator[None]:
+    """Draw from a seed inside the context, and leave torch's generators as they were."""
+    if not active:
+        yield
+        return
+    with torch.random.fork_rng(devices=[device] if device.type != "cpu" else [], device_type=device.type):
+        torch.manual_seed(seed)
+        yield
+
+
+def _optimizer(model: AdaptedModel, config: FitConfig) -> torch.optim.AdamW:
+    decaying, parameters = model.decaying_parameters(), model.trainable_parameters()
     groups: list[dict[str, Any]] = [
         {"params": [value for name, value in parameters.items() if name in decaying]},
         {"params": [value for name, value in parameters.items() if name not in decaying], "weight_decay": 0.0},
@@ -177,11 +218,11 @@ def _optimizer(model: ReftModel, config: FitConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused)
 
 
-def _run_key(model: ReftModel, rows: Sequence[Encoded], config: FitConfig, pad_id: int, max_steps: int | None) -> str:
+def _run_key(model: AdaptedModel, rows: Sequence[Row], config: FitConfig, pad_id: int, max_steps: int | None) -> str:
     start = {
         name: sha256(value.detach().cpu().numpy().tobytes()) for name, value in model.trainable_parameters().items()
     }
-    texts = [[row.input_ids, row.prompt_length] for row in rows]
+    texts = [asdict(cast(Any, row)) for row in rows]
     numbers = asdict(config)
     del numbers["checkpoint_every"]  # how often a run is saved changes nothing in it
     inputs = [numbers, model.config.to_dict(), pad_id, max_steps, start, sha256(canonical_json(texts))]

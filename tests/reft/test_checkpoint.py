@@ -131,7 +131,7 @@ def test_wrong_tensors_are_refused(saved: Path, change: Callable[[dict[str, Tens
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda r: r.update(format=2), "format"),
+        (lambda r: r.update(format=3), "format"),
         (lambda r: r.pop("seed"), "what save_adapter writes"),
         (lambda r: r.update(seed="1"), "what save_adapter writes"),
         (lambda r: r.update(prompt=[]), "what save_adapter writes"),

@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from reft.config import ReftConfig, count_parameters
-from reft.interventions import METHODS, LoreftIntervention
+from reft.interventions import ACTIVATIONS, METHODS, DropoutOn, EditForm, Init, LoreftIntervention
 from reft.orthogonal import OrthonormalRows, orthonormality_error, qf
 from tests.reft.tiny import HIDDEN, build_model
 
 
-def build(init: str = "paper", hidden: int = 24, rank: int = 3, seed: int = 0) -> LoreftIntervention:
-    return LoreftIntervention(hidden, rank, init, torch.Generator().manual_seed(seed))
+def build(init: Init = "paper", hidden: int = 24, rank: int = 3, seed: int = 0) -> LoreftIntervention:
+    return LoreftIntervention(hidden, EditForm(rank, init), torch.Generator().manual_seed(seed))
 
 
 def test_forward_is_the_papers_formula() -> None:
@@ -91,9 +91,9 @@ def test_a_set_r_is_exact() -> None:
     torch.testing.assert_close(rows(), rotation, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("rank", [0, 25])
-def test_a_rank_beyond_the_width_is_refused(rank: int) -> None:
-    with pytest.raises(ValueError, match="between 1 and the hidden size 24"):
+@pytest.mark.parametrize(("rank", "rule"), [(0, "at least 1"), (25, "between 1 and the hidden size 24")])
+def test_a_rank_beyond_the_width_is_refused(rank: int, rule: str) -> None:
+    with pytest.raises(ValueError, match=rule):
         build(rank=rank)
 
 
@@ -118,9 +118,70 @@ def test_the_count_is_the_models(tied: bool, positions: str) -> None:
     assert model.num_trainable() == count_parameters(model.config, HIDDEN)
 
 
-def test_the_table_of_methods_builds_modules() -> None:
-    for method in METHODS.values():
-        edit = method(8, 2, "identity", torch.Generator())
-        assert sum(value.numel() for value in edit.parameters()) == method.count_parameters(8, 2)
-        shapes = {name: tuple(value.shape) for name, value in edit.export_tensors().items()}
-        assert shapes == method.tensor_shapes(8, 2)
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("projection_bias", [False, True])
+def test_the_table_of_methods_builds_modules(name: str, projection_bias: bool) -> None:
+    method = METHODS[name]
+    form = EditForm(2, "paper", projection_bias=projection_bias)
+    if projection_bias and name != "noreft":
+        with pytest.raises(ValueError, match="only noreft"):
+            method(8, form, torch.Generator())
+        return
+    edit = method(8, form, torch.Generator())
+    assert sum(value.numel() for value in edit.parameters()) == method.count_parameters(8, form)
+    shapes = {name: tuple(value.shape) for name, value in edit.export_tensors().items()}
+    assert shapes == method.tensor_shapes(8, form)
+    assert dict(edit.named_parameters()).keys() >= edit.DECAYING
+
+
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {"consreft"}))
+def test_every_identity_start_changes_no_bit(name: str) -> None:
+    h = torch.randn(7, 24)
+    assert torch.equal(METHODS[name](24, EditForm(3), torch.Generator().manual_seed(0))(h), h)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("name", ["direft", "direft_orthogonal"])
+def test_direft_starts_at_the_identity_under_every_activation(name: str, activation: str) -> None:
+    if (name, activation) == ("direft_orthogonal", "relu"):
+        with pytest.raises(ValueError, match="slope at 0"):
+            METHODS[name](24, EditForm(3, activation=activation), torch.Generator())
+        return
+    h = torch.randn(7, 24)
+    edit = METHODS[name](24, EditForm(3, activation=activation), torch.Generator().manual_seed(0))
+    assert torch.equal(edit(h), h)
+    edit(h).square().sum().backward()
+    assert any(value.grad is not None and value.grad.any() for value in edit.parameters()), "a start that is stuck"
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "rule"),
+    [
+        ("loreft", EditForm(3, activation="relu"), "needs the linear activation"),
+        ("noreft", EditForm(3, activation="relu"), "needs the linear activation"),
+        ("consreft", EditForm(3), "no identity"),
+        ("consreft", EditForm(3, "paper", activation="relu"), "has no activation"),
+        ("lobireft", EditForm(3, activation="relu"), "has no activation"),
+    ],
+)
+def test_a_form_that_the_formula_has_no_place_for_is_refused(name: str, form: EditForm, rule: str) -> None:
+    with pytest.raises(ValueError, match=rule):
+        METHODS[name](24, form, torch.Generator())
+
+
+def test_consreft_is_idempotent() -> None:
+    edit = METHODS["consreft"](24, EditForm(3, "paper"), torch.Generator().manual_seed(0))
+    once = edit(torch.randn(7, 24))
+    torch.testing.assert_close(edit(once), once, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("on", "untouched"), [("edit", True), ("output", False)])
+def test_dropout_is_on_the_edit_or_on_the_whole_output(on: DropoutOn, untouched: bool) -> None:
+    """On the edit, a dropped number leaves the hidden state as it was; on the output it is 0."""
+    edit = LoreftIntervention(24, EditForm(3, "paper", dropout=0.5, dropout_on=on), torch.Generator().manual_seed(0))
+    h = torch.randn(50, 24)
+    edited = edit(h)
+    share = (edited == h).float().mean() if untouched else (edited == 0).float().mean()
+    assert 0.4 < share < 0.6
+    assert torch.equal(edit.eval()(h), edit(h)), "in evaluation nothing is dropped"
+    assert not (edit(h) == h).any()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from reft.config import ReftConfig
 from reft.data import Batch, Collator, Encoded
+from reft.decoding import Decoding
 from reft.model import ReftModel
 from reft.positions import position_masks
 from tests.reft.tiny import FAMILIES, VOCABULARY, build_base, build_model, build_rows
@@ -29,9 +30,9 @@ def layer_outputs(model: ReftModel, layer: int, batch: Batch) -> tuple[Tensor, T
         assert isinstance(hidden, Tensor)
         seen.append(hidden.detach().clone())
 
-    module = model._decoder[0].layers[layer]
+    module = model.stack.layers[layer]
     early = module.register_forward_hook(keep)
-    with model._editing(batch.attention_mask, batch.prompt_lengths):
+    with model.editing(batch.attention_mask, batch.prompt_lengths):
         late = module.register_forward_hook(keep)
         with torch.no_grad():
             model.base(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
@@ -45,7 +46,7 @@ def test_the_edit_is_where_the_mask_says_and_all_else_keeps_its_bits(family: str
     model = build_model(family, layers=(1,))
     batch = collate(build_rows(5))
     before, after = layer_outputs(model, 1, batch)
-    mask = position_masks(model.config.parsed_positions, batch.attention_mask, batch.prompt_lengths).either
+    mask = position_masks(model.config.positions_at(1), batch.attention_mask, batch.prompt_lengths).either
     assert torch.equal(before[~mask], after[~mask])
     assert (before[mask] != after[mask]).any(-1).all()
     with torch.no_grad():
@@ -128,7 +129,10 @@ def test_logits_to_keep_are_the_last_columns_also_where_the_base_cannot() -> Non
     with torch.no_grad():
         full = model(batch)
         torch.testing.assert_close(model(batch, logits_to_keep=2), full[:, -2:])
-        model._takes_logits_to_keep = False
+        whole = model.base.forward
+        model.base.forward = lambda input_ids, attention_mask, use_cache, position_ids: whole(  # type: ignore[method-assign]
+            input_ids=input_ids, attention_mask=attention_mask, use_cache=use_cache, position_ids=position_ids
+        )
         assert torch.equal(model(batch, logits_to_keep=2), full[:, -2:])
 
 
@@ -168,20 +172,22 @@ def test_cache_on_off_and_chunked_decode_alike(family: str, positions: str) -> N
     ids, mask = prompts([7, 4, 1])
     expected = by_hand_greedy(model, ids, mask, 6)
     for use_cache in (True, False):
-        assert torch.equal(model.generate(ids, mask, max_new_tokens=6, use_cache=use_cache), expected)
+        assert torch.equal(model.generate(ids, mask, Decoding(max_new_tokens=6, use_cache=use_cache)), expected)
     if family != "bloom":  # its own mask code takes one chunk alone
-        assert torch.equal(model.generate(ids, mask, max_new_tokens=6, prefill_chunk_size=3), expected)
+        assert torch.equal(model.generate(ids, mask, Decoding(max_new_tokens=6, prefill_chunk_size=3)), expected)
     with model.disabled():
-        assert not torch.equal(model.generate(ids, mask, max_new_tokens=6), expected)
+        assert not torch.equal(model.generate(ids, mask, Decoding(max_new_tokens=6)), expected)
 
 
 def test_generation_in_a_padded_batch_equals_each_prompt_alone() -> None:
     model = build_model()
     lengths = [7, 4, 2]
     ids, mask = prompts(lengths)
-    together = model.generate(ids, mask, max_new_tokens=5)
+    together = model.generate(ids, mask, Decoding(max_new_tokens=5))
     for place, length in enumerate(lengths):
-        alone = model.generate(ids[place : place + 1, -length:], mask[place : place + 1, -length:], max_new_tokens=5)
+        alone = model.generate(
+            ids[place : place + 1, -length:], mask[place : place + 1, -length:], Decoding(max_new_tokens=5)
+        )
         assert torch.equal(together[place, -length - 5 :], alone[0])
 
 
@@ -190,10 +196,10 @@ def test_beams_edit_each_rows_own_tokens(use_cache: bool) -> None:
     model = build_model()
     lengths = [6, 3]
     ids, mask = prompts(lengths)
-    together = model.generate(ids, mask, max_new_tokens=4, num_beams=3, use_cache=use_cache)
+    together = model.generate(ids, mask, Decoding(max_new_tokens=4, num_beams=3, use_cache=use_cache))
     for place, length in enumerate(lengths):
         alone = model.generate(
-            ids[place : place + 1, -length:], mask[place : place + 1, -length:], max_new_tokens=4, num_beams=3
+            ids[place : place + 1, -length:], mask[place : place + 1, -length:], Decoding(max_new_tokens=4, num_beams=3)
         )
         assert torch.equal(together[place, -length - 4 :], alone[0])
 
@@ -202,13 +208,13 @@ def test_several_samples_of_a_prompt_are_edited() -> None:
     model = build_model(positions="l1")
     ids, mask = prompts([5, 4])
     torch.manual_seed(0)
-    drawn = model.generate(ids, mask, max_new_tokens=1, do_sample=True, top_p=1e-6, num_return_sequences=2)
-    assert torch.equal(drawn, model.generate(ids, mask, max_new_tokens=1).repeat_interleave(2, dim=0))
+    drawn = model.generate(ids, mask, Decoding(max_new_tokens=1, do_sample=True, top_p=1e-6, num_return_sequences=2))
+    assert torch.equal(drawn, model.generate(ids, mask, Decoding(max_new_tokens=1)).repeat_interleave(2, dim=0))
 
 
 def test_generation_from_padding_on_the_right_is_refused() -> None:
     with pytest.raises(ValueError, match="pad left"):
-        build_model().generate(torch.ones(1, 2).long(), torch.tensor([[1, 0]]), max_new_tokens=1)
+        build_model().generate(torch.ones(1, 2).long(), torch.tensor([[1, 0]]), Decoding(max_new_tokens=1))
 
 
 def test_a_layer_the_base_lacks_is_refused() -> None:

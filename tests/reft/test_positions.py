@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Literal
 
 import pytest
 import torch
 
+from reft.data import Collator, Encoded
 from reft.positions import Positions, parse_positions, position_masks
 
 
@@ -15,7 +17,28 @@ def test_each_form_is_read(spec: str, first: int, last: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", ["", "7", "all", "l3+f2", "f1+f2", "f0", "f1+l0", "f-1", "f1 + l1", "F1", "f٣", "f1+", "f01"]
+    "spec",
+    [
+        "",
+        "7",
+        "All",
+        "all+l1",
+        "span",
+        "1:",
+        ":2",
+        "1-2",
+        "1:2,",
+        "l3+f2",
+        "f1+f2",
+        "f0",
+        "f1+l0",
+        "f-1",
+        "f1 + l1",
+        "F1",
+        "f٣",
+        "f1+",
+        "f01",
+    ],
 )
 def test_other_texts_are_refused(spec: str) -> None:
     with pytest.raises(ValueError, match="fN, lN or fN"):
@@ -51,6 +74,31 @@ def test_edited_set(spec: str, length: int, first: range, last: range, side: str
     masks = position_masks(parse_positions(spec), mask, torch.tensor([length]))
     assert masks.first[0].nonzero().flatten().tolist() == [offset + index for index in first]
     assert masks.last[0].nonzero().flatten().tolist() == [offset + index for index in last]
+
+
+@pytest.mark.parametrize("spec", ["2:2", "3:1", "0:1,5:2"])
+def test_a_range_of_nothing_is_refused(spec: str) -> None:
+    with pytest.raises(ValueError, match="ends above its start"):
+        parse_positions(spec)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize(
+    ("spec", "edited"),
+    [("all", range(5)), ("0:2,3:4", [0, 1, 3]), ("3:9", [3, 4]), ("7:9", []), ("spans", [1, 2])],
+)
+def test_other_positions_are_of_the_prompt_alone(spec: str, edited: list[int], side: Literal["left", "right"]) -> None:
+    rows = [Encoded(tuple(range(1, 9)), 5, spans=((1, 3),)), Encoded(tuple(range(12)), 9, spans=((0, 1),))]
+    batch = Collator(0, side)(rows)
+    masks = position_masks(parse_positions(spec), batch.attention_mask, batch.prompt_lengths, batch.spans)
+    offset = 4 if side == "left" else 0
+    assert masks.either[0].nonzero().flatten().tolist() == [offset + index for index in edited]
+    assert not masks.last.any()
+
+
+def test_spans_that_rows_do_not_name_are_refused() -> None:
+    with pytest.raises(ValueError, match="must name theirs"):
+        position_masks(parse_positions("spans"), torch.ones(1, 3), torch.tensor([2]))
 
 
 def test_rows_of_a_batch_are_independent() -> None:

@@ -12,7 +12,7 @@ from tests.reft.tiny import build_model, build_rows
 def by_hand(model: ReftModel, prompt: tuple[int, ...], choice: tuple[int, ...]) -> float:
     batch = Collator(0)([Encoded((*prompt, *choice), len(prompt))])
     with torch.no_grad():
-        return -model.token_losses(batch).sum().item()
+        return -model.target_losses(batch).sum().item()
 
 
 @pytest.mark.parametrize("choices", [[(3,), (4,), (5,)], [(3,), (4, 5)], [(3, 4), (3, 5, 6)]])

@@ -69,9 +69,10 @@ def build_model(
     init: Init = "paper",
     tied: bool = True,
     seed: int = 1,
+    method: str = "loreft",
 ) -> ReftModel:
     """Return a model whose edits are not the identity, unless asked for."""
-    config = ReftConfig(layers, positions, rank, init=init, tied=tied)
+    config = ReftConfig(layers, positions, rank, init=init, tied=tied, method=method)
     return ReftModel(build_base(family), config, seed=seed)
 
 
