@@ -21,8 +21,8 @@ setup: $(READY)  ## make .venv and give DVC a remote
 run: $(READY)  ## the main job: base, prepare, search, train, evaluate, register
 	$(BIN)/reft run
 
-test: $(READY)  ## all tests, two files at a time
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+test: $(READY)  ## all tests, three files at a time: on two cores, one of them often waits
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 
 test-fast: $(READY)  ## the tests that need no real model, server or pipeline
 	$(BIN)/python -m pytest -m "not slow"

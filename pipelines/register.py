@@ -17,7 +17,6 @@ from pipelines.params import Params, template_fields
 from pipelines.process import locked
 from pipelines.store import public_uri, unreachable
 from pipelines.tracking import Run, Store, open_store, store_errors
-from reft import read_adapter
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -249,6 +248,8 @@ def save_pyfunc(path: Path, files: StageFiles, *, model_id: str, run_id: str) ->
 
 def _example(adapter: Path) -> str:
     """One input as the model takes it: a text, or a JSON object of texts where the template has several columns."""
+    from reft import read_adapter  # loads torch, which the flow's process does without
+
     _, info = read_adapter(adapter)
     fields = dict.fromkeys(template_fields(str(info.prompt["template"])))
     return EXAMPLE if len(fields) == 1 else json.dumps(dict.fromkeys(fields, EXAMPLE))

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from reft.adapted import AdaptedModel
+    from reft.adapter_files import adapter_sha256
     from reft.checkpoint import (
         AdapterInfo,
-        adapter_sha256,
         load_adapter,
         load_encoder,
         load_seq2seq,
@@ -79,9 +79,9 @@ __all__ = [
 
 _NAMES = {
     "adapted": ("AdaptedModel",),
+    "adapter_files": ("adapter_sha256",),
     "checkpoint": (
         "AdapterInfo",
-        "adapter_sha256",
         "load_adapter",
         "load_encoder",
         "load_seq2seq",

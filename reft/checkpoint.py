@@ -14,9 +14,10 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from reft.adapted import AdaptedModel
+from reft.adapter_files import CONFIG_NAME, MAX_CONFIG_BYTES, TENSORS_NAME, read_file, sha256_of
 from reft.config import ReftConfig, count_parameters
 from reft.encoder import ReftEncoder
-from reft.files import canonical_json, sha256, write_directory
+from reft.files import sha256, write_directory
 from reft.interventions import METHODS
 from reft.model import ReftModel
 from reft.orthogonal import orthonormality_error
@@ -25,10 +26,7 @@ from reft.seq2seq import ReftSeq2Seq
 FORMAT = 2
 READ = (1, 2)  # format 1 had LoReFT on decoders alone
 HEAD = "head."
-TENSORS_NAME = "adapter.safetensors"
-CONFIG_NAME = "adapter_config.json"
 LOADERS = {ReftModel.KIND: "load_adapter", ReftEncoder.KIND: "load_encoder", ReftSeq2Seq.KIND: "load_seq2seq"}
-_MAX_CONFIG_BYTES = 1_000_000
 _MAX_HEADER_BYTES = 10_000_000
 _MAX_ORTHONORMALITY_ERROR = 1e-4  # fp32 QR stays below 1e-6; more is another kind of matrix
 
@@ -53,7 +51,7 @@ class AdapterInfo:
 
 
 def save_adapter(model: AdaptedModel, path: Path, info: AdapterInfo) -> str:
-    """Write the adapter directory whole and return its :func:`adapter_sha256`.
+    """Write the adapter directory whole and return its :func:`reft.adapter_files.adapter_sha256`.
 
     The files are a function of the model and ``info`` alone (no times, no paths), so the same training gives the
     same hash. R itself is stored, not what it was parametrised by. An encoder's head is stored beside the edits.
@@ -85,7 +83,7 @@ def save_adapter(model: AdaptedModel, path: Path, info: AdapterInfo) -> str:
     except TypeError as error:
         raise ValueError(f"an adapter's prompt holds plain JSON values; got {info.prompt}; {error}") from error
     write_directory(path, {TENSORS_NAME: content, CONFIG_NAME: text.encode()})
-    return _directory_sha256(content, text.encode())
+    return sha256_of(content, text.encode())
 
 
 def adapter_tensors(model: AdaptedModel) -> dict[str, Tensor]:
@@ -99,11 +97,6 @@ def adapter_tensors(model: AdaptedModel) -> dict[str, Tensor]:
         tensors[f"{HEAD}{name}"] = value.detach().to("cpu", torch.float32, copy=True).contiguous()
     _check_values(tensors)
     return tensors
-
-
-def adapter_sha256(path: Path) -> str:
-    """Return the hash of an adapter: of its two files, whatever else stands beside them."""
-    return _directory_sha256(_read(path, TENSORS_NAME, None), _read(path, CONFIG_NAME, _MAX_CONFIG_BYTES))
 
 
 def read_adapter(path: Path) -> tuple[ReftConfig, AdapterInfo]:
@@ -206,7 +199,7 @@ class _Record:
 
 
 def _read_record(path: Path) -> _Record:
-    content = _read(path, CONFIG_NAME, _MAX_CONFIG_BYTES)
+    content = read_file(path, CONFIG_NAME, MAX_CONFIG_BYTES)
     try:
         raw = json.loads(content)
         if raw["format"] not in READ:
@@ -251,7 +244,7 @@ def _check_types(record: _Record) -> None:
 def _read_tensors(path: Path, record: _Record, head: Mapping[str, Tensor]) -> dict[str, Tensor]:
     numbers = count_parameters(record.config, record.hidden_size) + sum(value.numel() for value in head.values())
     limit = 4 * numbers + _MAX_HEADER_BYTES
-    content = _read(path, TENSORS_NAME, limit)
+    content = read_file(path, TENSORS_NAME, limit)
     if sha256(content) != record.tensors_sha256:
         raise ValueError(f"{TENSORS_NAME} must have the sha256 in {CONFIG_NAME}; it differs in {path}; fetch it again")
     try:
@@ -281,20 +274,3 @@ def _check_values(tensors: dict[str, Tensor]) -> None:
             )
         if name.endswith(".rotation") and (error := orthonormality_error(tensor)) > _MAX_ORTHONORMALITY_ERROR:
             raise ValueError(f"the rows of {name} must be orthonormal; got an error of {error:.1e}; train again")
-
-
-def _read(path: Path, name: str, limit: int | None) -> bytes:
-    file = path / name
-    if path.is_symlink() or file.is_symlink():
-        raise ValueError(f"an adapter is a directory of plain files; got a symbolic link at {file}; copy its target")
-    if not file.is_file():
-        raise ValueError(
-            f"an adapter directory holds {TENSORS_NAME} and {CONFIG_NAME}; got none at {file}; give another"
-        )
-    if limit is not None and file.stat().st_size > limit:
-        raise ValueError(f"{name} must be of at most {limit} bytes; got {file.stat().st_size}; fetch it again")
-    return file.read_bytes()
-
-
-def _directory_sha256(tensors: bytes, config: bytes) -> str:
-    return sha256(canonical_json({TENSORS_NAME: sha256(tensors), CONFIG_NAME: sha256(config)}))

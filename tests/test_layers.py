@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,3 +47,11 @@ def test_nothing_pickles() -> None:
         for file in sorted((ROOT / room).rglob("*.py")):
             assert not {"pickle", "cloudpickle", "joblib", "dill"} & set(imports(file)), file
             assert not re.search(r"(?<!safetensors\.)torch\.load\(", file.read_text(encoding="utf-8")), file
+
+
+def test_the_flow_is_loaded_without_the_heavy_tools() -> None:
+    """A run with nothing to do is to end in seconds, and the stages are processes of their own."""
+    heavy = {"torch", "mlflow", "optuna", "transformers"}
+    code = f"import sys, flows.finetune; sys.exit(' '.join({heavy} & set(sys.modules)) or None)"
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr

@@ -10,7 +10,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from reft.checkpoint import AdapterInfo, adapter_sha256, load_adapter, read_adapter, save_adapter
+from reft.adapter_files import adapter_sha256
+from reft.checkpoint import AdapterInfo, load_adapter, read_adapter, save_adapter
 from reft.data import Collator
 from reft.files import sha256
 from reft.orthogonal import orthonormality_error
