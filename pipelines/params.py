@@ -21,8 +21,9 @@ from pipelines.errors import PipelineError
 from pipelines.explain import explain
 from pipelines.sources import HubSource, PypiSource, parse_source
 from pipelines.yaml_file import read_yaml
+from reft.forms import Activation, DropoutOn, EditForm, Init, Method, check_form
 from reft.layers import check_layers
-from reft.positions import parse_positions
+from reft.positions import SPANS, parse_positions
 
 MAX_LINES = 20  # broken rules in one message
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
@@ -219,6 +220,8 @@ class SpaceParams(Section):
                     check(spec)
                 except ValueError as error:
                     problems.append(str(error))
+        if SPANS in self.positions:
+            problems.append("positions of spans need rows that name their own, which prepared rows do not; take it out")
         _refuse(problems)
         return self
 
@@ -259,16 +262,26 @@ class SearchParams(Section):
 
 
 class TrainParams(Section):
-    method: Literal["loreft"]
-    init: Literal["identity", "paper"]
+    method: Method
+    init: Init
     tied: bool
+    activation: Activation
+    dropout: Share
+    dropout_on: DropoutOn
     epochs: Count
     batch_size: Count
     accumulation: Count
     warmup_ratio: Share
     weight_decay: Annotated[float, Field(ge=0)]
     max_grad_norm: Annotated[float, Field(gt=0)]
+    gradient_checkpointing: bool
     checkpoint_every: Count
+
+    @model_validator(mode="after")
+    def _has_a_form(self) -> Self:
+        form = EditForm(1, self.init, self.activation, self.dropout, self.dropout_on)
+        check_form(self.method, form)
+        return self
 
 
 class EvaluateParams(Section):

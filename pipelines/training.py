@@ -120,6 +120,9 @@ def reft_config(recipe: Recipe, train: TrainParams, base: PreTrainedModel) -> Re
         rank=recipe.rank,
         init=train.init,
         tied=train.tied,
+        activation=train.activation,
+        dropout=train.dropout,
+        dropout_on=train.dropout_on,
     )
 
 
@@ -141,6 +144,7 @@ def fit_config(recipe: Recipe, params: Params, *, epochs: int) -> FitConfig:
         max_grad_norm=train.max_grad_norm,
         seed=params.seed,
         checkpoint_every=train.checkpoint_every,
+        gradient_checkpointing=train.gradient_checkpointing,
     )
 
 

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from reft.data import Batch, Collator, Encoded, Example, encode
     from reft.decoding import Decoding
     from reft.encoder import Labelled, LabelledBatch, ReftEncoder
-    from reft.interventions import ACTIVATIONS, METHODS, EditForm, Intervention
+    from reft.forms import EditForm
+    from reft.interventions import ACTIVATIONS, METHODS, Intervention
     from reft.layers import check_layers, parse_layers
     from reft.mixed import AdapterSet
     from reft.model import CausalModel, ReftModel
@@ -92,7 +93,8 @@ _NAMES = {
     "data": ("Batch", "Collator", "Encoded", "Example", "encode"),
     "decoding": ("Decoding",),
     "encoder": ("Labelled", "LabelledBatch", "ReftEncoder"),
-    "interventions": ("ACTIVATIONS", "METHODS", "EditForm", "Intervention"),
+    "forms": ("EditForm",),
+    "interventions": ("ACTIVATIONS", "METHODS", "Intervention"),
     "layers": ("check_layers", "parse_layers"),
     "mixed": ("AdapterSet",),
     "model": ("CausalModel", "ReftModel"),

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
-from reft.interventions import METHODS, DropoutOn, EditForm, Init
+from reft.forms import Activation, DropoutOn, EditForm, Init, check_form
+from reft.interventions import METHODS
 from reft.positions import Positions, parse_positions
 
 
@@ -60,7 +61,7 @@ class ReftConfig:
     method: str = "loreft"
     init: Init = "identity"
     tied: bool = True
-    activation: str = "linear"
+    activation: Activation = "linear"
     dropout: float = 0.0
     dropout_on: DropoutOn = "edit"
     projection_bias: bool = False
@@ -70,8 +71,6 @@ class ReftConfig:
         _check_layers("layers", self.layers)
         parse_positions(self.positions)
         _check_integer("rank", self.rank, 1)
-        if not isinstance(self.method, str) or self.method not in METHODS:
-            raise ValueError(f"method must be one of {', '.join(METHODS)}; got {self.method!r}; choose one of them")
         if not isinstance(self.tied, bool):
             raise ValueError(f"tied must be true or false; got {self.tied!r}; use a boolean")
         if self.overrides:
@@ -82,7 +81,7 @@ class ReftConfig:
                     f"an override is of an edited layer; got layer {override.layer}; "
                     f"use one of {', '.join(map(str, self.layers))}"
                 )
-        METHODS[self.method].check_form(self.form(self.layers[0]))
+        check_form(self.method, self.form(self.layers[0]))
 
     def form(self, layer: int) -> EditForm:
         """Return the form of the interventions at ``layer``."""

@@ -7,20 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from reft.forms import EditForm, check_form
 from reft.orthogonal import OrthonormalRows
-
-Init = Literal["identity", "paper"]
-DropoutOn = Literal["edit", "output"]
-INITS: tuple[str, ...] = get_args(Init)
-DROPOUT_ON: tuple[str, ...] = get_args(DropoutOn)
 
 ACTIVATIONS = MappingProxyType(
     {
@@ -36,42 +31,6 @@ ACTIVATIONS = MappingProxyType(
 """By transformers' names. Each maps 0 to 0, so W = 0 and b = 0 is an edit of nothing."""
 
 
-@dataclass(frozen=True)
-class EditForm:
-    """What decides the form of one intervention beside the width it works on; checks itself.
-
-    Attributes:
-        rank: dimensions of the edited subspace.
-        init: ``identity`` starts with an edit that changes nothing; ``paper`` starts as the authors' code does.
-        activation: f, a key of :data:`ACTIVATIONS`.
-        dropout: probability, in training alone.
-        dropout_on: what is dropped: numbers of the ``edit``, or of the whole ``output`` h + edit, as pyreft and
-            AdapterHub do (which sets coordinates of the residual stream to 0).
-        projection_bias: whether NoReFT subtracts W2h + b2 rather than W2h.
-
-    Raises:
-        ValueError: at construction, for a value out of range.
-    """
-
-    rank: int
-    init: Init = "identity"
-    activation: str = "linear"
-    dropout: float = 0.0
-    dropout_on: DropoutOn = "edit"
-    projection_bias: bool = False
-
-    def __post_init__(self) -> None:
-        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
-            raise ValueError(f"rank must be an integer of at least 1; got {self.rank!r}; correct it")
-        _check_choice("init", self.init, INITS)
-        _check_choice("activation", self.activation, tuple(ACTIVATIONS))
-        _check_choice("dropout_on", self.dropout_on, DROPOUT_ON)
-        if isinstance(self.dropout, bool) or not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be a number in [0, 1); got {self.dropout!r}; 0 is none")
-        if not isinstance(self.projection_bias, bool):
-            raise ValueError(f"projection_bias must be true or false; got {self.projection_bias!r}; use a boolean")
-
-
 class Intervention(nn.Module):
     """One edit of the family: h + an edit, in the parameters' fp32 whatever the base runs in; the sum is cast back.
 
@@ -81,14 +40,14 @@ class Intervention(nn.Module):
         generator: source of the initial values, on the CPU.
 
     Raises:
-        ValueError: if the rank is not between 1 and hidden_size, or :meth:`check_form` refuses the form.
+        ValueError: if the rank is not between 1 and hidden_size, or the method has no such form.
     """
 
     DECAYING: ClassVar[frozenset[str]] = frozenset()
     """The parameters that weight decay pulls: matrices. R must not shrink, and a bias is not decayed by custom."""
 
-    ACTIVATED: ClassVar[bool] = True
-    """Whether the formula has an f."""
+    NAME: ClassVar[str]
+    """What a config calls the method."""
 
     bias: nn.Parameter
     weight: nn.Parameter
@@ -98,7 +57,7 @@ class Intervention(nn.Module):
 
     def __init__(self, hidden_size: int, form: EditForm, generator: torch.Generator) -> None:
         super().__init__()
-        self.check_form(form)
+        check_form(self.NAME, form)
         if form.rank > hidden_size:
             raise ValueError(
                 f"rank must be between 1 and the hidden size {hidden_size}, because an edit lives in a subspace; "
@@ -107,19 +66,6 @@ class Intervention(nn.Module):
         self.form = form
         self._activate = ACTIVATIONS[form.activation]
         self._start(hidden_size, generator)
-
-    @classmethod
-    def check_form(cls, form: EditForm) -> None:
-        """Refuse a form that this formula cannot have.
-
-        Raises:
-            ValueError: for an activation, a start or a bias that the formula has no place for.
-        """
-        name = _names()[cls]
-        if form.activation != "linear" and not cls.ACTIVATED:
-            raise ValueError(f"{name} has no activation; got {form.activation!r}; use linear")
-        if form.projection_bias:
-            raise ValueError(f"only noreft has a projection bias; got {name}; set projection_bias to false")
 
     @staticmethod
     def tensor_shapes(hidden_size: int, form: EditForm) -> dict[str, tuple[int, ...]]:
@@ -180,12 +126,8 @@ class LoreftIntervention(Intervention):
     ``identity`` starts at W = R and b = 0 and needs the linear f.
     """
 
+    NAME = "loreft"
     DECAYING = frozenset({"weight"})
-
-    @classmethod
-    def check_form(cls, form: EditForm) -> None:
-        super().check_form(form)
-        _check_linear_identity(form)
 
     @staticmethod
     def tensor_shapes(hidden_size: int, form: EditForm) -> dict[str, tuple[int, ...]]:
@@ -214,11 +156,8 @@ class NoreftIntervention(Intervention):
     W1 = W2 and b = b2 and needs the linear f.
     """
 
+    NAME = "noreft"
     DECAYING = frozenset({"weight", "projection"})
-
-    @classmethod
-    def check_form(cls, form: EditForm) -> None:
-        _check_linear_identity(form)
 
     @staticmethod
     def tensor_shapes(hidden_size: int, form: EditForm) -> dict[str, tuple[int, ...]]:
@@ -250,6 +189,7 @@ class DireftIntervention(Intervention):
     ``identity`` starts at W2 = 0, as LoRA does, so it goes with every f.
     """
 
+    NAME = "direft"
     DECAYING = frozenset({"weight", "projection"})
 
     @staticmethod
@@ -271,16 +211,8 @@ class DireftOrthogonalIntervention(Intervention):
     ``identity`` starts at W = 0 and b = 0 and needs an f with a slope there, which relu has not.
     """
 
+    NAME = "direft_orthogonal"
     DECAYING = frozenset({"weight"})
-
-    @classmethod
-    def check_form(cls, form: EditForm) -> None:
-        super().check_form(form)
-        if form.init == "identity" and form.activation == "relu":
-            raise ValueError(
-                "the identity start of direft_orthogonal needs an activation with a slope at 0, or it never moves; "
-                "got 'relu'; use init: paper or another activation"
-            )
 
     @staticmethod
     def tensor_shapes(hidden_size: int, form: EditForm) -> dict[str, tuple[int, ...]]:
@@ -297,15 +229,7 @@ class DireftOrthogonalIntervention(Intervention):
 class ConsreftIntervention(Intervention):
     """h + R^T(b - Rh): the subspace is set to the constant b. It cannot start at the identity."""
 
-    ACTIVATED = False
-
-    @classmethod
-    def check_form(cls, form: EditForm) -> None:
-        super().check_form(form)
-        if form.init == "identity":
-            raise ValueError(
-                "consreft sets a subspace to a constant, so it has no identity; got init identity; use init: paper"
-            )
+    NAME = "consreft"
 
     @staticmethod
     def tensor_shapes(hidden_size: int, form: EditForm) -> dict[str, tuple[int, ...]]:
@@ -323,7 +247,7 @@ class ConsreftIntervention(Intervention):
 class LobireftIntervention(Intervention):
     """h + R^T b: a learned bias of rank r. ``identity`` starts at b = 0, ``paper`` at b uniform in [0, 1)."""
 
-    ACTIVATED = False
+    NAME = "lobireft"
 
     @staticmethod
     def tensor_shapes(hidden_size: int, form: EditForm) -> dict[str, tuple[int, ...]]:
@@ -338,20 +262,15 @@ class LobireftIntervention(Intervention):
         return (self.bias @ self.rotation()).expand_as(h)
 
 
-METHODS: Mapping[str, type[Intervention]] = MappingProxyType(
-    {
-        "loreft": LoreftIntervention,
-        "noreft": NoreftIntervention,
-        "direft": DireftIntervention,
-        "direft_orthogonal": DireftOrthogonalIntervention,
-        "consreft": ConsreftIntervention,
-        "lobireft": LobireftIntervention,
-    }
+_CLASSES: tuple[type[Intervention], ...] = (
+    LoreftIntervention,
+    NoreftIntervention,
+    DireftIntervention,
+    DireftOrthogonalIntervention,
+    ConsreftIntervention,
+    LobireftIntervention,
 )
-
-
-def _names() -> dict[type[Intervention], str]:
-    return {method: name for name, method in METHODS.items()}
+METHODS: Mapping[str, type[Intervention]] = MappingProxyType({method.NAME: method for method in _CLASSES})
 
 
 def _linear(hidden_size: int, form: EditForm, generator: torch.Generator) -> tuple[nn.Parameter, nn.Parameter]:
@@ -362,16 +281,3 @@ def _linear(hidden_size: int, form: EditForm, generator: torch.Generator) -> tup
         weight.uniform_(-bound, bound, generator=generator)
         bias.uniform_(-bound, bound, generator=generator)
     return nn.Parameter(weight), nn.Parameter(bias)
-
-
-def _check_linear_identity(form: EditForm) -> None:
-    if form.init == "identity" and form.activation != "linear":
-        raise ValueError(
-            "the identity start needs the linear activation here, because f(Rh) - Rh is not 0; "
-            f"got {form.activation!r}; use init: paper"
-        )
-
-
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}; choose one of them")

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 
 from reft.config import ReftConfig, count_parameters
-from reft.interventions import ACTIVATIONS, METHODS, DropoutOn, EditForm, Init, LoreftIntervention
+from reft.forms import METHOD_NAMES, Activation, DropoutOn, EditForm, Init
+from reft.interventions import ACTIVATIONS, METHODS, LoreftIntervention
 from reft.orthogonal import OrthonormalRows, orthonormality_error, qf
 from tests.reft.tiny import HIDDEN, build_model
 
@@ -167,6 +170,11 @@ def test_direft_starts_at_the_identity_under_every_activation(name: str, activat
 def test_a_form_that_the_formula_has_no_place_for_is_refused(name: str, form: EditForm, rule: str) -> None:
     with pytest.raises(ValueError, match=rule):
         METHODS[name](24, form, torch.Generator())
+
+
+def test_the_names_that_are_checked_without_torch_are_those_that_are_there() -> None:
+    assert tuple(METHODS) == METHOD_NAMES
+    assert tuple(ACTIVATIONS) == get_args(Activation)
 
 
 def test_consreft_is_idempotent() -> None:

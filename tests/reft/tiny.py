@@ -24,7 +24,7 @@ from transformers import (
 
 from reft.config import ReftConfig
 from reft.data import Encoded
-from reft.interventions import Init
+from reft.forms import Init
 from reft.model import ReftModel
 
 VOCABULARY = 61
