@@ -169,13 +169,3 @@ def _flat_places(mask: Tensor, past: int, rows: int, columns: int) -> Tensor:
     chunk = mask[:, past : past + columns]
     row, column = chunk.repeat_interleave(rows // mask.shape[0], dim=0).nonzero(as_tuple=True)
     return row * columns + column
-
-
-def position_ids(attention_mask: Tensor) -> Tensor:
-    """Return each token's place among the real tokens of its row, int64 [batch, sequence]; 0 at padding."""
-    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
-
-
-def accepts(module: nn.Module, argument: str) -> bool:
-    """Whether a module's ``forward`` names ``argument``."""
-    return argument in inspect.signature(module.forward).parameters

@@ -97,7 +97,7 @@ def test_no_text_is_in_two_splits(project: Project) -> None:
         for split in ("train", "validation", "test")
         for line in (project.root / f"data/prepared/{split}.jsonl").read_text(encoding="utf-8").splitlines()
     ]
-    assert len(texts) == len(set(texts)) == 144
+    assert len(texts) == len(set(texts)) == 72
 
 
 def test_the_data_and_the_adapter_were_pushed(project: Project) -> None:
@@ -137,7 +137,7 @@ def test_a_what_if_runs_what_it_changes_and_moves_no_alias(project: Project) -> 
     before, aliases = project.markers(), alias_of(project)
     project.run("dvc", "exp", "run", "--set-param", "train.epochs=1")
     assert project.ran_since(before) == {"train", "evaluate", "register"}
-    assert read(project, "metrics/train.json")["steps"] == 4
+    assert read(project, "metrics/train.json")["steps"] == 2
     assert alias_of(project) == aliases
     project.run("git", "checkout", "--quiet", ".")
     project.run("dvc", "checkout")
@@ -158,7 +158,7 @@ def test_other_epochs_run_train_and_what_follows_only(project: Project) -> None:
     project.params({"train.epochs": 3})
     project.run("reft", "run")
     assert project.ran_since(before) == {"train", "evaluate", "register"}
-    assert read(project, "metrics/train.json")["steps"] == 12
+    assert read(project, "metrics/train.json")["steps"] == 6
 
 
 def test_outputs_of_earlier_params_come_back_without_a_run(project: Project) -> None:
@@ -166,7 +166,7 @@ def test_outputs_of_earlier_params_come_back_without_a_run(project: Project) -> 
     project.params({"train.epochs": 2})
     project.run("dvc", "repro")
     assert project.ran_since(before) <= {"register"}
-    assert read(project, "metrics/train.json")["steps"] == 8
+    assert read(project, "metrics/train.json")["steps"] == 4
 
 
 def test_the_registered_model_predicts_in_another_process_whatever_params_say(project: Project) -> None:
