@@ -23,7 +23,7 @@ run: $(READY)  ## the main job: base, prepare, search, train, evaluate, register
 	$(BIN)/reft run
 
 test: $(READY)  ## all tests, three files at a time: on two cores, one of them often waits
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(READY)  ## the tests that need no real model, server or pipeline
 	$(BIN)/python -m pytest -m "not slow"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import csv
 import itertools
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -167,11 +170,26 @@ def make_tiny_project(root: Path, home: Path, changes: Mapping[str, Any] | None 
 
     The label of a row is the tone of its adjectives, so there is something to learn.
     """
-    project = make_project(root, home, {**TINY, **(changes or {})}, fill=write_own_files)
+    template = _tiny_template()
+    shutil.copytree(template / "project", root, symlinks=True)
+    shutil.copytree(template / "home", home, symlinks=True, dirs_exist_ok=True)
+    project = Project(root, environment(home))
+    if changes:
+        project.params(changes)
+        project.run("git", "commit", "--quiet", "--all", "--message", "Other parameters")
+    return project
+
+
+@cache
+def _tiny_template() -> Path:
+    """The folder of a tiny project and its home, made once a process; every path in them is relative."""
+    folder = Path(tempfile.mkdtemp(prefix="reft-tiny-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    project = make_project(folder / "project", folder / "home", TINY, fill=write_own_files)
     project.run("dvc", "add", "data/own/reviews.csv", "models/own/tiny")
     project.run("git", "add", "--all")
     project.run("git", "commit", "--quiet", "--message", "Own data and model")
-    return project
+    return folder
 
 
 def write_own_files(root: Path) -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from tests.bad_inputs import CASES
 from tests.bad_inputs.case import BadInput
-from tests.bad_inputs.sound import Sound, kept
-from tests.project import make_tiny_project
+from tests.bad_inputs.sound import Sound
 
 pytestmark = pytest.mark.slow
 
@@ -33,18 +30,3 @@ def test_no_password_is_told(sound: Sound) -> None:
     told = [sound.try_case(case, "password")[0] for case in CASES if "trials that does not" in case.name]
     assert told
     assert not [answer for answer in told if "hunter2" in answer.printed]
-
-
-def test_what_a_stage_finds_in_a_flow_is_one_message_and_the_last_good_outputs_stay(tmp_path: Path) -> None:
-    project = make_tiny_project(tmp_path / "project", tmp_path / "home")
-    project.run("reft", "run")
-    project.params({"prepare.max_tokens": 10})
-    before = kept(project)
-    done = project.run("reft", "run", check=False)
-    assert done.returncode == 2, done.stdout + done.stderr
-    last = [line for line in done.stderr.splitlines() if line.strip()][-1]
-    assert last.startswith("error: stage prepare: the train source must give 144 usable rows")
-    assert "200 because prompt and completion have too many tokens" in last
-    assert "Traceback" not in done.stdout + done.stderr
-    after = kept(project)
-    assert [name for name in before if after.get(name) != before[name]] == []

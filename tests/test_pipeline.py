@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import LlamaForCausalLM
 
+from pipelines.base import load_base, read_base
 from tests.project import SMALL, Project, make_project
 
 pytestmark = pytest.mark.slow
@@ -74,6 +77,18 @@ def test_a_first_run_runs_every_stage_and_says_what_came_out(first: tuple[Projec
         "reft-adapter version 1",
     ):
         assert words in said
+
+
+def test_the_base_is_made_from_its_wheel_and_speaks_english(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REFT_HOME", project.env["REFT_HOME"])
+    record = read_base(project.root / "models/base.json")
+    assert (record.hidden_size, record.num_layers, record.parameters) == (576, 30, 134_515_008)
+    loaded = load_base(record)
+    ids = loaded.tokenizer("Review: A wonderful film.\nSentiment:", return_tensors="pt")
+    with torch.inference_mode():
+        best = loaded.model(**ids).logits[0, -1].argmax()
+    assert loaded.tokenizer.decode(best).strip().lower() in ("positive", "a", "great", "excellent", "good")
+    assert isinstance(loaded.model, LlamaForCausalLM)
 
 
 def test_each_stage_left_what_it_should(project: Project) -> None:

@@ -61,7 +61,8 @@ class Sound:
         case.spoil(project)
         before = kept(project)
         answer = self.answer(case, project)
-        lost = sorted(name for name, digest in before.items() if kept(project).get(name) != digest)
+        after = kept(project)
+        lost = sorted(name for name, digest in before.items() if after.get(name) != digest)
         checks = {
             f"the exit code must be {case.code}": answer.code == case.code,
             "there must be no traceback": "Traceback" not in answer.printed,

@@ -99,25 +99,6 @@ def test_own_data_that_dvc_does_not_know_is_named(project: Project) -> None:
         data.write_bytes(kept)
 
 
-@pytest.mark.slow
-def test_a_plan_says_why_and_what_follows(tmp_path: Path) -> None:
-    project = make_tiny_project(tmp_path / "project", tmp_path / "home")
-    project.run("dvc", "repro")
-    said = project.run("reft", "run", "--dry-run").stdout
-    assert said.count("nothing changed") == 6
-    project.params({"train.epochs": 3})
-    before = project.markers()
-    planned = {one.stage: one for one in plan(project.root)}
-    assert planned["search"].action == "skipped"
-    assert planned["train"] == Planned("train", "runs", ("train in params.yaml is modified",))
-    assert planned["evaluate"].action == "runs if its input changes"
-    assert planned["evaluate"].why == ("it comes after train",)
-    assert project.markers() == before
-    (project.root / "models" / "own" / "tiny" / "config.json").write_text("{}", encoding="utf-8")
-    planned = {one.stage: one for one in plan(project.root)}
-    assert planned["base"] == Planned("base", "runs", ("models/own is modified",))
-
-
 def test_a_full_disk_is_told_before_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     full_disk(monkeypatch, PROJECT_BYTES - 1)
     with pytest.raises(PipelineError, match="needs 500 MB of free disk space") as caught:

