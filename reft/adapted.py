@@ -73,7 +73,9 @@ class AdaptedModel(nn.Module, ABC):
         self._enabled = True
         generator = torch.Generator().manual_seed(seed)
         method = METHODS[config.method]
-        built = {slot: method(hidden_size, form, generator) for slot, form in config.forms().items()}
+        # On the CPU also inside a caller's ``with torch.device("cuda")`` or "meta": the generator draws there.
+        with torch.device("cpu"):
+            built = {slot: method(hidden_size, form, generator) for slot, form in config.forms().items()}
         self.interventions = nn.ModuleDict(built).to(self.device)
 
     @property

@@ -1,0 +1,38 @@
+"""The authors' library, pyreft, beside this project: its classes by our names."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+
+import torch
+import transformers  # noqa: F401  pyreft is to find it loaded
+from torch import nn
+
+from reft.forms import EditForm
+
+with contextlib.redirect_stdout(io.StringIO()):  # its own dependency reports there which of its back ends is missing
+    import pyreft
+
+CLASSES = {
+    "loreft": pyreft.LoreftIntervention,
+    "noreft": pyreft.NoreftIntervention,
+    "direft": pyreft.NodireftIntervention,
+    "direft_orthogonal": pyreft.DireftIntervention,
+    "consreft": pyreft.ConsreftIntervention,
+    "lobireft": pyreft.LobireftIntervention,
+}
+"""pyreft's class of each method; what the paper calls DiReFT is its ``NodireftIntervention``."""
+
+
+def authors_intervention(method: str, hidden_size: int, form: EditForm) -> nn.Module:
+    """Build pyreft's module of a method in fp32, from torch's global generator; in training mode, as any module."""
+    module: nn.Module = CLASSES[method](
+        embed_dim=hidden_size,
+        low_rank_dimension=form.rank,
+        dtype=torch.float32,
+        act_fn=form.activation,
+        dropout=form.dropout,
+        add_bias=form.projection_bias,
+    )
+    return module
