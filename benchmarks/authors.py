@@ -6,7 +6,6 @@ import contextlib
 import io
 
 import torch
-import transformers  # noqa: F401  pyreft is to find it loaded
 from torch import nn
 
 from reft.forms import EditForm

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmarks.authors import authors_intervention, pyreft
 from reft.config import ReftConfig
-from reft.data import Encoded
+from reft.data import Batch, Encoded
 from reft.forms import EditForm
 from reft.interventions import METHODS, Intervention
 from reft.model import ReftModel
@@ -98,6 +98,35 @@ class Twins:
         moved = torch.tensor(by_row) + torch.tensor(offsets)[:, None, None]
         return {"sources->base": (None, moved.permute(1, 0, 2).tolist())}
 
+    def authors_text(
+        self, batch: Batch, starts: Sequence[int], *, copies: int = 1, use_cache: bool = True, **settings: int
+    ) -> Tensor:
+        """Return what pyreft's generate gives for prompts, with its places counted from the columns ``starts``.
+
+        Args:
+            batch: prompts alone, padded on the left.
+            starts: where each prompt starts, or where it is said to.
+            copies: how often the places of a prompt are repeated.
+            use_cache: whether keys and values are kept.
+            settings: of transformers' generate.
+        """
+        (_, places) = self.locations(batch.prompt_lengths.tolist(), starts)["sources->base"]
+        repeated = [[row for row in rows for _ in range(copies)] for rows in places]
+        tokens: Tensor = self.theirs.generate(
+            {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask},
+            unit_locations={"sources->base": (None, repeated)},
+            intervene_on_prompt=True,
+            do_sample=False,
+            use_cache=use_cache,
+            **settings,
+        )[1]
+        return tokens
+
+    def interventions(self) -> list[tuple[Intervention, Any]]:
+        """Return ours beside pyreft's."""
+        ours = [intervention for _, intervention in in_authors_order(self.ours)]
+        return list(zip(ours, self.theirs.interventions.values(), strict=True))
+
     def authors_logits(self, rows: Sequence[Encoded]) -> Tensor:
         """Return pyreft's logits without the first column, [batch, sequence, vocabulary]."""
         logits: Tensor = self.theirs(**self.authors_inputs(rows))[1].logits
@@ -105,19 +134,14 @@ class Twins:
 
 
 def build_twins(config: ReftConfig) -> Twins:
-    """Return both models; the weights are those that pyreft starts with.
-
-    With an intervention for each end of the prompt, pyreft wants those of all the first ends before the others.
-    """
+    """Return both models; the weights are those that pyreft starts with."""
     base = build_base()
     ours = ReftModel(base, config, seed=0)
     torch.manual_seed(1)
-    slots = sorted(ours.named_interventions(), key=lambda named: named[0].endswith("_last"))
     representations = []
-    for name, intervention in slots:
+    for layer, intervention in in_authors_order(ours):
         theirs = authors_intervention(config.method, HIDDEN, intervention.form)
         intervention.import_tensors(authors_tensors(theirs))
-        layer = int(name.split("_")[1])
         representations.append(
             {
                 "layer": layer,
@@ -128,3 +152,9 @@ def build_twins(config: ReftConfig) -> Twins:
         )
     model = pyreft.get_reft_model(base, pyreft.ReftConfig(representations=representations))
     return Twins(ours, model)
+
+
+def in_authors_order(model: ReftModel) -> list[tuple[int, Intervention]]:
+    """Return layer and intervention as pyreft wants them: those of all the first ends before those of the last ends."""
+    named = sorted(model.named_interventions(), key=lambda pair: pair[0].endswith("_last"))
+    return [(int(name.split("_")[1]), intervention) for name, intervention in named]
