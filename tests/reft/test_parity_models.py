@@ -5,13 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from transformers import RobertaConfig, RobertaForSequenceClassification
 
+from benchmarks.authors import authors_intervention, pyreft
 from reft.config import LayerOverride, ReftConfig
 from reft.data import Batch, Collator, Encoded
 from reft.decoding import Decoding
+from reft.encoder import Labelled, ReftEncoder
 from reft.forms import METHOD_NAMES
-from tests.reft.authors import Twins, assert_same_gradient, build_twins, pull_back, tangent
-from tests.reft.tiny import build_rows
+from tests.reft.authors import Twins, assert_same_gradient, authors_tensors, build_twins, pull_back, tangent
+from tests.reft.tiny import HIDDEN, VOCABULARY, build_rows
 
 CLOSE = {"atol": 1e-5, "rtol": 0.0}  # of logits of size 1
 NEW = {"max_new_tokens": 8}
@@ -116,3 +119,36 @@ def test_text_of_a_beam_search() -> None:
     theirs = pair.authors_text(batch, starts, copies=3, num_beams=3, **NEW)
     ours = pair.ours.generate(batch.input_ids, batch.attention_mask, Decoding(num_beams=3, **NEW))
     assert torch.equal(ours, theirs)
+
+
+def test_answers_of_an_encoder() -> None:
+    """At the first two tokens of a text, as in the authors' GLUE recipes."""
+    torch.manual_seed(0)
+    base = RobertaForSequenceClassification(
+        RobertaConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=HIDDEN,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=32,
+            max_position_embeddings=40,
+            num_labels=3,
+            initializer_range=0.2,
+        )
+    )
+    model = ReftEncoder(base, ReftConfig((0, 1), "f2", 2, init="paper"), seed=0)
+    representations = []
+    for layer, (_, intervention) in enumerate(model.named_interventions()):
+        theirs = authors_intervention("loreft", HIDDEN, intervention.form)
+        intervention.import_tensors(authors_tensors(theirs))
+        representations.append({"component": f"roberta.encoder.layer[{layer}].output", "intervention": theirs})
+    rows = [Labelled(row.input_ids, label=0) for row in ROWS]
+    batch = model.collate(rows, pad_id=1)
+    authors = pyreft.get_reft_model(base, pyreft.ReftConfig(representations=representations))
+    places = {"sources->base": (None, [[[0, 1]] * len(rows)] * 2)}
+    with torch.no_grad():
+        inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+        expected = authors(inputs, unit_locations=places)[1].logits
+        torch.testing.assert_close(model.eval()(batch), expected, **CLOSE)
+        with model.disabled():
+            assert (model(batch) - expected).abs().max() > 0.1
