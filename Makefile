@@ -5,10 +5,10 @@ READY := .venv/.ready
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast kill-matrix check format bad-inputs
+.PHONY: help setup run test test-fast kill-matrix check format bad-inputs bench-rotation
 
 help:  ## what there is
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -33,6 +33,9 @@ kill-matrix: $(READY)  ## each process of a run, killed with kill -9 in each sta
 
 bad-inputs: $(READY)  ## what is said to each kind of bad input, as a table
 	$(BIN)/python -m tests.bad_inputs
+
+bench-rotation: $(READY)  ## time and memory of an orthonormal R beside pyreft's; fails below 50 times as fast
+	$(BIN)/python -m benchmarks.rotation --at-least 50
 
 check: $(READY)  ## lint, format and types
 	$(BIN)/ruff check .

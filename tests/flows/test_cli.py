@@ -122,7 +122,7 @@ def test_each_path_of_the_file_map_exists() -> None:
 
 
 def test_each_module_is_in_the_file_map_once() -> None:
-    modules = [path for room in ("reft", "pipelines", "flows") for path in (ROOT / room).rglob("*.py")]
+    modules = [path for room in ("reft", "pipelines", "flows", "benchmarks") for path in (ROOT / room).rglob("*.py")]
     names = [path.relative_to(ROOT).as_posix() for path in modules if path.name != "__init__.py"]
     assert sorted(names) == sorted(path for path in file_map() if path.endswith(".py"))
 
