@@ -36,9 +36,12 @@ def authors_tensors(module: Any) -> dict[str, Tensor]:
 
 
 def twin_interventions(method: str, form: EditForm, hidden: int = HIDDEN) -> tuple[Intervention, torch.nn.Module]:
-    """Return our intervention and pyreft's with the same weights, both in training mode."""
+    """Return our intervention and pyreft's with the same weights, both in training mode; R is not where it started."""
     torch.manual_seed(0)
-    theirs = authors_intervention(method, hidden, form)
+    theirs: Any = authors_intervention(method, hidden, form)
+    if hasattr(theirs, "rotate_layer"):
+        original = theirs.rotate_layer.parametrizations.weight.original
+        original.data += 0.1 * torch.randn_like(original).tril(-1)  # what its gradient moves
     ours = METHODS[method](hidden, form, torch.Generator().manual_seed(1))
     ours.import_tensors(authors_tensors(theirs))
     return ours, theirs
