@@ -50,8 +50,3 @@ def test_memory_is_of_order_d_r_and_pyrefts_of_order_d_squared() -> None:
         costs = measure(Setting(hidden=hidden, rank=2, rows=1, positions=1, repeats=1, warmup=0))
         assert costs[HERE].memory == 4 * (4 * hidden * 2 + 2)
         assert costs[PYREFT].memory >= 4 * (hidden * hidden + 2 * hidden * 2 + 2)
-
-
-@pytest.mark.slow
-def test_a_step_takes_at_most_a_fiftieth_of_pyrefts_at_the_size_of_a_real_model() -> None:
-    assert main(["--repeats", "3", "--at-least", "50"]) == 0
