@@ -109,6 +109,23 @@ def read_adapter(path: Path) -> tuple[ReftConfig, AdapterInfo]:
     return record.config, record.info
 
 
+def read_interventions(path: Path) -> dict[str, dict[str, Tensor]]:
+    """Read the checked tensors of a decoder's adapter without its base: slot -> name -> tensor.
+
+    Raises:
+        ValueError: as :func:`load_adapter`, but for the base.
+    """
+    record = _read_record(path)
+    if record.head:
+        raise ValueError(f"an adapter without a head can be read apart from its base; got the head {record.head}")
+    tensors = _read_tensors(path, record, head={})
+    slots = record.config.forms()
+    return {
+        slot: {name.removeprefix(f"{slot}."): value for name, value in tensors.items() if name.startswith(f"{slot}.")}
+        for slot in slots
+    }
+
+
 def load_adapter(path: Path, base: nn.Module, *, base_sha256: str) -> ReftModel:
     """Put a saved adapter on its base; without gradients, outputs are bit-equal to those before saving.
 
