@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from flows.dvc import StageFailedError
+from flows.exchange import export_command, import_command
 from pipelines.errors import PipelineError
 
 app = typer.Typer(
@@ -143,6 +144,9 @@ def init(folder: Annotated[Path, typer.Argument(help="A folder that is empty or 
     if not result.git_identity:
         console.print("git does not know who you are; `reft setup` says how to tell it.")
 
+
+app.command("import")(import_command)
+app.command("export")(export_command)
 
 data = typer.Typer(help="Data and models of your own.", no_args_is_help=True)
 app.add_typer(data, name="data")

@@ -10,7 +10,7 @@ Grammar::
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -166,8 +166,20 @@ def check_sha256(path: Path, sha256: str | None) -> None:
         )
 
 
-def snapshot(source: HubSource, target: Path) -> Path:
+def snapshot(
+    source: HubSource,
+    target: Path,
+    *,
+    wanted: Sequence[str] = HUB_MODEL_FILES,
+    refused: Sequence[str] = HUB_REFUSED_FILES,
+) -> Path:
     """Download a model repository at its commit into ``target``: configuration, tokenizer and safetensors only.
+
+    Args:
+        source: which repository.
+        target: a folder.
+        wanted: patterns of what is downloaded, for a caller that reads other files.
+        refused: patterns of what is not.
 
     Raises:
         PipelineError: if the hub is out of reach or does not have it.
@@ -180,8 +192,8 @@ def snapshot(source: HubSource, target: Path) -> Path:
             source.name,
             revision=source.revision,
             local_dir=target,
-            allow_patterns=list(HUB_MODEL_FILES),
-            ignore_patterns=list(HUB_REFUSED_FILES),
+            allow_patterns=list(wanted),
+            ignore_patterns=list(refused),
         )
     except (httpx2.HTTPError, OSError, ValueError) as error:  # the hub's own errors are of the first two
         raise hub_error(f"the model {source.name}", source, error) from error

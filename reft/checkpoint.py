@@ -116,14 +116,13 @@ def read_interventions(path: Path) -> dict[str, dict[str, Tensor]]:
         ValueError: as :func:`load_adapter`, but for the base.
     """
     record = _read_record(path)
-    if record.head:
-        raise ValueError(f"an adapter without a head can be read apart from its base; got the head {record.head}")
-    tensors = _read_tensors(path, record, head={})
-    slots = record.config.forms()
-    return {
-        slot: {name.removeprefix(f"{slot}."): value for name, value in tensors.items() if name.startswith(f"{slot}.")}
-        for slot in slots
-    }
+    if record.kind != ReftModel.KIND:
+        raise ValueError(f"only an adapter of kind {ReftModel.KIND} is read without its base; got {record.kind}")
+    found: dict[str, dict[str, Tensor]] = {slot: {} for slot in record.config.forms()}
+    for name, tensor in _read_tensors(path, record, head={}).items():
+        slot, _, part = name.partition(".")
+        found[slot][part] = tensor
+    return found
 
 
 def load_adapter(path: Path, base: nn.Module, *, base_sha256: str) -> ReftModel:

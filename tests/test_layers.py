@@ -18,7 +18,7 @@ FORBIDDEN = {
     "flows": {"torch", "mlflow", "optuna", "transformers"},
 }
 FOREIGN_FILES = ROOT / "reft" / "peers" / "files.py"
-MLFLOW_ROOMS = {"tracking.py", "register.py", "promote.py", "pyfunc.py", "store.py"}
+MLFLOW_ROOMS = {"tracking.py", "register.py", "promote.py", "pyfunc.py", "store.py", "versions.py"}
 
 
 def imports(path: Path) -> Iterator[str]:

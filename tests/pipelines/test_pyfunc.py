@@ -17,10 +17,12 @@ import pytest
 
 from pipelines import register
 from pipelines.base import load_base, read_base
+from pipelines.errors import PipelineError
 from pipelines.files import read_json, write_json
 from pipelines.prepared import read_rows
 from pipelines.store import store_uri
-from reft import encode, load_adapter, score_choices
+from pipelines.versions import fetch_version
+from reft import adapter_sha256, encode, load_adapter, score_choices
 from tests.pipelines.finished import PROJECT, finish_stages, make_params
 
 TEXTS = ["good film", "bad film", "a good good film", "film"]
@@ -94,6 +96,35 @@ def test_the_registered_files_hold_no_pickle_and_no_base(model: Any, project: Pa
     files = [path.name for path in (project / "mlflow" / "artifacts").rglob("models/**/*") if path.is_file()]
     assert {"adapter.safetensors", "adapter_config.json", "base.json", "pyfunc.py"} <= set(files)
     assert not [name for name in files if name.endswith((".pkl", ".pt", ".bin")) or name == "model.safetensors"]
+
+
+def test_a_version_gives_its_files_and_figures(project: Path, tmp_path: Path) -> None:
+    """What an export of a version goes by: whatever the project's own files have become since."""
+    by_alias, by_number = (
+        fetch_version(address, tmp_path / name, params=make_params(), root=project)
+        for address, name in (("models:/tiny@champion", "alias"), ("models:/tiny/1", "number"))
+    )
+    paths = finish_stages(project)
+    for found in (by_alias, by_number):
+        assert adapter_sha256(found.adapter) == adapter_sha256(paths["adapter"])
+        assert read_base(found.base) == read_base(paths["base"])
+        assert found.evaluation == read_json(paths["evaluation"])
+        assert found.training["learning_rate"] == "0.001"
+        assert found.data_source == make_params().prepare.source
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("models:/tiny@nobody", "must be in the registry"),
+        ("models:/tiny/99", "must be in the registry"),
+        ("models:/none/1", "must be in the registry"),
+        ("models:/tiny", "a version is models:/NAME@ALIAS"),
+    ],
+)
+def test_a_version_that_is_not_there_is_told(project: Path, tmp_path: Path, address: str, words: str) -> None:
+    with pytest.raises(PipelineError, match=words):
+        fetch_version(address, tmp_path, params=make_params(), root=project)
 
 
 def test_threads_get_the_answers_of_one(model: Any) -> None:

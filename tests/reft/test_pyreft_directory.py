@@ -143,6 +143,23 @@ def test_the_older_names_of_files_are_read(tmp_path: Path, name: str) -> None:
     assert (our_logits(on_base(read(tmp_path))) - expected).abs().max() < TOLERANCE
 
 
+@pytest.mark.parametrize("name", ["LoreftIntervention", "NoreftIntervention", "NodireftIntervention"])
+def test_pyrefts_default_of_bf16_is_read(tmp_path: Path, name: str) -> None:
+    """Its numbers are bf16 and its arithmetic too; here they are the same numbers, in fp32 arithmetic."""
+    torch.manual_seed(6)
+    theirs = intervention(name, 2, torch.bfloat16)
+    representation = {"layer": 1, "component": "block_output", "low_rank_dimension": 2, "intervention": theirs}
+    config = pyreft.ReftConfig(representations=representation)
+    model = pyreft.get_reft_model(build_base(), config, set_device=False)
+    model.save(str(tmp_path))
+    state = torch.load(next(tmp_path.glob("intkey_*.bin")))
+    assert any(value.dtype == torch.bfloat16 for value in state.values())
+    theirs.float()
+    with torch.no_grad():
+        expected = logits_of(model, [ENDS[0]])
+    assert (our_logits(on_base(read(tmp_path, "f2"))) - expected).abs().max() < TOLERANCE
+
+
 def test_a_wrong_rank_in_the_config_does_no_harm(tmp_path: Path) -> None:
     saved(tmp_path, "LoreftIntervention")
     config = json.loads((tmp_path / "config.json").read_text())
