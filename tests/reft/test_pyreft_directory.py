@@ -327,9 +327,14 @@ def judged(model: ReftEncoder) -> Tensor:
     return model.eval()(LabelledBatch(ids(), torch.ones(2, LENGTH, dtype=torch.long), None, torch.zeros(2)))
 
 
+@pytest.mark.parametrize("older", [False, True])
 @pytest.mark.parametrize("family", ENCODERS)
-def test_an_encoder_with_its_head_gives_pyrefts_logits(tmp_path: Path, family: str) -> None:
+def test_an_encoder_with_its_head_gives_pyrefts_logits(tmp_path: Path, family: str, older: bool) -> None:
     expected = saved_encoder(tmp_path, family)
+    if older:
+        for file in tmp_path.glob("intkey_comp_*.bin"):
+            file.rename(tmp_path / f"intkey_{file.name.removeprefix('intkey_').replace('_', '.')}")
+        assert (tmp_path / f"intkey_comp.{family}.encoder.layer[0].output.unit.pos.nunit.1#0.bin").exists()
     adapter = read(tmp_path, "f2")
     model = ReftEncoder(encoder(family), adapter.config, seed=9)
     adapter.fill(model)
