@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-import transformers  # noqa: F401 - before pyreft, whose pyvene needs it loaded
 from torch import Tensor
 from transformers import BertConfig, BertForSequenceClassification, RobertaConfig, RobertaForSequenceClassification
 
-import pyreft  # isort: skip
+from benchmarks.authors import pyreft
 from reft.config import LayerOverride, ReftConfig
 from reft.data import Batch
 from reft.encoder import LabelledBatch, ReftEncoder
@@ -23,6 +22,7 @@ from reft.orthogonal import orthonormality_error
 from reft.peers.foreign import ForeignAdapter
 from reft.peers.pyreft import CLASSES, read_pyreft
 from reft.peers.pyreft_write import write_pyreft
+from tests.reft.authors import authors_tensors
 from tests.reft.tiny import HIDDEN, VOCABULARY, build_base
 
 KEYWORDS = {"NoreftIntervention": {"add_bias": True}, "NodireftIntervention": {"add_bias": True}}
@@ -114,22 +114,15 @@ def test_the_tensors_are_those_that_pyreft_holds(tmp_path: Path, name: str) -> N
     pyreft.get_reft_model(build_base(), pyreft.ReftConfig(representations=representation), set_device=False).save(
         str(tmp_path)
     )
-    source = theirs.learned_source
-    expected = {"bias": source if isinstance(source, torch.nn.Parameter) else source.bias}
-    if not isinstance(source, torch.nn.Parameter):
-        expected["weight"] = source.weight
-    if hasattr(theirs, "rotate_layer"):
-        expected["rotation"] = theirs.rotate_layer.weight.mT
-    else:
-        expected["projection"] = theirs.proj_layer.weight
-    if name == "NoreftIntervention":
-        expected["projection_bias"] = theirs.proj_layer.bias
+    expected = authors_tensors(theirs)
+    if name == "NodireftIntervention":
+        expected.pop("projection_bias")  # its formula does not use it
     adapter = read(tmp_path)
     (ours,) = adapter.interventions.values()
     assert ours.keys() == expected.keys()
     for key, tensor in expected.items():
-        torch.testing.assert_close(ours[key], tensor.detach(), atol=1e-6, rtol=0)
-    assert bool(adapter.notes) == (name == "NodireftIntervention")  # its bias, which its formula does not use
+        torch.testing.assert_close(ours[key], tensor, atol=1e-6, rtol=0)
+    assert bool(adapter.notes) == (name == "NodireftIntervention")
 
 
 @pytest.mark.parametrize("name", ["LoreftIntervention", "DireftIntervention"])
