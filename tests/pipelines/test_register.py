@@ -240,10 +240,9 @@ def test_a_server_gets_the_same_and_may_go_away(tmp_path: Path, root: Path) -> N
     command += ["--host", "127.0.0.1", "--port", str(port)]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # the server looks for uvicorn there
     params = make_params("served", uri=f"http://127.0.0.1:{port}")
+    env = os.environ | {"PATH": path, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # nothing here is a job
     with (tmp_path / "log").open("w") as log:
-        server = subprocess.Popen(
-            command, stdout=log, stderr=log, start_new_session=True, env={**os.environ, "PATH": path}
-        )
+        server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=env)
     try:
         _wait_for(params, root)
         made = stage(root, params)
