@@ -66,9 +66,9 @@ def fit(
     on after the last checkpoint and ends with the same bits as an uninterrupted one. It first reports the steps
     before it again (``replayed``), while the model is already at the checkpoint.
 
-    Under ``accelerate launch`` with several processes, each runs its share of every batch and the gradients are added
-    up, so the losses are those of one process to rounding. Each process is given all rows; the first one alone writes
-    checkpoints, to a folder that all of them read.
+    Under ``accelerate launch`` or ``torchrun`` with several processes, each runs its share of every batch and the
+    gradients are added up, so the losses are those of one process to rounding (but for what dropout draws). Each
+    process is given all rows; the first one alone writes checkpoints, to a folder that all of them read.
 
     Args:
         model: trained where it is, and in evaluation mode whenever the iterator has given an item; of the base, only
@@ -165,11 +165,12 @@ class _Trainer:
         finally:
             self.model.eval()
             self.model.gradient_checkpointing = checkpointing
-        for parameter in self.parameters.values():
-            # What these rows do not reach has a gradient of 0: the optimiser would pass over None, in one process.
-            own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            parameter.grad = self._sum(own)
-        return self._sum(loss)
+        # What no row reaches has a gradient of 0. None would do in one process, but the optimiser passes over it.
+        parts = [torch.zeros_like(value) if value.grad is None else value.grad for value in self.parameters.values()]
+        *gradients, loss = self._summed([*parts, loss])
+        for parameter, gradient in zip(self.parameters.values(), gradients, strict=True):
+            parameter.grad = gradient
+        return loss
 
     def _backward(self, batches: list[list[Row]]) -> Tensor:
         """Add up this process's share of the gradients and of the mean over all targets of the step.
@@ -190,9 +191,14 @@ class _Trainer:
             total += loss.detach()
         return total
 
-    def _sum(self, value: Tensor) -> Tensor:
-        """Add up a tensor over the processes."""
-        return value if self.processes == 1 else cast(Tensor, self.accelerator.reduce(value, reduction="sum"))
+    def _summed(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Add up each tensor over the processes, all in one message."""
+        if self.processes == 1:
+            return tensors
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        total = cast(Tensor, self.accelerator.reduce(flat, reduction="sum"))
+        parts = total.split([tensor.numel() for tensor in tensors])
+        return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
 
     def _seed(self, step: int) -> int:
         parts = [self.schedule.config.seed, step, self.accelerator.process_index]

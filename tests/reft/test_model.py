@@ -5,8 +5,9 @@ from typing import Literal
 
 import pytest
 import torch
+from torch import Tensor
 
-from reft.config import ReftConfig
+from reft.config import LayerOverride, ReftConfig
 from reft.data import Batch, Collator, Encoded
 from reft.model import ReftModel
 from tests.reft.tiny import build_base, build_model, build_rows, layer_outputs
@@ -86,6 +87,35 @@ def test_both_ends_have_their_own_intervention_when_untied() -> None:
         last = model.interventions["layer_1_last"](before[0, -2:])
     assert torch.equal(after[0, :2], first)
     assert torch.equal(after[0, -2:], last)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_each_layer_is_edited_at_its_own_positions(tied: bool) -> None:
+    own = (LayerOverride(0, rank=1, positions="all"), LayerOverride(1, positions="1:2,4:5"))
+    base = build_base()
+    model = ReftModel(base, ReftConfig((0, 1, 2), "f1+l2", 4, init="paper", tied=tied, overrides=own), seed=1)
+    batch = collate([Encoded(tuple(range(1, 9)), 6), Encoded(tuple(range(11, 15)), 3)], "right")
+    edited = {0: ([0, 1, 2, 3, 4, 5], [0, 1, 2]), 1: ([1, 4], [1])}
+    for layer, places in edited.items():
+        before, after = layer_outputs(model, layer, batch)
+        changed = (before != after).any(-1)
+        assert [row.nonzero().flatten().tolist() for row in changed] == [list(row) for row in places]
+    before, after = top_outputs(model, batch)
+    assert [row.nonzero().flatten().tolist() for row in (before != after).any(-1)] == [[0, 4, 5], [0, 2]]
+
+
+def top_outputs(model: ReftModel, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return the last layer's output before the edit and what the final norm gets."""
+    seen: list[Tensor] = []
+    hooks = [
+        model.stack.layers[-1].register_forward_hook(lambda _module, _args, output: seen.append(output)),
+        model.base.model.norm.register_forward_pre_hook(lambda _module, args: seen.append(args[0])),
+    ]
+    with torch.no_grad():
+        model(batch)
+    for hook in hooks:
+        hook.remove()
+    return seen[0], seen[1]
 
 
 def test_a_layer_the_base_lacks_is_refused() -> None:
