@@ -31,6 +31,7 @@ CONFIG = FitConfig(
     checkpoint_every=2,
 )  # of 13 rows: the last batch of an epoch has one row, so one of two processes has none
 
+ROW = build_rows(1)[0]
 CASES: dict[str, tuple[Callable[[], AdaptedModel], Sequence[Row], FitConfig]] = {
     "decoder": (lambda: build_model(tied=False), build_rows(13), CONFIG),
     "recomputed": (lambda: build_model(method="direft"), build_rows(13), replace(CONFIG, gradient_checkpointing=True)),
@@ -38,6 +39,7 @@ CASES: dict[str, tuple[Callable[[], AdaptedModel], Sequence[Row], FitConfig]] = 
     "encoder-decoder": (lambda: build_seq2seq(), build_pairs(13), CONFIG),
     "rarely reached": (lambda: build_model(positions="6:9"), build_rows(13), CONFIG),
     "dropped": (lambda: build_model(dropout=0.3), build_rows(13), CONFIG),
+    "twins": (lambda: build_model(dropout=0.3), 2 * [ROW], replace(CONFIG, epochs=1, batch_size=2)),
 }
 
 
