@@ -34,9 +34,9 @@ R = TypeVar("R", bound=Row)
 class AdaptedModel(nn.Module, ABC):
     """A base that is frozen, and one or two interventions for each edited layer.
 
-    The base stays in evaluation mode even under :meth:`train`, so its dropout never runs: what the interventions are
-    trained against is what they meet in use. Hooks are on the base only during a call, so several models may share
-    one base, one call at a time.
+    A new model is in evaluation mode, so nothing is dropped until training asks for it. The base stays in that mode
+    even under :meth:`train`, so its dropout never runs: what the interventions are trained against is what they meet
+    in use. Hooks are on the base only during a call, so several models may share one base, one call at a time.
 
     Args:
         base: a ``transformers`` model; its parameters stop requiring gradients.
@@ -77,6 +77,7 @@ class AdaptedModel(nn.Module, ABC):
         with torch.device("cpu"):
             built = {slot: method(hidden_size, form, generator) for slot, form in config.forms().items()}
         self.interventions = nn.ModuleDict(built).to(self.device)
+        AdaptedModel.train(self, False)  # not a subclass's, whose own modules are not there yet
 
     @property
     def stack(self) -> Stack:

@@ -43,11 +43,7 @@ class Encoded:
                 f"a row needs 1 to {len(self.input_ids)} prompt tokens, its own length; "
                 f"got {self.prompt_length}; leave out rows with an empty prompt"
             )
-        if not all(0 <= start < stop <= self.prompt_length for start, stop in self.spans):
-            raise ValueError(
-                f"a span is a range of the {self.prompt_length} prompt tokens, like (0, 2); got {self.spans}; "
-                "correct it"
-            )
+        check_spans(self.spans, self.prompt_length)
 
     @property
     def num_tokens(self) -> int:
@@ -121,23 +117,58 @@ def encode(
     """
     if character_spans:
         read = tokenizer(prompt, add_special_tokens=add_special_tokens, return_offsets_mapping=True)
-        spans = tuple(_token_span(span, read["offset_mapping"], prompt) for span in character_spans)
+        spans = token_spans(character_spans, read["offset_mapping"], prompt)
     else:
         read, spans = tokenizer(prompt, add_special_tokens=add_special_tokens), ()
     completion_ids = tokenizer(completion, add_special_tokens=False)["input_ids"]
     return Encoded((*read["input_ids"], *completion_ids), len(read["input_ids"]), spans)
 
 
-def _token_span(span: tuple[int, int], offsets: Sequence[tuple[int, int]], prompt: str) -> tuple[int, int]:
-    start, stop = span
-    if not 0 <= start < stop <= len(prompt):
-        raise ValueError(
-            f"a character span is a range of the prompt's {len(prompt)} characters; got {span}; correct it"
-        )
-    held = [place for place, (low, high) in enumerate(offsets) if low < high and low < stop and start < high]
-    if not held:
-        raise ValueError(f"a character span must hold a token; got {span} of {prompt!r}; widen it")
-    return held[0], held[-1] + 1
+def token_spans(
+    character_spans: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int]], text: str
+) -> tuple[tuple[int, int], ...]:
+    """Return, for each span of a text's characters, the tokens that hold any of them, as half-open ranges.
+
+    Args:
+        character_spans: half-open ranges of characters.
+        offsets: first and last character of each token, as a "fast" tokenizer gives them; empty for special tokens.
+        text: what was tokenised.
+
+    Raises:
+        ValueError: if a span is not in the text, or holds no token.
+    """
+    found = []
+    for start, stop in character_spans:
+        if not 0 <= start < stop <= len(text):
+            raise ValueError(
+                f"a character span is a range of the prompt's {len(text)} characters; got {(start, stop)}; correct it"
+            )
+        held = [place for place, (low, high) in enumerate(offsets) if low < high and low < stop and start < high]
+        if not held:
+            raise ValueError(f"a character span must hold a token; got {(start, stop)} of {text!r}; widen it")
+        found.append((held[0], held[-1] + 1))
+    return tuple(found)
+
+
+def check_spans(spans: Sequence[tuple[int, int]], length: int) -> None:
+    """Raise ValueError unless every span is a half-open range of the first ``length`` tokens, and not empty."""
+    if not all(0 <= start < stop <= length for start, stop in spans):
+        raise ValueError(f"a span is a range of the {length} prompt tokens, like (0, 2); got {spans}; correct it")
+
+
+def pad_right(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
+    """Return rows of numbers as one tensor, int64 [rows, longest]."""
+    width = max(len(row) for row in rows)
+    return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows], dtype=torch.long)
+
+
+def span_mask(spans: Sequence[Sequence[tuple[int, int]]], shape: torch.Size) -> Tensor:
+    """Return the tokens in each row's spans, for rows that begin in the first column, bool [rows, sequence]."""
+    mask = torch.zeros(shape, dtype=torch.bool)
+    for row, own in enumerate(spans):
+        for start, stop in own:
+            mask[row, start:stop] = True
+    return mask
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from reft.adapted import AdaptedModel
 from reft.config import ReftConfig
+from reft.data import check_spans, pad_right, span_mask
 from reft.editing import find_stack
 
 
@@ -23,11 +24,13 @@ class Labelled:
         input_ids: with the tokenizer's own special tokens; a pair of texts is one row.
         label: the class's number for classification, a number for regression.
         segments: the token type of each id, for tokenizers that give it; empty for none.
+        spans: half-open ranges of tokens that this row has edited where positions are ``spans``.
     """
 
     input_ids: tuple[int, ...]
     label: float
     segments: tuple[int, ...] = ()
+    spans: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.input_ids or (self.segments and len(self.segments) != len(self.input_ids)):
@@ -35,6 +38,7 @@ class Labelled:
                 f"a row needs a token and as many segments as tokens, or none; got {len(self.input_ids)} tokens and "
                 f"{len(self.segments)} segments; leave out empty texts"
             )
+        check_spans(self.spans, len(self.input_ids))
 
     @property
     def num_tokens(self) -> int:
@@ -56,18 +60,23 @@ class LabelledBatch:
         attention_mask: [batch, sequence], 1 at tokens.
         segments: [batch, sequence], or None where the rows have none.
         labels: [batch], fp32.
+        spans: bool [batch, sequence], the tokens that the rows name themselves.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     segments: Tensor | None
     labels: Tensor
+    spans: Tensor
 
     def to(self, device: torch.device | str) -> LabelledBatch:
         """Return the same batch on ``device``."""
-        segments = None if self.segments is None else self.segments.to(device)
         return LabelledBatch(
-            self.input_ids.to(device), self.attention_mask.to(device), segments, self.labels.to(device)
+            self.input_ids.to(device),
+            self.attention_mask.to(device),
+            None if self.segments is None else self.segments.to(device),
+            self.labels.to(device),
+            self.spans.to(device),
         )
 
 
@@ -98,6 +107,12 @@ class ReftEncoder(AdaptedModel):
         super().__init__(base, backbone, int(described.hidden_size), config, seed=seed)
         self.num_labels = int(described.num_labels)
         self.head_names = _head_names(base) if head is None else tuple(head)
+        inside = {name for name, _ in base.named_modules() if name}
+        if not inside.issuperset(self.head_names):
+            raise ValueError(
+                f"the head is made of modules in {type(base).__name__}; got {', '.join(self.head_names)}; "
+                f"name some of {', '.join(name for name, _ in base.named_children())}, or modules in them"
+            )
         for module in self._head_modules():
             module.requires_grad_(True).float()
             module.register_forward_pre_hook(_to_float)
@@ -134,22 +149,30 @@ class ReftEncoder(AdaptedModel):
         arguments: dict[str, Any] = {"attention_mask": batch.attention_mask}
         if batch.segments is not None:
             arguments["token_type_ids"] = batch.segments
-        with self.editing(batch.attention_mask, batch.attention_mask.sum(-1)):
+        with self.editing(batch.attention_mask, batch.attention_mask.sum(-1), batch.spans):
             logits: Tensor = self.base(input_ids=batch.input_ids, **arguments).logits
         return logits.float()
 
     def collate(self, rows: Sequence[Labelled], pad_id: int) -> LabelledBatch:
-        """Return rows padded on the right, where absolute positions do not shift."""
-        width = max(row.num_tokens for row in rows)
+        """Return rows padded on the right, where absolute positions do not shift.
 
-        def padded(values: Sequence[Sequence[int]], fill: int) -> Tensor:
-            return torch.tensor([[*value, *[fill] * (width - len(value))] for value in values], dtype=torch.long)
-
+        Raises:
+            ValueError: for a label that is no class of the head.
+        """
+        labels = [float(row.label) for row in rows]
+        if self.num_labels > 1 and not all(label in range(self.num_labels) for label in labels):
+            raise ValueError(
+                f"a label is a class's number, 0 to {self.num_labels - 1}; got {labels}; correct it, or build the base "
+                "with num_labels=1 for regression"
+            )
+        segments = [row.segments or (0,) * row.num_tokens for row in rows]  # 0 is what models take for none
+        input_ids = pad_right([row.input_ids for row in rows], pad_id)
         return LabelledBatch(
-            input_ids=padded([row.input_ids for row in rows], pad_id),
-            attention_mask=padded([[1] * row.num_tokens for row in rows], 0),
-            segments=padded([row.segments for row in rows], 0) if rows[0].segments else None,
-            labels=torch.tensor([float(row.label) for row in rows]),
+            input_ids=input_ids,
+            attention_mask=pad_right([[1] * row.num_tokens for row in rows], 0),
+            segments=pad_right(segments, 0) if any(row.segments for row in rows) else None,
+            labels=torch.tensor(labels),
+            spans=span_mask([row.spans for row in rows], input_ids.shape),
         )
 
     def target_losses(self, batch: LabelledBatch) -> Tensor:

@@ -44,17 +44,25 @@ class AdapterSet:
 
     def rows(self, names: Sequence[str | None]) -> MixedRows:
         """Return the model that edits row i of a batch with the adapter ``names[i]``, or not at all for None."""
-        return MixedRows(next(iter(self._models.values())), {name: self[name] for name in names if name}, names)
+        for name in names:
+            if name is not None:
+                _ = self[name]  # raises for a name that is not there
+        return MixedRows(self._models, names)
 
 
 class MixedRows(CausalModel):
     """One base under several adapters, one for each row of the batches it is given; see :meth:`AdapterSet.rows`."""
 
-    def __init__(self, any_model: ReftModel, models: Mapping[str, ReftModel], names: Sequence[str | None]) -> None:
+    def __init__(self, models: Mapping[str, ReftModel], names: Sequence[str | None]) -> None:
+        any_model = next(iter(models.values()))
         self.base = any_model.base
         self._stack = any_model.stack
         self._models = models
         self._names = tuple(names)
+
+    def for_rows(self, rows: Sequence[int], /) -> MixedRows:
+        """Return the model for a batch of these rows, in their order."""
+        return MixedRows(self._models, [self._names[row] for row in rows])
 
     def __call__(self, batch: Batch, *, logits_to_keep: int = 0) -> Tensor:
         """Return the logits, as :meth:`logits` does."""
@@ -69,7 +77,8 @@ class MixedRows(CausalModel):
                 "call rows(...) with a name or None for each row"
             )
         placed: dict[int, list[Placed]] = {}
-        for name, model in self._models.items():
+        for name in dict.fromkeys(chosen for chosen in self._names if chosen is not None):
+            model = self._models[name]
             own = torch.tensor([chosen == name for chosen in self._names], device=attention_mask.device)
             of_rows: dict[int, Tensor] = {}
             for layer, entries in model.placed(attention_mask, prompt_lengths, spans).items():

@@ -38,6 +38,10 @@ class CausalModel:
     ) -> AbstractContextManager[None]:
         """Edit the base's layers inside the context, for passes over this prompt batch."""
 
+    def for_rows(self, _rows: Sequence[int], /) -> CausalModel:
+        """Return the model for a batch of these rows of a larger one: itself, where no row has edits of its own."""
+        return self
+
     def logits(self, batch: Batch, *, logits_to_keep: int = 0) -> Tensor:
         """Run the edited base over whole rows.
 

@@ -85,13 +85,13 @@ class CheckpointFolder:
             ValueError: if a checkpoint belongs to a run with other inputs.
         """
         for left in self._path.glob(f"{TEMPORARY_PREFIX}*"):
-            shutil.rmtree(left)
+            _remove(left)
         for path in self._found():
             try:
                 return self._read(path)
             except DamagedCheckpointError as error:
                 _log.warning("checkpoint %s is damaged (%s); using the one before it", path.name, error)
-                shutil.rmtree(path)
+                _remove(path)
         return None
 
     def _found(self) -> list[Path]:
@@ -117,6 +117,11 @@ class CheckpointFolder:
         except SafetensorError as error:
             raise DamagedCheckpointError(f"unreadable: {error}") from error
         return TrainingState(record["step"], record["history"], tensors)
+
+
+def _remove(path: Path) -> None:
+    """Remove what another process of the same run may be removing too."""
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def capture(parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

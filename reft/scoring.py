@@ -48,8 +48,8 @@ def score_choices(
     order = sorted(range(len(prompts)), key=lambda row: (len(prompts[row]), row))
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        chosen = [tuple(prompts[row]) for row in rows]
-        scores[rows] = _next_token(model, chosen, choices) if single else _joined(model, chosen, choices)
+        chosen, asked = [tuple(prompts[row]) for row in rows], model.for_rows(rows)
+        scores[rows] = _next_token(asked, chosen, choices) if single else _joined(asked, chosen, choices)
         if progress is not None:
             progress(len(rows))
     return scores

@@ -12,21 +12,29 @@ from torch.nn import functional
 
 from reft.adapted import AdaptedModel
 from reft.config import ReftConfig
-from reft.data import IGNORED
+from reft.data import IGNORED, check_spans, pad_right, span_mask
 from reft.decoding import Decoding, Streamer, generate
 from reft.editing import find_stack
 
 
 @dataclass(frozen=True)
 class Paired:
-    """Token ids of what the encoder reads, and of what the decoder is to write, each with its own end token."""
+    """Token ids of what the encoder reads, and of what the decoder is to write, each with its own end token.
+
+    Attributes:
+        input_ids: of what is read.
+        target_ids: of what is written.
+        spans: half-open ranges of read tokens that this row has edited where positions are ``spans``.
+    """
 
     input_ids: tuple[int, ...]
     target_ids: tuple[int, ...]
+    spans: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.input_ids:
             raise ValueError("a row needs a token to read; got none; leave out empty texts")
+        check_spans(self.spans, len(self.input_ids))
 
     @property
     def num_tokens(self) -> int:
@@ -41,21 +49,25 @@ class Paired:
 
 @dataclass(frozen=True)
 class PairedBatch:
-    """Rows padded on the right; all int64.
+    """Rows padded on the right; all tensors int64 but ``spans``.
 
     Attributes:
         input_ids: [batch, sequence].
         attention_mask: [batch, sequence], 1 at tokens.
         labels: [batch, targets], -100 at padding.
+        spans: bool [batch, sequence], the tokens that the rows name themselves.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     labels: Tensor
+    spans: Tensor
 
     def to(self, device: torch.device | str) -> PairedBatch:
         """Return the same batch on ``device``."""
-        return PairedBatch(self.input_ids.to(device), self.attention_mask.to(device), self.labels.to(device))
+        return PairedBatch(
+            self.input_ids.to(device), self.attention_mask.to(device), self.labels.to(device), self.spans.to(device)
+        )
 
 
 class ReftSeq2Seq(AdaptedModel):
@@ -83,7 +95,7 @@ class ReftSeq2Seq(AdaptedModel):
 
     def forward(self, batch: PairedBatch) -> Tensor:
         """Return the decoder's logits [batch, targets, vocabulary] for the labels' places."""
-        with self.editing(batch.attention_mask, batch.attention_mask.sum(-1)):
+        with self.editing(batch.attention_mask, batch.attention_mask.sum(-1), batch.spans):
             logits: Tensor = self.base(
                 input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels, use_cache=False
             ).logits
@@ -91,15 +103,12 @@ class ReftSeq2Seq(AdaptedModel):
 
     def collate(self, rows: Sequence[Paired], pad_id: int) -> PairedBatch:
         """Return rows padded on the right."""
-        width, targets = max(len(row.input_ids) for row in rows), max(len(row.target_ids) for row in rows)
-
-        def padded(values: Sequence[Sequence[int]], size: int, fill: int) -> Tensor:
-            return torch.tensor([[*value, *[fill] * (size - len(value))] for value in values], dtype=torch.long)
-
+        input_ids = pad_right([row.input_ids for row in rows], pad_id)
         return PairedBatch(
-            input_ids=padded([row.input_ids for row in rows], width, pad_id),
-            attention_mask=padded([[1] * len(row.input_ids) for row in rows], width, 0),
-            labels=padded([row.target_ids for row in rows], targets, IGNORED),
+            input_ids=input_ids,
+            attention_mask=pad_right([[1] * len(row.input_ids) for row in rows], 0),
+            labels=pad_right([row.target_ids for row in rows], IGNORED),
+            spans=span_mask([row.spans for row in rows], input_ids.shape),
         )
 
     def target_losses(self, batch: PairedBatch) -> Tensor:
@@ -115,6 +124,7 @@ class ReftSeq2Seq(AdaptedModel):
         attention_mask: Tensor,
         decoding: Decoding,
         *,
+        spans: Tensor | None = None,
         streamer: Streamer | None = None,
     ) -> Tensor:
         """Write an answer to each input; the edits are in the encoder, which runs once.
@@ -123,10 +133,11 @@ class ReftSeq2Seq(AdaptedModel):
             input_ids: [batch, sequence], padded on the right.
             attention_mask: [batch, sequence].
             decoding: how.
+            spans: bool [batch, sequence], for positions of ``spans``.
             streamer: gets tokens as they are chosen; for one input without beams.
 
         Returns:
             [batch * num_return_sequences, start token + new tokens].
         """
-        editing = self.editing(attention_mask, attention_mask.sum(-1))
+        editing = self.editing(attention_mask, attention_mask.sum(-1), spans)
         return generate(self.base, editing, input_ids, attention_mask, decoding, streamer=streamer)

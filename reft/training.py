@@ -66,9 +66,9 @@ def fit(
     on after the last checkpoint and ends with the same bits as an uninterrupted one. It first reports the steps
     before it again (``replayed``), while the model is already at the checkpoint.
 
-    Under ``accelerate launch`` with several processes, each runs its share of every batch and the gradients are added
-    up, so the losses are those of one process to rounding. Each process is given all rows; the first one alone writes
-    checkpoints, to a folder that all of them read.
+    Under ``accelerate launch`` or ``torchrun`` with several processes, each runs its share of every batch and the
+    gradients are added up, so the losses are those of one process to rounding (but for what dropout draws). Each
+    process is given all rows; the first one alone writes checkpoints, to a folder that all of them read.
 
     Args:
         model: trained where it is, and in evaluation mode whenever the iterator has given an item; of the base, only
@@ -129,8 +129,6 @@ class _Trainer:
         # The caller chose the device; accelerate is to follow, and to take no precision from its environment.
         self.accelerator = Accelerator(cpu=model.device.type == "cpu", device_placement=False, mixed_precision="no")
         self.processes = self.accelerator.num_processes
-        # Dropout draws from torch's generator; seeded by the step's number, a resumed run draws the same.
-        self.draws = any(intervention.form.dropout for _, intervention in model.named_interventions())
 
     def step(self, number: int) -> StepMetrics:
         """Take the optimiser step ``number``, from 0."""
@@ -158,21 +156,21 @@ class _Trainer:
 
     def _gradients(self, batches: list[list[Row]], number: int) -> Tensor:
         """Fill the gradients of the mean over all targets of the step, and return that mean."""
-        was_training, checkpointing = self.model.training, self.model.gradient_checkpointing
+        checkpointing = self.model.gradient_checkpointing
         self.model.gradient_checkpointing = self.schedule.config.gradient_checkpointing
         self.model.train()
         try:
-            with torch.enable_grad(), _seeded(self._seed(number), self.model.device, active=self.draws):
+            with torch.enable_grad(), _seeded(self._seed(number), self.model.device):
                 loss = self._backward(batches)
         finally:
-            self.model.train(was_training)
+            self.model.eval()
             self.model.gradient_checkpointing = checkpointing
-        if self.processes == 1:
-            return loss
-        for parameter in self.parameters.values():
-            own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            parameter.grad = cast(Tensor, self.accelerator.reduce(own, reduction="sum"))
-        return cast(Tensor, self.accelerator.reduce(loss, reduction="sum"))
+        # What no row reaches has a gradient of 0. None would do in one process, but the optimiser passes over it.
+        parts = [torch.zeros_like(value) if value.grad is None else value.grad for value in self.parameters.values()]
+        *gradients, loss = self._summed([*parts, loss])
+        for parameter, gradient in zip(self.parameters.values(), gradients, strict=True):
+            parameter.grad = gradient
+        return loss
 
     def _backward(self, batches: list[list[Row]]) -> Tensor:
         """Add up this process's share of the gradients and of the mean over all targets of the step.
@@ -188,9 +186,19 @@ class _Trainer:
             loss = (
                 self.model.target_losses(self.model.collate(share, self.pad_id).to(self.model.device)).sum() / targets
             )
-            self.accelerator.backward(loss)
+            if loss.requires_grad:  # not where no row has a token at the edited positions
+                self.accelerator.backward(loss)
             total += loss.detach()
         return total
+
+    def _summed(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Add up each tensor over the processes, all in one message."""
+        if self.processes == 1:
+            return tensors
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        total = cast(Tensor, self.accelerator.reduce(flat, reduction="sum"))
+        parts = total.split([tensor.numel() for tensor in tensors])
+        return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
 
     def _seed(self, step: int) -> int:
         parts = [self.schedule.config.seed, step, self.accelerator.process_index]
@@ -198,11 +206,12 @@ class _Trainer:
 
 
 @contextmanager
-def _seeded(seed: int, device: torch.device, *, active: bool) -> Iterator[None]:
-    """Draw from a seed inside the context, and leave torch's generators as they were."""
-    if not active:
-        yield
-        return
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Draw from a seed inside the context, and leave torch's generators as they were.
+
+    The dropout of edits and heads draws from them. Seeded by the step's number, a resumed run draws the same, and two
+    runs of the same arguments do whatever went before them.
+    """
     with torch.random.fork_rng(devices=[device] if device.type != "cpu" else [], device_type=device.type):
         torch.manual_seed(seed)
         yield

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from reft.data import IGNORED, Collator, Encoded, encode
+from reft.data import IGNORED, Collator, Encoded, encode, token_spans
+from tests.tiny import tiny_tokenizer
 
 
 class Characters:
@@ -23,6 +26,49 @@ def test_no_token_spans_the_boundary_and_only_the_prompt_gets_specials() -> None
 def test_an_empty_prompt_is_refused() -> None:
     with pytest.raises(ValueError, match="empty prompt"):
         encode(Characters(), "", "yes", add_special_tokens=False)
+
+
+TEXT = "Review: naïve, a good film"
+TOKENIZER = tiny_tokenizer()
+
+
+@pytest.mark.parametrize("special", [True, False])
+@pytest.mark.parametrize("span", [(0, 6), (8, 13), (10, 11), (0, len(TEXT)), (17, 19), (len(TEXT) - 1, len(TEXT))])
+def test_character_spans_become_the_tokens_that_hold_any_of_them(span: tuple[int, int], special: bool) -> None:
+    encoded = encode(TOKENIZER, TEXT, " positive", add_special_tokens=special, character_spans=[span])
+    ((start, stop),) = encoded.spans
+    assert replace(encoded, spans=()) == encode(TOKENIZER, TEXT, " positive", add_special_tokens=special)
+    offsets = TOKENIZER(TEXT, add_special_tokens=special, return_offsets_mapping=True)["offset_mapping"]
+    inside = [place for place, (low, high) in enumerate(offsets) if set(range(low, high)) & set(range(*span))]
+    assert list(range(start, stop)) == inside
+    assert stop <= encoded.prompt_length
+
+
+def test_spans_follow_the_padding() -> None:
+    rows = [encode(TOKENIZER, text, " positive", character_spans=[(2, 6)]) for text in (TEXT, "a good film")]
+    ids = [row.input_ids[slice(*row.spans[0])] for row in rows]
+    for side in ("left", "right"):
+        batch = Collator(0, side)(rows)
+        assert [tuple(row[mask].tolist()) for row, mask in zip(batch.input_ids, batch.spans, strict=True)] == ids
+
+
+@pytest.mark.parametrize(
+    ("span", "words"), [((3, 3), "a range of"), ((-1, 2), "a range of"), ((0, 99), "a range of the prompt's 26")]
+)
+def test_a_character_span_that_is_not_in_the_prompt_is_refused(span: tuple[int, int], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        encode(TOKENIZER, TEXT, " positive", character_spans=[span])
+
+
+def test_a_character_span_without_a_token_is_refused() -> None:
+    """A tokenizer that leaves out blanks, for one."""
+    with pytest.raises(ValueError, match="must hold a token; got \\(1, 2\\)"):
+        token_spans([(1, 2)], [(0, 1), (2, 3)], "a b")
+
+
+def test_a_span_past_the_prompt_is_refused() -> None:
+    with pytest.raises(ValueError, match="a range of the 2 prompt tokens"):
+        Encoded((1, 2, 3), 2, spans=((1, 3),))
 
 
 def test_padding_and_labels() -> None:
