@@ -67,7 +67,7 @@ class LabelledBatch:
     attention_mask: Tensor
     segments: Tensor | None
     labels: Tensor
-    spans: Tensor
+    spans: Tensor | None = None
 
     def to(self, device: torch.device | str) -> LabelledBatch:
         """Return the same batch on ``device``."""
@@ -76,7 +76,7 @@ class LabelledBatch:
             self.attention_mask.to(device),
             None if self.segments is None else self.segments.to(device),
             self.labels.to(device),
-            self.spans.to(device),
+            None if self.spans is None else self.spans.to(device),
         )
 
 

@@ -61,12 +61,15 @@ class PairedBatch:
     input_ids: Tensor
     attention_mask: Tensor
     labels: Tensor
-    spans: Tensor
+    spans: Tensor | None = None
 
     def to(self, device: torch.device | str) -> PairedBatch:
         """Return the same batch on ``device``."""
         return PairedBatch(
-            self.input_ids.to(device), self.attention_mask.to(device), self.labels.to(device), self.spans.to(device)
+            self.input_ids.to(device),
+            self.attention_mask.to(device),
+            self.labels.to(device),
+            None if self.spans is None else self.spans.to(device),
         )
 
 
