@@ -12,7 +12,7 @@ from prefect import State, flow, get_run_logger
 from prefect.runtime import deployment
 from prefect.states import Cancelled, Completed
 
-from flows import orphans, running
+from flows import dvc, orphans, running
 from flows.notify import tell_of_failure
 from flows.outcome import StageRun, outcome_line
 from flows.project import check_ready
@@ -73,6 +73,7 @@ def finetune(project: str = ".") -> State[FlowResult]:
                 raise
             return Cancelled(message=str(error))
         orphans.end_orphans(root)
+        dvc.mend(root)
         running.begin(root)
         result = _bring_all_up_to_date(root, params)
         running.finish(root)
