@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from prefect import State, flow, get_run_logger
 from prefect.runtime import deployment
@@ -44,11 +46,22 @@ class FlowResult:
 
 
 def run(project: Path) -> FlowResult:
-    """Run the flow in this process; what stopped it is raised as it was."""
+    """Run the flow in this process; what stopped it is raised as it was. Ctrl-C ends the process."""
     orphans.claim()
+    signal.signal(signal.SIGINT, _stop)
     state: State[Any] = finetune(str(project.resolve()), return_state=True)
     result: FlowResult = state.result()
     return result
+
+
+def _stop(_signal: int, _frame: object) -> NoReturn:
+    """End at once, as a kill does: stages see it, and the next run goes on.
+
+    The same Ctrl-C ends the server that Prefect started for this run, and Prefect would ask it for a minute to note the
+    end. DVC must be let end by itself: Python would kill it while it writes.
+    """
+    os.write(2, b"\nstopped; the next run goes on from here\n")
+    os._exit(130)
 
 
 @flow(
