@@ -25,11 +25,14 @@ GC = ["gc", "--workspace", "--all-commits", "--all-experiments"]
 
 @dataclass(frozen=True)
 class Survey:
-    """What takes room, what could go, and how many files of DVC's cache no commit, experiment or workspace names."""
+    """What takes room, what could go, and how many files of DVC's cache no commit, experiment or workspace names.
+
+    ``unused_cached`` is None for a cache outside the project: other projects may use it, and this one cannot know.
+    """
 
     holdings: list[Holding]
     leftovers: list[Leftover]
-    unused_cached: int
+    unused_cached: int | None
 
 
 def survey(root: Path, *, bases: bool) -> Survey:
@@ -43,8 +46,13 @@ def survey(root: Path, *, bases: bool) -> Survey:
     found = leftovers(params, root, graph)
     if bases:
         found += unused_bases(params, root, graph)
-    unused = [line for line in dvc.read(root, [*GC, "--dry"]).splitlines() if line.startswith("Removing ")]
-    return Survey(holdings(root), found, unused_cached=len(unused))
+    return Survey(holdings(root), found, unused_cached=_unused_cached(root))
+
+
+def _unused_cached(root: Path) -> int | None:
+    if not Path(dvc.read(root, ["cache", "dir"]).strip()).resolve().is_relative_to(root.resolve()):
+        return None
+    return sum(line.startswith("Removing ") for line in dvc.read(root, [*GC, "--dry"]).splitlines())
 
 
 def clean(root: Path, *, bases: bool) -> int:
@@ -56,8 +64,10 @@ def clean(root: Path, *, bases: bool) -> int:
     with locked(root, "run", wait_seconds=0), locked(root, "stage", wait_seconds=0):
         before = sum(holding.bytes for holding in holdings(root))
         params = load_params(root / "params.yaml")
-        for leftover in survey(root, bases=bases).leftovers:
+        found = survey(root, bases=bases)
+        for leftover in found.leftovers:
             remove(leftover, params, root)
         clear_stale_temporaries(root)
-        dvc.read(root, [*GC, "--force"])
+        if found.unused_cached:
+            dvc.read(root, [*GC, "--force"])
         return before - sum(holding.bytes for holding in holdings(root))

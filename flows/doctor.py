@@ -59,7 +59,15 @@ def _repository(root: Path) -> Iterator[Finding]:
     else:
         do = "git config user.name and user.email; commits and dvc exp run need them."
         yield Finding("git", "look", "does not know who you are", do)
-    yield _remote(root)
+    try:
+        dvc.stages_run(root)
+    except PipelineError as error:
+        yield Finding("dvc.lock", "mend", str(error.got), error.do)
+        return  # DVC answers nothing then
+    if dvc.half_written(root):
+        yield Finding("DVC", "look", "was killed while it noted who works here", "The next reft run clears that away.")
+    else:
+        yield _remote(root)
 
 
 def _remote(root: Path) -> Finding:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
 from pipelines.errors import PipelineError
-from pipelines.process import FLOW_PID
+from pipelines.files import write_text
+from pipelines.process import FLOW_PID, work_folder
 from pipelines.sources import OWN_FOLDERS
+
+WRITING_SECONDS = 0.5  # more than a DVC that lives needs to write its note
 
 
 class StageFailedError(Exception):
@@ -26,7 +31,9 @@ def call(root: Path, arguments: Sequence[str]) -> int:
     shown, with what the stages say; --quiet would drop them, and with them the name of a process that is in the way.
     """
     command = _command(arguments)
-    return subprocess.run(command, cwd=root, env=_environment(), check=False, stdout=subprocess.DEVNULL).returncode
+    done = subprocess.run(command, cwd=root, env=_environment(), check=False, stdout=subprocess.DEVNULL)
+    mend(root)
+    return done.returncode
 
 
 def read(root: Path, arguments: Sequence[str]) -> str:
@@ -44,16 +51,80 @@ def read(root: Path, arguments: Sequence[str]) -> str:
     return done.stdout
 
 
+def mend(root: Path) -> None:
+    """Put right what a DVC left that was killed while it wrote: any later one would fail over it.
+
+    DVC empties dvc.lock, and its note of who works with which path, and then fills them. The note is of use to the
+    living alone, so a half one goes. Of a whole dvc.lock a copy is kept, which takes the place of a half one; it may be
+    a stage behind, which DVC sees for itself. A dvc.lock that was merged badly stays as it is, for the user.
+    """
+    lock, kept = root / "dvc.lock", work_folder(root) / "dvc.lock"
+    if half_written(root) or not _is_whole(lock):
+        time.sleep(WRITING_SECONDS)
+    if half_written(root):
+        _note(root).unlink(missing_ok=True)
+    data = lock.read_bytes() if lock.is_file() else b""
+    if _is_whole(lock):
+        if not kept.is_file() or kept.read_bytes() != data:
+            write_text(kept, data.decode())
+    elif kept.is_file() and b"<<<<<<<" not in data:
+        former = kept.read_text(encoding="utf-8")
+        write_text(lock, former) if former else lock.unlink()
+
+
+def half_written(root: Path) -> bool:
+    """Whether DVC's note of who works with which path is there but not whole."""
+    try:
+        json.loads(_note(root).read_bytes())
+    except FileNotFoundError:
+        return False
+    except ValueError:
+        return True
+    return False
+
+
+def _note(root: Path) -> Path:
+    return root / ".dvc" / "tmp" / "rwlock"
+
+
+def _is_whole(lock: Path) -> bool:
+    """Whether dvc.lock is not there, or whole: DVC ends it with a line's end."""
+    if not lock.is_file():
+        return True
+    data = lock.read_bytes()
+    try:
+        return data.endswith(b"\n") and isinstance(yaml.safe_load(data), dict)
+    except (yaml.YAMLError, ValueError):
+        return False
+
+
 def lock_entry(root: Path, stage: str) -> object:
-    """What dvc.lock says of a stage: None before its first run."""
-    return _lock(root).get(stage)
+    """What dvc.lock says of a stage: None before its first run.
+
+    Raises:
+        PipelineError: as :func:`stages_run`.
+    """
+    return stages_run(root).get(stage)
 
 
-def _lock(root: Path) -> dict[str, object]:
+def stages_run(root: Path) -> dict[str, object]:
+    """What dvc.lock says of each stage that has run.
+
+    Raises:
+        PipelineError: if dvc.lock is not readable YAML, as after a merge that left its marks.
+    """
     path = root / "dvc.lock"
     if not path.is_file():
         return {}
-    return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("stages", {})
+    try:
+        raw = yaml.safe_load(path.read_bytes()) or {}
+        return dict(raw.get("stages", {}))
+    except (yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
+        raise PipelineError(
+            "dvc.lock must be readable",
+            got=" ".join(str(error).split()),
+            do="Take the last good one: git checkout HEAD dvc.lock. What has run since comes back from DVC's cache.",
+        ) from None
 
 
 def recorded(root: Path) -> list[str]:
@@ -62,7 +133,7 @@ def recorded(root: Path) -> list[str]:
     `dvc pull` is given them one by one, since without targets it fails over a stage that has never run.
     """
     own = [path.relative_to(root).as_posix() for folder in OWN_FOLDERS for path in (root / folder).glob("*.dvc")]
-    return [*sorted(own), *_lock(root)]
+    return [*sorted(own), *stages_run(root)]
 
 
 def check_project(root: Path) -> None:

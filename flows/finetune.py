@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from prefect import State, flow, get_run_logger
 from prefect.runtime import deployment
 from prefect.states import Cancelled, Completed
 
-from flows import orphans, running
+from flows import dvc, orphans, running
 from flows.notify import tell_of_failure
 from flows.outcome import StageRun, outcome_line
 from flows.project import check_ready
@@ -44,11 +46,22 @@ class FlowResult:
 
 
 def run(project: Path) -> FlowResult:
-    """Run the flow in this process; what stopped it is raised as it was."""
+    """Run the flow in this process; what stopped it is raised as it was. Ctrl-C ends the process."""
     orphans.claim()
+    signal.signal(signal.SIGINT, _stop)
     state: State[Any] = finetune(str(project.resolve()), return_state=True)
     result: FlowResult = state.result()
     return result
+
+
+def _stop(_signal: int, _frame: object) -> NoReturn:
+    """End at once, as a kill does: stages see it, and the next run goes on.
+
+    The same Ctrl-C ends the server that Prefect started for this run, and Prefect would ask it for a minute to note the
+    end. DVC must be let end by itself: Python would kill it while it writes.
+    """
+    os.write(2, b"\nstopped; the next run goes on from here\n")
+    os._exit(130)
 
 
 @flow(
@@ -73,6 +86,7 @@ def finetune(project: str = ".") -> State[FlowResult]:
                 raise
             return Cancelled(message=str(error))
         orphans.end_orphans(root)
+        dvc.mend(root)
         running.begin(root)
         result = _bring_all_up_to_date(root, params)
         running.finish(root)

@@ -34,6 +34,7 @@ def plan(root: Path) -> list[Planned]:
     dvc.check_project(root)
     params = load_params(root / "params.yaml")
     graph = read_graph(root)
+    dvc.stages_run(root)  # a dvc.lock that cannot be read is told of here in better words than DVC's
     status: dict[str, Any] = json.loads(dvc.read(root, ["status", "--json"]))
     planned: list[Planned] = []
     for stage in graph.stages:

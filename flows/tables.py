@@ -52,8 +52,11 @@ def survey_tables(survey: Survey) -> RenderableType:
     for leftover in survey.leftovers:
         bytes_ = "" if leftover.bytes is None else megabytes(leftover.bytes)
         unused.add_row(leftover.kind, Text(leftover.where), bytes_, leftover.why)
-    why = "in no commit and no experiment, and not in the workspace"
-    unused.add_row("DVC's cache", f"{survey.unused_cached} files", "", why)
+    if survey.unused_cached is None:
+        unused.add_row("DVC's cache", "not looked at", "", "it is outside this project: other projects may use it")
+    else:
+        why = "in no commit and no experiment, and not in the workspace"
+        unused.add_row("DVC's cache", f"{survey.unused_cached} files", "", why)
     return Group(places, "", unused)
 
 

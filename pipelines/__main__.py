@@ -40,7 +40,7 @@ DISK = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one stage; the exit code is 0, or 2 after a message for the user's mistake."""
+    """Run one stage; the exit code is 0, 2 after a message for the user's mistake, or 130 after Ctrl-C."""
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     for noisy in ("httpx", "httpx2", "alembic", "mlflow.store", "mlflow.utils", "matplotlib", "datasets"):
@@ -63,6 +63,8 @@ def main(argv: list[str] | None = None) -> int:
             raise
         do = "Free some space or mend the permissions, then run again."
         return _tell(root, arguments.stage, PipelineError("the disk must take what the stage writes", got=error, do=do))
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

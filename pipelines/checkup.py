@@ -23,7 +23,7 @@ from pipelines.package_index import probe_indexes
 from pipelines.params import Params
 from pipelines.preflight import PROJECT_BYTES, UNKNOWN_BYTES
 from pipelines.sources import PypiSource, parse_source
-from pipelines.store import check_store, check_trials
+from pipelines.store import check_store, check_trials, public_uri
 from pipelines.training import resolve_device
 
 Level = Literal["fine", "look", "mend"]
@@ -83,7 +83,7 @@ def check_places(params: Params, root: Path) -> list[Finding]:
     """The package index, the tracking store and the trials' storage."""
     return [
         *_indexes(params),
-        _tried("tracking store", params.tracking.uri, lambda: check_store(params, root)),
+        _tried("tracking store", public_uri(params.tracking.uri), lambda: check_store(params, root)),
         _tried("search.storage", "answers", lambda: check_trials(params, root)),
     ]
 

@@ -9,7 +9,7 @@ from itertools import chain, count
 from typing import Any
 
 from pipelines.rows import RawRow
-from pipelines.tasks.classification import as_number, normalised
+from pipelines.tasks.classification import as_number, normalised, same
 
 Scalar = str | int | float | bool
 Labels = Mapping[str, Mapping[str, Any]]  # name -> word, min, max, values
@@ -67,7 +67,7 @@ def _label_of(value: Scalar | None, labels: Labels) -> str | None:
         return None
     for name, label in labels.items():
         if label["values"] is not None:
-            if value in label["values"]:
+            if any(same(wanted, value) for wanted in label["values"]):
                 return name
         elif (number := as_number(value)) is not None and (
             (label["min"] is None or number >= label["min"]) and (label["max"] is None or number <= label["max"])

@@ -113,7 +113,7 @@ def _delimited(path: Path) -> Layout:
     if not _has_header(way.rows):
         return Layout(way.format, tuple(f"column{number + 1}" for number in range(way.width)), way.quoting)
     titles = way.rows[0]
-    if all(re.fullmatch(r"\w*", title) for title in titles):
+    if all(re.fullmatch(r"\w*", title) for title in titles) and len(set(titles)) == len(titles):
         return Layout(way.format, None, way.quoting)
     return Layout(way.format, _usable_names(titles), way.quoting, titled=True)
 
@@ -176,12 +176,10 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def _has_header(rows: list[list[str]]) -> bool:
-    """Whether the first row is made of short, different titles that are not themselves values of their columns."""
+    """Whether the first row is made of short titles that are not themselves values of their columns."""
     first, rest = rows[0], rows[1:]
-    if not rest or len(set(first)) < len(first):
-        return False
-    titles = first[1:] if first[0] == "" else first  # an index column often has no title
-    if not all(_TITLE.fullmatch(title) for title in titles):
+    titles = [title for title in first if title]  # an index column often has none, nor what a last delimiter makes
+    if not rest or not titles or not all(_TITLE.fullmatch(title) for title in titles):
         return False
     columns = zip(first, *(row for row in rest[:1000] if len(row) == len(first)), strict=True)
     return not any(title in values for title, *values in columns if title)

@@ -172,13 +172,13 @@ def normalised(text: str) -> str:
 
 def _holds(label: LabelParams, value: Scalar, number: float | None) -> bool:
     if label.values is not None:
-        return any(_same(wanted, value) for wanted in label.values)
+        return any(same(wanted, value) for wanted in label.values)
     if number is None:
         return False
     return (label.min is None or number >= label.min) and (label.max is None or number <= label.max)
 
 
-def _same(wanted: Scalar, value: Scalar) -> bool:
+def same(wanted: Scalar, value: Scalar) -> bool:
     """Whether a value of params.yaml is that of the data, where csv and tsv have text only."""
     if isinstance(value, str) and isinstance(wanted, bool):
         return str(wanted).casefold() == value.casefold()

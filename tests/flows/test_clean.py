@@ -84,6 +84,20 @@ def test_what_was_committed_still_comes_back(project: Project) -> None:
     assert project.ran_since(markers) == set()
 
 
+def test_a_cache_that_others_may_use_stays(project: Project, tmp_path: Path) -> None:
+    theirs = tmp_path / "files" / "md5" / "aa" / ("b" * 30)
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("of another project", encoding="utf-8")
+    config = project.root / ".dvc" / "config.local"
+    kept = config.read_text(encoding="utf-8")
+    config.write_text(f"{kept}[cache]\n    dir = {tmp_path}\n", encoding="utf-8")
+    try:
+        assert "other projects may use it" in project.run("reft", "clean", "--yes").stdout
+    finally:
+        config.write_text(kept, encoding="utf-8")
+    assert theirs.is_file()
+
+
 def test_bases_go_only_when_asked_for_and_never_one_that_is_used(project: Project) -> None:
     bases = Path(project.env["REFT_HOME"]) / "bases"
     used = {path.name for path in bases.iterdir() if path.is_dir() and len(path.name) == 64}

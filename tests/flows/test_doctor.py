@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from flows.doctor import examine
+from flows import dvc
+from flows.doctor import _repository, examine
 from flows.plan import Planned, plan
-from pipelines import files
+from pipelines import checkup, files
 from pipelines.base import obtain
-from pipelines.checkup import Finding, check_installation
+from pipelines.checkup import Finding, check_installation, check_places
 from pipelines.errors import PipelineError
 from pipelines.params import load_params
 from pipelines.preflight import PROJECT_BYTES, base_bytes, check_base_space, check_project_space
@@ -72,6 +73,38 @@ def test_broken_params_are_a_finding_and_not_the_end(project: Project, tmp_path:
     findings = by_check(examine(tmp_path / "broken"))
     assert findings["params.yaml"].level == "mend"
     assert "memory" in findings
+
+
+def test_half_a_note_of_a_killed_dvc_is_in_nobodys_way(project: Project) -> None:
+    path = project.root / ".dvc" / "tmp" / "rwlock"
+    path.write_text("", encoding="utf-8")
+    assert [f.level for f in _repository(project.root) if f.check == "DVC"] == ["look"]
+    dvc.mend(project.root)
+    assert not path.exists()
+
+
+def test_a_merge_conflict_in_dvc_lock_is_told_and_kept(project: Project) -> None:
+    lock = project.root / "dvc.lock"
+    dvc.mend(project.root)
+    lock.write_text("<<<<<<< HEAD\nschema: '2.0'\n=======\n>>>>>>> other\n", encoding="utf-8")
+    kept = lock.read_bytes()
+    try:
+        dvc.mend(project.root)
+        assert lock.read_bytes() == kept
+        with pytest.raises(PipelineError, match=r"dvc\.lock must be readable") as caught:
+            plan(project.root)
+        assert "git checkout HEAD dvc.lock" in str(caught.value)
+        assert [f.level for f in _repository(project.root) if f.check == "dvc.lock"] == ["mend"]
+    finally:
+        lock.unlink()
+
+
+def test_a_password_is_not_shown(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = load_params(project.root / "params.yaml")
+    tracking = params.tracking.model_copy(update={"uri": "postgresql://me:secret@127.0.0.1:9/db"})
+    monkeypatch.setattr(checkup, "check_store", lambda *_: None)  # it answers
+    shown = by_check(check_places(params.model_copy(update={"tracking": tracking}), project.root))["tracking store"]
+    assert (shown.level, shown.found) == ("fine", "postgresql://127.0.0.1:9/db")
 
 
 def test_another_version_than_in_constraints_is_said(tmp_path: Path) -> None:

@@ -92,6 +92,18 @@ def test_dvc_in_the_way_is_named(project: Project, capfd: pytest.CaptureFixture[
     assert f"(PID {me})" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("former", ["", "schema: '2.0'\nstages:\n  base:\n    cmd: python\n"])
+def test_half_a_dvc_lock_is_what_it_was_before(tmp_path: Path, former: str) -> None:
+    lock = tmp_path / "dvc.lock"
+    if former:
+        lock.write_text(former, encoding="utf-8")
+    dvc.mend(tmp_path)
+    for half in ("", "schema: '2.0'\nstages:\n  base:\n    cm"):
+        lock.write_text(half, encoding="utf-8")
+        dvc.mend(tmp_path)
+        assert (lock.read_text(encoding="utf-8") if lock.exists() else "") == former
+
+
 def test_a_warning_is_seen_on_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
     with disable_run_logger():
         warn("careful")

@@ -1,8 +1,12 @@
-"""A flow run that was killed does not stay "Running" in Prefect's database."""
+"""A flow run that was killed does not stay "Running" in Prefect's database, and Ctrl-C ends one at once."""
 
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +22,34 @@ with get_client(sync_client=True) as client:
     for run in client.read_flow_runs():
         print("STATE", run.id, run.state.name, run.state.message)
 """
+
+
+# The handler as `run` sets it; what Prefect would do after it is not begun.
+INTERRUPTED = """
+import signal, time
+from flows import finetune
+signal.signal(signal.SIGINT, finetune._stop)
+print("ready", flush=True)
+try:
+    time.sleep(60)
+finally:
+    print("prefect was asked")
+"""
+
+
+def test_ctrl_c_ends_a_run_at_once() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    started = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    said, warned = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert time.monotonic() - started < 5
+    assert said == ""
+    assert "the next run goes on from here" in warned
 
 
 def test_the_next_run_marks_a_killed_one_as_crashed(tmp_path: Path) -> None:

@@ -104,10 +104,19 @@ OBJECTS = [{"text": text, "mark": n % 2} for n, text in enumerate(TEXTS)]
             "Quality\t#1 ID\t#1 String\n" + "".join(f"{n % 2}\t{n}\t{t}\n" for n, t in enumerate(TEXTS)),
             Layout("tsv", ("quality", "id_1", "string_1"), False, titled=True),
         ),
+        (
+            delimited([("text", "text", "mark"), *((t, t, n % 2) for n, t in enumerate(TEXTS))]),
+            Layout("csv", ("text", "text_2", "mark"), True, titled=True),
+        ),
+        (
+            "text\tmark\t\n" + "".join(f"{t}\t{n % 2}\t\n" for n, t in enumerate(TEXTS)),
+            Layout("tsv", None, False),
+        ),
         ("".join(json.dumps(row) + "\n" for row in OBJECTS), Layout("jsonl", None, True)),
         ("\ufeff" + json.dumps(OBJECTS), Layout("json", None, True)),
     ],
-    ids=["csv", "untitled csv", "untitled tsv", "stray quotes", "quoted tsv", "odd titles", "jsonl", "json"],
+    ids=["csv", "untitled csv", "untitled tsv", "stray quotes", "quoted tsv", "odd titles", "a title twice",
+         "a last delimiter", "jsonl", "json"],
 )  # fmt: skip
 def test_the_layout_is_found_from_the_content(tmp_path: Path, content: str, layout: Layout) -> None:
     proposal = look(tmp_path, content)
@@ -233,6 +242,17 @@ def test_a_test_file_changes_its_own_keys_only(tmp_path: Path) -> None:
     assert propose(path, "file:data/own/test", "test", params).changes == {
         "prepare": {"test_source": "file:data/own/test", "test_rows": 19}
     }
+
+
+def test_a_test_file_is_held_against_the_labels_as_the_stage_does(tmp_path: Path) -> None:
+    content = delimited([("text", "mark"), *((t, n % 2) for n, t in enumerate(TEXTS))])
+    raw = shipped().model_dump(by_alias=True)
+    for section, values in look(tmp_path, content).changes.items():
+        raw[section] |= values
+    for mark, label in enumerate(raw["prepare"]["labels"].values()):
+        label["values"] = [mark]  # as a person writes a number; csv has text alone
+    params = check_params(raw, "params.yaml")
+    assert propose(write(tmp_path, content), "file:data/own/test", "test", params).changes["prepare"]["test_rows"] > 0
 
 
 def test_a_test_file_needs_a_training_file_and_its_labels(tmp_path: Path) -> None:
