@@ -5,7 +5,7 @@ READY := .venv/.ready
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast kill-matrix check format bad-inputs bench-rotation
+.PHONY: help setup run test test-fast kill-matrix check format bad-inputs bench-rotation bench-encoder
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -36,6 +36,9 @@ bad-inputs: $(READY)  ## what is said to each kind of bad input, as a table
 
 bench-rotation: $(READY)  ## time and memory of an orthonormal R beside pyreft's; fails below 50 times as fast
 	$(BIN)/python -m benchmarks.rotation --at-least 50
+
+bench-encoder: $(READY)  ## LoReFT on a small encoder and SST-2 of REFT_BENCH_DATA, beside the head alone; some minutes
+	$(BIN)/python -m benchmarks.encoder
 
 check: $(READY)  ## lint, format and types
 	$(BIN)/ruff check .

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         save_adapter,
     )
     from reft.config import LayerOverride, ReftConfig, count_parameters
-    from reft.data import Batch, Collator, Encoded, Example, encode
+    from reft.data import Batch, Collator, Encoded, Example, encode, token_spans
     from reft.decoding import Decoding
     from reft.encoder import Labelled, LabelledBatch, ReftEncoder
     from reft.forms import EditForm
@@ -76,6 +76,7 @@ __all__ = [
     "read_adapter",
     "save_adapter",
     "score_choices",
+    "token_spans",
 ]
 
 _NAMES = {
@@ -90,7 +91,7 @@ _NAMES = {
         "save_adapter",
     ),
     "config": ("LayerOverride", "ReftConfig", "count_parameters"),
-    "data": ("Batch", "Collator", "Encoded", "Example", "encode"),
+    "data": ("Batch", "Collator", "Encoded", "Example", "encode", "token_spans"),
     "decoding": ("Decoding",),
     "encoder": ("Labelled", "LabelledBatch", "ReftEncoder"),
     "forms": ("EditForm",),
