@@ -23,7 +23,7 @@ from pipelines.sources import HubSource, PypiSource, parse_source
 from pipelines.yaml_file import read_yaml
 from reft.forms import Activation, DropoutOn, EditForm, Init, Method, check_form
 from reft.layers import check_layers
-from reft.positions import SPANS, parse_positions
+from reft.positions import parse_positions
 
 MAX_LINES = 20  # broken rules in one message
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
@@ -214,14 +214,12 @@ class SpaceParams(Section):
         for choices in (self.layers, self.positions, self.rank):
             if len(set(choices)) < len(choices):
                 problems.append(f"a choice stands twice in {choices}; take one of them out")
-        for check, specs in ((check_layers, self.layers), (parse_positions, self.positions)):
+        for check, specs in ((check_layers, self.layers), (check_positions, self.positions)):
             for spec in specs:
                 try:
                     check(spec)
                 except ValueError as error:
                     problems.append(str(error))
-        if SPANS in self.positions:
-            problems.append("positions of spans need rows that name their own, which prepared rows do not; take it out")
         _refuse(problems)
         return self
 
@@ -261,6 +259,21 @@ class SearchParams(Section):
         return storage
 
 
+class OverrideParams(Section):
+    """What one layer has of its own; see :class:`reft.config.LayerOverride`."""
+
+    layer: Annotated[int, Field(ge=0)]
+    rank: Count | None
+    positions: str | None
+
+    @field_validator("positions")
+    @classmethod
+    def _readable(cls, positions: str | None) -> str | None:
+        if positions is not None:
+            check_positions(positions)
+        return positions
+
+
 class TrainParams(Section):
     method: Method
     init: Init
@@ -268,6 +281,8 @@ class TrainParams(Section):
     activation: Activation
     dropout: Share
     dropout_on: DropoutOn
+    projection_bias: bool
+    overrides: list[OverrideParams]
     epochs: Count
     batch_size: Count
     accumulation: Count
@@ -279,9 +294,17 @@ class TrainParams(Section):
 
     @model_validator(mode="after")
     def _has_a_form(self) -> Self:
-        form = EditForm(1, self.init, self.activation, self.dropout, self.dropout_on)
+        form = EditForm(1, self.init, self.activation, self.dropout, self.dropout_on, self.projection_bias)
         check_form(self.method, form)
         return self
+
+    @field_validator("overrides")
+    @classmethod
+    def _ascending(cls, overrides: list[OverrideParams]) -> list[OverrideParams]:
+        layers = [override.layer for override in overrides]
+        if layers != sorted(set(layers)):
+            raise ValueError(f"the layers of overrides must ascend, each once, like {sorted(set(layers))}")
+        return overrides
 
 
 class EvaluateParams(Section):
@@ -366,6 +389,12 @@ def template_fields(template: str) -> list[str]:
             raise ValueError(f"a placeholder is a column's name in braces, like {{text}}, not {{{field}}}")
         names.append(field)
     return names
+
+
+def check_positions(spec: str) -> None:
+    """Raise ValueError for positions that are unreadable, or that prepared rows do not have."""
+    if parse_positions(spec).spans:
+        raise ValueError("positions of spans need rows that name their own, which prepared rows do not; take it out")
 
 
 def load_params(path: Path) -> Params:

@@ -16,26 +16,35 @@ def check_space(params: Params, record: BaseRecord) -> None:
     """Compare the space with the base's depth and width.
 
     Args:
-        params: all of params.yaml; ``search.space`` is used.
+        params: all of params.yaml; ``search.space`` and ``train.overrides`` are used.
         record: of the base.
 
     Raises:
-        PipelineError: naming every choice of layers that the base does not have, and every rank above its hidden size.
+        PipelineError: naming every choice of layers that the base does not have or that leaves out a layer of
+            ``train.overrides``, and every rank above the base's hidden size.
     """
     problems = []
+    overrides = params.train.overrides
     for layers in params.search.space.layers:
         try:
-            parse_layers(layers, record.num_layers)
+            edited = parse_layers(layers, record.num_layers)
         except ValueError as error:
             problems.append(str(error))
+            continue
+        problems += [
+            "every choice of layers must hold those of train.overrides; "
+            f"got {layers!r} without layer {override.layer}; take one of them out"
+            for override in overrides
+            if override.layer not in edited
+        ]
     problems += [
         f"the rank must not be above the base's hidden size {record.hidden_size}; got {rank}; lower it"
-        for rank in params.search.space.rank
+        for rank in [*params.search.space.rank, *(override.rank or 1 for override in overrides)]
         if rank > record.hidden_size
     ]
     if problems:
         raise PipelineError(
             "search.space must hold only what the base can have",
             got="; and ".join(problems),
-            do="Correct search.space in params.yaml.",
+            do="Correct search.space in params.yaml, or train.overrides.",
         )

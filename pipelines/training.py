@@ -18,7 +18,7 @@ from pipelines.files import canonical_json
 from pipelines.lineage import package_version
 from pipelines.params import Params, Recipe, TrainParams
 from pipelines.prepared import Row, Split, TaskSpec, data_sha256, read_rows, read_task
-from reft import Encoded, FitConfig, ReftConfig, ReftModel, encode, parse_layers
+from reft import Encoded, FitConfig, LayerOverride, ReftConfig, ReftModel, encode, parse_layers
 
 
 class Keyed(Protocol):
@@ -123,6 +123,8 @@ def reft_config(recipe: Recipe, train: TrainParams, base: PreTrainedModel) -> Re
         activation=train.activation,
         dropout=train.dropout,
         dropout_on=train.dropout_on,
+        projection_bias=train.projection_bias,
+        overrides=tuple(LayerOverride(**override.model_dump()) for override in train.overrides),
     )
 
 

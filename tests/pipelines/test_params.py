@@ -51,6 +51,13 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("prepare.labels.negative.word", " positive", "two labels must not have the same word"),
         ("tracking.uri", "mlruns", "the tracking store is an sqlite"),
         ("register.model", "../x", "register.model: String should match pattern"),
+        ("train.projection_bias", True, "only noreft has a projection bias"),
+        ("train.overrides", [{"layer": 1, "rnak": 2, "positions": None}], "unknown key; did you mean 'rank'?"),
+        ("train.overrides", [{"layer": 1, "rank": 0, "positions": None}], "greater than or equal to 1; got 0"),
+        ("train.overrides", [{"layer": 1, "rank": None, "positions": "7"}], "positions are fN, lN"),
+        ("train.overrides", [{"layer": 1, "rank": None, "positions": "spans"}], "prepared rows do not"),
+        ("train.overrides", 2 * [{"layer": 1, "rank": 2, "positions": None}], "must ascend, each once"),
+        ("search.space.positions", ["spans"], "prepared rows do not"),
         ("train.weight_decay", float("nan"), "train.weight_decay: Input should be a finite number"),
     ],
 )
