@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -138,7 +139,8 @@ def init(folder: Annotated[Path, typer.Argument(help="A folder that is empty or 
     result = make_project(folder)
     console.print(f"{folder} is a project; DVC's default remote: {result.remote}. Next:", markup=False)
     console.print(
-        f"  cd {folder}\n  reft data add PATH    # rows of your own; without it, the default data\n  reft run",
+        f"  cd {shlex.quote(str(folder))}\n  reft data add PATH    # rows of your own; without it, the default data\n"
+        "  reft run",
         markup=False,
     )
     if not result.git_identity:

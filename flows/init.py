@@ -24,6 +24,7 @@ def make_project(folder: Path) -> SetupResult:
     """
     if shutil.which("git") is None:
         raise PipelineError("git must be installed", do="Install git and try again.")
+    folder = folder.resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise PipelineError("a new project needs a folder that is empty or not there", got=folder, do="Name another.")
     files = {name: shipped(name).read_text(encoding="utf-8") for name in COPIED}
@@ -33,7 +34,7 @@ def make_project(folder: Path) -> SetupResult:
     top = _git_top(folder)
     if top is None:
         _git(folder, "init", "--quiet")
-    dvc.read(folder, ["init", *([] if top in (None, folder.resolve()) else ["--subdir"])])
+    dvc.read(folder, ["init", *([] if top in (None, folder) else ["--subdir"])])
     for option in ("core.analytics", "core.check_update"):
         dvc.read(folder, ["config", option, "false"])
     for name, text in files.items():

@@ -109,10 +109,11 @@ def test_a_folder_that_holds_something_is_refused(tmp_path: Path, name: str) -> 
 def test_inside_a_repository_it_makes_no_other(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
-    outer = Project(tmp_path, environment(home))
-    outer.run("git", "init", "--quiet")
-    outer.run("reft", "init", "inner")
+    Project(tmp_path, environment(home)).run("git", "init", "--quiet")
+    (tmp_path / "inner").mkdir()
+    inner = Project(tmp_path / "inner", environment(home))
+    inner.run("reft", "init", ".")  # the repository is above the folder that the command runs in
     assert not (tmp_path / "inner" / ".git").exists()
     assert (tmp_path / "inner" / ".dvc" / "config").is_file()
-    done: subprocess.CompletedProcess[str] = Project(tmp_path / "inner", outer.env).run("dvc", "stage", "list")
+    done: subprocess.CompletedProcess[str] = inner.run("dvc", "stage", "list")
     assert [line.split()[0] for line in done.stdout.splitlines()] == STAGES
