@@ -5,7 +5,7 @@ READY := .venv/.ready
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast kill-matrix check format bad-inputs bench-rotation bench-encoder
+.PHONY: help setup run test test-fast kill-matrix check format bad-inputs bench-rotation bench-encoder bench-speed bench-growth
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -39,6 +39,12 @@ bench-rotation: $(READY)  ## time and memory of an orthonormal R beside pyreft's
 
 bench-encoder: $(READY)  ## LoReFT on a small encoder and SST-2 of REFT_BENCH_DATA, beside the head alone; some minutes
 	$(BIN)/python -m benchmarks.encoder
+
+bench-speed: $(READY)  ## training, scoring, generation and memory beside pyreft, LoRA and the frozen floor; about an hour
+	$(BIN)/python -m benchmarks.speed
+
+bench-growth: $(READY)  ## time of a training step against rank, layers, prompt length and rows, with plots/growth.png
+	$(BIN)/python -m benchmarks.growth --plot plots/growth.png
 
 check: $(READY)  ## lint, format and types
 	$(BIN)/ruff check .

@@ -1,0 +1,42 @@
+"""Words of the benchmarks' command lines, read and checked."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+
+def parser(program: str, about: str | None) -> argparse.ArgumentParser:
+    """Return a parser with what all benchmarks take; ``about`` is shown as it is written."""
+    built = argparse.ArgumentParser(
+        prog=f"python -m {program}", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    built.add_argument("--threads", type=number, help="of torch on a CPU (default: run.threads of params.yaml)")
+    built.add_argument("--root", type=Path, default=Path(), help="folder of params.yaml (default: this one)")
+    built.add_argument("--out", type=Path, help="JSON file for every single timing")
+    return built
+
+
+def number(text: str) -> int:
+    """Read an integer of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 1; got {text!r}")
+    return int(text)
+
+
+def numbers(text: str) -> list[int]:
+    """Read integers of at least 1 with commas between them."""
+    return [number(part) for part in text.split(",")]
+
+
+def names(known: Collection[str]) -> Callable[[str], list[str]]:
+    """Return a reader of some of the known names, with commas between them."""
+
+    def read(text: str) -> list[str]:
+        found = text.split(",")
+        if unknown := [name for name in found if name not in known]:
+            raise argparse.ArgumentTypeError(f"must be some of {','.join(known)}; got {unknown[0]!r}")
+        return found
+
+    return read
