@@ -22,8 +22,10 @@ from pipelines.search import study_key
 from pipelines.store import trials_uri
 from pipelines.study import delete_study, study_sizes
 from pipelines.train import read_best, train_key
+from pipelines.training import constants_folder
+from reft import base_folder
 
-Kind = Literal["checkpoints", "study", "base", "download"]
+Kind = Literal["checkpoints", "constants", "study", "base", "download"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Inputs:
 def holdings(root: Path) -> list[Holding]:
     """The places of this project and of the user's base store."""
     places = [
-        (work_folder(root), "studies, checkpoints, markers of this project"),
+        (work_folder(root), "studies, checkpoints, constants, markers of this project"),
         (reft_home() / "bases", "base models of all projects"),
         (reft_home() / "downloads", "files as they were fetched; a base or data set is made from them"),
         (root / ".dvc" / "cache", "DVC's cache: data, adapters and plots of this project"),
@@ -65,7 +67,7 @@ def holdings(root: Path) -> list[Holding]:
 
 
 def leftovers(params: Params, root: Path, graph: Graph) -> list[Leftover]:
-    """Checkpoints and studies of other inputs than the present ones, which no registered version comes from.
+    """Work in progress of other inputs than the present ones: checkpoints, constants, studies that no version is from.
 
     Raises:
         PipelineError: if the tracking store or the database of trials does not answer: what they refer to is not known.
@@ -77,6 +79,7 @@ def leftovers(params: Params, root: Path, graph: Graph) -> list[Leftover]:
         for folder in sorted((work_folder(root) / "train").glob("*"))
         if train and folder.is_dir() and folder.name not in train
     ]
+    found += _constants(root, graph)
     if not study or not _own_storage(params, root):
         return found  # a database that is shared may hold the studies of other projects
     kept = study | referenced(params, root).studies
@@ -132,6 +135,19 @@ def clear_stale_temporaries(root: Path) -> None:
 def size(path: Path) -> int:
     """Bytes of the files in a folder; links are not followed."""
     return sum(file.lstat().st_size for file in path.rglob("*") if file.is_file() and not file.is_symlink())
+
+
+def _constants(root: Path, graph: Graph) -> list[Leftover]:
+    """Constants of other bases than the present one; its own are used again, and have a budget."""
+    record = root / graph.paths["base"]
+    if not record.is_file():
+        return []
+    present = base_folder(read_base(record).sha256)
+    return [
+        Leftover("constants", str(folder), size(folder), "of another base; can be computed again")
+        for folder in sorted(constants_folder(root).glob("*"))
+        if folder.is_dir() and folder.name != present
+    ]
 
 
 def _present(params: Params, root: Path, graph: Graph) -> tuple[set[str], set[str]]:

@@ -307,6 +307,14 @@ class TrainParams(Section):
         return overrides
 
 
+class ConeParams(Section):
+    """How much of what no intervention can change is kept. The budgets change no result: no stage depends on them."""
+
+    enabled: bool
+    memory_gib: Annotated[float, Field(ge=0)]
+    disk_gib: Annotated[float, Field(ge=0)]
+
+
 class EvaluateParams(Section):
     batch_size: Count
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
@@ -360,6 +368,7 @@ class Params(Section):
     prepare: PrepareParams
     search: SearchParams
     train: TrainParams
+    cone: ConeParams
     evaluate: EvaluateParams
     tracking: TrackingParams
     register_: Annotated[RegisterParams, Field(alias="register")]

@@ -19,7 +19,7 @@ from pipelines.base import load_base, read_base
 from pipelines.params import template_fields
 from pipelines.prompts import render_prompt
 from pipelines.training import resolve_device
-from reft import encode, load_adapter, read_adapter, score_choices
+from reft import ConeConfig, encode, load_adapter, read_adapter, score_choices, set_cone
 
 BATCH_SIZE = 16
 
@@ -41,6 +41,7 @@ class AdapterModel(PythonModel):
         """
         folder = Path(context.artifacts["adapter"])
         loaded = load_base(read_base(Path(context.artifacts["base"])), device=resolve_device("auto"))
+        set_cone(loaded.model, ConeConfig(enabled=False))  # a prompt is not asked about again, so nothing of it is kept
         _, info = read_adapter(folder)
         self._tokenizer = loaded.tokenizer
         self._model = load_adapter(folder, loaded.model, base_sha256=loaded.record.sha256).eval()

@@ -92,7 +92,7 @@ def study_key(params: Params, bench: Keyed) -> str:
     settings = params.search.model_dump(exclude={"trials", "storage"})
     fixed = params.train.model_dump(exclude={"epochs", "checkpoint_every"})
     inputs = [bench.base_sha256, bench.data_sha256, settings, fixed, params.evaluate.batch_size]
-    return input_key("search", *inputs, params.seed, params.run.threads, params.run.device)
+    return input_key("search", *inputs, params.cone.enabled, params.seed, params.run.threads, params.run.device)
 
 
 def _optimise(study: optuna.Study, params: Params, bench: Bench, rows: Rows, live: LiveRun) -> None:

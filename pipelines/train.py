@@ -76,7 +76,7 @@ def train_key(params: Params, bench: Keyed, best: BestRecipe) -> str:
     """The hash of everything that decides the adapter's bits: what its checkpoints and its run belong to."""
     settings = params.train.model_dump(exclude={"checkpoint_every"})
     inputs = [bench.base_sha256, bench.data_sha256, best.recipe.model_dump(), settings]
-    return input_key("train", *inputs, params.seed, params.run.threads, params.run.device)
+    return input_key("train", *inputs, params.cone.enabled, params.seed, params.run.threads, params.run.device)
 
 
 def read_best(path: Path) -> BestRecipe:

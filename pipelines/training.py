@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import psutil
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -18,7 +19,20 @@ from pipelines.files import canonical_json
 from pipelines.lineage import package_version
 from pipelines.params import Params, Recipe, TrainParams
 from pipelines.prepared import Row, Split, TaskSpec, data_sha256, read_rows, read_task
-from reft import Encoded, FitConfig, LayerOverride, ReftConfig, ReftModel, encode, parse_layers
+from pipelines.process import work_folder
+from reft import (
+    ConeConfig,
+    Encoded,
+    FitConfig,
+    LayerOverride,
+    ReftConfig,
+    ReftModel,
+    encode,
+    parse_layers,
+    set_cone,
+)
+
+GIB = 1 << 30
 
 
 class Keyed(Protocol):
@@ -68,6 +82,7 @@ def open_bench(params: Params, *, root: Path, base: Path, prepared: Path) -> Ben
     """Fix threads and device, load the base, open the prepared data."""
     torch.set_num_threads(params.run.threads)
     loaded: LoadedBase = load_base(read_base(base), device=resolve_device(params.run.device), root=root)
+    set_cone(loaded.model, cone_config(params, root, loaded.record.sha256))
     tokenizer = loaded.tokenizer
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     return Bench(
@@ -80,6 +95,26 @@ def open_bench(params: Params, *, root: Path, base: Path, prepared: Path) -> Ben
         task=read_task(prepared),
         pad_id=int(pad_id or 0),  # padding is masked out by position, so any id will do
     )
+
+
+def cone_config(params: Params, root: Path, base_sha256: str) -> ConeConfig:
+    """How the base's constants are kept: on disk, and in memory up to the budget or half of what is free.
+
+    What is kept changes no bit of a result, so free memory does not either.
+    """
+    cone = params.cone
+    return ConeConfig(
+        enabled=cone.enabled,
+        memory_bytes=min(int(cone.memory_gib * GIB), psutil.virtual_memory().available // 2),
+        disk_bytes=int(cone.disk_gib * GIB),
+        folder=constants_folder(root),
+        base_sha256=base_sha256,
+    )
+
+
+def constants_folder(root: Path) -> Path:
+    """Where constants of bases lie, in a folder for each that :func:`reft.base_folder` names."""
+    return work_folder(root) / "cone"
 
 
 def resolve_device(name: str) -> torch.device:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from reft.encoder import Labelled, LabelledBatch, ReftEncoder
     from reft.forms import EditForm
     from reft.interventions import ACTIVATIONS, METHODS, Intervention
+    from reft.keeper import ConeConfig, base_folder, set_cone
     from reft.layers import check_layers, parse_layers
     from reft.mixed import AdapterSet
     from reft.model import CausalModel, ReftModel
@@ -43,6 +44,7 @@ __all__ = [
     "Batch",
     "CausalModel",
     "Collator",
+    "ConeConfig",
     "Decoding",
     "EditForm",
     "Encoded",
@@ -63,6 +65,7 @@ __all__ = [
     "ReftSeq2Seq",
     "StepMetrics",
     "adapter_sha256",
+    "base_folder",
     "check_layers",
     "count_parameters",
     "encode",
@@ -76,6 +79,7 @@ __all__ = [
     "read_adapter",
     "save_adapter",
     "score_choices",
+    "set_cone",
     "token_spans",
 ]
 
@@ -96,6 +100,7 @@ _NAMES = {
     "encoder": ("Labelled", "LabelledBatch", "ReftEncoder"),
     "forms": ("EditForm",),
     "interventions": ("ACTIVATIONS", "METHODS", "Intervention"),
+    "keeper": ("ConeConfig", "base_folder", "set_cone"),
     "layers": ("check_layers", "parse_layers"),
     "mixed": ("AdapterSet",),
     "model": ("CausalModel", "ReftModel"),

@@ -11,8 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from reft.config import ReftConfig
+from reft.constants import RowKey
 from reft.editing import Edits, Placed, Stack, checkpointed
 from reft.interventions import METHODS, Intervention
+from reft.keeper import keeper_of
+from reft.layer_part import skipping
 from reft.positions import position_masks
 
 
@@ -140,8 +143,31 @@ class AdaptedModel(nn.Module, ABC):
         """Return rows as one padded batch on the CPU, for :meth:`target_losses`."""
 
     @abstractmethod
+    def reads(self, row: Any) -> RowKey:
+        """Return what the base reads of a row."""
+
+    @abstractmethod
     def target_losses(self, batch: Any) -> Tensor:
         """Return the loss of each target of a batch, fp32 [targets]; no target is an error."""
+
+    def row_losses(self, rows: Sequence[Any], pad_id: int) -> Tensor:
+        """Return to rounding what :meth:`target_losses` gives for a batch of these rows, fp32 [targets].
+
+        What no intervention can change is kept between calls; :func:`reft.keeper.set_cone` says how much of it.
+        """
+        batch = self.collate(rows, pad_id).to(self.device)
+        with skipping(self, rows, batch):
+            return self.target_losses(batch)
+
+    def begin_rows(self) -> None:
+        """Start another use of rows, a training or a scoring; what is kept of those used before may make room."""
+        store = keeper_of(self.base).store(self.base, self.head_tensors().values())
+        if store is not None:
+            store.begin()
+
+    def costs(self, rows: Sequence[Any]) -> tuple[int, ...]:
+        """Return each row's cost in a batch; rows of about the same one go well together."""
+        return tuple(row.num_tokens for row in rows)
 
     def loss(self, batch: Any) -> Tensor:
         """Return the mean loss over the batch's targets, fp32 scalar."""

@@ -74,6 +74,7 @@ class Edits:
 
     def __init__(self, placed: Mapping[int, Sequence[Placed]]) -> None:
         self._placed = placed
+        self._width = max((each.mask.shape[1] for chosen in placed.values() for each in chosen), default=0)
         self._past = 0
         self._places: dict[int, Tensor] = {}
 
@@ -99,6 +100,11 @@ class Edits:
         self._past = 0 if cache is None else int(cache.get_seq_length())
         self._places = {}
 
+    @property
+    def over(self) -> bool:
+        """Whether the pass is behind the prompts, as those of generated tokens are."""
+        return self._past >= self._width
+
     def places(self, mask: Tensor, rows: int, columns: int) -> Tensor:
         """Return the flat places [edited] of a mask in a pass of [rows, columns] tokens."""
         key = id(mask)  # layers share their masks, so most layers of a pass find the places ready
@@ -115,6 +121,8 @@ class _LayerHook:
         self._placed = placed
 
     def __call__(self, _module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
+        if self._edits.over:
+            return None
         hidden = output[0] if isinstance(output, tuple) else output
         rows, columns, width = hidden.shape
         flat = hidden.reshape(rows * columns, width)

@@ -12,8 +12,10 @@ from torch.nn import functional
 
 from reft.adapted import AdaptedModel
 from reft.config import ReftConfig
+from reft.constants import RowKey
 from reft.data import check_spans, pad_right, span_mask
 from reft.editing import find_stack
+from reft.layer_part import skipping
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,10 @@ class ReftEncoder(AdaptedModel):
             spans=span_mask([row.spans for row in rows], input_ids.shape),
         )
 
+    def reads(self, row: Labelled) -> RowKey:
+        """Return the tokens and their segments."""
+        return (row.input_ids, row.segments)
+
     def target_losses(self, batch: LabelledBatch) -> Tensor:
         """Return cross-entropy in nats, or for one label the squared error, fp32 [batch]."""
         answers = self(batch)
@@ -187,11 +193,14 @@ class ReftEncoder(AdaptedModel):
         """Return the head's answers to rows in their order, fp32 [rows, labels] on the CPU, in evaluation mode."""
         was_training = self.training
         self.eval()
+        self.begin_rows()
         order = sorted(range(len(rows)), key=lambda place: rows[place].num_tokens)
         answers = torch.empty(len(rows), self.num_labels)
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            answers[chosen] = self(self.collate([rows[place] for place in chosen], pad_id).to(self.device)).cpu()
+            batch = self.collate([rows[place] for place in chosen], pad_id).to(self.device)
+            with skipping(self, [rows[place] for place in chosen], batch):
+                answers[chosen] = self(batch).cpu()
         self.train(was_training)
         return answers
 

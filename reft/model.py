@@ -10,13 +10,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from reft.adapted import AdaptedModel
+from reft.cone import Cone, edited_positions, token_losses
 from reft.config import ReftConfig
+from reft.constants import RowKey
 from reft.data import IGNORED, Batch, Collator, Encoded
 from reft.decoding import Decoding, Streamer, check_left_padding, generate
 from reft.editing import Stack, find_stack
+from reft.window import first_edited
 
 
 class CausalModel:
@@ -73,7 +75,7 @@ class CausalModel:
         labels = batch.labels[:, int(held[0]) :]
         logits = self.logits(batch, logits_to_keep=labels.shape[1] + 1)[:, :-1]  # column t predicts token t + 1
         chosen = labels != IGNORED
-        return functional.cross_entropy(logits[chosen].float(), labels[chosen], reduction="none")
+        return token_losses(logits[chosen], labels[chosen])
 
     def generate(
         self,
@@ -137,6 +139,22 @@ class ReftModel(CausalModel, AdaptedModel):
     def collate(self, rows: Sequence[Encoded], pad_id: int) -> Batch:
         """Return rows padded on the left, so that logits are needed for few columns."""
         return Collator(pad_id)(rows)
+
+    def reads(self, row: Encoded) -> RowKey:
+        """Return the tokens."""
+        return (row.input_ids,)
+
+    def row_losses(self, rows: Sequence[Encoded], pad_id: int) -> Tensor:
+        """Return the cross-entropy of each label token of the rows in nats, fp32 [labels]; computed by its cone."""
+        cone = Cone.of(self)
+        return AdaptedModel.row_losses(self, rows, pad_id) if cone is None else cone.losses(rows)
+
+    def costs(self, rows: Sequence[Encoded]) -> tuple[int, ...]:
+        """Return the rows' ranks by the tokens that run in the cone, then by all of them."""
+        positions = edited_positions(self.config)
+        sizes = [(row.num_tokens - first_edited(positions, row), row.num_tokens) for row in rows]
+        ranks = {size: rank for rank, size in enumerate(sorted(set(sizes)))}
+        return tuple(ranks[size] for size in sizes)
 
 
 def position_ids(attention_mask: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 
 from reft.files import canonical_json, sha256
 
-WINDOW = 32  # steps whose rows are sorted by length together: enough for little padding, few enough to stay random
+WINDOW = 32  # steps whose rows are sorted together: enough for little padding, few enough to stay random
 
 
 @dataclass(frozen=True)
@@ -59,19 +59,19 @@ class Schedule:
     """Which rows and which learning rate each step has: a function of the step's number alone, so resuming needs none.
 
     Attributes:
-        lengths: the tokens of each row.
+        costs: of each row in a batch, such as its tokens.
         config: the training's numbers.
         max_steps: bound of the number of steps; the learning rate falls to the end of what is run. None for none.
     """
 
-    lengths: tuple[int, ...]
+    costs: tuple[int, ...]
     config: FitConfig
     max_steps: int | None = None
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps to one pass over the rows; the last may be of fewer rows."""
-        return math.ceil(math.ceil(len(self.lengths) / self.config.batch_size) / self.config.accumulation)
+        return math.ceil(math.ceil(len(self.costs) / self.config.batch_size) / self.config.accumulation)
 
     @property
     def total_steps(self) -> int:
@@ -94,25 +94,25 @@ class Schedule:
         epoch, place = divmod(step, self.steps_per_epoch)
         size = self.config.batch_size
         rows = size * self.config.accumulation
-        order = _order(self.lengths, rows, self.config.seed, epoch)
+        order = _order(self.costs, rows, self.config.seed, epoch)
         chosen = order[place * rows : (place + 1) * rows]
         return [list(chosen[at : at + size]) for at in range(0, len(chosen), size)]
 
 
 @lru_cache(maxsize=2)
-def _order(lengths: tuple[int, ...], step_rows: int, seed: int, epoch: int) -> tuple[int, ...]:
-    """Return the order of the rows in an epoch: random, but with rows of about one length in a step.
+def _order(costs: tuple[int, ...], step_rows: int, seed: int, epoch: int) -> tuple[int, ...]:
+    """Return the order of the rows in an epoch: random, but with rows of about one cost in a step.
 
-    Padding costs as much as text, so each window of ``WINDOW`` steps of a random order is sorted by length before it is
+    Padding costs as much as text, so each window of ``WINDOW`` steps of a random order is sorted by cost before it is
     cut into steps, and the steps are put in a random order again. The rows that fill no step come last. How a step is
     cut into batches changes nothing. From the arguments alone, with ``torch.randperm`` on the CPU.
     """
     generator = torch.Generator().manual_seed(int(sha256(canonical_json([seed, epoch]))[:15], 16))
-    order = torch.randperm(len(lengths), generator=generator).tolist()
+    order = torch.randperm(len(costs), generator=generator).tolist()
     full = len(order) - len(order) % step_rows
     steps: list[list[int]] = []
     for start in range(0, full, WINDOW * step_rows):
-        window = sorted(order[start : min(start + WINDOW * step_rows, full)], key=lambda row: lengths[row])
+        window = sorted(order[start : min(start + WINDOW * step_rows, full)], key=lambda row: costs[row])
         steps += [window[at : at + step_rows] for at in range(0, len(window), step_rows)]
     shuffled = [steps[place] for place in torch.randperm(len(steps), generator=generator).tolist()]
     return tuple(row for step in [*shuffled, order[full:]] for row in step)

@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from reft.cone import Cone
+from reft.constants import Ids
 from reft.data import Batch, Collator, Encoded
-from reft.model import CausalModel
+from reft.model import CausalModel, ReftModel
 
 
 @torch.no_grad()
@@ -22,8 +24,9 @@ def score_choices(
 ) -> Tensor:
     """Return the log-probability of each choice after each prompt.
 
-    Rows are run in order of length, to pad little. Choices of one token each need one pass a batch; longer ones are
-    run after the prompt, a pass for each choice. Inside ``model.disabled()`` the frozen base is scored.
+    Rows are run in order of length, to pad little, and what no intervention can change is kept between calls. Choices
+    of one token each need one pass a batch; longer ones are run after the prompt, a pass for each choice. Inside
+    ``model.disabled()`` the frozen base is scored.
 
     Args:
         model: the model asked.
@@ -44,30 +47,41 @@ def score_choices(
             f"got {batch_size} and {list(choices)}; correct them"
         )
     scores = torch.empty(len(prompts), len(choices))
-    single = all(len(choice) == 1 for choice in choices)
+    given = [tuple(choice) for choice in choices]
+    if isinstance(model, ReftModel):
+        model.begin_rows()
     order = sorted(range(len(prompts)), key=lambda row: (len(prompts[row]), row))
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        chosen, asked = [tuple(prompts[row]) for row in rows], model.for_rows(rows)
-        scores[rows] = _next_token(asked, chosen, choices) if single else _joined(asked, chosen, choices)
+        chosen = [tuple(prompts[row]) for row in rows]
+        scores[rows] = _scores(model.for_rows(rows), chosen, given).cpu()
         if progress is not None:
             progress(len(rows))
     return scores
 
 
-def _next_token(model: CausalModel, prompts: list[tuple[int, ...]], choices: Sequence[Sequence[int]]) -> Tensor:
+def _scores(model: CausalModel, prompts: list[Ids], choices: Sequence[Ids]) -> Tensor:
+    cone = Cone.of(model) if isinstance(model, ReftModel) else None
+    if cone is not None:
+        return cone.scores(prompts, choices)
+    if all(len(choice) == 1 for choice in choices):
+        return _next_token(model, prompts, choices)
+    return _joined(model, prompts, choices)
+
+
+def _next_token(model: CausalModel, prompts: list[Ids], choices: Sequence[Ids]) -> Tensor:
     logits = model.logits(_batch(model, prompts, ()), logits_to_keep=1)[:, -1]
     ids = torch.tensor([choice[0] for choice in choices], device=logits.device)
-    return logits.float().log_softmax(-1)[:, ids].cpu()
+    return logits.float().log_softmax(-1)[:, ids]
 
 
-def _joined(model: CausalModel, prompts: list[tuple[int, ...]], choices: Sequence[Sequence[int]]) -> Tensor:
+def _joined(model: CausalModel, prompts: list[Ids], choices: Sequence[Ids]) -> Tensor:
     columns = []
     for choice in choices:
         logits = model.logits(_batch(model, prompts, choice), logits_to_keep=len(choice) + 1)[:, :-1]
         ids = torch.tensor(choice, device=logits.device).expand(len(prompts), -1)
         tokens = logits.float().log_softmax(-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1)
-        columns.append(tokens.sum(-1).cpu())
+        columns.append(tokens.sum(-1))
     return torch.stack(columns, dim=-1)
 
 

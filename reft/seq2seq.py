@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from reft.adapted import AdaptedModel
 from reft.config import ReftConfig
+from reft.constants import RowKey
 from reft.data import IGNORED, check_spans, pad_right, span_mask
 from reft.decoding import Decoding, Streamer, generate
 from reft.editing import find_stack
@@ -113,6 +114,10 @@ class ReftSeq2Seq(AdaptedModel):
             labels=pad_right([row.target_ids for row in rows], IGNORED),
             spans=span_mask([row.spans for row in rows], input_ids.shape),
         )
+
+    def reads(self, row: Paired) -> RowKey:
+        """Return the encoder's tokens."""
+        return (row.input_ids,)
 
     def target_losses(self, batch: PairedBatch) -> Tensor:
         """Return the cross-entropy of each target token in nats, fp32 [targets of the batch]."""

@@ -88,7 +88,7 @@ def fit(
     require(len(rows) > 0, "training needs at least one row", len(rows))
     for number, row in enumerate(rows):
         require(row.num_targets > 0, "a training row needs a completion", f"row {number}")
-    schedule = Schedule(tuple(row.num_tokens for row in rows), config, max_steps)
+    schedule = Schedule(model.costs(rows), config, max_steps)
     folder = None
     if checkpoint is not None:
         folder = CheckpointFolder(checkpoint, _run_key(model, rows, config, pad_id, max_steps))
@@ -96,6 +96,7 @@ def fit(
     state = folder.load() if folder is not None else None
     if state is not None:
         restore(state.tensors, model.trainable_parameters(), trainer.optimizer)
+    model.begin_rows()
     return _steps(trainer, state, folder)
 
 
@@ -183,9 +184,7 @@ class _Trainer:
             share = batch[self.accelerator.process_index :: self.processes]
             if not share:  # fewer rows than processes
                 continue
-            loss = (
-                self.model.target_losses(self.model.collate(share, self.pad_id).to(self.model.device)).sum() / targets
-            )
+            loss = self.model.row_losses(share, self.pad_id).sum() / targets
             if loss.requires_grad:  # not where no row has a token at the edited positions
                 self.accelerator.backward(loss)
             total += loss.detach()

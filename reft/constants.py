@@ -1,0 +1,187 @@
+"""What does not change while a frozen base's interventions train, kept by row: in memory, and on disk.
+
+Every constant is computed in one way (:mod:`reft.alone`): from its row alone, by a batch of one without padding. So its
+bits follow from base, row, layer, dtype, device and threads, and from neither the other rows nor what was kept:
+computed, kept in memory or read from disk, it is the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from reft.constant_files import ConstantFiles
+from reft.files import canonical_json
+
+Ids = tuple[int, ...]
+
+RowKey = tuple[Ids, ...]
+"""What the base reads of a row: its tokens, and segments where it has them."""
+
+Output = tuple[int, Ids]
+"""A layer, and a continuation of the row: the layer's output before any edit, at the continuation's tokens, which come
+after the row's; at the row's own tokens where the continuation is empty."""
+
+
+@dataclass(frozen=True)
+class Want:
+    """Which constants of a row.
+
+    Attributes:
+        outputs: of layers, at tokens.
+        lowest: keys and values of this layer and those above it, at all tokens but the last; None for none.
+    """
+
+    outputs: frozenset[Output]
+    lowest: int | None = None
+
+    def without(self, there: Want) -> Want:
+        """Return what is wanted beside what is there."""
+        has_keys = self.lowest is None or (there.lowest is not None and there.lowest <= self.lowest)
+        return Want(self.outputs - there.outputs, None if has_keys else self.lowest)
+
+    def __bool__(self) -> bool:
+        """Whether anything is wanted."""
+        return bool(self.outputs) or self.lowest is not None
+
+
+@dataclass(frozen=True)
+class Constants:
+    """Constants of one row, on the CPU, contiguous, in the base's dtype.
+
+    Attributes:
+        outputs: each [tokens, hidden].
+        lowest: the lowest layer of ``keys_values``; None for none.
+        keys_values: [layers from ``lowest`` up, 2, heads, tokens - 1, dim].
+    """
+
+    outputs: Mapping[Output, Tensor]
+    lowest: int | None = None
+    keys_values: Tensor | None = None
+
+    @property
+    def extent(self) -> Want:
+        """What is here."""
+        return Want(frozenset(self.outputs), self.lowest)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the tensors take."""
+        return sum(tensor.nbytes for tensor in self.tensors().values())
+
+    def joined(self, newer: Constants) -> Constants:
+        """Return both rows' worth: the same row's constants from two computations."""
+        keys = self if newer.keys_values is None else newer
+        return Constants({**self.outputs, **newer.outputs}, keys.lowest, keys.keys_values)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors by name; :meth:`from_tensors` reads them back."""
+        named = {f"output/{place}": self.outputs[output] for place, output in enumerate(sorted(self.outputs))}
+        return named if self.keys_values is None else {**named, "keys_values": self.keys_values}
+
+    def record(self) -> dict[str, Any]:
+        """Return what the tensors' names leave out, as plain JSON values."""
+        return {"lowest": self.lowest, "outputs": [[layer, list(ids)] for layer, ids in sorted(self.outputs)]}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> Constants:
+        """Build what :meth:`tensors` and :meth:`record` describe."""
+        outputs = {
+            (layer, tuple(ids)): tensors[f"output/{place}"] for place, (layer, ids) in enumerate(record["outputs"])
+        }
+        return cls(outputs, record["lowest"], tensors.get("keys_values"))
+
+
+Compute = Callable[[RowKey, Want], Constants]
+
+
+@dataclass
+class _Entry:
+    constants: Constants
+    size: int
+    used: int
+
+
+class ConstantStore:
+    """Constants of one base's rows: in memory up to a budget, and in files.
+
+    Past the budget, what was not used since :meth:`begin` goes, the oldest first; if there is no such thing, the new is
+    not kept. (Rows that are read in turns and do not all fit would each push out the next.)
+
+    Args:
+        memory: bytes of the kept tensors.
+        files: where they are kept between processes; None for nowhere.
+        identity: plain JSON values of all that the bits follow from beside the row and the code here.
+        base: name of the base's folder among the files.
+    """
+
+    def __init__(self, memory: int, files: ConstantFiles | None, identity: Sequence[Any], base: str) -> None:
+        self._memory = memory
+        self._files = files
+        self._identity = list(identity)
+        self._base = base
+        self._kept: OrderedDict[RowKey, _Entry] = OrderedDict()
+        self._use = 0
+        self.nbytes = 0
+        """Memory that the kept tensors take."""
+
+    def begin(self) -> None:
+        """Start another use of the rows, a training or a scoring; what was used before it may go."""
+        self._use += 1
+        if self._files is not None:
+            self._files.begin()
+
+    def get(self, row: RowKey, want: Want, compute: Compute) -> Constants:
+        """Return a row's constants, at least what is wanted; ``compute`` makes what is kept nowhere."""
+        entry = self._kept.get(row)
+        if entry is not None and not want.without(entry.constants.extent):
+            entry.used = self._use
+            self._kept.move_to_end(row)
+            return entry.constants
+        there = self._read(row) if entry is None else entry.constants
+        if there is None:
+            constants = compute(row, want)
+        elif missing := want.without(there.extent):
+            constants = there.joined(compute(row, missing))
+        else:
+            return self._keep(row, there, mapped=True)
+        if self._files is not None:
+            self._files.write(self._name(row), self._base, constants.tensors(), constants.record())
+        return self._keep(row, constants, mapped=entry is None and there is not None)
+
+    def _read(self, row: RowKey) -> Constants | None:
+        if self._files is None:
+            return None
+        found = self._files.read(self._name(row), self._base)
+        return None if found is None else Constants.from_tensors(*found)
+
+    def _name(self, row: RowKey) -> str:
+        return hashlib.sha256(canonical_json([self._identity, row])).hexdigest()[:40]
+
+    def _keep(self, row: RowKey, constants: Constants, *, mapped: bool) -> Constants:
+        """Keep constants in memory if there is room; what a file is mapped to is copied, so that the file may go."""
+        self._drop(row)
+        size = constants.nbytes
+        while self.nbytes + size > self._memory and self._kept:
+            oldest = next(iter(self._kept))
+            if self._kept[oldest].used == self._use:
+                return constants
+            self._drop(oldest)
+        if size > self._memory:
+            return constants
+        if mapped:
+            copies = {name: tensor.clone() for name, tensor in constants.tensors().items()}
+            constants = Constants.from_tensors(copies, constants.record())
+        self._kept[row] = _Entry(constants, size, self._use)
+        self.nbytes += size
+        return constants
+
+    def _drop(self, row: RowKey) -> None:
+        entry = self._kept.pop(row, None)
+        if entry is not None:
+            self.nbytes -= entry.size
