@@ -152,7 +152,7 @@ def test_two_processes_train_as_one_and_share_what_is_kept(tmp_path: Path) -> No
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = int(free.getsockname()[1])
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=_fit, args=(rank, port, tmp_path, whole)) for rank in range(2)]
     for worker in workers:
         worker.start()
