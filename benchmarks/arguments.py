@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from reft import parse_positions
+
 
 def parser(program: str, about: str | None) -> argparse.ArgumentParser:
     """Return a parser with what all benchmarks take; ``about`` is shown as it is written."""
@@ -28,6 +30,17 @@ def number(text: str) -> int:
 def numbers(text: str) -> list[int]:
     """Read integers of at least 1 with commas between them."""
     return [number(part) for part in text.split(",")]
+
+
+def positions(text: str) -> tuple[str, ...]:
+    """Read edited prompt tokens with commas between them, each as :func:`reft.parse_positions` reads them."""
+    found = tuple(text.split(","))
+    for each in found:
+        try:
+            parse_positions(each)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+    return found
 
 
 def names(known: Collection[str]) -> Callable[[str], list[str]]:

@@ -13,7 +13,7 @@ from benchmarks.memory import STEPS, measure_memory
 from benchmarks.models import Case, Subject
 from benchmarks.profiling import profile_steps
 from benchmarks.rows import COMPLETION
-from benchmarks.search import RECIPES, Trials, measure_search
+from benchmarks.search import Trials, measure_search, recipes
 from benchmarks.steps import BATCHES, OURS, PYREFT, measure_steps, measure_training
 
 LONG = 256  # tokens of a prompt above which a step has fewer rows
@@ -38,6 +38,7 @@ class Options:
         tokens: of a generated text.
         search_train: rows that a trial of the search trains on.
         search_validation: prompts that it is scored on.
+        search_positions: of its recipes, each with three choices of layers.
         threads: of torch; None for what params.yaml says.
         root: folder of params.yaml.
     """
@@ -53,6 +54,7 @@ class Options:
     tokens: int
     search_train: int
     search_validation: int
+    search_positions: tuple[str, ...]
     threads: int | None
     root: Path
 
@@ -142,12 +144,12 @@ def _memory_work(options: Options) -> float:
 def _search(subject: Subject, options: Options) -> Iterator[Any]:
     rows = subject.rows(SHORT, options.search_train)
     asked = subject.rows(SHORT + 1, options.search_validation, completion=0)  # other lengths, so other prompts
-    yield from measure_search(subject, Trials(rows, asked, batch=2 * BATCH))
+    yield from measure_search(subject, Trials(recipes(options.search_positions), rows, asked, batch=2 * BATCH))
 
 
 def _search_work(options: Options) -> float:
     tokens = options.search_train * (SHORT + COMPLETION) + 0.5 * options.search_validation * SHORT
-    return tokens * sum(_plain(case) + _ours(case) for case in RECIPES)
+    return tokens * sum(_plain(case) + _ours(case) for case in recipes(options.search_positions))
 
 
 def _profile(subject: Subject, options: Options) -> Iterator[Any]:
@@ -174,7 +176,7 @@ PARTS = {
     "scoring": Part("Scoring two answers after each prompt", _scoring, tables.scoring_table, _scoring_work),
     "generation": Part("Greedy generation", _generation, tables.generation_table, _generation_work),
     "memory": Part("Peak memory of a process that trains", _memory, tables.memory_table, _memory_work),
-    "search": Part("Twelve trials", _search, _search_table, _search_work),
+    "search": Part("A whole search", _search, _search_table, _search_work),
     "profile": Part("Where our step's time goes", _profile, _profile_tables, _profile_work),
 }
 ON_REQUEST = ("search", "profile")

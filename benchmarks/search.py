@@ -1,10 +1,10 @@
-"""A whole search: twelve recipes trained and scored here, against as many separate trainings with pyreft."""
+"""A whole search: recipes trained and scored here, against as many separate trainings with pyreft."""
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +13,16 @@ from benchmarks.models import Case, OurTraining, Subject, fit_config
 from benchmarks.peers import pyreft_model, pyreft_training
 from reft import Encoded, score_choices
 
-PLACES = tuple(itertools.product(("all", "upper-half", "::2"), ("f7+l7", "f1+l1", "l4", "l1")))
-RECIPES = tuple(
-    Case(f"{number}", layers, positions, rank)
-    for number, ((layers, positions), rank) in enumerate(zip(PLACES, itertools.cycle((8, 4, 1)), strict=False), start=1)
-)
-"""Layers and positions of the space in params.yaml, each with each, and its ranks in turn."""
+LAYERS = ("all", "upper-half", "::2")
+RANKS = (8, 4, 1)
+
+
+def recipes(positions: Sequence[str]) -> list[Case]:
+    """Return the layers of the space in params.yaml, each with each of these positions, and its ranks in turn."""
+    return [
+        Case(f"{number}", layers, where, RANKS[(number - 1) % len(RANKS)])
+        for number, (layers, where) in enumerate(itertools.product(LAYERS, positions), start=1)
+    ]
 
 
 @dataclass(frozen=True)
@@ -26,11 +30,13 @@ class Trials:
     """What every trial has in common.
 
     Attributes:
+        recipes: what is tried.
         train: rows that it trains on, for one epoch.
         validation: prompts that it is scored on after that.
         batch: rows of a step, and prompts of a scoring pass.
     """
 
+    recipes: list[Case]
     train: list[Encoded]
     validation: list[Encoded]
     batch: int
@@ -54,7 +60,7 @@ class TrialFigures:
 def measure_search(subject: Subject, trials: Trials) -> Iterator[TrialFigures]:
     """Run each recipe on both sides in turn; what a trial here keeps with the base is there for the next."""
     base = subject.own_base()
-    for case in RECIPES:
+    for case in trials.recipes:
         started = time.perf_counter()
         _ours(subject, base, case, trials)
         middle = time.perf_counter()

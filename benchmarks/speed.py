@@ -16,7 +16,7 @@ Parts:
   scoring      two one-token answers after each prompt: the first time, and with what is kept
   generation   greedy, for the first case
   memory       a process of its own for each side, for the first case
-  search       twelve recipes, trained and scored on each side; by itself with --search
+  search       twelve recipes or more, trained and scored on each side; by itself with --search
   profile      where our step's time goes; by itself with --profile
 
 With the defaults it takes about an hour on two cores; it starts by saying how long. A short run:
@@ -37,7 +37,7 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmarks.agreement import TOLERANCE
-from benchmarks.arguments import names, number, numbers, parser
+from benchmarks.arguments import names, number, numbers, parser, positions
 from benchmarks.models import CASES, Subject, load_subject
 from benchmarks.parts import LONG, ON_REQUEST, PARTS, Options
 from benchmarks.setting import announce
@@ -89,6 +89,9 @@ def _parser() -> argparse.ArgumentParser:
     built.add_argument("--tokens", type=number, default=32, help=f"of a generated text{default}")
     built.add_argument("--search-train", type=number, default=192, help=f"rows that a trial trains on{default}")
     built.add_argument("--search-validation", type=number, default=200, help=f"prompts it is scored on{default}")
+    built.add_argument(
+        "--search-positions", type=positions, default="f7+l7,f1+l1,l4,l1", help=f"three recipes for each{default}"
+    )
     return built
 
 
@@ -105,6 +108,7 @@ def _options(chosen: argparse.Namespace) -> Options:
         tokens=chosen.tokens,
         search_train=chosen.search_train,
         search_validation=chosen.search_validation,
+        search_positions=chosen.search_positions,
         threads=chosen.threads,
         root=chosen.root,
     )

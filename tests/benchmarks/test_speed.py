@@ -36,6 +36,7 @@ OPTIONS = Options(
     tokens=3,
     search_train=4,
     search_validation=3,
+    search_positions=("f1+l1", "l2"),
     threads=1,
     root=Path(),
 )
@@ -83,7 +84,7 @@ def test_every_part_measures_and_prints_a_table(subject: Subject, capsys: pytest
     assert all(float(cell) > 0 for row in steps[2:] for cell in row[3:7])
     assert all(re.fullmatch(r"\d+\.\d\d \(\d+\.\d\d–\d+\.\d\d\)", cell) for row in steps[2:] for cell in row[7:])
     assert len(said.split("at equal weights")) == 3  # steps and scoring
-    assert len(figures["search"]) == 12
+    assert len(figures["search"]) == 6
     assert json.loads(json.dumps(figures, default=speed.plain))["steps"][0]["difference"] < agreement.TOLERANCE
 
 
