@@ -156,7 +156,8 @@ def _is_ranged(column: _Column) -> bool:
 def _text_columns(columns: list[_Column], label: _Column, *, ranged: bool) -> list[_Column]:
     """The columns to put into the prompt: written language that does not give the label away."""
     texts = [c for c in columns if re.fullmatch(r"\w+", c.name) and _is_text(c)]
-    texts = [c for c in texts if ranged or not _tells(c, label)]
+    texts = [c for c in texts if ranged or not (_tells(c, label) or _ends_with_it(c, label))]
+    texts = [c for place, c in enumerate(texts) if not any(_repeats(c, earlier) for earlier in texts[:place])]
     spoken = [c for c in texts if sum(" " in str(value) for value in c.present) > len(c.present) / 2]
     chosen = spoken or texts[-1:]  # without spaces it may be an id, or a language that has none
     if not chosen:
@@ -169,10 +170,13 @@ def _text_columns(columns: list[_Column], label: _Column, *, ranged: bool) -> li
 
 
 def _is_text(column: _Column) -> bool:
-    """Many different values, most of them with letters."""
+    """Many different values, most of them with a whole word of letters: an equation has none."""
     if len(column.distinct) <= max(2, len(column.present) // 20):
         return False
-    return sum(bool(re.search(r"[^\W\d_]{2}", str(value))) for value in column.present) > len(column.present) / 2
+    return (
+        sum(bool(re.search(r"(?<!\w)[^\W\d_]{2,}(?!\w)", str(value))) for value in column.present)
+        > len(column.present) / 2
+    )
 
 
 def _tells(column: _Column, label: _Column) -> bool:
@@ -184,6 +188,27 @@ def _tells(column: _Column, label: _Column) -> bool:
         own = str(value).casefold()
         told += {name for name, pattern in patterns.items() if pattern.search(str(text).casefold())} == {own}
     return told >= MOSTLY * len(column.values)
+
+
+def _ends_with_it(column: _Column, label: _Column) -> bool:
+    """Whether most rows of each label end with it, as a worked answer does ("... so 7 x 3 = 21. Answer: B")."""
+    rows: Counter[str] = Counter()
+    told: Counter[str] = Counter()
+    for text, value in zip(column.values, label.values, strict=True):
+        own = str(value).casefold()
+        rows[own] += 1
+        told[own] += (re.findall(r"\w+", str(text).casefold()) or [None])[-1] == own
+    return all(told[own] > count / 2 for own, count in rows.items())
+
+
+def _repeats(column: _Column, earlier: _Column) -> bool:
+    """Whether nearly every row says what an earlier column says, but for spaces, case and punctuation."""
+    same = sum(_bare(one) == _bare(other) for one, other in zip(column.values, earlier.values, strict=True))
+    return same >= MOSTLY * len(column.values)
+
+
+def _bare(value: object) -> str:
+    return re.sub(r"[\W_]+", "", str(value).casefold())
 
 
 def _template(names: list[str], label: str) -> str:

@@ -158,6 +158,26 @@ def test_a_column_that_gives_the_label_away_is_not_put_into_the_prompt(tmp_path:
     )
 
 
+WORKED = [f"Take {n} and add {n}.\nThat is {2 * n}. ANSWER:{'ab'[n % 2].upper()}" for n in range(len(TEXTS))]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [WORKED, [f"- number0 number{n}" for n in range(len(TEXTS))], [f" {text.upper()} " for text in TEXTS]],
+    ids=["a worked answer", "an equation", "the text again"],
+)
+def test_no_answer_and_no_second_copy_is_put_into_the_prompt(tmp_path: Path, column: list[str]) -> None:
+    rows = [(text, other, "AB"[n % 2]) for n, (text, other) in enumerate(zip(TEXTS, column, strict=True))]
+    section = look(tmp_path, delimited([("question", "more", "correct"), *rows])).changes["prepare"]
+    assert section["template"] == "Question: {question}\nCorrect:"
+
+
+def test_an_ending_that_all_rows_share_is_no_answer(tmp_path: Path) -> None:
+    rows = [(f"{text} true/false", ("true", "false")[n % 3 == 0]) for n, text in enumerate(TEXTS)]
+    section = look(tmp_path, delimited([("question", "answer"), *rows])).changes["prepare"]
+    assert section["template"] == "Question: {question}\nAnswer:"
+
+
 def test_row_limits_follow_a_small_file(tmp_path: Path) -> None:
     changes = look(tmp_path, llm_adapters(["true", "false"], 100)).changes
     limits = [changes["prepare"][f"{split}_rows"] for split in ("train", "validation", "test")]
@@ -289,6 +309,9 @@ REAL: dict[str, tuple[str, str, int]] = {  # label column, template, labels; lay
     "qqp/train.tsv": ("is_duplicate", "Sentence1: {sentence1}\nSentence2: {sentence2}\nIs duplicate:", 2),
     "stsb/train.tsv": ("similarity", "Sentence1: {sentence1}\nSentence2: {sentence2}\nSimilarity:", 2),
     "mnli/train.tsv": ("gold_label", "Sentence1: {sentence1}\nSentence2: {sentence2}\nGold label:", 3),
+    "aqua/train.jsonl": ("correct", "Question: {question}\nCorrect:", 5),
+    "mawps/train.json": ("ans", "Original text: {original_text}\nAns:", 2),
+    "asdiv/train.jsonl": ("Answer", "Question: {Question}\nAnswer:", 2),
     "qnli/train.tsv": ("label", "Question: {question}\nSentence: {sentence}\nLabel:", 2),
 }
 
