@@ -9,8 +9,6 @@ from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from tqdm import tqdm
 
 from pipelines.errors import PipelineError
@@ -146,6 +144,8 @@ def paired_difference(
     Rows that both systems get right or both get wrong carry no difference, which is what makes the paired interval
     narrower than the difference of two separate ones.
     """
+    from scipy import stats  # takes a second to import, and search, which scores with this module, does without
+
     values = one.astype(np.float64) - other.astype(np.float64)
     if np.all(values == values[0]):  # every resample is the same; scipy calls its interval degenerate
         return Interval(float(values[0]), float(values[0]), float(values[0]))
@@ -157,6 +157,9 @@ def paired_difference(
 
 
 def _figures(truth: Ints, predicted: Ints, labels: Sequence[str], confidence: float) -> SystemFigures:
+    from scipy import stats
+    from sklearn.metrics import precision_recall_fscore_support
+
     right = int((truth == predicted).sum())
     interval = stats.binomtest(right, len(truth)).proportion_ci(confidence_level=confidence, method="wilson")
     columns = precision_recall_fscore_support(truth, predicted, labels=range(len(labels)), zero_division=0.0)
@@ -185,6 +188,8 @@ def _prediction_rows(
 
 
 def _write_plots(folder: Path, truth: Ints, predicted: Ints, labels: Sequence[str]) -> None:
+    from sklearn.metrics import confusion_matrix
+
     from pipelines.plots import draw_confusion  # matplotlib takes a second to import
 
     with whole_directory(folder) as temporary:
