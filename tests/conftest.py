@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+
+from tests.shared import SHARED
 
 # What takes longest begins first: a file is one process's work, and none is to be left over when the others are done.
 LONGEST = (
@@ -16,6 +19,15 @@ LONGEST = (
     "tests/test_fuzz.py",
 )
 FOREIGN = ("PREFECT_API_URL", "PREFECT_API_KEY", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let the processes of one run of pytest share what is made once; pytest removes the folder with its own."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    os.environ[SHARED] = str(folder)
 
 
 @pytest.fixture(autouse=True)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import atexit
 import csv
 import itertools
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from tests.shared import made_once
 from tests.tiny import write_tiny_base
 
 ROOT = Path(__file__).parent.parent
@@ -115,8 +113,12 @@ class Project:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """This process's environment with every store in a folder of the tests' own."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_", "DVC_"))}
+    """This process's environment with every store in a folder of the tests' own.
+
+    Bytecode is kept, as a user's Python keeps it: without, each process compiles the project's code anew.
+    """
+    foreign = ("PREFECT_", "MLFLOW_", "DVC_", "PYTHONDONTWRITEBYTECODE")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     folder = str(Path(sys.executable).parent)
     return env | {
         "REFT_HOME": str(home / "reft"),
@@ -128,6 +130,16 @@ def environment(home: Path) -> dict[str, str]:
         "NO_COLOR": "1",
         "COLUMNS": "160",
     }
+
+
+def prefect_home() -> Path:
+    """A PREFECT_HOME to copy, with an empty database: all its migrations cost a new one ten seconds."""
+
+    def make(folder: Path) -> None:
+        project = Project(folder, environment(folder) | {"PREFECT_HOME": str(folder)})
+        project.run("prefect", "server", "database", "upgrade", "--yes")
+
+    return made_once("prefect", make)
 
 
 def make_project(
@@ -150,7 +162,7 @@ def make_project(
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, root / name)
     project = Project(root, environment(home))
-    home.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(prefect_home(), home / "prefect", dirs_exist_ok=True)
     (home / "gitconfig").write_text(
         "[user]\n\tname = Test\n\temail = test@example.org\n[init]\n\tdefaultBranch = main\n[safe]\n\tdirectory = *\n",
         encoding="utf-8",
@@ -170,7 +182,7 @@ def make_tiny_project(root: Path, home: Path, changes: Mapping[str, Any] | None 
 
     The label of a row is the tone of its adjectives, so there is something to learn.
     """
-    template = _tiny_template()
+    template = made_once("tiny", _make_tiny_template)
     shutil.copytree(template / "project", root, symlinks=True)
     shutil.copytree(template / "home", home, symlinks=True, dirs_exist_ok=True)
     project = Project(root, environment(home))
@@ -180,16 +192,12 @@ def make_tiny_project(root: Path, home: Path, changes: Mapping[str, Any] | None 
     return project
 
 
-@cache
-def _tiny_template() -> Path:
-    """The folder of a tiny project and its home, made once a process; every path in them is relative."""
-    folder = Path(tempfile.mkdtemp(prefix="reft-tiny-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+def _make_tiny_template(folder: Path) -> None:
+    """A tiny project and its home; every path in them is relative."""
     project = make_project(folder / "project", folder / "home", TINY, fill=write_own_files)
     project.run("dvc", "add", "data/own/reviews.csv", "models/own/tiny")
     project.run("git", "add", "--all")
     project.run("git", "commit", "--quiet", "--message", "Own data and model")
-    return folder
 
 
 def write_own_files(root: Path) -> None:
