@@ -17,19 +17,18 @@ import torch
 from reft.adapted import AdaptedModel, Row
 from reft.schedule import FitConfig
 from reft.training import fit
-from tests.reft.tiny import build_encoder, build_labelled, build_model, build_pairs, build_rows, build_seq2seq, values
+from tests.reft.tiny import (
+    build_encoder,
+    build_labelled,
+    build_model,
+    build_pairs,
+    build_rows,
+    build_seq2seq,
+    build_uneven_fit,
+    values,
+)
 
-CONFIG = FitConfig(
-    epochs=2,
-    batch_size=3,
-    accumulation=2,
-    learning_rate=1e-2,
-    warmup_ratio=0.25,
-    weight_decay=0.1,
-    max_grad_norm=1.0,
-    seed=7,
-    checkpoint_every=2,
-)  # of 13 rows: the last batch of an epoch has one row, so one of two processes has none
+CONFIG = build_uneven_fit(checkpoint_every=2)  # of 13 rows: an epoch's last batch has one, so one of two processes none
 
 ROW = build_rows(1)[0]
 CASES: dict[str, tuple[Callable[[], AdaptedModel], Sequence[Row], FitConfig]] = {

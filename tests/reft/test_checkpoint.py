@@ -15,23 +15,12 @@ from reft.checkpoint import AdapterInfo, load_adapter, read_adapter, save_adapte
 from reft.data import Collator
 from reft.files import sha256
 from reft.orthogonal import orthonormality_error
-from reft.schedule import FitConfig
 from reft.training import fit
-from tests.reft.tiny import build_base, build_model, build_rows
+from tests.reft.tiny import build_base, build_fit, build_model, build_rows
 
 BASE = "b" * 64
 INFO = AdapterInfo(BASE, "tiny", "d" * 64, {"template": "{text}", "labels": {"z": " no", "a": " yes"}}, 42)
-CONFIG = FitConfig(
-    epochs=2,
-    batch_size=4,
-    accumulation=1,
-    learning_rate=1e-2,
-    warmup_ratio=0.0,
-    weight_decay=0.1,
-    max_grad_norm=1.0,
-    seed=0,
-    checkpoint_every=100,
-)
+CONFIG = build_fit(checkpoint_every=100)
 
 
 @pytest.fixture

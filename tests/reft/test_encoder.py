@@ -17,13 +17,13 @@ from reft.data import token_spans
 from reft.encoder import Labelled, ReftEncoder
 from reft.orthogonal import orthonormality_error
 from reft.positions import position_masks
-from reft.schedule import FitConfig
 from reft.training import fit
 from tests.reft.tiny import (
     ENCODERS,
     build_config,
     build_encoder,
     build_encoder_base,
+    build_fit,
     build_labelled,
     build_model,
     build_t5,
@@ -33,17 +33,7 @@ from tests.reft.tiny import (
 
 CLOSE = {"atol": 1e-5, "rtol": 0.0}
 INFO = AdapterInfo("b" * 64, "tiny", "d" * 64, {}, 0)
-CONFIG = FitConfig(
-    epochs=2,
-    batch_size=4,
-    accumulation=1,
-    learning_rate=1e-2,
-    warmup_ratio=0.0,
-    weight_decay=0.1,
-    max_grad_norm=1.0,
-    seed=0,
-    checkpoint_every=3,
-)
+CONFIG = build_fit()
 every_family = pytest.mark.parametrize("family", ENCODERS)
 either_task = pytest.mark.parametrize("labels", [3, 1], ids=["classification", "regression"])
 

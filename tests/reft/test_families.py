@@ -11,23 +11,12 @@ from reft.checkpoint import AdapterInfo, load_adapter, save_adapter
 from reft.data import Collator
 from reft.interventions import METHODS
 from reft.positions import position_masks
-from reft.schedule import FitConfig
 from reft.training import fit
-from tests.reft.tiny import FAMILIES, build_base, build_model, build_rows, layer_outputs
+from tests.reft.tiny import FAMILIES, build_base, build_fit, build_model, build_rows, layer_outputs
 
 CLOSE = {"atol": 1e-5, "rtol": 0.0}
 INFO = AdapterInfo("b" * 64, "tiny", "d" * 64, {}, 0)
-TWO_STEPS = FitConfig(
-    epochs=1,
-    batch_size=4,
-    accumulation=1,
-    learning_rate=1e-2,
-    warmup_ratio=0.0,
-    weight_decay=0.1,
-    max_grad_norm=1.0,
-    seed=0,
-    checkpoint_every=100,
-)
+TWO_STEPS = build_fit(epochs=1, checkpoint_every=100)
 every_family = pytest.mark.parametrize("family", FAMILIES)
 
 

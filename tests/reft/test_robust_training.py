@@ -19,7 +19,6 @@ from reft.interventions import METHODS
 from reft.keeper import ConeConfig, set_cone
 from reft.model import ReftModel
 from reft.orthogonal import OrthonormalRows, orthonormality_error
-from reft.schedule import FitConfig
 from reft.scoring import score_choices
 from reft.training import fit
 from tests.reft.tiny import (
@@ -33,21 +32,12 @@ from tests.reft.tiny import (
     build_pairs,
     build_rows,
     build_seq2seq,
+    build_uneven_fit,
     same_bits,
     values,
 )
 
-CONFIG = FitConfig(
-    epochs=2,
-    batch_size=3,
-    accumulation=2,
-    learning_rate=1e-2,
-    warmup_ratio=0.25,
-    weight_decay=0.1,
-    max_grad_norm=1.0,
-    seed=7,
-    checkpoint_every=3,
-)
+CONFIG = build_uneven_fit(checkpoint_every=3)
 KINDS: dict[str, tuple[Callable[[], AdaptedModel], list[Any]]] = {
     **{f"{family}": (lambda family=family: build_model(family, tied=False), build_rows(6)) for family in FAMILIES},
     **{f"{method}": (lambda method=method: build_model(method=method), build_rows(6)) for method in METHODS},

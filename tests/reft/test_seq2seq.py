@@ -14,24 +14,22 @@ from reft.data import IGNORED
 from reft.decoding import Decoding
 from reft.model import ReftModel
 from reft.positions import position_masks
-from reft.schedule import FitConfig
 from reft.seq2seq import Paired, PairedBatch, ReftSeq2Seq
 from reft.training import fit
-from tests.reft.tiny import build_base, build_config, build_pairs, build_seq2seq, build_t5, layer_outputs, same_bits
+from tests.reft.tiny import (
+    build_base,
+    build_config,
+    build_fit,
+    build_pairs,
+    build_seq2seq,
+    build_t5,
+    layer_outputs,
+    same_bits,
+)
 
 CLOSE = {"atol": 1e-4, "rtol": 1e-5}  # of logits of size 30
 INFO = AdapterInfo("b" * 64, "tiny", "d" * 64, {}, 0)
-CONFIG = FitConfig(
-    epochs=2,
-    batch_size=4,
-    accumulation=1,
-    learning_rate=1e-2,
-    warmup_ratio=0.0,
-    weight_decay=0.1,
-    max_grad_norm=1.0,
-    seed=0,
-    checkpoint_every=3,
-)
+CONFIG = build_fit()
 
 
 def by_whole_passes(model: ReftSeq2Seq, batch: PairedBatch, count: int) -> Tensor:

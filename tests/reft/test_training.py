@@ -14,20 +14,10 @@ from reft.model import ReftModel
 from reft.orthogonal import orthonormality_error
 from reft.schedule import FitConfig, Schedule
 from reft.training import NonFiniteLossError, StepMetrics, fit
-from tests.reft.tiny import build_model, build_rows
+from tests.reft.tiny import build_model, build_rows, build_uneven_fit
 
 ROWS = build_rows(22)
-CONFIG = FitConfig(
-    epochs=2,
-    batch_size=3,
-    accumulation=2,
-    learning_rate=1e-2,
-    warmup_ratio=0.25,
-    weight_decay=0.1,
-    max_grad_norm=1.0,
-    seed=7,
-    checkpoint_every=3,
-)  # 4 steps an epoch, the last of 4 rows; so checkpoint 3 is in the midst of an epoch
+CONFIG = build_uneven_fit(checkpoint_every=3)  # 4 steps an epoch, the last of 4 rows; 3 is in the midst of one
 
 
 def train(

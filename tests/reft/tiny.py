@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -50,6 +51,7 @@ from reft.data import Encoded
 from reft.encoder import Labelled, ReftEncoder
 from reft.forms import Init
 from reft.model import ReftModel
+from reft.schedule import FitConfig
 from reft.seq2seq import Paired, ReftSeq2Seq
 
 VOCABULARY = 61
@@ -145,6 +147,27 @@ def build_encoder(family: str = "bert", *, labels: int = 3, seed: int = 1, **con
 def build_seq2seq(*, seed: int = 1, **config: Any) -> ReftSeq2Seq:
     """Return an encoder-decoder with interventions on its encoder."""
     return ReftSeq2Seq(build_t5(), build_config(**config), seed=seed)
+
+
+def build_fit(*, epochs: int = 2, checkpoint_every: int = 3) -> FitConfig:
+    """Return a training of batches of four rows, each one step, without warm-up."""
+    return FitConfig(
+        epochs=epochs,
+        batch_size=4,
+        accumulation=1,
+        learning_rate=1e-2,
+        warmup_ratio=0.0,
+        weight_decay=0.1,
+        max_grad_norm=1.0,
+        seed=0,
+        checkpoint_every=checkpoint_every,
+    )
+
+
+def build_uneven_fit(*, checkpoint_every: int) -> FitConfig:
+    """Return a training of two epochs with a warm-up and steps of two batches of three rows, so some are cut short."""
+    plain = build_fit(checkpoint_every=checkpoint_every)
+    return replace(plain, batch_size=3, accumulation=2, warmup_ratio=0.25, seed=7)
 
 
 def build_rows(count: int, seed: int = 0) -> list[Encoded]:
