@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,34 +120,64 @@ def _command_of(holder: str) -> str:
 
 def run_cell(process: str, stage: str, template: Path, home: Path, reference: Facts, folder: Path) -> Outcome:
     """Kill one process in one stage, and see what becomes of it."""
+    return run_chain([(process, stage)], template, home, reference, folder)
+
+
+def run_chain(kills: Sequence[tuple[str, str]], template: Path, home: Path, reference: Facts, folder: Path) -> Outcome:
+    """Kill a process in a stage of a run, another in a stage of the next, and so on; then let one run to its end."""
     started = time.monotonic()
     shutil.copytree(template, folder, symlinks=True)
     project = Project(folder, make_environment(home))
-    log = folder.parent / f"{folder.name}.log"
-    flow = project.start("reft", "run", log=log)
     problems: list[str] = []
+    below: list[psutil.Process] = []
     try:
-        victims = _wait_for(flow, stage, in_the_middle(project, stage), log)
-        below = psutil.Process(victims[process]).children(recursive=True)
-        os.kill(victims[process], signal.SIGKILL)
-        code = flow.wait(timeout=DEADLINE)
-        # Prefect's own server does not look after its flow; it writes nothing here, and the next run ends it.
-        workers = [p for p in below if "prefect.server" not in " ".join(_words(p))]
-        problems += [f"{_name(p)} outlived the {process}" for p in _left(workers, ORPHAN_SECONDS)]
-        how = "the same run went on" if code == 0 else "the next run finished"
+        for process, stage in kills:
+            death = kill_in(project, process, stage)
+            problems += [*death.problems, *(f"{_name(p)} went on beside the next run" for p in _left(below, 0))]
+            below = death.below
         before = project.markers()
         again = project.run("reft", "run", check=False, timeout=DEADLINE)
         if again.returncode != 0:
             problems.append(f"the next run ended with {again.returncode}: {again.stderr.strip().splitlines()[-1:]}")
-        elif code == 0 and project.ran_since(before):
+        elif death.code == 0 and project.ran_since(before):
             problems.append(f"the next run had to do {sorted(project.ran_since(before))}")
         problems += [f"{_name(p)} went on beside the next run" for p in _left(below, 0)]
         if not problems:
             problems += _differences(facts(project), reference)
         problems += [f"{path} was left" for path in _leftovers(folder)]
+        problems += _still_running(home)
     finally:
-        _end(flow, folder)
-    return Outcome(process, stage, how, tuple(problems), time.monotonic() - started)
+        _end(folder)
+    how = "the same run went on" if death.code == 0 else "the next run finished"
+    names = [" then ".join(words) for words in zip(*kills, strict=True)]
+    return Outcome(names[0], names[1], how, tuple(problems), time.monotonic() - started)
+
+
+@dataclass(frozen=True)
+class Death:
+    """How a run ended one of whose processes was killed, what was below that process, and what outlived it."""
+
+    code: int
+    below: list[psutil.Process]
+    problems: list[str]
+
+
+def kill_in(project: Project, process: str, stage: str) -> Death:
+    """Start a run, kill one of its processes in the middle of a stage, and wait for the run's end."""
+    log = project.root.parent / f"{project.root.name}.log"
+    flow = project.start("reft", "run", log=log)
+    try:
+        victims = _wait_for(flow, stage, in_the_middle(project, stage), log)
+        below = psutil.Process(victims[process]).children(recursive=True)
+        os.kill(victims[process], signal.SIGKILL)
+        code = flow.wait(timeout=DEADLINE)
+    finally:
+        if flow.poll() is None:
+            flow.kill()
+        flow.wait()
+    # Prefect's own server does not look after its flow; it writes nothing here, and the next run ends it.
+    workers = [p for p in below if "prefect.server" not in " ".join(_words(p))]
+    return Death(code, below, [f"{_name(p)} outlived the {process}" for p in _left(workers, ORPHAN_SECONDS)])
 
 
 def make_environment(home: Path) -> dict[str, str]:
@@ -200,26 +230,32 @@ def _differences(found: Facts, expected: Facts) -> Iterator[str]:
             yield f"{name}: {getattr(found, name)} instead of {getattr(expected, name)}"
 
 
+def _still_running(home: Path) -> Iterator[str]:
+    with closing(sqlite3.connect(home / "prefect" / "prefect.db")) as db:
+        for (name,) in db.execute("select name from flow_run where state_type = 'RUNNING'"):
+            yield f"Prefect takes the run {name} for a running one"
+
+
 def _leftovers(folder: Path) -> list[str]:
     outside = (path for path in folder.rglob("*") if not {".git", ".dvc", ".reft"} & set(path.parts))
     return [str(path.relative_to(folder)) for path in outside if ".tmp" in path.name or path.name.endswith("~")]
 
 
-def _end(flow: subprocess.Popen[bytes], folder: Path) -> None:
+def _end(folder: Path) -> None:
     for process in psutil.process_iter(["cwd"]):
         if process.info["cwd"] == str(folder):
             process.kill()
-    if flow.poll() is None:
-        flow.kill()
-    flow.wait()
 
 
 def make_reference(folder: Path, home: Path) -> tuple[Path, Facts]:
-    """A project that has run nothing, to copy, and what a run of it holds that nobody killed."""
+    """A project that has run nothing, to copy, and what a run of it holds that nobody killed.
+
+    That run is DVC's own: what a flow leaves must be the same.
+    """
     template = make_tiny_project(folder / "template", home, CHANGES).root
     shutil.copytree(template, folder / "reference", symlinks=True)
     reference = Project(folder / "reference", make_environment(home))
-    reference.run("reft", "run", timeout=DEADLINE)
+    reference.run("dvc", "repro", timeout=DEADLINE)
     return template, facts(reference)
 
 

@@ -1,4 +1,4 @@
-"""Two cells of the kill matrix; ``make kill-matrix`` runs all fifteen."""
+"""Two kills of the matrix, one after the other in one project; ``make kill-matrix`` runs all fifteen, each alone."""
 
 from __future__ import annotations
 
@@ -6,23 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.kills import Facts, make_reference, run_cell
+from tests.kills import make_reference, run_chain
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Facts]:
-    """A folder, a project in it that has run nothing, and what a run of it holds that nobody killed."""
-    folder = tmp_path_factory.mktemp("kills").resolve()
+def test_a_killed_run_ends_as_if_nobody_had_killed_it(tmp_path: Path) -> None:
+    folder = tmp_path.resolve()
     template, facts = make_reference(folder, folder / "home")
-    return folder, template, facts
-
-
-@pytest.mark.parametrize(("process", "stage"), [("flow", "search"), ("dvc", "train")])
-def test_a_killed_run_ends_as_if_nobody_had_killed_it(
-    reference: tuple[Path, Path, Facts], process: str, stage: str
-) -> None:
-    folder, template, facts = reference
-    outcome = run_cell(process, stage, template, folder / "home", facts, folder / f"{process}-{stage}")
+    kills = [("flow", "search"), ("dvc", "train")]
+    outcome = run_chain(kills, template, folder / "home", facts, folder / "killed")
     assert outcome.problems == ()
+    assert outcome.how == "the same run went on"
