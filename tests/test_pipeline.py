@@ -18,6 +18,7 @@ from transformers import LlamaForCausalLM
 
 from pipelines.base import load_base, read_base
 from tests.project import SMALL, Project, make_project
+from tests.servers import kill, prefect_server
 
 pytestmark = pytest.mark.slow
 
@@ -45,11 +46,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory, home: Path) -> tuple[Project, str]:
-    """A project after its first ``reft run``, and what that printed."""
-    project = make_project(tmp_path_factory.mktemp("first") / "project", home, FEW)
-    done = project.run("reft", "run")
-    return project, done.stdout
+def first(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Iterator[tuple[Project, str]]:
+    """A project after its first ``reft run``, and what that printed; with a Prefect server that its runs use."""
+    folder = tmp_path_factory.mktemp("first")
+    project = make_project(folder / "project", home, FEW)
+    with prefect_server(project, folder / "server.log"):
+        done = project.run("reft", "run")
+        yield project, done.stdout
 
 
 @pytest.fixture
@@ -230,11 +233,7 @@ def served(project: Project, tmp_path: Path) -> Iterator[str]:
             pytest.fail("the server did not answer within 120 s")
         yield address
     finally:
-        import os
-        import signal
-
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
+        kill(server)
 
 
 def test_the_registered_model_is_served(served: str) -> None:
