@@ -18,7 +18,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project after a run, another seed's run, and an adopted commit."""
     folder = tmp_path_factory.mktemp("clean")
     project = make_tiny_project(folder / "project", folder / "home", {"search.trials": 1})
-    project.run("dvc", "repro", "evaluate")  # its study is in no registered version
+    project.run("dvc", "repro", "train")  # its study is in no registered version
     project.params({"seed": 7})
     project.run("dvc", "repro")
     project.run("git", "add", "--all")
