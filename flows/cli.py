@@ -40,12 +40,13 @@ def run(
 
     Only what params.yaml, the data or the code made stale is run again. A run that was stopped goes on where it was.
     """
-    from flows.project import check_prefect, check_ready
+    from flows.project import check_free, check_prefect, check_ready
 
     if dry_run:
         _show_plan(project.resolve())
         return
-    check_ready(project.resolve())  # Prefect takes seconds to start, and a mistake can be told at once
+    params = check_ready(project.resolve())  # Prefect takes seconds to start, and a mistake can be told at once
+    check_free(project.resolve(), params)  # a run that is refused has not failed: no hook of Prefect's is to tell of it
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")  # the stages speak for themselves
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # and main() tells of what stopped it
     check_prefect()  # the first to import Prefect, which reads these settings then

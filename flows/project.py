@@ -11,6 +11,7 @@ from flows import dvc
 from pipelines.code import refresh_code
 from pipelines.errors import PipelineError
 from pipelines.params import Params, load_params
+from pipelines.process import locked
 from pipelines.store import check_store, check_trials
 
 UNSET = (
@@ -39,6 +40,18 @@ def check_ready(root: Path) -> Params:
     check_store(params, root)
     check_trials(params, root)
     return params
+
+
+def check_free(root: Path, params: Params) -> None:
+    """Make sure that no other run works in the project; wait ``run.wait_seconds`` for one that does.
+
+    The lock is let go again: the flow takes it, and is refused if another was quicker.
+
+    Raises:
+        BusyError: if the other run does not end in that time.
+    """
+    with locked(root, "run", wait_seconds=params.run.wait_seconds):
+        pass
 
 
 def check_prefect() -> None:

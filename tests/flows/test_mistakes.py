@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import psutil
@@ -17,6 +18,7 @@ from flows.project import check_prefect
 from flows.report import pages
 from flows.tasks import warn
 from pipelines.errors import PipelineError
+from pipelines.process import locked
 from tests.project import Project, make_tiny_project
 from tests.tiny import write_tiny_base
 
@@ -43,6 +45,17 @@ def test_run_says_so_before_anything_else(project: Project) -> None:
     assert NOBODY in done.stderr
     assert "Traceback" not in done.stderr
     assert not project.markers()
+
+
+def test_a_run_beside_another_is_refused_before_prefect_and_nobody_is_told_of_a_failure(project: Project) -> None:
+    tell = [sys.executable, "-c", "open('told.json', 'w')"]
+    project.params({"notify.command": tell})
+    with locked(project.root, "run", wait_seconds=0):
+        done = project.run("reft", "run", check=False, PREFECT_API_URL=NOBODY)  # which Prefect would complain of
+    assert done.returncode == 2
+    assert "only one run at a time" in done.stderr
+    assert f"process {os.getpid()}" in done.stderr
+    assert not (project.root / "told.json").exists()
 
 
 def test_a_disk_that_fails_is_one_line(
