@@ -18,6 +18,7 @@ from pipelines.errors import PipelineError, printable
 from pipelines.files import require_space, temporary_directory, write_text
 from pipelines.params import Params, load_params
 from pipelines.prepared import Split
+from pipelines.process import locked
 from pipelines.proposal import Changes, Proposal, apply_changes, propose
 from pipelines.roundtrip import load_document, section_text
 from pipelines.sources import HUB_MODEL_FILES, HUB_REFUSED_FILES
@@ -83,21 +84,22 @@ def look_at(root: Path, path: Path, *, name: str | None, split: Split) -> Additi
 
 
 def take_in(root: Path, addition: Addition, *, force: bool) -> None:
-    """Copy it in, whole or not at all, and put it under DVC.
+    """Copy it in, whole or not at all, and put it under DVC; not while a run works here, whose input it may be.
 
     Raises:
-        PipelineError: if other content has that name and ``force`` is not given, or DVC refuses it.
+        PipelineError: if a run works here, other content has that name and ``force`` is not given, or DVC refuses it.
     """
     path, target = addition.path.resolve(), root.resolve() / addition.own
-    if path != target and not _same(path, target):
-        if target.exists() and not force:
-            raise PipelineError(
-                "other content with the same name must not be lost",
-                got=addition.own,
-                do="Give another --name, or --force to replace it.",
-            )
-        _copy(path, target)
-    dvc.read(root, ["add", addition.own])
+    with locked(root, "run", wait_seconds=0):
+        if path != target and not _same(path, target):
+            if target.exists() and not force:
+                raise PipelineError(
+                    "other content with the same name must not be lost",
+                    got=addition.own,
+                    do="Give another --name, or --force to replace it.",
+                )
+            _copy(path, target)
+        dvc.read(root, ["add", addition.own])
 
 
 def changed_params(root: Path, changes: Changes) -> tuple[str, str]:
@@ -108,8 +110,13 @@ def changed_params(root: Path, changes: Changes) -> tuple[str, str]:
 
 
 def write_params(root: Path, text: str) -> None:
-    """Replace params.yaml, whole or not at all."""
-    write_text(root / "params.yaml", text)
+    """Replace params.yaml, whole or not at all.
+
+    Raises:
+        PipelineError: if a run works here: its later stages would read other parameters than its first.
+    """
+    with locked(root, "run", wait_seconds=0):
+        write_text(root / "params.yaml", text)
 
 
 def preview(proposal: Proposal, name: str) -> Table:

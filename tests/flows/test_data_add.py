@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flows.data import write_params
 from pipelines.params import load_params
+from pipelines.process import BusyError, locked
 from tests.project import Project, environment, review_rows
 from tests.tiny import write_tiny_base
 
@@ -61,6 +63,18 @@ def test_without_a_terminal_it_shows_and_says_how(project: Project, rows: Path) 
     assert (project.root / "data/own/rows.jsonl").read_bytes() == rows.read_bytes()
     tracked = yaml.safe_load((project.root / "data/own/rows.jsonl.dvc").read_text(encoding="utf-8"))
     assert tracked["outs"][0]["path"] == "rows.jsonl"
+
+
+def test_it_changes_nothing_while_a_run_works_here(project: Project, rows: Path) -> None:
+    before = params_text(project)
+    with locked(project.root, "run", wait_seconds=0):
+        done = add(project, rows, "--yes", check=False)
+        with pytest.raises(BusyError):
+            write_params(project.root, "")
+    assert done.returncode == 2
+    assert "only one run at a time" in done.stderr
+    assert params_text(project) == before
+    assert not (project.root / "data/own/rows.jsonl").exists()
 
 
 def test_with_yes_it_writes_what_it_showed(project: Project, rows: Path) -> None:
