@@ -13,6 +13,7 @@ import psutil
 from flows import dvc
 from flows.project import has_git_identity
 from flows.schedule import check_server
+from pipelines.base import BaseRecord
 from pipelines.checkup import Finding, check_base, check_hardware, check_installation, check_places
 from pipelines.errors import PipelineError
 from pipelines.graph import read_graph
@@ -23,9 +24,7 @@ from pipelines.process import work_folder
 def examine(root: Path) -> list[Finding]:
     """Look at everything; nothing is changed."""
     params, findings = _params(root)
-    base, about_base = (
-        check_base(root / read_graph(root).paths["base"]) if (root / "dvc.yaml").is_file() else (None, [])
-    )
+    base, about_base = _base(root)
     return [
         *check_installation(root),
         *findings,
@@ -43,6 +42,20 @@ def _params(root: Path) -> tuple[Params | None, list[Finding]]:
         return load_params(root / "params.yaml"), [Finding("params.yaml", "fine", "keeps every rule")]
     except PipelineError as error:
         return None, [Finding("params.yaml", "mend", str(error), "Correct it.")]
+
+
+def _base(root: Path) -> tuple[BaseRecord | None, list[Finding]]:
+    """What is found at the base's record, whose place dvc.yaml names; or that dvc.yaml cannot be read."""
+    if not (root / "dvc.yaml").is_file():
+        return None, []  # a finding of _repository
+    restore = "Correct it, or: git checkout HEAD dvc.yaml"
+    try:
+        graph = read_graph(root)
+    except PipelineError as error:
+        return None, [Finding("dvc.yaml", "mend", str(error), restore)]
+    if "base" not in graph.paths:
+        return None, [Finding("dvc.yaml", "mend", "its vars name no path of the base", restore)]
+    return check_base(root / graph.paths["base"])
 
 
 def _repository(root: Path) -> Iterator[Finding]:

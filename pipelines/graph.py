@@ -56,9 +56,17 @@ def read_graph(root: Path) -> Graph:
     if not isinstance(raw, Mapping) or not isinstance(raw.get("stages"), Mapping):
         raise PipelineError("dvc.yaml must hold stages", got=root / "dvc.yaml")
     names: dict[str, Any] = {}
-    for entry in raw.get("vars", []):
-        names.update(entry)
-    stages = {name: _stage(name, entry, names) for name, entry in raw["stages"].items()}
+    try:
+        for entry in raw.get("vars", []):
+            names.update(entry)
+        paths = dict(names.get("paths", {}))
+        stages = {name: _stage(name, entry, names) for name, entry in raw["stages"].items()}
+    except (AttributeError, KeyError, TypeError, ValueError, StopIteration) as error:
+        raise PipelineError(
+            "each stage of dvc.yaml must have a cmd, and lists of deps, params and outs",
+            got=f"{type(error).__name__}: {error}",
+            do="`dvc stage list` says where it is wrong.",
+        ) from None
     order = TopologicalSorter(
         {name: [s.name for s in stages.values() if _feeds(s, stage)] for name, stage in stages.items()}
     )
@@ -68,7 +76,7 @@ def read_graph(root: Path) -> Graph:
         raise PipelineError(
             "the stages of dvc.yaml must not depend on each other in a circle", got=error.args[1]
         ) from None
-    return Graph(paths=dict(names.get("paths", {})), stages=ordered)
+    return Graph(paths=paths, stages=ordered)
 
 
 def _stage(name: str, entry: Mapping[str, Any], names: Mapping[str, Any]) -> Stage:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flows import dvc
-from flows.doctor import _repository, examine
+from flows.doctor import _base, _repository, examine
 from flows.plan import Planned, plan
 from pipelines import checkup, files
 from pipelines.base import obtain
@@ -44,6 +44,23 @@ def test_a_sound_project_has_nothing_to_mend(project: Project) -> None:
     assert not [f for f in findings.values() if f.level == "mend" and f.check != "packages"]
     assert findings["base"].level == "look"  # no run yet
     assert findings["DVC remote"].found == "answers"
+
+
+@pytest.mark.parametrize("text", ["stages: [", "stages: {base: null}", "stages: {}", "stages: {a: {cmd: x, deps: 3}}"])
+def test_a_broken_dvc_yaml_is_a_finding(tmp_path: Path, text: str) -> None:
+    (tmp_path / "dvc.yaml").write_text(text, encoding="utf-8")
+    base, [finding] = _base(tmp_path)
+    assert (base, finding.check, finding.level) == (None, "dvc.yaml", "mend")
+    assert "git checkout HEAD dvc.yaml" in finding.do
+
+
+def test_a_broken_dvc_yaml_is_not_the_end(project: Project, tmp_path: Path) -> None:
+    shutil.copytree(project.root, tmp_path / "broken", symlinks=True)
+    (tmp_path / "broken" / "dvc.yaml").write_text("stages: [", encoding="utf-8")
+    findings = by_check(examine(tmp_path / "broken"))
+    assert findings["dvc.yaml"].level == "mend"
+    assert findings["params.yaml"].level == "fine"
+    assert "memory" in findings
 
 
 def test_a_finding_says_what_to_do(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
