@@ -62,7 +62,7 @@ def test_the_readme_has_commands() -> None:
 
 
 @pytest.mark.parametrize("command", commands())
-def test_a_command_of_the_readme_parses(command: str) -> None:
+def test_a_command_of_the_readme_parses(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     words = shlex.split(command)
     while "=" in words[0]:  # settings before the command
         words = words[1:]
@@ -85,11 +85,13 @@ def test_a_command_of_the_readme_parses(command: str) -> None:
             found, rest = found.commands[rest[1]], rest[1:]
         found.make_context(rest[0], list(rest[1:]))
     elif program == "prefect":
+        from prefect import cli as prefect_cli
+
         subcommand = [word for word in rest if not word.startswith("-")][:2]
-        done = subprocess.run(
-            [sys.executable, "-m", "prefect", *subcommand, "--help"], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
+        monkeypatch.setattr(sys, "argv", ["prefect", *subcommand, "--help"])
+        with pytest.raises(SystemExit) as ended:  # here, since Prefect takes longer to import than to answer
+            prefect_cli.app()
+        assert ended.value.code == 0
     else:
         assert program in {"curl", ".", "git", "pip", "export", "cd", "python"}
 
