@@ -20,6 +20,11 @@ def claim() -> None:
     os.environ[FLOW_PID] = str(os.getpid())
 
 
+def claimed() -> bool:
+    """Whether this process is the one that claimed what it starts: ``reft run``, and no worker's run."""
+    return os.environ.get(FLOW_PID) == str(os.getpid())
+
+
 def end_orphans(root: Path) -> list[int]:
     """End the Prefect servers of flows that are gone, and their DVC in this project; return the process numbers."""
     orphans = [process for process in psutil.process_iter() if _is_orphan(process, root)]

@@ -1,8 +1,9 @@
-"""A flow run that was killed does not stay "Running" in Prefect's database, and Ctrl-C ends one at once."""
+"""A flow run that was stopped does not stay "Running" in Prefect's database; Ctrl-C and SIGTERM end one at once."""
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -52,7 +53,7 @@ def test_ctrl_c_ends_a_run_at_once() -> None:
     assert "the next run goes on from here" in warned
 
 
-def test_the_next_run_marks_a_killed_one_as_crashed(tmp_path: Path) -> None:
+def test_sigterm_ends_a_run_at_once_and_the_next_marks_it_as_crashed(tmp_path: Path) -> None:
     # A column that is not there ends the second run early: this test is about its beginning.
     project = make_tiny_project(tmp_path / "project", tmp_path / "home", {"prepare.label_column": "nowhere"})
     note = project.root / ".reft" / "flow-run.json"
@@ -64,6 +65,8 @@ def test_the_next_run_marks_a_killed_one_as_crashed(tmp_path: Path) -> None:
     flow = project.start("reft", "run", log=tmp_path / "run.log")
     try:
         killed = wait_for("stage", at_a_stage, seconds=180, every=0.2)
+        os.killpg(flow.pid, signal.SIGTERM)  # as a service manager ends it, with all that it started
+        assert flow.wait(timeout=15) == 128 + signal.SIGTERM  # Prefect would try the stage again after five
     finally:
         kill(flow)
     done = project.run("reft", "run", check=False)
