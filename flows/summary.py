@@ -45,7 +45,7 @@ def _outcome(result: FlowResult) -> Table:
         f"{100 * difference['value']:+.1f} points [{100 * difference['low']:+.1f}, {100 * difference['high']:+.1f}]"
     )
     table.add_row("paired difference", f"{points}: {verdict}")
-    recipe = ", ".join(f"{name} {_number(value)}" for name, value in train["recipe"].items())
+    recipe = ", ".join(f"{name} {_number(value)}" for name, value in train["chosen"].items())
     table.add_row("recipe", f"{recipe} (trial {train['trial']})")
     table.add_row("trainable parameters", f"{train['trainable_parameters']:,}")
     table.add_row("adapter size", f"{train['adapter_bytes'] / 1024:.0f} KiB")

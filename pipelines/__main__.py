@@ -6,8 +6,6 @@ import argparse
 import contextlib
 import errno
 import importlib
-import logging
-import os
 import sys
 import time
 from pathlib import Path
@@ -17,7 +15,7 @@ from pipelines.errors import PipelineError
 from pipelines.files import write_text
 from pipelines.params import Params, load_params
 from pipelines.preflight import check_project_space
-from pipelines.process import DYING_SECONDS, die_with_parents, error_path, locked, write_marker
+from pipelines.process import DYING_SECONDS, begin_process, error_path, locked, write_marker
 
 # A stage is the function run(params, *, root, <path flags>) of its module; the flags are its paths.
 STAGES: dict[str, tuple[str, ...]] = {
@@ -42,10 +40,7 @@ DISK = {
 def main(argv: list[str] | None = None) -> int:
     """Run one stage; the exit code is 0, 2 after a message for the user's mistake, or 130 after Ctrl-C."""
     arguments = _parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "httpx2", "alembic", "mlflow.store", "mlflow.utils", "matplotlib", "datasets"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    die_with_parents()
+    begin_process()
     root = Path.cwd()
     try:
         error_path(root, arguments.stage).unlink(missing_ok=True)
@@ -77,7 +72,6 @@ def _tell(root: Path, stage: str, error: PipelineError) -> int:
 
 def _run(stage: str, params: Params, root: Path, arguments: argparse.Namespace) -> None:
     paths = {flag.replace("-", "_"): getattr(arguments, flag.replace("-", "_")) for flag in STAGES[stage]}
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     module = importlib.import_module(f"pipelines.{stage}")  # here, so that a stage loads its own heavy tool only
     module.run(params, root=root, **paths)
 

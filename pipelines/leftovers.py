@@ -18,11 +18,11 @@ from pipelines.params import Params
 from pipelines.prepared import data_sha256
 from pipelines.process import work_folder
 from pipelines.register import referenced
-from pipelines.search import study_key
 from pipelines.store import trials_uri
-from pipelines.study import delete_study, study_sizes
+from pipelines.study import CONFIRM, delete_study, study_sizes
 from pipelines.train import read_best, train_key
-from pipelines.training import constants_folder
+from pipelines.training import Inputs, constants_folder
+from pipelines.worker import study_key
 from reft import base_folder
 
 Kind = Literal["checkpoints", "constants", "study", "base", "download"]
@@ -45,14 +45,6 @@ class Leftover:
     where: str
     bytes: int | None
     why: str
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """The hashes of base and data that work in progress is keyed by."""
-
-    base_sha256: str
-    data_sha256: str
 
 
 def holdings(root: Path) -> list[Holding]:
@@ -86,7 +78,7 @@ def leftovers(params: Params, root: Path, graph: Graph) -> list[Leftover]:
     return found + [
         Leftover("study", name, None, f"{why}; {trials} trials")
         for name, trials in study_sizes(params, root).items()
-        if name not in kept
+        if name.removesuffix(CONFIRM) not in kept
     ]
 
 
@@ -158,7 +150,7 @@ def _present(params: Params, root: Path, graph: Graph) -> tuple[set[str], set[st
     path = {name: root / place for name, place in graph.paths.items()}
     try:
         inputs = Inputs(read_base(path["base"]).sha256, data_sha256(path["prepared"]))
-        best = read_best(path["search"] / "best.yaml")
+        best = read_best(path["search"] / "best.yaml", params)
     except PipelineError:
         return set(), set()
     train = {train_key(params, inputs, best), *_figure(path["train_metrics"], "input_hash")}

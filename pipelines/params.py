@@ -9,33 +9,25 @@ from __future__ import annotations
 import math
 import re
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipelines.errors import PipelineError
 from pipelines.explain import explain
+from pipelines.recipe import PARTS, SEARCHED, Part, Recipe, TrainParams, form_problem
+from pipelines.search_params import SearchParams, check_address
+from pipelines.sections import Count, Name, Section, Sha256, refuse
 from pipelines.sources import HubSource, PypiSource, parse_source
 from pipelines.yaml_file import read_yaml
-from reft.forms import Activation, DropoutOn, EditForm, Init, Method, check_form
-from reft.layers import check_layers
-from reft.positions import parse_positions
 
 MAX_LINES = 20  # broken rules in one message
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0.0, lt=1.0)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class Section(BaseModel):
-    """A strict, immutable section: an unknown key or another type is an error."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+# Parts that do not go with each other in every way.
+FORM: tuple[Part, ...] = ("method", "init", "activation", "projection_bias")
 
 
 class RunParams(Section):
@@ -52,7 +44,7 @@ class SourceParams(Section):
 
     @model_validator(mode="after")
     def _pinned(self) -> Self:
-        _refuse(_source_problems(self.source))
+        refuse(_source_problems(self.source))
         if self.source.startswith("pypi:") and self.sha256 is None:
             raise ValueError(f"a pypi: source needs the sha256 of the fetched file; got none for {self.source}")
         return self
@@ -117,7 +109,7 @@ class PrepareParams(SourceParams):
     @field_validator("validation_source", "test_source")
     @classmethod
     def _readable(cls, source: str | None) -> str | None:
-        _refuse([] if source is None else _source_problems(source))
+        refuse([] if source is None else _source_problems(source))
         return source
 
     @field_validator("template")
@@ -130,7 +122,7 @@ class PrepareParams(SourceParams):
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
-        _refuse([*self._label_problems(), *self._column_problems(), *self._split_problems()])
+        refuse([*self._label_problems(), *self._column_problems(), *self._split_problems()])
         return self
 
     def _label_problems(self) -> list[str]:
@@ -175,138 +167,6 @@ class PrepareParams(SourceParams):
         return problems
 
 
-class PrunerParams(Section):
-    name: Literal["median", "none"]
-    startup_trials: Annotated[int, Field(ge=0)]
-    warmup_reports: Annotated[int, Field(ge=0)]
-
-
-class FloatRange(Section):
-    low: Annotated[float, Field(gt=0)]
-    high: Annotated[float, Field(gt=0)]
-    log: bool
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.low >= self.high:
-            raise ValueError(f"low must be below high; got {self.low} and {self.high}")
-        return self
-
-
-class Recipe(Section):
-    """One point of the search space."""
-
-    layers: str
-    positions: str
-    rank: Count
-    learning_rate: Annotated[float, Field(gt=0)]
-
-
-class SpaceParams(Section):
-    layers: Annotated[list[str], Field(min_length=1)]
-    positions: Annotated[list[str], Field(min_length=1)]
-    rank: Annotated[list[Count], Field(min_length=1)]
-    learning_rate: FloatRange
-
-    @model_validator(mode="after")
-    def _choices(self) -> Self:
-        problems = []
-        for choices in (self.layers, self.positions, self.rank):
-            if len(set(choices)) < len(choices):
-                problems.append(f"a choice stands twice in {choices}; take one of them out")
-        for check, specs in ((check_layers, self.layers), (check_positions, self.positions)):
-            for spec in specs:
-                try:
-                    check(spec)
-                except ValueError as error:
-                    problems.append(str(error))
-        _refuse(problems)
-        return self
-
-    def holds(self, recipe: Recipe) -> bool:
-        """Whether the recipe is a point of this space."""
-        return (
-            recipe.layers in self.layers
-            and recipe.positions in self.positions
-            and recipe.rank in self.rank
-            and self.learning_rate.low <= recipe.learning_rate <= self.learning_rate.high
-        )
-
-
-class SearchParams(Section):
-    trials: Count
-    train_rows: Count
-    epochs: Count
-    storage: str
-    sampler: Literal["tpe", "random"]
-    pruner: PrunerParams
-    reports: Count
-    space: SpaceParams
-    enqueue: list[Recipe]
-
-    @model_validator(mode="after")
-    def _enqueued(self) -> Self:
-        outside = [recipe.model_dump() for recipe in self.enqueue if not self.space.holds(recipe)]
-        _refuse([f"an enqueued recipe must lie in the space; {recipe} does not" for recipe in outside])
-        return self
-
-    @field_validator("storage")
-    @classmethod
-    def _known_database(cls, storage: str) -> str:
-        if not re.match(r"^(sqlite:///.|(postgresql|mysql)(\+\w+)?://.)", storage):
-            raise ValueError("the storage of trials is an sqlite:///, postgresql:// or mysql:// address")
-        _check_address(storage)
-        return storage
-
-
-class OverrideParams(Section):
-    """What one layer has of its own; see :class:`reft.config.LayerOverride`."""
-
-    layer: Annotated[int, Field(ge=0)]
-    rank: Count | None
-    positions: str | None
-
-    @field_validator("positions")
-    @classmethod
-    def _readable(cls, positions: str | None) -> str | None:
-        if positions is not None:
-            check_positions(positions)
-        return positions
-
-
-class TrainParams(Section):
-    method: Method
-    init: Init
-    tied: bool
-    activation: Activation
-    dropout: Share
-    dropout_on: DropoutOn
-    projection_bias: bool
-    overrides: list[OverrideParams]
-    epochs: Count
-    batch_size: Count
-    accumulation: Count
-    warmup_ratio: Share
-    weight_decay: Annotated[float, Field(ge=0)]
-    max_grad_norm: Annotated[float, Field(gt=0)]
-    gradient_checkpointing: bool
-    checkpoint_every: Count
-
-    @model_validator(mode="after")
-    def _has_a_form(self) -> Self:
-        form = EditForm(1, self.init, self.activation, self.dropout, self.dropout_on, self.projection_bias)
-        check_form(self.method, form)
-        return self
-
-    @field_validator("overrides")
-    @classmethod
-    def _ascending(cls, overrides: list[OverrideParams]) -> list[OverrideParams]:
-        layers = [override.layer for override in overrides]
-        if layers != sorted(set(layers)):
-            raise ValueError(f"the layers of overrides must ascend, each once, like {sorted(set(layers))}")
-        return overrides
-
-
 class ConeParams(Section):
     """How much of what no intervention can change is kept. The budgets change no result: no stage depends on them."""
 
@@ -331,7 +191,7 @@ class TrackingParams(Section):
     def _known_store(cls, uri: str) -> str:
         if not re.match(r"^(sqlite:///|postgresql(\+\w+)?://|mysql(\+\w+)?://|https?://)", uri):
             raise ValueError("the tracking store is an sqlite:///, postgresql://, mysql:// or http(s):// address")
-        _check_address(uri)
+        check_address(uri)
         return uri
 
 
@@ -374,14 +234,58 @@ class Params(Section):
     register_: Annotated[RegisterParams, Field(alias="register")]
     notify: NotifyParams
 
+    def recipe(self, point: Mapping[str, Any], *, trial: bool = False) -> Recipe:
+        """The whole recipe of a point of the search space; a ``trial`` has the epochs of a trial."""
+        values: dict[str, Any] = {**self.train.fixed(), **self.search.space.complete(point)}
+        if trial and self.search.epochs is not None:
+            values["epochs"] = self.search.epochs
+        return Recipe(**values)
+
+    def values(self, part: Part) -> list[Any]:
+        """Every value that a part may have; of a range, its ends."""
+        return [self.train.fixed()[part]] if part not in self.search.space.root else self.search.space.extremes(part)
+
     @model_validator(mode="after")
-    def _rows(self) -> Self:
+    def _agrees(self) -> Self:
+        problems = []
         if self.search.train_rows > self.prepare.train_rows:
-            raise ValueError(
+            problems.append(
                 f"search.train_rows must not be above prepare.train_rows; "
                 f"got {self.search.train_rows} and {self.prepare.train_rows}"
             )
+        refuse([*problems, *self._part_problems()])
+        refuse(self._form_problems())
         return self
+
+    def _part_problems(self) -> list[str]:
+        """Each part of a recipe is fixed in train or searched, and never both."""
+        problems = []
+        for part in PARTS:
+            fixed, searched = getattr(self.train, part), part in self.search.space.root
+            if searched and fixed != SEARCHED:
+                problems.append(
+                    f"train.{part} must be {SEARCHED} while search.space has {part}; got {fixed!r}; "
+                    f"write {SEARCHED}, or take it out of search.space"
+                )
+            elif fixed == SEARCHED and not searched:
+                problems.append(
+                    f"train.{part} is {SEARCHED}, so search.space must say what it is chosen from; got nothing; "
+                    f"add search.space.{part}, or give train.{part} a value"
+                )
+        if ("epochs" in self.search.space.root) != (self.search.epochs is None):
+            problems.append(
+                "search.epochs must be null when search.space has epochs, and a number when not; "
+                f"got {self.search.epochs}"
+            )
+        return problems
+
+    def _form_problems(self) -> list[str]:
+        """No point of the space may be an adapter that cannot be."""
+        found = {
+            form_problem({**self.train.fixed(), **self.search.space.complete(point)})
+            for point in self.search.space.points(only=FORM)
+        }
+        return sorted(problem for problem in found if problem is not None)
 
 
 def template_fields(template: str) -> list[str]:
@@ -398,12 +302,6 @@ def template_fields(template: str) -> list[str]:
             raise ValueError(f"a placeholder is a column's name in braces, like {{text}}, not {{{field}}}")
         names.append(field)
     return names
-
-
-def check_positions(spec: str) -> None:
-    """Raise ValueError for positions that are unreadable, or that prepared rows do not have."""
-    if parse_positions(spec).spans:
-        raise ValueError("positions of spans need rows that name their own, which prepared rows do not; take it out")
 
 
 def load_params(path: Path) -> Params:
@@ -434,22 +332,9 @@ def check_params(raw: object, name: str) -> Params:
         ) from None
 
 
-def _refuse(problems: Sequence[str]) -> None:
-    """Raise every broken rule at once, a line each, for pydantic to collect."""
-    if problems:
-        raise ValueError("\n".join(problems))
-
-
 def _source_problems(source: str) -> list[str]:
     try:
         parse_source(source)
     except PipelineError as error:
         return [str(error)]
     return []
-
-
-def _check_address(uri: str) -> None:
-    """Raise ValueError for an address whose host or port cannot be read, or that holds a NUL."""
-    if "\0" in uri:
-        raise ValueError("an address must not hold a NUL")
-    _ = urlsplit(uri).port

@@ -15,7 +15,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pipelines.study import TrialRecord
+from pipelines.records import TrialRecord
 
 # Without the time of day in the file the same figures give the same bytes, and DVC sees no change.
 METADATA = {"Software": None}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import signal
+import sys
 import threading
 import time
 import uuid
@@ -22,7 +24,17 @@ from pipelines.files import write_json
 SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh", "cmd.exe", "powershell.exe"}
 FLOW_PID = "REFT_FLOW_PID"  # set by the flow: a stage must not outlive it, even when dvc does
 POLL_SECONDS = 0.3
+NOISY = ("httpx", "httpx2", "alembic", "mlflow.store", "mlflow.utils", "matplotlib", "datasets")
 DYING_SECONDS = 5.0  # how long an orphan may take to see that its parent is gone
+
+
+def begin_process() -> None:
+    """Log to stderr, without what libraries say of themselves, and end when a process that this one works for does."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    for noisy in NOISY:
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    die_with_parents()
 
 
 class BusyError(PipelineError):

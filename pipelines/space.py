@@ -16,7 +16,7 @@ def check_space(params: Params, record: BaseRecord) -> None:
     """Compare the space with the base's depth and width.
 
     Args:
-        params: all of params.yaml; ``search.space`` and ``train.overrides`` are used.
+        params: all of params.yaml; ``search.space`` and the recipe in ``train`` are used.
         record: of the base.
 
     Raises:
@@ -25,7 +25,7 @@ def check_space(params: Params, record: BaseRecord) -> None:
     """
     problems = []
     overrides = params.train.overrides
-    for layers in params.search.space.layers:
+    for layers in params.values("layers"):
         try:
             edited = parse_layers(layers, record.num_layers)
         except ValueError as error:
@@ -39,12 +39,12 @@ def check_space(params: Params, record: BaseRecord) -> None:
         ]
     problems += [
         f"the rank must not be above the base's hidden size {record.hidden_size}; got {rank}; lower it"
-        for rank in [*params.search.space.rank, *(override.rank or 1 for override in overrides)]
+        for rank in [*params.values("rank"), *(override.rank or 1 for override in overrides)]
         if rank > record.hidden_size
     ]
     if problems:
         raise PipelineError(
             "search.space must hold only what the base can have",
             got="; and ".join(problems),
-            do="Correct search.space in params.yaml, or train.overrides.",
+            do="Correct search.space in params.yaml, or what train fixes.",
         )

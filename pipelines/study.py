@@ -1,71 +1,130 @@
-"""The Optuna study: its storage, its samplers, and what happens to the trials of a process that was killed."""
+"""The Optuna study: its database, whose its trials are, and what becomes of those whose process was killed.
+
+Every trial is enqueued with its whole recipe before it begins, so one that is killed at any moment can be run again as
+it was. Trials are counted, begun and closed under the study's lock.
+"""
 
 from __future__ import annotations
 
-import csv
+import contextlib
 import logging
 import os
 import socket
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import optuna
 import psutil
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from pipelines.errors import PipelineError
-from pipelines.params import Params, PrunerParams, Recipe
-from pipelines.store import check_trials, trials_uri
+from pipelines.params import Params
+from pipelines.pruning import make_pruner
+from pipelines.search_params import SearchParams
+from pipelines.store import check_trials, public_uri, trials_uri
+from pipelines.study_lock import study_lock
 
 log = logging.getLogger(__name__)
 
-OWNER = "owner"  # user attribute: the process that runs the trial
-RETRY_OF = "retry_of"  # user attribute: the killed trial that this one repeats
-ENQUEUED = "enqueued"  # user attribute: the place of the trial in search.enqueue
-KILLED = "killed"  # the study's attribute: trials that ended with their process and say nothing about their recipe
+# User attributes of a trial.
+OWNER = "owner"  # the process that runs it
+RETRY_OF = "retry_of"  # the killed trial that it repeats
+ENQUEUED = "enqueued"  # its place among the recipes that are tried first
+ERROR = "error"  # why it failed: a failed trial without one was killed with its process
+INTERRUPTED = "interrupted"  # its process was stopped by a person
+
+MAX_KILLS = 3  # a recipe whose process is killed as often counts as failed: it may be what kills it
+HEARTBEAT_SECONDS = 15  # how often a running trial says so in a database that other machines share
+GRACE_SECONDS = 90  # without a heartbeat, after which its machine is given up
+FIXED = "fixed_params"  # Optuna's own: what a trial was enqueued with
+CONFIRM = "-confirm"  # the end of the name of a study of confirmations; before it stands that of the search's study
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+SEED = "seed"  # user attribute: of the initial weights and the order of the rows
+CANDIDATE = "candidate"  # user attribute, in a study of confirmations: the trial whose recipe is run again
+RECIPE = "recipe"  # user attribute: all parts of the recipe
+KEPT = (ENQUEUED, SEED, CANDIDATE, RECIPE)  # what a repetition has of the trial that it repeats
 
 
 @dataclass(frozen=True)
-class TrialRecord:
-    """One trial as trials.json holds it; ``value`` is the validation accuracy, None unless the trial is complete."""
+class SharedStudy:
+    """A study that processes on this and other machines work on."""
 
-    number: int
-    state: str
-    value: float | None
-    params: dict[str, object]
-    seconds: float | None
-    intermediate: dict[int, float]
-    parameters: int | None
-    error: str | None
+    study: optuna.Study
+    storage: optuna.storages.RDBStorage
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return str(self.study.study_name)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the lock under which trials are counted, begun and closed."""
+        with study_lock(self.storage.url, self.name):
+            yield
+
+    def trials(self) -> list[FrozenTrial]:
+        """All trials as they are now, each at the place of its number."""
+        found: list[FrozenTrial] = self.study.get_trials(deepcopy=False)
+        return found
+
+    def beat(self, number: int) -> None:
+        """Record a first heartbeat at once, so that there is no moment at which a trial could die unnoticed."""
+        if self.storage.heartbeat_interval is not None:
+            study_id = self.storage.get_study_id_from_name(self.name)
+            self.storage.record_heartbeat(self.storage.get_trial_id_from_study_id_trial_number(study_id, number))
 
 
-def open_study(params: Params, root: Path, *, name: str) -> optuna.Study:
+def open_study(params: Params, root: Path, *, name: str) -> SharedStudy:
     """Open the study or make it.
 
     Raises:
         PipelineError: if the storage cannot be reached.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # how trials end is told by this project
     check_trials(params, root)
     url = trials_uri(params, root)
     try:
-        storage = optuna.storages.RDBStorage(url)
-        return optuna.create_study(
-            study_name=name,
-            storage=storage,
-            direction="maximize",
-            load_if_exists=True,
-            pruner=_pruner(params.search.pruner),
-        )
+        with study_lock(url, "tables"):  # two processes that make the tables at once break each other
+            storage = _storage(url)
+            study = optuna.create_study(
+                study_name=name,
+                storage=storage,
+                directions=study_directions(params.search),
+                load_if_exists=True,
+                pruner=make_pruner(params.search),
+            )
     except (ArgumentError, SQLAlchemyError, ImportError) as error:
         reason = str(error).splitlines()[0]
         raise PipelineError(
             "search.storage must be a database that answers",
-            got=f"{url.split('@')[-1]}: {reason}",
+            got=f"{public_uri(url)}: {reason}",
             do="Check the address and the driver.",
         ) from None
+    return SharedStudy(study, storage)
+
+
+def study_directions(settings: SearchParams) -> list[str]:
+    """The accuracy, which comes first, is raised; the costs are lowered."""
+    return ["maximize", *["minimize"] * (len(settings.objectives) - 1)]
+
+
+def _storage(url: str) -> optuna.storages.RDBStorage:
+    if url.startswith("sqlite:"):  # all its users are on this machine, where processes can be asked for
+        return optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return optuna.storages.RDBStorage(
+            url,
+            engine_kwargs={"pool_pre_ping": True},  # a trial may take longer than a database keeps a silent session
+            heartbeat_interval=HEARTBEAT_SECONDS,
+            grace_period=GRACE_SECONDS,
+        )
 
 
 def study_sizes(params: Params, root: Path) -> dict[str, int]:
@@ -78,140 +137,96 @@ def study_sizes(params: Params, root: Path) -> dict[str, int]:
     uri = trials_uri(params, root)
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
         return {}
-    summaries = optuna.get_all_study_summaries(optuna.storages.RDBStorage(uri), include_best_trial=False)
+    summaries = optuna.get_all_study_summaries(_storage(uri), include_best_trial=False)
     return {summary.study_name: summary.n_trials for summary in summaries}
 
 
 def delete_study(params: Params, root: Path, name: str) -> None:
     """Delete a study with its trials, for good."""
-    optuna.delete_study(study_name=name, storage=optuna.storages.RDBStorage(trials_uri(params, root)))
+    optuna.delete_study(study_name=name, storage=_storage(trials_uri(params, root)))
 
 
-def _pruner(settings: PrunerParams) -> optuna.pruners.BasePruner:
-    # Reports are numbered from 1, and Optuna prunes from step n_warmup_steps on.
-    if settings.name == "none":
-        return optuna.pruners.NopPruner()
-    return optuna.pruners.MedianPruner(
-        n_startup_trials=settings.startup_trials, n_warmup_steps=settings.warmup_reports + 1
-    )
+def point_of(trial: FrozenTrial) -> dict[str, Any]:
+    """The point of the space that a trial was enqueued with."""
+    return dict(trial.system_attrs[FIXED])
 
 
-def make_sampler(params: Params, *, offset: int) -> optuna.samplers.BaseSampler:
-    """The sampler for the next trial; ``offset`` trials went before it."""
-    # Neighbouring seeds draw alike in Optuna's samplers, so they are spread first.
-    seed = int(np.random.SeedSequence([params.seed, offset]).generate_state(1)[0])
-    if params.search.sampler == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(len(params.search.enqueue) + 2, 5))
+def in_state(trials: Sequence[FrozenTrial], *states: TrialState) -> list[FrozenTrial]:
+    """Those of the trials that are in one of the states."""
+    return [trial for trial in trials if trial.state in states]
 
 
-def counted(study: optuna.Study) -> int:
-    """How many trials count towards search.trials: all that ended, but for those that ended with their process."""
-    ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
-    return len({trial.number for trial in ended} - killed_trials(study))
+def counted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials that count towards search.trials: all that ended, but for those that ended with their process."""
+    killed = killed_trials(trials)
+    return [trial for trial in in_state(trials, *ENDED) if trial.number not in killed]
 
 
-def killed_trials(study: optuna.Study) -> set[int]:
-    """The numbers of the trials that ended with their process."""
-    return set(study.user_attrs.get(KILLED, []))
-
-
-def close_killed_trials(study: optuna.Study, *, alone: bool) -> None:
-    """Mark the running trials of dead processes on this machine as failed, and enqueue each one's recipe once more.
-
-    Each step may itself be killed: a trial is noted as killed before it is closed, closed before its retry is enqueued,
-    and retries are found by the number of the trial that they repeat. So none is lost, and none is run twice.
+def killed_trials(trials: Sequence[FrozenTrial]) -> set[int]:
+    """The numbers of the trials that ended with their process, and say nothing about their recipe.
 
     Args:
-        study: with trials of this and maybe other processes.
-        alone: whether the lock on the project keeps all others out of the study, as it does for a database file in the
-            project: then a running trial is a dead one, also under another host's name.
+        trials: all of a study.
     """
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+    return {trial.number for trial in trials if _was_killed(trial) and _kills(trial, trials) < MAX_KILLS}
+
+
+def _kills(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int:
+    """How often the process of a trial, and of those that it repeats, was killed."""
+    own = int(_was_killed(trial) and INTERRUPTED not in trial.user_attrs)
+    former = trial.user_attrs.get(RETRY_OF)
+    return own if former is None else own + _kills(trials[former], trials)
+
+
+def _was_killed(trial: FrozenTrial) -> bool:
+    return trial.state is TrialState.FAIL and ERROR not in trial.user_attrs
+
+
+def repeat_killed(shared: SharedStudy, *, alone: bool) -> None:
+    """Close the running trials whose process is gone, and enqueue each one's recipe once more; under the lock.
+
+    Each step may itself be killed: a killed trial is known by its state, and its repetition by its number. So none is
+    lost, and none is run twice.
+
+    Args:
+        shared: with trials of this and maybe other processes.
+        alone: whether no other machine can be at work on it, as where the lock on a project keeps all others out of
+            its database file: then a running trial under another host's name is a dead one.
+    """
+    if shared.storage.heartbeat_interval is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            optuna.storages.fail_stale_trials(shared.study)  # those of other machines
+    for trial in in_state(shared.trials(), TrialState.RUNNING):
         if _owner_is_dead(trial.user_attrs.get(OWNER), alone=alone):
-            study.set_user_attr(KILLED, sorted(killed_trials(study) | {trial.number}))
-            study.tell(trial.number, state=TrialState.FAIL)
-            log.info("trial %d was killed with its process; its recipe runs again", trial.number)
-    killed, trials = killed_trials(study), study.get_trials(deepcopy=False)
+            with contextlib.suppress(UpdateFinishedTrialError):  # it ended just before its process did
+                shared.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+    trials = shared.trials()
     repeated = {trial.user_attrs.get(RETRY_OF) for trial in trials}
-    for trial in trials:
-        if trial.number in killed and trial.number not in repeated:
-            attrs = {RETRY_OF: trial.number} | {k: v for k, v in trial.user_attrs.items() if k == ENQUEUED}
-            fixed = trial.system_attrs.get("fixed_params", {}) | trial.params
-            # Killed before its whole recipe was drawn: the next trial has the same seed and draws the same one.
-            if Recipe.model_fields.keys() <= fixed.keys():
-                study.enqueue_trial(fixed, user_attrs=attrs)
+    for number in sorted(killed_trials(trials) - repeated):
+        log.info("trial %d was killed with its process; its recipe runs again", number)
+        kept = {name: value for name, value in trials[number].user_attrs.items() if name in KEPT}
+        shared.study.enqueue_trial(point_of(trials[number]), user_attrs={**kept, RETRY_OF: number})
 
 
 def this_process() -> str:
-    """A name for this very process: host, number and start (numbers are used again)."""
-    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
+    """A name for this very process: machine, number and start (numbers are used again)."""
+    return f"{_machine()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
+
+
+def _machine() -> str:
+    """The machine, as far as it has process numbers of its own: containers with one name may have their own each."""
+    namespace = Path("/proc/self/ns/pid")
+    return f"{socket.gethostname()}/{namespace.stat().st_ino}" if namespace.exists() else socket.gethostname()
 
 
 def _owner_is_dead(owner: str | None, *, alone: bool) -> bool:
-    if owner is None:  # killed between its start and its first note: nobody else can own it under the stage's lock
+    if owner is None:  # killed before its first note; under the lock no living process has a trial without one
         return True
-    host, pid, created = owner.rsplit(":", 2)
-    if host != socket.gethostname():
-        return alone  # a machine that shares the database may be at work on it
+    machine, pid, created = owner.rsplit(":", 2)
+    if machine != _machine():
+        return alone  # else its heartbeats tell
     try:
         return abs(psutil.Process(int(pid)).create_time() - float(created)) > 1
     except psutil.NoSuchProcess:
         return True
-
-
-def trial_records(study: optuna.Study) -> list[TrialRecord]:
-    """Every trial of the study that ended, in order of its number."""
-    ended = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-    killed = killed_trials(study)
-    return [_record(trial, killed) for trial in study.get_trials(deepcopy=False, states=ended)]
-
-
-def best_trial(study: optuna.Study) -> FrozenTrial:
-    """The complete trial with the highest value; of equal ones that with the fewest parameters, then the first.
-
-    Raises:
-        PipelineError: if no trial is complete.
-    """
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if not complete:
-        errors = {t.user_attrs.get("error", t.state.name.lower()) for t in study.get_trials(deepcopy=False)}
-        raise PipelineError(
-            "at least one trial must be complete",
-            got=f"{study.study_name}: {sorted(errors)}",
-            do="Change search.space.",
-        )
-    return min(complete, key=lambda t: (-(t.value or 0.0), t.user_attrs["parameters"], t.number))
-
-
-def write_trials_csv(path: Path, records: list[TrialRecord]) -> None:
-    """Write the table of trials, one a row, a column a searched parameter."""
-    names = sorted({name for record in records for name in record.params})
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["number", "state", "value", *names, "parameters", "seconds", "error"])
-        for r in records:
-            row = [
-                r.number,
-                r.state,
-                r.value,
-                *(r.params.get(n) for n in names),
-                r.parameters,
-                r.seconds,
-                r.error,
-            ]
-            writer.writerow(["" if value is None else value for value in row])
-
-
-def _record(trial: FrozenTrial, killed: set[int]) -> TrialRecord:
-    error = "killed with its process" if trial.number in killed else trial.user_attrs.get("error")
-    return TrialRecord(
-        number=trial.number,
-        state=trial.state.name.lower(),
-        value=trial.value if trial.state is TrialState.COMPLETE else None,
-        params=dict(trial.params),
-        seconds=trial.user_attrs.get("seconds"),
-        intermediate=dict(trial.intermediate_values),
-        parameters=trial.user_attrs.get("parameters"),
-        error=error,
-    )

@@ -23,8 +23,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BestRecipe:
-    """What the search left in best.yaml: a recipe, and the study and trial that it comes from."""
+    """What the search left in best.yaml: the parts that it chose, with the others a recipe; and its study and trial."""
 
+    chosen: dict[str, object]
     recipe: Recipe
     study: str
     trial: int
@@ -32,7 +33,10 @@ class BestRecipe:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What metrics/train.json holds. Losses are means of the first and last tenth of the steps, in nats a token."""
+    """What metrics/train.json holds. Losses are means of the first and last tenth of the steps, in nats a token.
+
+    ``recipe`` is whole; ``chosen`` is what of it the search chose.
+    """
 
     adapter_sha256: str
     trainable_parameters: int
@@ -41,6 +45,7 @@ class TrainResult:
     first_loss: float
     last_loss: float
     recipe: dict[str, object]
+    chosen: dict[str, object]
     study: str
     trial: int
     input_hash: str
@@ -58,13 +63,13 @@ def run(
     plots: Path,
 ) -> TrainResult:
     """Train, then write the adapter directory, its figures and the loss curve."""
-    best = read_best(search / "best.yaml")
+    best = read_best(search / "best.yaml", params)
     bench = open_bench(params, root=root, base=base, prepared=prepared)
-    model = build_model(bench, best.recipe, params)
+    model = build_model(bench, best.recipe, seed=params.seed)
     key = train_key(params, bench, best)
     with live_run(params, root=root, stage="train", input_hash=key, name="train") as live:
-        live.log_params(best.recipe.model_dump() | params.train.model_dump())
-        history = _fit(model, bench, best, params, folder=work_folder(root) / "train" / key, live=live)
+        live.log_params(params.train.model_dump() | best.recipe.model_dump())
+        history = _fit(model, bench, best.recipe, params, folder=work_folder(root) / "train" / key, live=live)
     sha256 = _save(model, bench, params, out)
     result = _result(model, best, history, sha256=sha256, adapter=out, input_hash=key)
     _write_plots(plots, history)
@@ -74,35 +79,38 @@ def run(
 
 def train_key(params: Params, bench: Keyed, best: BestRecipe) -> str:
     """The hash of everything that decides the adapter's bits: what its checkpoints and its run belong to."""
-    settings = params.train.model_dump(exclude={"checkpoint_every"})
-    inputs = [bench.base_sha256, bench.data_sha256, best.recipe.model_dump(), settings]
+    inputs = [bench.base_sha256, bench.data_sha256, best.recipe.model_dump(), params.train.gradient_checkpointing]
     return input_key("train", *inputs, params.cone.enabled, params.seed, params.run.threads, params.run.device)
 
 
-def read_best(path: Path) -> BestRecipe:
+def read_best(path: Path, params: Params) -> BestRecipe:
     """Read best.yaml.
 
     Raises:
-        PipelineError: if it is not what the search stage writes.
+        PipelineError: if it is not what the search stage writes, or has not the parts that params.yaml leaves to it.
     """
     raw = read_yaml(path)
     try:
         fields = dict(raw)  # type: ignore[call-overload]
-        recipe = Recipe(**{name: fields[name] for name in Recipe.model_fields})
-        return BestRecipe(recipe=recipe, study=str(fields["study"]), trial=int(fields["trial"]))
+        chosen = {str(part): value for part, value in dict(fields["chosen"]).items()}
+        study, trial = str(fields["study"]), int(fields["trial"])
+        fixed = params.train.fixed()
+        if fixed.keys() & chosen.keys() or {*fixed, *chosen} != set(Recipe.model_fields):
+            raise ValueError(f"chosen has {', '.join(chosen)}; and train fixes {', '.join(fixed)}")
+        return BestRecipe(chosen, Recipe(**fixed, **chosen), study, trial)
     except (TypeError, KeyError, ValueError) as error:
         raise PipelineError(
             "best.yaml must hold the recipe that the search wrote",
-            got=f"{path}: {error}",
+            got=f"{path}: {type(error).__name__}: {error}",
             do="Run: dvc repro -f search",
         ) from None
 
 
 def _fit(
-    model: ReftModel, bench: Bench, best: BestRecipe, params: Params, *, folder: Path, live: LiveRun
+    model: ReftModel, bench: Bench, recipe: Recipe, params: Params, *, folder: Path, live: LiveRun
 ) -> list[StepMetrics]:
     """Fit from the newest checkpoint, if any; the steps before it are replayed, so the history is whole."""
-    settings = fit_config(best.recipe, params, epochs=params.train.epochs)
+    settings = fit_config(recipe, params, seed=params.seed)
     rows = bench.encoded("train")
     history: list[StepMetrics] = []
     with tqdm(desc="train", unit="step") as bar:
@@ -117,7 +125,7 @@ def _fit(
                     live.log_metrics(rates, step=metrics.step)
         except NonFiniteLossError as error:
             raise PipelineError(
-                "the training loss must stay finite", got=str(error), do="Lower the learning rate in search.space."
+                "the training loss must stay finite", got=str(error), do="Lower the learning rate."
             ) from None
     resumed = sum(metrics.replayed for metrics in history)
     if resumed:
@@ -155,6 +163,7 @@ def _result(
         first_loss=sum(losses[:share]) / share,
         last_loss=sum(losses[-share:]) / share,
         recipe=best.recipe.model_dump(),
+        chosen=best.chosen,
         study=best.study,
         trial=best.trial,
         input_hash=input_hash,

@@ -17,7 +17,7 @@ from pipelines.code import installed_code
 from pipelines.errors import PipelineError
 from pipelines.files import canonical_json
 from pipelines.lineage import package_version
-from pipelines.params import Params, Recipe, TrainParams
+from pipelines.params import Params, Recipe
 from pipelines.prepared import Row, Split, TaskSpec, data_sha256, read_rows, read_task
 from pipelines.process import work_folder
 from reft import (
@@ -45,6 +45,14 @@ class Keyed(Protocol):
     @property
     def data_sha256(self) -> str:
         """The hash of the prepared rows."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """These two alone, as the files of base and data say them."""
+
+    base_sha256: str
+    data_sha256: str
 
 
 @dataclass(frozen=True)
@@ -131,57 +139,65 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def reft_config(recipe: Recipe, train: TrainParams, base: PreTrainedModel) -> ReftConfig:
-    """Join what was searched and what is fixed, for this base.
+def reft_config(recipe: Recipe, base: PreTrainedModel) -> ReftConfig:
+    """The form of the recipe's adapter for this base.
 
     Raises:
         PipelineError: if the base has no such layer or its hidden states are narrower than the rank.
     """
     config = base.config
     try:
-        layers = parse_layers(recipe.layers, config.num_hidden_layers)
+        form = reft_form(recipe, config.num_hidden_layers)
     except ValueError as error:
         raise PipelineError("layers must exist in the base model", got=f"{recipe.layers!r}: {error}") from None
     if recipe.rank > config.hidden_size:
         raise PipelineError(
             f"the rank must not be above the base's hidden size {config.hidden_size}",
             got=recipe.rank,
-            do="Lower it in search.space.rank.",
+            do="Lower it in search.space, or in train.",
         )
+    return form
+
+
+def reft_form(recipe: Recipe, num_layers: int) -> ReftConfig:
+    """The form of the recipe's adapter for a base of so many layers.
+
+    Raises:
+        ValueError: if there is no such layer, or one of its own that the recipe does not edit.
+    """
     return ReftConfig(
-        method=train.method,
-        layers=layers,
+        layers=parse_layers(recipe.layers, num_layers),
         positions=recipe.positions,
         rank=recipe.rank,
-        init=train.init,
-        tied=train.tied,
-        activation=train.activation,
-        dropout=train.dropout,
-        dropout_on=train.dropout_on,
-        projection_bias=train.projection_bias,
-        overrides=tuple(LayerOverride(**override.model_dump()) for override in train.overrides),
+        method=recipe.method,
+        init=recipe.init,
+        tied=recipe.tied,
+        activation=recipe.activation,
+        dropout=recipe.dropout,
+        dropout_on=recipe.dropout_on,
+        projection_bias=recipe.projection_bias,
+        overrides=tuple(LayerOverride(**override.model_dump()) for override in recipe.overrides),
     )
 
 
-def build_model(bench: Bench, recipe: Recipe, params: Params) -> ReftModel:
+def build_model(bench: Bench, recipe: Recipe, *, seed: int) -> ReftModel:
     """A fresh ReFT model over the shared base; its first weights depend on the seed alone."""
-    return ReftModel(bench.base, reft_config(recipe, params.train, bench.base), seed=params.seed)
+    return ReftModel(bench.base, reft_config(recipe, bench.base), seed=seed)
 
 
-def fit_config(recipe: Recipe, params: Params, *, epochs: int) -> FitConfig:
+def fit_config(recipe: Recipe, params: Params, *, seed: int) -> FitConfig:
     """How to train the recipe."""
-    train = params.train
     return FitConfig(
-        epochs=epochs,
-        batch_size=train.batch_size,
-        accumulation=train.accumulation,
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        accumulation=recipe.accumulation,
         learning_rate=recipe.learning_rate,
-        warmup_ratio=train.warmup_ratio,
-        weight_decay=train.weight_decay,
-        max_grad_norm=train.max_grad_norm,
-        seed=params.seed,
-        checkpoint_every=train.checkpoint_every,
-        gradient_checkpointing=train.gradient_checkpointing,
+        warmup_ratio=recipe.warmup_ratio,
+        weight_decay=recipe.weight_decay,
+        max_grad_norm=recipe.max_grad_norm,
+        seed=seed,
+        checkpoint_every=params.train.checkpoint_every,
+        gradient_checkpointing=params.train.gradient_checkpointing,
     )
 
 

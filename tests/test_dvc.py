@@ -14,8 +14,11 @@ import yaml
 from pydantic import BaseModel
 
 from pipelines.__main__ import STAGES, _parser
+from pipelines.domains import Conditional
 from pipelines.graph import read_graph
-from pipelines.params import LabelParams, Params, Recipe, SpaceParams, load_params
+from pipelines.params import LabelParams, Params, load_params
+from pipelines.recipe import PARTS, Recipe, TrainParams
+from pipelines.search_params import MedianPruner, SpaceParams
 
 ROOT = Path(__file__).parent.parent
 GRAPH = read_graph(ROOT)
@@ -78,20 +81,32 @@ def sections(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
     """The model and every section in it, through lists and mappings."""
     yield model
     for field in model.model_fields.values():
-        for found in (field.annotation, *get_args(field.annotation)):
+        for found in types(field.annotation):
             if isinstance(found, type) and issubclass(found, BaseModel):
                 yield from sections(found)
 
 
+def types(annotation: object) -> Iterator[object]:
+    """The annotation and all that it is made of."""
+    yield annotation
+    for argument in get_args(annotation):
+        yield from types(argument)
+
+
 def test_no_key_of_any_section_has_a_default() -> None:
-    found = list(sections(Params))
-    assert {SpaceParams, LabelParams, Recipe} <= set(found)
+    found = [*sections(Params), Recipe]
+    assert {SpaceParams, Conditional, LabelParams, MedianPruner, TrainParams} <= set(found)
     assert [(m.__name__, n) for m in found for n, field in m.model_fields.items() if not field.is_required()] == []
 
 
-def test_what_the_search_chooses_is_not_fixed_in_train() -> None:
-    params = load_params(ROOT / "params.yaml")
-    assert not set(type(params.search.space).model_fields) & set(type(params.train).model_fields)
+def test_every_part_of_a_recipe_is_a_key_of_train() -> None:
+    assert tuple(Recipe.model_fields) == (*PARTS, "overrides")
+    assert set(Recipe.model_fields) == set(TrainParams.model_fields) - {"gradient_checkpointing", "checkpoint_every"}
+
+
+def test_the_search_depends_on_every_part_of_a_recipe_but_the_last_trainings_epochs() -> None:
+    params = {key for key in GRAPH.stage("search").params if key.startswith("train.")}
+    assert params == {f"train.{name}" for name in TrainParams.model_fields} - {"train.epochs", "train.checkpoint_every"}
 
 
 def test_train_epochs_make_only_train_and_what_follows_stale() -> None:

@@ -95,7 +95,7 @@ STAGES = (
     _case("device that is not there", "search", params(run__device="cuda:7"), "run.device must be on this machine",
           "cuda:7", "auto or cpu"),
     _case("best.yaml that is none", "train", written("search/best.yaml", "layers: all\n"),
-          "best.yaml must hold the recipe", "positions", "dvc repro -f search"),
+          "best.yaml must hold the recipe", "'chosen'", "dvc repro -f search"),
     _case("adapter of another base", "evaluate", adapter(lambda raw: raw["base"].update(sha256="0" * 64)), ADAPTER,
           "0000", TRAIN),
     _case("adapter of another width", "evaluate", adapter(lambda raw: raw["base"].update(hidden_size=64)), ADAPTER,

@@ -92,7 +92,7 @@ def _write_prepared(prepared: Path, card: Path) -> None:
 
 def _write_search(search: Path, metrics: Path) -> None:
     search.mkdir()
-    best = {**RECIPE, "study": STUDY, "trial": 0, "value": 0.9}
+    best = {"chosen": RECIPE, "study": STUDY, "trial": 0, "value": 0.9, "spread": None}
     (search / "best.yaml").write_text(yaml.safe_dump(best), encoding="utf-8")
     trial = {"params": RECIPE, "seconds": 1.5, "parameters": 66, "error": None}
     trials = [

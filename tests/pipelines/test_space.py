@@ -11,7 +11,7 @@ import yaml
 
 from pipelines.base import BaseRecord
 from pipelines.errors import PipelineError
-from pipelines.params import Params, Recipe, check_params
+from pipelines.params import Params, check_params
 from pipelines.space import check_space
 from pipelines.training import reft_config
 from reft import LayerOverride, ReftConfig
@@ -62,7 +62,7 @@ def test_every_setting_of_an_adapter_reaches_it() -> None:
         "projection_bias": True,
         "overrides": [override(0, rank=2), override(2, positions="1:3")],
     }
-    recipe = Recipe(layers="0,2", positions="f2+l2", rank=4, learning_rate=1e-3)
+    recipe = params(train).recipe({"layers": "0,2", "positions": "f2+l2", "rank": 4, "learning_rate": 1e-3})
     expected = ReftConfig(
         (0, 2),
         "f2+l2",
@@ -76,7 +76,7 @@ def test_every_setting_of_an_adapter_reaches_it() -> None:
         projection_bias=True,
         overrides=(LayerOverride(0, rank=2), LayerOverride(2, positions="1:3")),
     )
-    assert reft_config(recipe, params(train).train, tiny_llama()) == expected
+    assert reft_config(recipe, tiny_llama()) == expected
     plain = ReftConfig((0, 2), "f2+l2", 4).to_dict()
     same = {name for name, value in expected.to_dict().items() if value == plain[name]}
     assert same == {"layers", "positions", "rank"}, "a setting that this test does not change shows nothing"

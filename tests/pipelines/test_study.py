@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import subprocess
 import sys
@@ -10,156 +9,222 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import psutil
 import pytest
-import yaml
 from optuna.trial import TrialState
 
+from pipelines.claims import Ground, Step, next_trial
 from pipelines.errors import PipelineError
-from pipelines.params import Params, check_params
-from pipelines.search import suggest
+from pipelines.params import Params
+from pipelines.proposals import suggest
+from pipelines.records import trial_records, write_trials_csv
 from pipelines.study import (
+    ERROR,
+    INTERRUPTED,
+    MAX_KILLS,
     OWNER,
-    best_trial,
-    close_killed_trials,
+    SharedStudy,
     counted,
-    make_sampler,
+    in_state,
     open_study,
+    repeat_killed,
     this_process,
-    trial_records,
-    write_trials_csv,
 )
+from pipelines.trial import COSTS
+from tests.searching import RAW, make_params
 
-ROOT = Path(__file__).parent.parent.parent
-RAW = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+GROUND = Ground(base_sha256="0" * 64, num_layers=30, allowed=lambda point: True)
 
 
 def params(**search: Any) -> Params:
-    raw = copy.deepcopy(RAW)
-    raw["search"] |= search
-    return check_params(raw, "params.yaml")
+    """The default search, as make run has it, with other settings."""
+    default = {f"search.{key}": RAW["search"][key] for key in ("trials", "space", "enqueue", "pruner")}
+    return make_params({**default, **{f"search.{key}": value for key, value in search.items()}})
 
 
-def ask(study: optuna.Study, owner: str) -> optuna.Trial:
-    trial = study.ask()
-    trial.set_user_attr(OWNER, owner)
-    suggest(trial, params().search.space)
-    trial.set_user_attr("parameters", 10)
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One database for all studies here."""
+    return tmp_path_factory.mktemp("studies")
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.node.name)
+
+
+def shared_study(root: Path, name: str, **search: Any) -> SharedStudy:
+    return open_study(params(**search), root, name=name)
+
+
+def begin(shared: SharedStudy, owner: str | None = None, **search: Any) -> optuna.Trial:
+    """Begin a trial as a process does under the lock; it is this one's unless said otherwise."""
+    assert next_trial(shared, params(**search), GROUND) is Step.BEGIN
+    trial = shared.study.ask()
+    trial.set_user_attr(OWNER, owner or this_process())
+    suggest(trial, params(**search).search.space)
+    trial.set_user_attr(COSTS, {"parameters": 10, "seconds": 1.0, "tokens": 5, "memory_mb": 1.0})
     return trial
 
 
-def dead_process() -> str:
-    child = subprocess.run(
-        [sys.executable, "-c", "from pipelines.study import this_process; print(this_process())"],
-        capture_output=True, text=True, check=True, cwd=ROOT,
-    )  # fmt: skip
-    return child.stdout.strip()
+@pytest.fixture(scope="module")
+def dead() -> str:
+    """The name of a process that was on this machine."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        started = psutil.Process(child.pid).create_time()
+        child.kill()
+    return f"{this_process().rsplit(':', 2)[0]}:{child.pid}:{started:.0f}"
 
 
-def test_a_killed_trial_is_closed_and_its_recipe_runs_again_once(tmp_path: Path) -> None:
-    study = open_study(params(), tmp_path, name="s")
-    killed = ask(study, dead_process())
+def kill(shared: SharedStudy, trial: optuna.Trial, dead: str) -> None:
+    trial.set_user_attr(OWNER, dead)
+    repeat_killed(shared, alone=True)
+
+
+def test_a_killed_trial_is_closed_and_its_recipe_runs_again_once(root: Path, name: str, dead: str) -> None:
+    shared = shared_study(root, name)
+    killed = begin(shared, dead)
     for _ in range(3):  # as often as the search is started
-        close_killed_trials(study, alone=True)
-    assert counted(study) == 0
-    waiting = study.get_trials(states=(TrialState.WAITING,))
-    assert len(waiting) == 1
-    again = ask(study, this_process())
+        repeat_killed(shared, alone=True)
+    assert counted(shared.trials()) == []
+    assert len(in_state(shared.trials(), TrialState.WAITING)) == 1
+    again = begin(shared)
     assert again.params == killed.params
-    study.tell(again, 0.5)
-    close_killed_trials(study, alone=True)
-    assert counted(study) == 1
-    assert [(r.state, r.error) for r in trial_records(study)] == [
+    shared.study.tell(again, 0.5)
+    repeat_killed(shared, alone=True)
+    assert len(counted(shared.trials())) == 1
+    assert [(r.state, r.error) for r in trial_records(shared)] == [
         ("fail", "killed with its process"),
         ("complete", None),
     ]
 
 
-def test_a_trial_killed_while_it_drew_its_recipe_is_drawn_again_as_it_would_have_been(tmp_path: Path) -> None:
-    def begin(name: str) -> optuna.Study:
-        study = open_study(params(), tmp_path, name=name)
-        study.sampler = make_sampler(params(), offset=counted(study))
-        return study
-
-    whole = ask(begin("whole"), this_process())
-    killed = begin("killed").ask()
-    killed.set_user_attr(OWNER, dead_process())
-    killed.suggest_categorical("layers", params().search.space.layers)
-    study = begin("killed")
-    close_killed_trials(study, alone=True)
-    assert study.get_trials(states=(TrialState.WAITING,)) == []
-    assert ask(study, this_process()).params == whole.params
-
-
-def test_a_running_trial_of_a_living_process_is_left_alone(tmp_path: Path) -> None:
-    study = open_study(params(), tmp_path, name="s")
-    trial = ask(study, this_process())
-    close_killed_trials(study, alone=True)
-    assert study.get_trials()[trial.number].state is TrialState.RUNNING
+def test_a_trial_killed_at_any_moment_of_its_beginning_begins_as_it_did(root: Path, name: str, dead: str) -> None:
+    whole = begin(shared_study(root, f"{name}-whole"))
+    for place, moments in enumerate(("enqueued", "asked", "drawing")):
+        shared = shared_study(root, f"{name}-{place}")
+        next_trial(shared, params(), GROUND)
+        if moments != "enqueued":
+            trial = shared.study.ask()
+            if moments == "drawing":
+                trial.set_user_attr(OWNER, dead)
+                trial.suggest_categorical("layers", RAW["search"]["space"]["layers"])
+        repeat_killed(shared, alone=True)
+        assert begin(shared).params == whole.params
+        assert len(in_state(shared.trials(), TrialState.RUNNING)) == 1
 
 
-def test_a_trial_of_another_start_of_the_same_number_is_dead(tmp_path: Path) -> None:
-    study = open_study(params(), tmp_path, name="s")
+def test_a_recipe_that_kills_its_process_again_and_again_counts_as_failed(root: Path, name: str, dead: str) -> None:
+    shared = shared_study(root, name)
+    for _ in range(MAX_KILLS):
+        assert counted(shared.trials()) == []
+        kill(shared, begin(shared), dead)
+    assert len(counted(shared.trials())) == 1
+    assert in_state(shared.trials(), TrialState.WAITING) == []
+    assert trial_records(shared)[-1].error == f"killed with its process {MAX_KILLS} times"
+
+
+def test_a_trial_that_a_person_stopped_is_repeated_as_often_as_that(root: Path, name: str, dead: str) -> None:
+    shared = shared_study(root, name)
+    for _ in range(MAX_KILLS + 1):
+        trial = begin(shared)
+        trial.set_user_attr(INTERRUPTED, True)
+        shared.study.tell(trial, state=TrialState.FAIL)
+        repeat_killed(shared, alone=True)
+    assert counted(shared.trials()) == []
+    assert len(in_state(shared.trials(), TrialState.WAITING)) == 1
+
+
+def test_a_running_trial_of_a_living_process_is_left_alone(root: Path, name: str) -> None:
+    shared = shared_study(root, name)
+    trial = begin(shared)
+    repeat_killed(shared, alone=True)
+    assert shared.trials()[trial.number].state is TrialState.RUNNING
+
+
+def test_a_trial_of_another_start_of_the_same_number_is_dead(root: Path, name: str) -> None:
+    shared = shared_study(root, name)
     host, pid, _ = this_process().rsplit(":", 2)
     assert int(pid) == os.getpid()
-    trial = ask(study, f"{host}:{pid}:1")
-    close_killed_trials(study, alone=True)
-    assert study.get_trials()[trial.number].state is TrialState.FAIL
+    trial = begin(shared, f"{host}:{pid}:1")
+    repeat_killed(shared, alone=True)
+    assert shared.trials()[trial.number].state is TrialState.FAIL
 
 
 @pytest.mark.parametrize(("alone", "state"), [(True, TrialState.FAIL), (False, TrialState.RUNNING)])
 def test_a_trial_of_another_host_is_dead_where_nobody_else_can_be(
-    tmp_path: Path, alone: bool, state: TrialState
+    root: Path, name: str, alone: bool, state: TrialState
 ) -> None:
-    study = open_study(params(), tmp_path, name="s")
-    trial = ask(study, "another-host:1:1")
-    close_killed_trials(study, alone=alone)
-    assert study.get_trials()[trial.number].state is state
+    shared = shared_study(root, name)
+    trial = begin(shared, "another-host:1:1")
+    repeat_killed(shared, alone=alone)
+    assert shared.trials()[trial.number].state is state
 
 
-def test_a_search_in_two_sittings_proposes_what_one_sitting_does(tmp_path: Path) -> None:
-    def sitting(name: str, until: int) -> optuna.Study:
-        study = open_study(params(), tmp_path, name=name)
-        while counted(study) < until:
-            study.sampler = make_sampler(params(), offset=counted(study))
-            trial = ask(study, this_process())
-            study.tell(trial, trial.params["learning_rate"])
-        return study
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_search_in_two_sittings_proposes_what_one_sitting_does(root: Path, sampler: str) -> None:
+    def sitting(name: str, until: int) -> SharedStudy:
+        shared = shared_study(root, f"{sampler}-{name}", sampler=sampler, trials=8)
+        while len(counted(shared.trials())) < until:
+            trial = begin(shared, sampler=sampler, trials=8)
+            shared.study.tell(trial, trial.params["learning_rate"])
+        return shared
 
     whole = sitting("whole", 8)
     sitting("parts", 3)
     parts = sitting("parts", 8)
-    assert [t.params for t in parts.get_trials()] == [t.params for t in whole.get_trials()]
+    assert [t.params for t in parts.trials()] == [t.params for t in whole.trials()]
 
 
-def test_a_failed_trial_counts_and_is_never_the_best(tmp_path: Path) -> None:
-    study = open_study(params(), tmp_path, name="s")
-    study.tell(ask(study, this_process()), state=TrialState.FAIL)
-    with pytest.raises(PipelineError, match="at least one trial must be complete"):
-        best_trial(study)
-    study.tell(ask(study, this_process()), 0.1)
-    assert counted(study) == 2
-    assert best_trial(study).number == 1
+def test_trials_that_others_run_count_towards_the_target(root: Path, name: str) -> None:
+    shared = shared_study(root, name, trials=2)
+    first, second = begin(shared, trials=2), begin(shared, trials=2)
+    assert next_trial(shared, params(trials=2), GROUND) is Step.WAIT
+    shared.study.tell(first, 0.5)
+    assert next_trial(shared, params(trials=2), GROUND) is Step.WAIT
+    shared.study.tell(second, 0.5)
+    assert next_trial(shared, params(trials=2), GROUND) is Step.DONE
+    assert next_trial(shared, params(trials=3), GROUND) is Step.BEGIN
 
 
-def test_of_equal_trials_the_smallest_is_best(tmp_path: Path) -> None:
-    study = open_study(params(), tmp_path, name="s")
-    for parameters in (30, 10, 20):
-        trial = ask(study, this_process())
-        trial.set_user_attr("parameters", parameters)
-        study.tell(trial, 0.7)
-    assert best_trial(study).number == 1
+def test_the_budget_of_seconds_is_counted_over_restarts(root: Path, name: str) -> None:
+    for sitting in range(2):
+        shared = shared_study(root, name, seconds=2.0)
+        assert next_trial(shared, params(seconds=2.0), GROUND) is Step.BEGIN, sitting
+        shared.study.tell(begin(shared, seconds=2.0), 0.5)
+    assert next_trial(shared_study(root, name, seconds=2.0), params(seconds=2.0), GROUND) is Step.DONE
 
 
-def test_the_table_of_trials_has_a_row_for_each(tmp_path: Path) -> None:
-    study = open_study(params(), tmp_path, name="s")
-    study.tell(ask(study, this_process()), 0.7)
-    write_trials_csv(tmp_path / "trials.csv", trial_records(study))
+def test_a_search_that_gets_no_better_stops(root: Path, name: str) -> None:
+    shared = shared_study(root, name, patience=2)
+    for accuracy in (0.5, 0.6, 0.6, 0.4):
+        assert next_trial(shared, params(patience=2), GROUND) is Step.BEGIN
+        shared.study.tell(begin(shared, patience=2), accuracy)
+    assert next_trial(shared, params(patience=2), GROUND) is Step.DONE
+
+
+def test_a_failed_trial_counts_and_keeps_its_error(root: Path, name: str) -> None:
+    shared = shared_study(root, name)
+    trial = begin(shared)
+    trial.set_user_attr(ERROR, "NonFiniteLossError: nan")
+    shared.study.tell(trial, state=TrialState.FAIL)
+    repeat_killed(shared, alone=True)
+    assert len(counted(shared.trials())) == 1
+    assert [(r.state, r.value, r.error) for r in trial_records(shared)] == [("fail", None, "NonFiniteLossError: nan")]
+
+
+def test_the_table_of_trials_has_a_row_for_each(root: Path, name: str, tmp_path: Path) -> None:
+    shared = shared_study(root, name)
+    shared.study.tell(begin(shared), 0.7)
+    write_trials_csv(tmp_path / "trials.csv", trial_records(shared))
     header, row = (tmp_path / "trials.csv").read_text(encoding="utf-8").splitlines()
-    assert header == "number,state,value,layers,learning_rate,positions,rank,parameters,seconds,error"
-    assert row.startswith("0,complete,0.7,")
+    assert header == (
+        "number,state,value,layers,learning_rate,positions,rank,parameters,seconds,tokens,memory_mb,seed,error"
+    )
+    assert row == "0,complete,0.7,all,0.0009,f7+l7,8,10,1.0,5,1.0,42,"
 
 
 @pytest.mark.parametrize("url", ["nonsense", "sqlite:////proc/no/such/folder.db", "postgresql+nothing://h/db"])
-def test_a_storage_that_cannot_be_is_told(tmp_path: Path, url: str) -> None:
+def test_a_storage_that_cannot_be_is_told(root: Path, url: str) -> None:
     with pytest.raises(PipelineError, match=r"search\.storage"):
-        open_study(params(storage=url), tmp_path, name="s")
+        shared_study(root, "s", storage=url)

@@ -1,0 +1,136 @@
+"""Which recipe is trained: the rule of params.yaml, over the trials and the runs that confirm the best of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+
+from scipy import stats
+
+from pipelines.errors import PipelineError
+from pipelines.records import TrialRecord
+from pipelines.search_params import SearchParams
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How to choose: the settings, and what the confidence interval of an accuracy follows from."""
+
+    settings: SearchParams
+    validation_rows: int
+    confidence: float
+
+    def least(self, accuracy: float) -> float:
+        """The lower end of the interval (Wilson 1927) of an accuracy on the validation rows."""
+        rows = self.validation_rows
+        interval = stats.binomtest(round(accuracy * rows), rows).proportion_ci(self.confidence, method="wilson")
+        return float(interval.low)
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """A candidate with the accuracies of all its runs: that of the trial, then those with other seeds.
+
+    A run that failed has None for its accuracy, and its recipe is not chosen: it does not stand another seed. The
+    spread is the sample's standard deviation.
+    """
+
+    trial: int
+    seeds: tuple[int, ...]
+    accuracies: tuple[float | None, ...]
+    mean: float | None
+    spread: float | None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The chosen trial, the accuracy that it was chosen by, and its spread where there was more than one run."""
+
+    record: TrialRecord
+    value: float
+    spread: float | None
+
+
+def confirmed(trial: int, runs: Mapping[int, float | None]) -> Confirmed:
+    """Sum up the runs of a candidate, by seed, in their order."""
+    accuracies = tuple(runs.values())
+    stood = [accuracy for accuracy in accuracies if accuracy is not None]
+    whole = len(stood) == len(accuracies)
+    return Confirmed(
+        trial=trial,
+        seeds=tuple(runs),
+        accuracies=accuracies,
+        mean=mean(stood) if whole else None,
+        spread=stdev(stood) if whole and len(stood) > 1 else None,
+    )
+
+
+def front(records: Sequence[TrialRecord], settings: SearchParams) -> list[TrialRecord]:
+    """The trials that may be chosen: complete, within the limits, and, of several objectives, on the Pareto front."""
+    complete = [record for record in records if record.state == "complete" and not record.over]
+    if len(settings.objectives) == 1:
+        return complete
+    return [one for one in complete if not any(_dominates(other, one) for other in complete)]
+
+
+def candidates(records: Sequence[TrialRecord], rule: Rule) -> list[TrialRecord]:
+    """The trials whose recipes are run again: the most accurate one, and those that the rule would take next."""
+    confirm = rule.settings.confirm
+    if confirm is None:
+        return []
+    able, accuracy = _able(records, rule), {record.number: record.value or 0.0 for record in records}
+    chosen = [_pick(able, accuracy, rule, "best")]
+    while len(chosen) < min(confirm.top, len(able)):
+        rest = [record for record in able if record not in chosen]
+        chosen.append(_pick(rest, accuracy, rule, rule.settings.choose))
+    return chosen
+
+
+def choose(records: Sequence[TrialRecord], confirmations: Sequence[Confirmed], rule: Rule) -> Choice:
+    """The recipe to train: by its trial alone, or by the mean of its runs where the best ones were run again.
+
+    Raises:
+        PipelineError: if no trial can be chosen, or no candidate stood its other seeds.
+    """
+    able = _able(records, rule)
+    if not confirmations:
+        best = _pick(able, {record.number: record.value or 0.0 for record in able}, rule, rule.settings.choose)
+        return Choice(best, best.value or 0.0, None)
+    means = {one.trial: one.mean for one in confirmations if one.mean is not None}
+    if not means:
+        raise PipelineError(
+            "one of the best recipes must train with other seeds too",
+            got=f"trials {', '.join(str(one.trial) for one in confirmations)}, each of which failed with one",
+            do="Lower the learning rates of search.space, or raise search.confirm.top.",
+        )
+    best = _pick([record for record in able if record.number in means], means, rule, rule.settings.choose)
+    return Choice(best, means[best.number], next(one.spread for one in confirmations if one.trial == best.number))
+
+
+def _able(records: Sequence[TrialRecord], rule: Rule) -> list[TrialRecord]:
+    able = front(records, rule.settings)
+    if not able:
+        ends = sorted({record.error or (f"over {record.over}" if record.over else record.state) for record in records})
+        raise PipelineError(
+            "at least one trial must be complete and within search.limits",
+            got="; ".join(ends) or "no trial",
+            do="Change search.space, or raise search.limits.",
+        )
+    return able
+
+
+def _pick(records: Sequence[TrialRecord], accuracy: Mapping[int, float], rule: Rule, choose: str) -> TrialRecord:
+    """By the rule and these accuracies; of equal ones the smaller, then the earlier."""
+    if choose == "smallest":
+        least = rule.least(max(accuracy[record.number] for record in records))
+        records = [record for record in records if accuracy[record.number] >= least]
+        return min(records, key=lambda r: (r.parameters or 0, -accuracy[r.number], r.number))
+    return min(records, key=lambda r: (-accuracy[r.number], r.parameters or 0, r.number))
+
+
+def _dominates(one: TrialRecord, other: TrialRecord) -> bool:
+    """Whether one trial is as good in every objective, and better in some: accuracy is raised, costs are lowered."""
+    losses, others = ((-values[0], *values[1:]) for values in (one.values, other.values))
+    pairs = list(zip(losses, others, strict=True))
+    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)

@@ -1,0 +1,163 @@
+"""One trial: a recipe trained on the search's rows and scored on the validation split. It never sees a test row."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import optuna
+
+from pipelines.evaluate import probabilities
+from pipelines.memory import peak_memory
+from pipelines.params import Params
+from pipelines.prepared import Row
+from pipelines.proposals import suggest
+from pipelines.pruning import SCORES
+from pipelines.study import CANDIDATE, ERROR, INTERRUPTED, OWNER, SEED, SharedStudy, this_process
+from pipelines.tracking import LiveRun
+from pipelines.training import Bench, build_model, fit_config
+from reft import Encoded, NonFiniteLossError, ReftModel, fit
+
+log = logging.getLogger(__name__)
+
+# What a trial may end with and the search goes on; torch's out-of-memory errors are RuntimeErrors.
+FAILURES = (NonFiniteLossError, MemoryError, RuntimeError)
+# User attributes of a trial, beside those of pipelines.study.
+CURVE = "curve"  # the validation accuracy at each report, where Optuna takes no reports: of several objectives
+COSTS = "costs"  # a mapping: parameters, seconds, tokens (real ones, trained on), memory_mb
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What every trial of a process works with: parameters, base and data, the rows, and the run that it logs to."""
+
+    params: Params
+    bench: Bench
+    train: list[Encoded]
+    validation: list[Row]
+    live: LiveRun
+
+
+@dataclass
+class Costs:
+    """What a trial has cost so far; ``started`` on the monotonic clock, ``peak`` says the memory at its height."""
+
+    started: float
+    peak: Callable[[], float]
+    parameters: int = 0
+    tokens: int = 0
+    curve: dict[int, float] = field(default_factory=dict)
+
+    def figures(self) -> dict[str, float]:
+        """Each cost, as it is now."""
+        seconds = round(time.monotonic() - self.started, 3)
+        return {
+            "parameters": self.parameters,
+            "seconds": seconds,
+            "tokens": self.tokens,
+            "memory_mb": self.peak(),
+        }
+
+
+def run_trial(trial: optuna.Trial, shared: SharedStudy, desk: Desk, begun: Callable[[], None]) -> list[float]:
+    """Train the trial's recipe; the values are those of search.objectives after the last step.
+
+    Args:
+        trial: enqueued with a point of the space and with its seed.
+        shared: its study.
+        desk: what to work with.
+        begun: called as soon as the study says whose trial it is; it lets the study's lock go.
+    """
+    params = desk.params
+    point, seed = suggest(trial, params.search.space), trial.user_attrs[SEED]
+    trial.set_user_attr(OWNER, this_process())
+    shared.beat(trial.number)
+    begun()
+    with (
+        desk.live.child(run_name(trial), finished_by=(optuna.TrialPruned,)) as run,
+        peak_memory(desk.bench.base.device) as peak,
+        _noted(trial, params, Costs(time.monotonic(), peak)) as costs,
+    ):
+        run.log_params({**point, SEED: seed})
+        _train(trial, desk, run, costs)
+        found = {"accuracy": costs.curve[params.search.reports], **costs.figures()}
+        return [found[objective] for objective in params.search.objectives]
+
+
+def run_name(trial: optuna.Trial) -> str:
+    """The name of the trial's run in MLflow."""
+    attributes = trial.user_attrs
+    if CANDIDATE in attributes:
+        return confirmation_name(attributes[CANDIDATE], attributes[SEED])
+    return f"trial-{trial.number}"
+
+
+def confirmation_name(candidate: int, seed: int) -> str:
+    """The name in MLflow of the run that repeats a trial with another seed."""
+    return f"trial-{candidate}-seed-{seed}"
+
+
+def _train(trial: optuna.Trial, desk: Desk, run: LiveRun, costs: Costs) -> None:
+    params, seed, reports = desk.params, trial.user_attrs[SEED], desk.params.search.reports
+    recipe = params.recipe(suggest(trial, params.search.space), trial=True)
+    model = build_model(desk.bench, recipe, seed=seed)
+    costs.parameters = model.num_trainable()
+    settings = fit_config(recipe, params, seed=seed)
+    for step in fit(model, desk.train, settings, pad_id=desk.bench.pad_id, checkpoint=None):
+        costs.tokens += step.tokens
+        run.log_metrics({"loss": step.loss}, step=step.step)
+        report = step.step * reports // step.total_steps
+        if report > max(costs.curve, default=0):
+            _report(trial, desk, model, costs, report=report)
+            run.log_metrics({"validation_accuracy": costs.curve[report]}, step=step.step)
+            if report < reports and _hopeless(trial, params, costs):
+                raise optuna.TrialPruned
+
+
+def _report(trial: optuna.Trial, desk: Desk, model: ReftModel, costs: Costs, *, report: int) -> None:
+    """Score the validation rows, and tell the study."""
+    labels, size = list(desk.bench.task.labels), desk.params.evaluate.batch_size
+    scores = probabilities(desk.bench, model, desk.validation, batch_size=size, title=run_name(trial))
+    truth = np.array([labels.index(row.label) for row in desk.validation])
+    costs.curve[report] = float((scores.argmax(1) == truth).mean())
+    if desk.params.search.pruner.name == "wilcoxon":
+        right = scores[np.arange(len(truth)), truth]
+        trial.set_user_attr(f"{SCORES}:{report}", [round(float(score), 4) for score in right])
+    if len(desk.params.search.objectives) == 1:
+        trial.report(costs.curve[report], step=report)
+    else:
+        trial.set_user_attr(CURVE, {str(place): value for place, value in costs.curve.items()})
+
+
+def _hopeless(trial: optuna.Trial, params: Params, costs: Costs) -> bool:
+    """Whether to stop: it is worse than others were, or over a limit already. A confirmation runs to its end."""
+    if CANDIDATE in trial.user_attrs:
+        return False
+    if any(costs.figures()[cost] > bound for cost, bound in params.search.limits.bounds().items()):
+        return True
+    return len(params.search.objectives) == 1 and bool(trial.should_prune())
+
+
+@contextmanager
+def _noted(trial: optuna.Trial, params: Params, costs: Costs) -> Iterator[Costs]:
+    """Keep what a trial cost, by how much it is over each limit, and, when it fails, its error."""
+    try:
+        yield costs
+    except optuna.TrialPruned:
+        raise
+    except Exception as error:
+        trial.set_user_attr(ERROR, f"{type(error).__name__}: {error}")
+        log.info("trial %d failed", trial.number, exc_info=True)
+        raise
+    except BaseException:
+        trial.set_user_attr(INTERRUPTED, True)
+        raise
+    finally:
+        figures = costs.figures()
+        trial.set_user_attr(COSTS, figures)
+        for cost, bound in params.search.limits.bounds().items():
+            trial.set_constraint(cost, figures[cost] / bound - 1)  # above 0 is over the limit

@@ -1,0 +1,58 @@
+"""What a study tries first: the recipes that params.yaml names, then the best ones of earlier studies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from pipelines.params import Params
+from pipelines.study import RECIPE, SharedStudy
+
+BASE = "base_sha256"  # user attribute of a study: the base that its trials edit
+FIRST = "first"  # user attribute of a study: the points that it tries first
+
+
+def first_points(shared: SharedStudy, params: Params, *, base_sha256: str) -> list[dict[str, Any]]:
+    """The points to try first. They are settled when the study is new, under its lock, and kept in it."""
+    attributes = shared.study.user_attrs
+    if FIRST not in attributes:
+        named = [{str(part): value for part, value in point.items()} for point in params.search.enqueue]
+        points = [*named, *_earlier(shared, params, base_sha256)]
+        shared.study.set_user_attr(BASE, base_sha256)
+        shared.study.set_user_attr(FIRST, points)
+        return points
+    return list(attributes[FIRST])
+
+
+def _earlier(shared: SharedStudy, params: Params, base_sha256: str) -> list[dict[str, Any]]:
+    """The best recipe of each earlier study on the base, the latest study first, as points of the present space."""
+    if params.search.earlier == 0:
+        return []
+    summaries = optuna.get_all_study_summaries(shared.storage, include_best_trial=False)
+    earlier = [
+        summary
+        for summary in summaries
+        if summary.study_name != shared.name
+        and summary.user_attrs.get(BASE) == base_sha256  # no study of confirmations has one
+        and summary.datetime_start is not None
+    ]
+    points = []
+    for summary in sorted(earlier, key=lambda one: one.datetime_start, reverse=True):
+        study = optuna.load_study(study_name=summary.study_name, storage=shared.storage)
+        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if complete:
+            best = max(complete, key=lambda trial: (trial.values[0], -trial.number))
+            points.append(_in_space(params, best.user_attrs[RECIPE]))
+    return [point for point in points if not params.search.space.problems(point)][: params.search.earlier]
+
+
+def _in_space(params: Params, recipe: dict[str, Any]) -> dict[str, Any]:
+    """What of a recipe the present space chooses; the rest is as train fixes it."""
+    space = params.search.space
+    point: dict[str, Any] = {}
+    for part in space.parts():
+        if space.chosen(part, point):
+            point[part] = recipe[part]
+    return point

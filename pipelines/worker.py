@@ -1,0 +1,230 @@
+"""What brings a study to its number of trials: one process, or several on this and other machines.
+
+``python -m pipelines.worker`` in a project folder is one more of them. It leaves no outputs: the stage search, which
+works on the same study, finds its trials there and writes them down.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import logging
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NoReturn
+
+import optuna
+import torch
+from optuna.trial import FrozenTrial, TrialState
+from tqdm import tqdm
+
+from pipelines.base import read_base
+from pipelines.choice import Confirmed, Rule, candidates
+from pipelines.claims import Ground, Step, confirmations, next_confirmation, next_trial, other_seeds
+from pipelines.code import check_code
+from pipelines.errors import PipelineError
+from pipelines.graph import read_graph
+from pipelines.params import Params, load_params
+from pipelines.prepared import data_sha256, read_rows
+from pipelines.process import begin_process
+from pipelines.records import TrialRecord, trial_records
+from pipelines.sizes import check_limit, parameters_of
+from pipelines.space import check_space
+from pipelines.study import CONFIRM, ERROR, SharedStudy, counted, in_state, open_study, repeat_killed
+from pipelines.tracking import live_run
+from pipelines.training import Inputs, Keyed, input_key, open_bench
+from pipelines.trial import FAILURES, Desk, run_name, run_trial
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.5  # between two looks at what other processes do
+# What changes no trial: how many there are, and what is made of them.
+BESIDE = {"trials", "seconds", "patience", "storage", "choose", "confirm"}
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a process works: the project, its parameters, the files of base and data; and its place among others."""
+
+    params: Params
+    root: Path
+    base: Path
+    prepared: Path
+    place: int = 0
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the study came to: its trials, the candidates that were run again, and the rule to choose by."""
+
+    study: str
+    key: str
+    records: list[TrialRecord]
+    confirmations: list[Confirmed]
+    rule: Rule
+
+
+def study_key(params: Params, bench: Keyed) -> str:
+    """The hash that the study's name ends in. What a study may grow by, and the rule to choose by, are left out."""
+    settings = params.search.model_dump(exclude=BESIDE)
+    fixed = params.train.model_dump(exclude={"epochs", "checkpoint_every"})
+    inputs = [bench.base_sha256, bench.data_sha256, settings, fixed, params.evaluate.batch_size]
+    return input_key("search", *inputs, params.cone.enabled, params.seed, params.run.threads, params.run.device)
+
+
+def bring_to_target(site: Site) -> Found:
+    """Run trials until the study has its number, then confirm the best; wait for those of other processes.
+
+    Raises:
+        PipelineError: for a space that the base does not fit, a storage that does not answer, or no trial to choose.
+    """
+    params, record = site.params, read_base(site.base)
+    check_space(params, record)
+    check_limit(params, record)
+    key = study_key(params, Inputs(record.sha256, data_sha256(site.prepared)))
+    limit = params.search.limits.parameters
+
+    def allowed(point: dict[str, object]) -> bool:
+        return limit is None or parameters_of(params.recipe(point, trial=True), record) <= limit
+
+    with ExitStack() as stack:
+        worker = _Worker(site, key, stack)
+        study = open_study(params, site.root, name=f"search-{key}")
+        ground = Ground(record.sha256, record.num_layers, allowed)
+        worker.work(study, partial(next_trial, params=params, ground=ground), total=params.search.trials)
+        rule = Rule(params.search, len(read_rows(site.prepared, "validation")), params.evaluate.confidence)
+        records = trial_records(study)
+        again = candidates(records, rule)
+        if not again:
+            return Found(study.name, key, records, [], rule)
+        confirming = open_study(params, site.root, name=f"{study.name}{CONFIRM}")
+        step = partial(next_confirmation, params=params, candidates=again)
+        worker.work(confirming, step, total=len(again) * len(other_seeds(params)))
+        return Found(study.name, key, records, confirmations(confirming, params, again), rule)
+
+
+class _Worker:
+    """Begins trials while there are any to begin. Base and data are loaded for the first, and not for none."""
+
+    def __init__(self, site: Site, key: str, stack: ExitStack) -> None:
+        self._site, self._key, self._stack = site, key, stack
+        self._desk: Desk | None = None
+        # A file of sqlite is this machine's, and the lock on the project keeps other containers out.
+        self._alone = site.params.search.storage.startswith("sqlite")
+
+    def work(self, shared: SharedStudy, look: Callable[[SharedStudy], Step], *, total: int) -> None:
+        """Run trials until the study has no more, and no other process has one."""
+        with shared.locked():
+            if self._look(shared, look) is Step.DONE:
+                return
+        self._desk = self._desk or self._open_desk(shared)
+        title = "confirm" if shared.name.endswith(CONFIRM) else "search"
+        with tqdm(total=total, desc=title, unit="trial", disable=self._site.place > 0) as bar:
+            while self._turn(shared, look, bar):
+                bar.n = len(counted(shared.trials()))
+                bar.refresh()
+
+    def _look(self, shared: SharedStudy, look: Callable[[SharedStudy], Step]) -> Step:
+        repeat_killed(shared, alone=self._alone)
+        return look(shared)
+
+    def _turn(self, shared: SharedStudy, look: Callable[[SharedStudy], Step], bar: tqdm[NoReturn]) -> bool:
+        """One look at the study, and the trial that it has for this process; False when there is none to come."""
+        with ExitStack() as claim:
+            claim.enter_context(shared.locked())
+            step = self._look(shared, look)
+            if step is Step.BEGIN:
+                number = self._run(shared, claim.close)
+                if _tell(shared, number, bar) is TrialState.FAIL:
+                    gc.collect()  # an out-of-memory error holds, by its traceback, what did not fit
+        if step is Step.WAIT:
+            time.sleep(POLL_SECONDS)
+        return step is not Step.DONE
+
+    def _run(self, shared: SharedStudy, begun: Callable[[], None]) -> int:
+        """Run the trial at the head of the study's queue; return its number."""
+        numbers: list[int] = []
+
+        def objective(trial: optuna.Trial) -> list[float]:
+            numbers.append(trial.number)
+            assert self._desk is not None
+            return run_trial(trial, shared, self._desk, begun)
+
+        try:
+            shared.study.optimize(objective, n_trials=1, catch=FAILURES)
+        except ValueError:
+            if not _was_given_up(shared, numbers[-1]):
+                raise
+            log.warning("trial %d was taken for dead by another machine, which repeats it", numbers[-1])
+        return numbers[-1]
+
+    def _open_desk(self, shared: SharedStudy) -> Desk:
+        site = self._site
+        bench = open_bench(_on_device(site), root=site.root, base=site.base, prepared=site.prepared)
+        run = live_run(site.params, root=site.root, stage="search", input_hash=self._key, name=shared.name)
+        with shared.locked():  # two processes that look for the run at once would make two
+            live = self._stack.enter_context(run)
+        settings = site.params.search
+        live.log_params({"trials": settings.trials, "train_rows": settings.train_rows})
+        train, validation = bench.encoded("train", settings.train_rows), bench.rows("validation")
+        return Desk(site.params, bench, train, validation, live)
+
+
+def _on_device(site: Site) -> Params:
+    """The parameters with a device for this process: where a machine has several, each has its turn."""
+    run = site.params.run
+    if run.device not in ("auto", "cuda") or torch.cuda.device_count() < 2:
+        return site.params
+    device = f"cuda:{site.place % torch.cuda.device_count()}"
+    return site.params.model_copy(update={"run": run.model_copy(update={"device": device})})
+
+
+def _was_given_up(shared: SharedStudy, number: int) -> bool:
+    trial = shared.trials()[number]
+    return trial.state is TrialState.FAIL and ERROR not in trial.user_attrs
+
+
+def _tell(shared: SharedStudy, number: int, bar: tqdm[NoReturn]) -> TrialState:
+    """Say how a trial ended, and the best accuracy so far; return the state that it ended in."""
+    trials = shared.trials()
+    trial = trials[number]
+    said = {TrialState.COMPLETE: f"accuracy {_first(trial)}", TrialState.FAIL: str(trial.user_attrs.get(ERROR))}
+    recipe = ", ".join(
+        f"{name} {value:.2g}" if isinstance(value, float) else f"{name} {value}" for name, value in trial.params.items()
+    )
+    text = said.get(trial.state, trial.state.name.lower())
+    bar.write(f"{run_name(trial)}: {recipe}: {text}", file=sys.stderr)
+    complete = [_first(trial) for trial in in_state(trials, TrialState.COMPLETE)]
+    if complete:
+        bar.set_postfix(best=f"{max(complete):.3f}")
+    return trial.state
+
+
+def _first(trial: FrozenTrial) -> float:
+    return float(trial.values[0]) if trial.values else 0.0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Work on the study of the project in the current folder; the exit code is 0, or 2 after a user's mistake."""
+    parser = argparse.ArgumentParser(prog="python -m pipelines.worker", description="One more process of a search.")
+    parser.add_argument("--place", type=int, default=0, help="its place among the processes of this machine, from 0")
+    place = parser.parse_args(argv).place
+    begin_process()
+    root = Path.cwd()
+    try:
+        params, paths = load_params(root / "params.yaml"), read_graph(root).paths
+        check_code(root, "search")
+        bring_to_target(Site(params, root, root / paths["base"], root / paths["prepared"], place))
+    except PipelineError as error:
+        sys.stderr.write(f"error: search: {error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

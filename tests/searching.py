@@ -1,0 +1,64 @@
+"""A project on which trials take a fraction of a second, made in this process: a tiny base and prepared rows."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipelines import base, prepare
+from pipelines.params import Params, check_params
+from pipelines.worker import Site
+from tests.project import ROOT, TINY, write_own_files
+
+RAW = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+FEW: dict[str, Any] = TINY | {
+    "prepare.train_rows": 16,
+    "prepare.validation_rows": 8,
+    "prepare.test_rows": 8,
+    "search.train_rows": 16,
+    "search.pruner": {"name": "none"},
+    "tracking.uri": "http://127.0.0.1:9",  # nobody answers, so nothing is logged live
+}
+
+
+def raw_params(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """params.yaml of this repository with some keys changed; None for a key of `search.space` takes it out."""
+    raw = copy.deepcopy(RAW)
+    for key, value in changes.items():
+        *parents, last = key.split(".")
+        found = raw
+        for part in parents:
+            found = found[part]
+        if parents[-1:] == ["space"] and value is None:
+            del found[last]
+        else:
+            found[last] = value
+    return raw
+
+
+def make_params(changes: Mapping[str, Any] | None = None) -> Params:
+    """The same, checked, for a small job."""
+    return check_params(raw_params({**FEW, **(changes or {})}), "params.yaml")
+
+
+def make_site(root: Path, changes: Mapping[str, Any] | None = None) -> Site:
+    """A project folder whose stages before the search have run."""
+    for name in ("dvc.yaml", ".dvcignore"):
+        shutil.copy2(ROOT / name, root / name)
+    (root / "data" / "own").mkdir(parents=True)
+    raw = raw_params({**FEW, **(changes or {})})
+    (root / "params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
+    write_own_files(root)
+    params = check_params(raw, "params.yaml")
+    (root / "metrics").mkdir()
+    base.run(params, root=root, out=root / "models" / "base.json")
+    prepare.run(
+        params, root=root, base=root / "models" / "base.json", out=root / "data" / "prepared",
+        card=root / "metrics" / "data.json",
+    )  # fmt: skip
+    return Site(params, root, root / "models" / "base.json", root / "data" / "prepared")
