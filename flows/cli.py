@@ -47,13 +47,42 @@ def run(
         return
     params = check_ready(project.resolve())  # Prefect takes seconds to start, and a mistake can be told at once
     check_free(project.resolve(), params)  # a run that is refused has not failed: no hook of Prefect's is to tell of it
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")  # the stages speak for themselves
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # and main() tells of what stopped it
+    _quiet_prefect()
     check_prefect()  # the first to import Prefect, which reads these settings then
     from flows import finetune
     from flows.summary import summary
 
     console.print(summary(finetune.run(project)))
+
+
+@app.command()
+def search(
+    project: Project = Path(),
+    workers: Annotated[int, typer.Option(min=1, help="Processes that work on the study together.")] = 1,
+    runner: Annotated[
+        Literal["threads", "processes", "dask"], typer.Option(help="What of Prefect starts the workers.")
+    ] = "threads",
+    scheduler: Annotated[str | None, typer.Option(help="Address of a Dask cluster; without it, one is made.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what the search would try and take.")] = False,
+) -> None:
+    """Search a recipe, and nothing after that: base and data are brought up to date first.
+
+    The study is brought to search.trials by as many workers as are asked for, here and, with a PostgreSQL database as
+    search.storage, by those of other machines that run the same command. Then DVC's stage search collects.
+    """
+    root = project.resolve()
+    if dry_run:
+        _show_estimate(root)
+        return
+    from flows.project import check_free, check_prefect, check_ready
+
+    check_free(root, check_ready(root))
+    _quiet_prefect()
+    check_prefect()
+    from flows import search as searching
+    from flows.search_tables import outcome_table
+
+    console.print(outcome_table(searching.run(root, workers=workers, runner=runner, scheduler=scheduler)))
 
 
 @app.command()
@@ -109,6 +138,22 @@ def clean(
         return
     if yes or typer.confirm("Remove what nothing refers to?", default=False):
         console.print(f"Freed {megabytes(cleaning.clean(root, bases=bases))}.")
+
+
+def _quiet_prefect() -> None:
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")  # the stages speak for themselves
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # and main() tells of what stopped it
+
+
+def _show_estimate(root: Path) -> None:
+    from flows.project import check_ready
+    from flows.search_tables import estimate_table
+    from pipelines.estimate import estimate
+    from pipelines.graph import read_graph
+
+    params, paths = check_ready(root), read_graph(root).paths
+    found = estimate(params, root=root, base=root / paths["base"], prepared=root / paths["prepared"])
+    console.print(estimate_table(found))
 
 
 def _show_plan(root: Path) -> None:

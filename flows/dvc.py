@@ -107,6 +107,11 @@ def lock_entry(root: Path, stage: str) -> object:
     return stages_run(root).get(stage)
 
 
+def is_stale(root: Path, stage: str) -> bool:
+    """Whether ``dvc repro`` would have anything to do for the stage itself."""
+    return lock_entry(root, stage) is None or bool(json.loads(read(root, ["status", "--json", stage])))
+
+
 def stages_run(root: Path) -> dict[str, object]:
     """What dvc.lock says of each stage that has run.
 

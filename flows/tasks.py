@@ -112,10 +112,26 @@ def show(root: Path, graph: Graph, runs: Sequence[StageRun], *, store: str) -> N
     evaluation, registration = _json(files["evaluation"]), _json(files["registration"])
     create_markdown_artifact(key="summary", markdown=run_summary(runs, evaluation, registration))
     create_markdown_artifact(key="data-card", markdown=data_card(_json(files["card"])))
-    trials = _json(files["search"] / "trials.json")
-    create_table_artifact(key="trials", table=[_flat(trial) for trial in trials], description="Trials of the search")
+    _show_trials(files["search"])
     create_markdown_artifact(key="evaluation", markdown=evaluation_table(evaluation))
     create_markdown_artifact(key="model-version", markdown=version_card(registration, store=store))
+
+
+@task(name="show", cache_policy=NO_CACHE)
+def show_search(root: Path, graph: Graph) -> None:
+    """Put data card and trials there, after a search by itself."""
+    files = {name: root / path for name, path in graph.paths.items()}
+    create_markdown_artifact(key="data-card", markdown=data_card(_json(files["card"])))
+    _show_trials(files["search"])
+
+
+def _show_trials(folder: Path) -> None:
+    trials = _json(folder / "trials.json")
+    create_table_artifact(key="trials", table=[_flat(trial) for trial in trials], description="Trials of the search")
+    confirmed = _json(folder / "confirmed.json")
+    if confirmed:
+        said = "The best recipes with other seeds"
+        create_table_artifact(key="confirmed", table=confirmed, description=said)
 
 
 def _flat(trial: dict[str, Any]) -> dict[str, Any]:

@@ -51,13 +51,13 @@ class Costs:
     parameters: int = 0
     tokens: int = 0
     curve: dict[int, float] = field(default_factory=dict)
+    ended: float | None = None
 
     def figures(self) -> dict[str, float]:
-        """Each cost, as it is now."""
-        seconds = round(time.monotonic() - self.started, 3)
+        """Each cost, as it is now, or when the trial ended."""
         return {
             "parameters": self.parameters,
-            "seconds": seconds,
+            "seconds": round((self.ended or time.monotonic()) - self.started, 3),
             "tokens": self.tokens,
             "memory_mb": self.peak(),
         }
@@ -84,6 +84,7 @@ def run_trial(trial: optuna.Trial, shared: SharedStudy, desk: Desk, begun: Calla
     ):
         run.log_params({**point, SEED: seed})
         _train(trial, desk, run, costs)
+        costs.ended = time.monotonic()
         found = {"accuracy": costs.curve[params.search.reports], **costs.figures()}
         return [found[objective] for objective in params.search.objectives]
 

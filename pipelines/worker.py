@@ -210,7 +210,7 @@ def _first(trial: FrozenTrial) -> float:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Work on the study of the project in the current folder; the exit code is 0, or 2 after a user's mistake."""
+    """Work on the study of the project in the current folder; the exit code is as a stage's."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.worker", description="One more process of a search.")
     parser.add_argument("--place", type=int, default=0, help="its place among the processes of this machine, from 0")
     place = parser.parse_args(argv).place
@@ -223,6 +223,8 @@ def main(argv: list[str] | None = None) -> int:
     except PipelineError as error:
         sys.stderr.write(f"error: search: {error}\n")
         return 2
+    except KeyboardInterrupt:  # its trial is noted as interrupted
+        return 130
     return 0
 
 

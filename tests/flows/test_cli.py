@@ -131,7 +131,7 @@ def test_each_module_is_in_the_file_map_once() -> None:
 
 def test_help_names_every_command() -> None:
     said = CliRunner().invoke(app, ["--help"]).output
-    for name in ("run", "setup", "schedule", "doctor", "clean"):
+    for name in ("run", "search", "setup", "schedule", "doctor", "clean"):
         assert name in said
 
 

@@ -1,0 +1,155 @@
+"""The search by itself: several processes bring the study to its number of trials, and DVC collects."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from prefect import State, flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import wait
+from prefect.server.api.server import SubprocessASGIServer
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Completed
+from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
+
+from flows import dvc, orphans, running
+from flows.dvc import StageFailedError
+from flows.notify import tell_of_failure
+from flows.outcome import StageRun, outcome_line
+from flows.project import check_ready
+from flows.schedule import server_address
+from flows.tasks import bring_up_to_date, show_search, warn
+from pipelines.code import refresh_code
+from pipelines.errors import PipelineError
+from pipelines.graph import Graph, read_graph
+from pipelines.process import DYING_SECONDS, locked
+
+Runner = Literal["threads", "processes", "dask"]
+STAGE = "search"
+
+
+@dataclass(frozen=True)
+class SearchOutcome:
+    """What became of the stages up to the search, and where its files are."""
+
+    root: Path
+    graph: Graph
+    runs: list[StageRun]
+
+    def read(self, name: str) -> Any:
+        """The JSON file that dvc.yaml calls ``name``."""
+        return self.read_json(self.graph.paths[name])
+
+    def read_json(self, path: str) -> Any:
+        """A JSON file of the project."""
+        return json.loads((self.root / path).read_text(encoding="utf-8"))
+
+
+def run(project: Path, *, workers: int, runner: Runner, scheduler: str | None = None) -> SearchOutcome:
+    """Run the flow in this process; what stopped it is raised as it was.
+
+    Args:
+        project: the project folder; where workers are on other machines, the same path there.
+        workers: how many processes work on the study.
+        runner: what starts them: threads of this process, processes of Prefect, or Dask.
+        scheduler: the address of a Dask cluster; None for one of this machine, made for the flow.
+
+    Raises:
+        PipelineError: if Dask is asked for and not installed.
+    """
+    orphans.claim()
+    fan = search.with_options(task_runner=task_runner(runner, workers, scheduler))
+    with server_for_children(needed=workers > 1 and runner != "threads"):
+        state: State[Any] = fan(str(project.resolve()), workers, return_state=True)
+    outcome: SearchOutcome = state.result()
+    return outcome
+
+
+def task_runner(runner: Runner, workers: int, scheduler: str | None) -> TaskRunner[Any]:
+    """What starts the workers' tasks, as many at a time as there are workers."""
+    if runner == "threads":
+        return ThreadPoolTaskRunner(max_workers=workers)
+    if runner == "processes":
+        return ProcessPoolTaskRunner(max_workers=workers)
+    try:
+        from prefect_dask import DaskTaskRunner
+    except ImportError as error:
+        raise PipelineError(
+            "--runner dask needs prefect-dask", got=error, do="Run: pip install 'reft-pipeline[dask]'"
+        ) from None
+    if scheduler is not None:
+        return DaskTaskRunner(address=scheduler)
+    # One task a process: a task waits for the process that it started, and two of them would be two workers in one.
+    return DaskTaskRunner(cluster_kwargs={"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None})
+
+
+@flow(
+    name="search",
+    validate_parameters=False,
+    persist_result=False,
+    on_failure=[tell_of_failure],
+    on_crashed=[tell_of_failure],
+)
+def search(project: str = ".", workers: int = 1) -> State[SearchOutcome]:
+    """Bring base and data up to date, let the workers work, bring the stage search up to date, show the outcome."""
+    root = Path(project).resolve()
+    params = check_ready(root)
+    with locked(root, "run", wait_seconds=params.run.wait_seconds):
+        orphans.end_orphans(root)
+        dvc.mend(root)
+        running.begin(root)
+        refresh_code(root)
+        graph = read_graph(root)
+        names = [stage.name for stage in graph.stages]
+        runs = [bring_up_to_date(root, stage) for stage in graph.stages[: names.index(STAGE)]]
+        running.at_stage(root, STAGE)
+        if workers > 1 and dvc.is_stale(root, STAGE):
+            fan_out(root, workers)
+        runs.append(bring_up_to_date(root, graph.stage(STAGE)))
+        show_search(root, graph)
+        running.finish(root)
+    line = outcome_line(runs)
+    get_run_logger().info(line)
+    return Completed(message=line, data=SearchOutcome(root, graph, runs))
+
+
+def fan_out(root: Path, workers: int) -> None:
+    """Have workers bring the study to its number of trials. What they leave undone, the stage does."""
+    with locked(root, "stage", wait_seconds=DYING_SECONDS):  # a `dvc repro` beside it would take it for its own
+        futures = [work.submit(root, place) for place in range(workers)]
+        wait(futures)
+    for place, future in enumerate(futures):
+        if not future.state.is_completed():
+            warn(f"worker {place} ended before its time: {future.state.message}")
+
+
+@task(name="worker", task_run_name="worker-{place}", cache_policy=NO_CACHE)
+def work(root: Path, place: int) -> None:
+    """Run one worker until the study has all its trials.
+
+    Raises:
+        StageFailedError: if it was killed, or could not go on.
+    """
+    command = [sys.executable, "-m", "pipelines.worker", "--place", str(place)]
+    code = subprocess.run(command, cwd=root, check=False).returncode
+    if code != 0:
+        raise StageFailedError(f"its process ended with exit code {code}; its own messages stand above")
+
+
+@contextmanager
+def server_for_children(*, needed: bool) -> Iterator[None]:
+    """Where tasks run in other processes, these are to use the server of the flow, and not to start one each."""
+    if not needed or server_address() is not None:
+        yield
+        return
+    server = SubprocessASGIServer()
+    server.start()
+    with temporary_settings({PREFECT_API_URL: server.api_url}):
+        yield

@@ -1,0 +1,90 @@
+"""The tables of `reft search`: what it would do, and what it came to."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from flows.report import share
+
+if TYPE_CHECKING:  # what they import takes seconds to load
+    from flows.search import SearchOutcome
+    from pipelines.estimate import Estimate, Extreme
+
+SHOWN = 5  # trials
+
+
+def estimate_table(found: Estimate) -> RenderableType:
+    """The space, its points, its smallest and largest adapters, and the time of all trials."""
+    space = Table(title="Search space", title_justify="left")
+    space.add_column("part")
+    space.add_column("chosen from", overflow="fold")
+    for part, words in found.space.items():
+        space.add_row(part, Text(words))
+    plan = Table(title="Plan", title_justify="left", show_header=False)
+    plan.add_column("figure")
+    plan.add_column("value", overflow="fold")
+    points = "without number: a part is a real number" if math.isinf(found.points) else f"{found.points:,.0f}"
+    plan.add_row("points of the space", points)
+    confirming = f", and {found.confirmations} runs to confirm the best" if found.confirmations else ""
+    plan.add_row("trials", f"{found.trials}{confirming}")
+    for name, extreme in (("smallest recipe", found.smallest), ("largest recipe", found.largest)):
+        if extreme is not None:
+            plan.add_row(name, Text(_extreme(extreme, found)))
+    if found.missing is not None:
+        plan.add_row("to know more, first make", found.missing)
+    if found.seconds is not None:
+        low, high = found.seconds
+        said = f"{_time(low)} to {_time(high)} on one process, without what the pruner saves"
+        plan.add_row("estimated time", said)
+    return Group(space, "", plan)
+
+
+def _extreme(extreme: Extreme, found: Estimate) -> str:
+    recipe = extreme.recipe.model_dump()
+    said = ", ".join(f"{part} {_number(recipe[part])}" for part in found.space)
+    said = f"{extreme.parameters:,} parameters ({said})"
+    if extreme.step_seconds is None or extreme.trial_seconds is None:
+        return said
+    return f"{said}: {extreme.step_seconds:.3f} s a step, {_time(extreme.trial_seconds)} a trial"
+
+
+def outcome_table(outcome: SearchOutcome) -> RenderableType:
+    """The best trials, the chosen recipe, and where to look next."""
+    figures, folder = outcome.read("search_metrics"), outcome.graph.paths["search"]
+    trials: list[dict[str, Any]] = outcome.read_json(f"{folder}/trials.json")
+    names = sorted({name for trial in trials for name in trial["params"]})
+    best = Table(title=f"The best of {len(trials)} trials", title_justify="left")
+    for column in ("trial", "accuracy", *names, "parameters", "seconds"):
+        best.add_column(column, overflow="fold")
+    complete = sorted((t for t in trials if t["value"] is not None), key=lambda t: (-t["value"], t["number"]))
+    for trial in complete[:SHOWN]:
+        chosen = [_number(trial["params"].get(name, "")) for name in names]
+        style = "bold" if trial["number"] == figures["best_trial"] else None
+        row = [str(trial["number"]), share(trial["value"]), *chosen, f"{trial['parameters']:,}", str(trial["seconds"])]
+        best.add_row(*row, style=style)
+    said = Table(title="Outcome", title_justify="left", show_header=False)
+    said.add_column("figure")
+    said.add_column("value", overflow="fold")
+    ends = ", ".join(f"{figures[state]} {state}" for state in ("complete", "pruned", "failed"))
+    said.add_row("trials", f"{ends}; {_time(figures['seconds'])} together")
+    spread = "" if figures["best_spread"] is None else f" (spread {100 * figures['best_spread']:.1f} points)"
+    said.add_row("chosen", f"trial {figures['best_trial']}: {share(figures['best_value'])}{spread} on validation rows")
+    said.add_row("files", f"{folder}/best.yaml, {folder}/trials.csv, {folder}/history.png")
+    said.add_row("next", "reft run")
+    return Group(best, "", said)
+
+
+def _number(value: object) -> str:
+    return f"{value:.2g}" if isinstance(value, float) else str(value)
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    minutes = seconds / 60
+    return f"{minutes:.1f} min" if minutes < 90 else f"{minutes / 60:.1f} h"

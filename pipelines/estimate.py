@@ -1,0 +1,128 @@
+"""What a search would do and cost, before it does: its space, its adapters' sizes, and the time of a measured step."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.base import BaseRecord, read_base
+from pipelines.domains import Conditional, Span, Steps
+from pipelines.evaluate import probabilities
+from pipelines.params import Params
+from pipelines.recipe import Recipe
+from pipelines.sizes import check_limit, extremes, parameters_of
+from pipelines.space import check_space
+from pipelines.training import Bench, build_model, fit_config, open_bench
+from reft import fit
+
+STEPS = 3  # that are taken; the first, which also sets things up, is left out
+ROWS = 32  # that are scored
+
+
+@dataclass(frozen=True)
+class Extreme:
+    """A recipe at an end of the space: its size, and where it was measured, the seconds of a step and of a trial."""
+
+    recipe: Recipe
+    parameters: int
+    step_seconds: float | None
+    trial_seconds: float | None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is known of a search.
+
+    Attributes:
+        space: each searched part, and what it is chosen from, in words.
+        points: how many recipes there are; infinite where a part is a real number.
+        trials: how many are to end, and, beside them, the runs that confirm the best.
+        smallest: the recipe with fewest parameters; None before there is a base.
+        largest: that with most.
+        missing: what must be made before more can be said.
+    """
+
+    space: Mapping[str, str]
+    points: float
+    trials: int
+    confirmations: int
+    smallest: Extreme | None
+    largest: Extreme | None
+    missing: str | None
+
+    @property
+    def seconds(self) -> tuple[float, float] | None:
+        """The time of all trials on one process, if each were the smallest, and if each were the largest."""
+        if self.smallest is None or self.largest is None:
+            return None
+        if self.smallest.trial_seconds is None or self.largest.trial_seconds is None:
+            return None
+        runs = self.trials + self.confirmations
+        low, high = sorted((runs * self.smallest.trial_seconds, runs * self.largest.trial_seconds))
+        return low, high
+
+
+def estimate(params: Params, *, root: Path, base: Path, prepared: Path) -> Estimate:
+    """Look, and train a few steps; nothing is written.
+
+    Raises:
+        PipelineError: for a space that the base cannot have, or limits that no recipe keeps.
+    """
+    confirm, space = params.search.confirm, params.search.space
+    known: dict[str, Any] = {
+        "space": {part: _words(space.root[part]) for part in space.parts()},
+        "points": space.size(),
+        "trials": int(min(params.search.trials, space.size())),
+        "confirmations": 0 if confirm is None else confirm.top * confirm.seeds,
+    }
+    if not base.is_file():
+        return Estimate(**known, smallest=None, largest=None, missing="the base: dvc repro base")
+    record = read_base(base)
+    check_space(params, record)
+    check_limit(params, record)
+    if not prepared.is_dir():
+        smallest, largest = (_extreme(recipe, record) for recipe in extremes(params, record))
+        return Estimate(**known, smallest=smallest, largest=largest, missing="the data: dvc repro prepare")
+    bench = open_bench(params, root=root, base=base, prepared=prepared)
+    smallest, largest = (_measured(params, bench, recipe, record) for recipe in extremes(params, record))
+    return Estimate(**known, smallest=smallest, largest=largest, missing=None)
+
+
+def _extreme(recipe: Recipe, record: BaseRecord) -> Extreme:
+    return Extreme(recipe, parameters_of(recipe, record), None, None)
+
+
+def _measured(params: Params, bench: Bench, recipe: Recipe, record: BaseRecord) -> Extreme:
+    """Take a few steps and score a few rows as a trial of the recipe does."""
+    settings, size = fit_config(recipe, params, seed=params.seed), params.evaluate.batch_size
+    rows, validation = bench.encoded("train", params.search.train_rows), bench.rows("validation")
+    model = build_model(bench, recipe, seed=params.seed)
+    steps = list(fit(model, rows, settings, pad_id=bench.pad_id, max_steps=STEPS))
+    took = [step.seconds for step in steps[1:] or steps]
+    step_seconds, total = sum(took) / len(took), _steps(len(rows), recipe)
+    started = time.perf_counter()
+    probabilities(bench, model, validation[:ROWS], batch_size=size, title="a few rows")
+    scoring = (time.perf_counter() - started) / len(validation[:ROWS]) * len(validation)
+    trial = total * step_seconds + min(params.search.reports, total) * scoring
+    return Extreme(recipe, parameters_of(recipe, record), step_seconds, trial)
+
+
+def _steps(rows: int, recipe: Recipe) -> int:
+    return recipe.epochs * math.ceil(math.ceil(rows / recipe.batch_size) / recipe.accumulation)
+
+
+def _words(domain: Any) -> str:
+    match domain:
+        case Conditional(among=among, when=when, otherwise=otherwise):
+            conditions = " and ".join(f"{part} is {_words(values)}" for part, values in when.items())
+            return f"{_words(among)} when {conditions}, otherwise {otherwise}"
+        case Span(low=low, high=high, log=log):
+            return f"{low} to {high}{', logarithmic' if log else ''}"
+        case Steps(low=low, high=high, step=step):
+            return f"{low} to {high} in steps of {step}"
+        case choices:
+            return " | ".join(map(str, choices))

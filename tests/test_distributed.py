@@ -1,0 +1,190 @@
+"""One study, several processes: on PostgreSQL, and from a Dask cluster; one of them killed with kill -9 in a trial."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psutil
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+
+from pipelines import search, study
+from pipelines.claims import Ground, Step, next_trial
+from pipelines.params import load_params
+from pipelines.proposals import suggest
+from pipelines.study import ERROR, OWNER, RETRY_OF, in_state, open_study, point_of, repeat_killed
+from pipelines.worker import Site
+from tests.postgres import postgres, why_not
+from tests.searching import make_site
+from tests.servers import wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(why_not() is not None, reason=str(why_not()))]
+
+TRIALS = 5
+CHANGES: dict[str, Any] = {
+    "search.trials": TRIALS,
+    "search.epochs": 40,  # long enough to be killed in, and short enough for a test
+    "search.sampler": "random",
+    "search.enqueue": [],
+}
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[str]:
+    with postgres() as address:
+        yield address
+
+
+def make(root: Path, database: str, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Site:
+    """A project whose trials are in the database; each seed has a study of its own."""
+    monkeypatch.setenv("REFT_HOME", str(root / "home"))
+    root.mkdir()
+    return make_site(root, {**CHANGES, "search.storage": database, **changes})
+
+
+def trials_in(database: str) -> list[FrozenTrial]:
+    """The trials of the newest study."""
+    summaries = optuna.get_all_study_summaries(database, include_best_trial=False)
+    if not summaries:
+        return []
+    newest = max(summaries, key=lambda summary: summary._study_id)
+    return list(optuna.load_study(study_name=newest.study_name, storage=database).get_trials(deepcopy=False))
+
+
+def begun_by(pid: int, database: str) -> FrozenTrial | None:
+    """The trial that a process is in the middle of."""
+    for trial in in_state(trials_in(database), TrialState.RUNNING):
+        if trial.intermediate_values and int(trial.user_attrs[OWNER].rsplit(":", 2)[1]) == pid:
+            return trial
+    return None
+
+
+def check_exact(trials: list[FrozenTrial], killed: int) -> None:
+    """As many complete trials as were asked for, each another recipe; the killed one repeated once, as it was."""
+    states = Counter(trial.state for trial in trials)
+    assert states == {TrialState.COMPLETE: TRIALS, TrialState.FAIL: 1}
+    failed = trials[killed]
+    assert (failed.state, ERROR in failed.user_attrs) == (TrialState.FAIL, False)
+    again = [trial for trial in trials if trial.user_attrs.get(RETRY_OF) == killed]
+    assert [point_of(trial) for trial in again] == [point_of(failed)]
+    complete = [tuple(point_of(trial).values()) for trial in in_state(trials, TrialState.COMPLETE)]
+    assert len(set(complete)) == TRIALS
+
+
+def check_collected(site: Site) -> None:
+    """The stage finds the study complete, and writes it down without a trial of its own."""
+    result = search.run(
+        site.params, root=site.root, base=site.base, prepared=site.prepared, out=site.root / "search",
+        metrics=site.root / "metrics" / "search.json",
+    )  # fmt: skip
+    assert (result.complete, result.pruned, result.failed) == (TRIALS, 0, 1)
+
+
+def _work(root: Path, home: str, place: int) -> None:
+    os.chdir(root)
+    os.environ["REFT_HOME"] = home
+    from pipelines.worker import main
+
+    sys.exit(main(["--place", str(place)]))
+
+
+def test_of_two_processes_one_is_killed_in_a_trial_and_none_is_lost_or_doubled(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = make(tmp_path / "two", database, monkeypatch)
+    context: ForkServerContext = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pipelines.worker", "pipelines.convert"])
+    workers: list[BaseProcess] = [
+        context.Process(target=_work, args=(site.root, str(site.root / "home"), place)) for place in range(2)
+    ]
+    for worker in workers:
+        worker.start()
+    victim, survivor = workers[1], workers[0]
+    assert victim.pid is not None
+    killed = wait_for("trial of the second", lambda: begun_by(victim.pid or 0, database), seconds=120, every=0.02)
+    os.kill(victim.pid, signal.SIGKILL)
+    survivor.join(timeout=240)
+    assert survivor.exitcode == 0
+    trials = trials_in(database)
+    check_exact(trials, killed.number)
+    owners = {trial.user_attrs[OWNER].rsplit(":", 2)[1] for trial in trials}
+    assert owners == {str(victim.pid), str(survivor.pid)}
+    check_collected(site)
+
+
+def test_of_a_dask_cluster_of_two_one_worker_is_killed_in_a_trial_and_none_is_lost_or_doubled(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("prefect_dask")
+    site = make(tmp_path / "dask", database, monkeypatch, seed=7)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    context = multiprocessing.get_context("spawn")
+    flow = context.Process(target=_fan_out, args=(site.root,))
+    flow.start()
+    assert flow.pid is not None
+    victim, killed = wait_for(
+        "two workers in trials", lambda: _one_of_two(flow.pid or 0, database), seconds=240, every=0.05
+    )
+    for process in (victim.parent(), victim):  # the process of Dask, and the worker that it started
+        assert process is not None
+        process.kill()
+    flow.join(timeout=300)
+    assert flow.exitcode == 0
+    check_exact(trials_in(database), killed.number)
+    check_collected(site)
+
+
+def _fan_out(root: Path) -> None:
+    """The part of the flow that fans out, in a process of its own: a flow with two workers that Dask starts."""
+    from prefect import flow
+
+    from flows.search import fan_out, server_for_children, task_runner
+
+    with server_for_children(needed=True):
+        flow(fan_out, name="fan-out", task_runner=task_runner("dask", 2, None), validate_parameters=False)(root, 2)
+
+
+def _one_of_two(flow: int, database: str) -> tuple[psutil.Process, FrozenTrial] | None:
+    """A worker below the flow that is in a trial, while another one is too."""
+    found = []
+    for process in psutil.Process(flow).children(recursive=True):
+        if "pipelines.worker" in " ".join(process.cmdline()):
+            trial = begun_by(process.pid, database)
+            found += [(process, trial)] if trial is not None else []
+    return found[0] if len(found) == 2 else None
+
+
+def test_a_trial_of_a_machine_that_is_silent_is_repeated(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study, "HEARTBEAT_SECONDS", 1)
+    monkeypatch.setattr(study, "GRACE_SECONDS", 1)
+    root = tmp_path / "silent"
+    make(root, database, monkeypatch, seed=8)
+    params = load_params(root / "params.yaml")
+    shared = open_study(params, root, name="silent")
+    with shared.locked():
+        assert next_trial(shared, params, Ground("0" * 64, 3, lambda point: True)) is Step.BEGIN
+        trial = shared.study.ask()
+        trial.set_user_attr(OWNER, "another-host/1:1:1")
+        suggest(trial, params.search.space)
+        shared.beat(trial.number)
+    repeat_killed(shared, alone=False)
+    assert [one.state for one in shared.trials()] == [TrialState.RUNNING]
+    time.sleep(2.1)
+    for _ in range(2):
+        repeat_killed(shared, alone=False)
+    assert [one.state for one in shared.trials()] == [TrialState.FAIL, TrialState.WAITING]
+    with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):  # what its process finds, if it lives
+        trial.report(0.5, step=1)
