@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -17,7 +19,9 @@ from typing import Any
 import optuna
 import psutil
 import pytest
+import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.pool import NullPool
 
 from pipelines import search, study
 from pipelines.claims import Ground, Step, next_trial
@@ -26,7 +30,7 @@ from pipelines.proposals import suggest
 from pipelines.study import ERROR, OWNER, RETRY_OF, in_state, open_study, point_of, repeat_killed
 from pipelines.worker import Site
 from tests.postgres import postgres, why_not
-from tests.searching import make_site
+from tests.searching import ROOT, make_site
 from tests.servers import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(why_not() is not None, reason=str(why_not()))]
@@ -62,21 +66,29 @@ def trials_in(database: str) -> list[FrozenTrial]:
     return list(optuna.load_study(study_name=newest.study_name, storage=database).get_trials(deepcopy=False))
 
 
-def begun_by(pid: int, database: str) -> FrozenTrial | None:
-    """The trial that a process is in the middle of."""
-    for trial in in_state(trials_in(database), TrialState.RUNNING):
-        if trial.intermediate_values and int(trial.user_attrs[OWNER].rsplit(":", 2)[1]) == pid:
-            return trial
-    return None
+def in_the_middle(database: str) -> dict[int, int]:
+    """The numbers of the trials that have reported something and run on, by the numbers of their processes."""
+    query = (
+        "select o.value_json, t.number from trials t join trial_user_attributes o using (trial_id) "
+        "where o.key = 'owner' and t.state = 'RUNNING' "
+        "and exists (select 1 from trial_intermediate_values v where v.trial_id = t.trial_id)"
+    )
+    engine = sqlalchemy.create_engine(database, poolclass=NullPool)
+    try:
+        with engine.connect() as connection:
+            rows = connection.execute(sqlalchemy.text(query)).all()
+    except sqlalchemy.exc.ProgrammingError:  # the tables are not made yet
+        return {}
+    return {int(json.loads(owner).rsplit(":", 2)[1]): number for owner, number in rows}
 
 
-def check_exact(trials: list[FrozenTrial], killed: int) -> None:
+def check_exact(trials: list[FrozenTrial]) -> None:
     """As many complete trials as were asked for, each another recipe; the killed one repeated once, as it was."""
     states = Counter(trial.state for trial in trials)
     assert states == {TrialState.COMPLETE: TRIALS, TrialState.FAIL: 1}
-    failed = trials[killed]
-    assert (failed.state, ERROR in failed.user_attrs) == (TrialState.FAIL, False)
-    again = [trial for trial in trials if trial.user_attrs.get(RETRY_OF) == killed]
+    failed = in_state(trials, TrialState.FAIL)[0]
+    assert ERROR not in failed.user_attrs
+    again = [trial for trial in trials if trial.user_attrs.get(RETRY_OF) == failed.number]
     assert [point_of(trial) for trial in again] == [point_of(failed)]
     complete = [tuple(point_of(trial).values()) for trial in in_state(trials, TrialState.COMPLETE)]
     assert len(set(complete)) == TRIALS
@@ -112,12 +124,12 @@ def test_of_two_processes_one_is_killed_in_a_trial_and_none_is_lost_or_doubled(
         worker.start()
     victim, survivor = workers[1], workers[0]
     assert victim.pid is not None
-    killed = wait_for("trial of the second", lambda: begun_by(victim.pid or 0, database), seconds=120, every=0.02)
+    wait_for("trial of the second", lambda: victim.pid in in_the_middle(database), seconds=120, every=0.02)
     os.kill(victim.pid, signal.SIGKILL)
     survivor.join(timeout=240)
     assert survivor.exitcode == 0
     trials = trials_in(database)
-    check_exact(trials, killed.number)
+    check_exact(trials)
     owners = {trial.user_attrs[OWNER].rsplit(":", 2)[1] for trial in trials}
     assert owners == {str(victim.pid), str(survivor.pid)}
     check_collected(site)
@@ -129,40 +141,36 @@ def test_of_a_dask_cluster_of_two_one_worker_is_killed_in_a_trial_and_none_is_lo
     pytest.importorskip("prefect_dask")
     site = make(tmp_path / "dask", database, monkeypatch, seed=7)
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
-    context = multiprocessing.get_context("spawn")
-    flow = context.Process(target=_fan_out, args=(site.root,))
-    flow.start()
-    assert flow.pid is not None
-    victim, killed = wait_for(
-        "two workers in trials", lambda: _one_of_two(flow.pid or 0, database), seconds=240, every=0.05
-    )
-    for process in (victim.parent(), victim):  # the process of Dask, and the worker that it started
-        assert process is not None
-        process.kill()
-    flow.join(timeout=300)
-    assert flow.exitcode == 0
-    check_exact(trials_in(database), killed.number)
+    flow = subprocess.Popen([sys.executable, "-c", FLOW, str(site.root)], cwd=ROOT)
+    victim = wait_for("two workers in trials", lambda: _one_of_two(flow, database), seconds=240, every=0.1)
+    started_by = victim.parent()
+    assert started_by is not None
+    started_by.kill()  # a process of Dask; the worker that it started sees that, and ends
+    assert flow.wait(timeout=300) == 0
+    assert not victim.is_running()
+    check_exact(trials_in(database))
     check_collected(site)
 
 
-def _fan_out(root: Path) -> None:
-    """The part of the flow that fans out, in a process of its own: a flow with two workers that Dask starts."""
-    from prefect import flow
+# The part of the flow that fans out, by itself: two workers that Dask starts.
+FLOW = """
+import sys
+from pathlib import Path
+from flows.search import fan_out, server_for_children, task_runner
+from prefect import flow
 
-    from flows.search import fan_out, server_for_children, task_runner
-
+if __name__ == "__main__":
+    fan = flow(fan_out, name="fan-out", task_runner=task_runner("dask", 2, None), validate_parameters=False)
     with server_for_children(needed=True):
-        flow(fan_out, name="fan-out", task_runner=task_runner("dask", 2, None), validate_parameters=False)(root, 2)
+        fan(Path(sys.argv[1]), 2)
+"""
 
 
-def _one_of_two(flow: int, database: str) -> tuple[psutil.Process, FrozenTrial] | None:
+def _one_of_two(flow: subprocess.Popen[bytes], database: str) -> psutil.Process | None:
     """A worker below the flow that is in a trial, while another one is too."""
-    found = []
-    for process in psutil.Process(flow).children(recursive=True):
-        if "pipelines.worker" in " ".join(process.cmdline()):
-            trial = begun_by(process.pid, database)
-            found += [(process, trial)] if trial is not None else []
-    return found[0] if len(found) == 2 else None
+    assert flow.poll() is None, "the flow ended before one of its workers could be killed"
+    found = in_the_middle(database)
+    return psutil.Process(min(found)) if len(found) == 2 else None
 
 
 def test_a_trial_of_a_machine_that_is_silent_is_repeated(
