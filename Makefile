@@ -5,7 +5,7 @@ READY := .venv/.ready
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast kill-matrix check format bad-inputs bench-rotation bench-encoder bench-speed bench-growth
+.PHONY: help setup run test test-fast kill-matrix check format bad-inputs bench-rotation bench-encoder bench-speed bench-growth bench-search
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ bench-speed: $(READY)  ## training, scoring, generation and memory beside pyreft
 
 bench-growth: $(READY)  ## time of a training step against rank, layers, prompt length and rows, with plots/growth.png
 	$(BIN)/python -m benchmarks.growth --plot plots/growth.png
+
+bench-search: $(READY)  ## what a search finds beside the paper's recipe and random search, on test rows; about two hours
+	$(BIN)/python -m benchmarks.search_quality
 
 check: $(READY)  ## lint, format and types
 	$(BIN)/ruff check .

@@ -137,7 +137,7 @@ def compare(
 
 
 def paired_difference(
-    one: NDArray[np.bool_], other: NDArray[np.bool_], *, confidence: float, resamples: int, seed: int
+    one: NDArray[np.bool_] | Floats, other: NDArray[np.bool_] | Floats, *, confidence: float, resamples: int, seed: int
 ) -> Interval:
     """mean(one - other) over rows, with the percentile bootstrap interval over rows (Efron & Tibshirani 1993, ch. 13).
 

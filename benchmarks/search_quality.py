@@ -1,0 +1,191 @@
+"""Does a search pay? The recipe that it finds, the paper's, and what random search finds in as many seconds.
+
+Rows are SST-2 and ARC-Easy of the folder that the variable REFT_BENCH_DATA names; the base is that of params.yaml, and
+so are the space, the rows and epochs of a trial, the pruner and the recipes that are tried first. Every recipe is then
+trained for the same epochs on all training rows, and measured on test rows, which no trial read. Splits are the same
+for every seed; a seed is of the sampler, the initial weights and the order of the rows. Random search tries no recipe
+of ours first, begins no trial after it took as long as the search did, and finds the base's constants on disk already.
+
+Each cell is a file in --out. Stopped and started again with the same words, it goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.arguments import names, number, numbers, parser
+from benchmarks.search_cells import Cell, Contender, Setting, Task, Workshop
+from benchmarks.tables import table
+from pipelines.errors import PipelineError
+from pipelines.evaluate import Interval, paired_difference
+from pipelines.recipe import PARTS as RECIPE
+from pipelines.yaml_file import read_yaml
+
+VARIABLE = "REFT_BENCH_DATA"
+SST2 = Task(
+    "sst2",
+    ("train.tsv", "validation.tsv", "test.tsv"),
+    {
+        "source": "file:data/own/train.tsv",
+        "validation_source": "file:data/own/validation.tsv",
+        "test_source": "file:data/own/test.tsv",
+        "format": "tsv",
+        "columns": ["sentence", "label"],
+        "quoting": False,
+        "template": "Review: {sentence}\nSentiment:",
+        "label_column": "label",
+        "labels": {
+            "negative": {"word": " negative", "min": None, "max": None, "values": ["0"]},
+            "positive": {"word": " positive", "min": None, "max": None, "values": ["1"]},
+        },
+    },
+)
+ANSWERS = tuple(f"answer{place}" for place in range(1, 5))
+ARC = Task(
+    "ARC-Easy",
+    ("train.json", "test.json"),
+    {
+        "source": "file:data/own/train.json",
+        "validation_source": None,  # the data set's own has two rows too few
+        "test_source": "file:data/own/test.json",
+        "format": "json",
+        "columns": None,
+        "template": "{instruction}\nthe correct answer is",
+        "label_column": "answer",
+        "labels": {name: {"word": f" {name}", "min": None, "max": None, "values": [name]} for name in ANSWERS},
+    },
+)
+PARTS = {"sst2": SST2, "pruning": SST2, "arc": ARC}
+# Random search proposes the same recipes whatever is pruned, so both studies are of the same trials.
+PRUNING: Mapping[Contender, Mapping[str, Any]] = {
+    "unpruned": {"pruner": {"name": "none"}},
+    "pruned": {"pruner": {"name": "successive_halving", "min_reports": 1, "reduction": 3}},
+}
+PRUNING_REPORTS = 4
+WORDS: Mapping[Contender, str] = {
+    "paper": "the paper's",
+    "searched": "found by the search",
+    "random": "found by random search in as many seconds",
+    "unpruned": "found without a pruner",
+    "pruned": "found with successive halving",
+}
+
+
+def compared(shop: Workshop, seeds: Sequence[int]) -> Iterator[Cell]:
+    """The paper's recipe, the searched one, and that of random search, with each seed."""
+    for seed in seeds:
+        searched = shop.cell("searched", seed)
+        yield searched
+        yield shop.cell("paper", seed)
+        seconds = max(searched.search_seconds, 1e-3)
+        yield shop.cell("random", seed, sampler="random", enqueue=[], trials=1000, seconds=seconds)
+
+
+def pruned(shop: Workshop, seed: int) -> Iterator[Cell]:
+    """The same study with and without a pruner."""
+    for contender, changes in PRUNING.items():
+        yield shop.cell(contender, seed, sampler="random", reports=PRUNING_REPORTS, **changes)
+
+
+def report(cells: Sequence[Cell], confidence: float, resamples: int) -> str:
+    """The cells of one part as a table in Markdown, and the paired differences."""
+    by_contender = {who: [cell for cell in cells if cell.contender == who] for who in WORDS}
+    by_contender = {who: own for who, own in by_contender.items() if own}
+    header = ["recipe", "test accuracy, mean (spread) of its seeds", "parameters", "trials", "search, s", "training, s"]
+    rows = [[WORDS[who], *_figures(own)] for who, own in by_contender.items()]
+    first = "pruned" if "pruned" in by_contender else "searched"
+    lines = [
+        f"{WORDS[first]} against {WORDS[who]}: {_points(_difference(by_contender[first], own, confidence, resamples))}"
+        for who, own in by_contender.items()
+        if who != first and first in by_contender and len(own) == len(by_contender[first])
+    ]
+    recipes = [f"{WORDS[cell.contender]}, seed {cell.seed}: {_recipe(cell)}" for cell in cells]
+    saved = _saved(by_contender)
+    said = [*lines, *([saved] if saved else []), *recipes]
+    heading = f"{cells[0].task}, {len(cells[0].right)} test rows"
+    return f"{heading}\n\n{table(header, rows)}\n" + "".join(f"- {line}\n" for line in said)
+
+
+def _figures(own: Sequence[Cell]) -> list[str]:
+    accuracies = [cell.accuracy for cell in own]
+    spread = f"{100 * statistics.stdev(accuracies):.1f}" if len(own) > 1 else "one seed"
+    trials = " / ".join(str(sum(cell.trials)) for cell in own)
+    return [
+        f"{100 * statistics.mean(accuracies):.1f} % ({spread})",
+        " / ".join(f"{cell.parameters:,}" for cell in own),
+        trials,
+        " / ".join(f"{cell.search_seconds:.0f}" for cell in own),
+        " / ".join(f"{cell.train_seconds:.0f}" for cell in own),
+    ]
+
+
+def _difference(one: Sequence[Cell], other: Sequence[Cell], confidence: float, resamples: int) -> Interval:
+    """Of two contenders' accuracies: rows are resampled, each with the mean over the seeds."""
+    means = [np.mean([cell.right for cell in cells], axis=0) for cells in (one, other)]
+    return paired_difference(means[0], means[1], confidence=confidence, resamples=resamples, seed=0)
+
+
+def _points(difference: Interval) -> str:
+    value, low, high = (100 * part for part in (difference.value, difference.low, difference.high))
+    return f"{value:+.1f} points ({low:+.1f} to {high:+.1f})"
+
+
+def _recipe(cell: Cell) -> str:
+    values = {part: cell.recipe[part] for part in RECIPE if part in cell.recipe}
+    parts = ", ".join(f"{part} {f'{v:.2g}' if isinstance(v, float) else v}" for part, v in values.items())
+    chosen = "" if cell.validation is None else f", {100 * cell.validation:.1f} % of validation rows in its trial"
+    return f"{parts}; {100 * cell.accuracy:.1f} %{chosen}"
+
+
+def _saved(by_contender: Mapping[Contender, Sequence[Cell]]) -> str | None:
+    if not {"pruned", "unpruned"} <= by_contender.keys():
+        return None
+    took = [sum(cell.search_seconds for cell in by_contender[who]) for who in ("pruned", "unpruned")]
+    return f"the pruner saved {1 - took[0] / took[1]:.0%} of {took[1]:.0f} s"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Make the cells that are not there, and print the tables; 2 if there are no data or none can be read."""
+    words = parser("benchmarks.search_quality", __doc__)
+    words.set_defaults(out=Path("plots/search_quality"))
+    words.add_argument("--parts", type=names(PARTS), default=list(PARTS), help=f"some of {','.join(PARTS)}")
+    words.add_argument("--seeds", type=numbers, default=[42, 43, 44], help="of sst2; the others have the first")
+    words.add_argument("--rows", type=numbers, default=list(Setting.rows), help="of training, validation and test")
+    words.add_argument("--trials", type=number, default=Setting.trials, help="of a search")
+    words.add_argument("--epochs", type=number, default=Setting.epochs, help="of the training of a recipe")
+    given = words.parse_args(arguments)
+    if len(given.rows) != 3:
+        words.error(f"--rows needs three numbers; got {len(given.rows)}")
+    setting = Setting(tuple(given.rows), given.trials, given.epochs, given.threads)
+    try:
+        for part in given.parts:
+            print(_part(part, setting, given.root, given.out, given.seeds), flush=True)
+    except PipelineError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def _part(part: str, setting: Setting, root: Path, out: Path, seeds: Sequence[int]) -> str:
+    data = os.environ.get(VARIABLE)
+    if not data:
+        raise PipelineError(f"the rows are in the folder that {VARIABLE} names", got="nothing", do="Set it.")
+    raw: Any = read_yaml(root / "params.yaml")
+    shop = Workshop(PARTS[part], setting, raw=raw, root=root, data=Path(data), out=out)
+    cells = []
+    for cell in pruned(shop, seeds[0]) if part == "pruning" else compared(shop, seeds if part == "sst2" else seeds[:1]):
+        print(f"{cell.task}, {WORDS[cell.contender]}, seed {cell.seed}: {_recipe(cell)}", file=sys.stderr, flush=True)
+        cells.append(cell)
+    settings = shop.params().evaluate
+    return report(cells, settings.confidence, settings.bootstrap)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
