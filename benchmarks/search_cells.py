@@ -156,7 +156,8 @@ class Workshop:
     def _write_paper(self, params: Params, folder: Path) -> None:
         """What a search would leave that chose the first recipe of search.enqueue, which is the paper's."""
         folder.mkdir(parents=True, exist_ok=True)
-        chosen = params.search.space.complete(params.search.enqueue[0])
+        first = {str(part): value for part, value in params.search.enqueue[0].items()}
+        chosen = params.search.space.complete(first)
         write_text(folder / "best.yaml", yaml.safe_dump({"chosen": chosen, "study": "the paper", "trial": 0}))
 
     def _right(self, params: Params, adapter: Path) -> tuple[bool, ...]:

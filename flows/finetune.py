@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from prefect import State, flow, get_run_logger
 from prefect.runtime import deployment
@@ -48,26 +46,10 @@ class FlowResult:
 def run(project: Path) -> FlowResult:
     """Run the flow in this process; what stopped it is raised as it was. Ctrl-C and SIGTERM end the process."""
     orphans.claim()
-    _stop_at_once()
+    running.stop_at_once()
     state: State[Any] = finetune(str(project.resolve()), return_state=True)
     result: FlowResult = state.result()
     return result
-
-
-def _stop_at_once() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
-
-
-def _stop(number: int, _frame: object) -> NoReturn:
-    """End at once, as a kill does: stages see it, and the next run goes on. The exit code is the shell's: 130 or 143.
-
-    The same signal ends the server that Prefect started for this run, and Prefect would ask it for a minute to note the
-    end, or try the stage that the signal ended again. DVC must be let end by itself: Python would kill it while it
-    writes.
-    """
-    os.write(2, b"\nstopped; the next run goes on from here\n")
-    os._exit(128 + number)
 
 
 @flow(
@@ -84,7 +66,7 @@ def finetune(project: str = ".") -> State[FlowResult]:
     """
     root = Path(project).resolve()
     if orphans.claimed():
-        _stop_at_once()  # again: Prefect has put a handler of its own in place, after which it would go on
+        running.stop_at_once()  # again: Prefect has put a handler of its own in place, after which it would go on
     params = check_ready(root)
     with ExitStack() as stack:
         try:

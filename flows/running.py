@@ -1,10 +1,13 @@
-"""The note that a flow run leaves in the project while it works: what was killed is known by the note that stayed."""
+"""How a flow run ends that is stopped: at once; and the note in the project by which one that was killed is known."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
@@ -14,6 +17,23 @@ from prefect.states import Crashed
 
 from pipelines.files import write_json
 from pipelines.process import work_folder
+
+
+def stop_at_once() -> None:
+    """From now on Ctrl-C and SIGTERM end this process at once."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+
+
+def _stop(number: int, _frame: object) -> NoReturn:
+    """End at once, as a kill does: stages see it, and the next run goes on. The exit code is the shell's: 130 or 143.
+
+    The same signal ends the server that Prefect started for this run, and Prefect would ask it for a minute to note the
+    end, or try the stage that the signal ended again. DVC must be let end by itself: Python would kill it while it
+    writes.
+    """
+    os.write(2, b"\nstopped; the next run goes on from here\n")
+    os._exit(128 + number)
 
 
 def begin(root: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ from flows.tasks import bring_up_to_date, show_search, warn
 from pipelines.code import refresh_code
 from pipelines.errors import PipelineError
 from pipelines.graph import Graph, read_graph
-from pipelines.process import DYING_SECONDS, locked
+from pipelines.process import DYING_SECONDS, FLOW_PID, die_with_parents, locked
 
 Runner = Literal["threads", "processes", "dask"]
 STAGE = "search"
@@ -53,7 +54,7 @@ class SearchOutcome:
 
 
 def run(project: Path, *, workers: int, runner: Runner, scheduler: str | None = None) -> SearchOutcome:
-    """Run the flow in this process; what stopped it is raised as it was.
+    """Run the flow in this process; what stopped it is raised as it was. Ctrl-C and SIGTERM end the process.
 
     Args:
         project: the project folder; where workers are on other machines, the same path there.
@@ -65,6 +66,7 @@ def run(project: Path, *, workers: int, runner: Runner, scheduler: str | None = 
         PipelineError: if Dask is asked for and not installed.
     """
     orphans.claim()
+    running.stop_at_once()
     fan = search.with_options(task_runner=task_runner(runner, workers, scheduler))
     with server_for_children(needed=workers > 1 and runner != "threads"):
         state: State[Any] = fan(str(project.resolve()), workers, return_state=True)
@@ -100,6 +102,8 @@ def task_runner(runner: Runner, workers: int, scheduler: str | None) -> TaskRunn
 def search(project: str = ".", workers: int = 1) -> State[SearchOutcome]:
     """Bring base and data up to date, let the workers work, bring the stage search up to date, show the outcome."""
     root = Path(project).resolve()
+    if orphans.claimed():
+        running.stop_at_once()  # again, as in the flow finetune
     params = check_ready(root)
     with locked(root, "run", wait_seconds=params.run.wait_seconds):
         orphans.end_orphans(root)
@@ -132,11 +136,13 @@ def fan_out(root: Path, workers: int) -> None:
 
 @task(name="worker", task_run_name="worker-{place}", cache_policy=NO_CACHE)
 def work(root: Path, place: int) -> None:
-    """Run one worker until the study has all its trials.
+    """Run one worker until the study has all its trials; end with the flow, where that is another process.
 
     Raises:
         StageFailedError: if it was killed, or could not go on.
     """
+    if os.environ.get(FLOW_PID, str(os.getpid())) != str(os.getpid()):
+        die_with_parents()  # neither a process of a pool nor one of Dask does by itself
     command = [sys.executable, "-m", "pipelines.worker", "--place", str(place)]
     code = subprocess.run(command, cwd=root, check=False).returncode
     if code != 0:

@@ -25,11 +25,11 @@ with get_client(sync_client=True) as client:
 """
 
 
-# The handler as `run` sets it; what Prefect would do after it is not begun.
+# As `reft run` and `reft search` begin; what Prefect would do after it is not begun.
 INTERRUPTED = """
-import signal, time
-from flows import finetune
-signal.signal(signal.SIGINT, finetune._stop)
+import time
+from flows import running
+running.stop_at_once()
 print("ready", flush=True)
 try:
     time.sleep(60)
