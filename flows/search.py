@@ -30,6 +30,7 @@ from flows.tasks import bring_up_to_date, show_search, warn
 from pipelines.code import refresh_code
 from pipelines.errors import PipelineError
 from pipelines.graph import Graph, read_graph
+from pipelines.params import Params, load_params
 from pipelines.process import DYING_SECONDS, FLOW_PID, die_with_parents, locked
 
 Runner = Literal["threads", "processes", "dask"]
@@ -63,8 +64,9 @@ def run(project: Path, *, workers: int, runner: Runner, scheduler: str | None = 
         scheduler: the address of a Dask cluster; None for one of this machine, made for the flow.
 
     Raises:
-        PipelineError: if Dask is asked for and not installed.
+        PipelineError: if Dask is asked for and not installed, or workers of a cluster could not share the study.
     """
+    check_workers(load_params(project / "params.yaml"), runner, scheduler)
     orphans.claim()
     running.stop_at_once()
     fan = search.with_options(task_runner=task_runner(runner, workers, scheduler))
@@ -72,6 +74,25 @@ def run(project: Path, *, workers: int, runner: Runner, scheduler: str | None = 
         state: State[Any] = fan(str(project.resolve()), workers, return_state=True)
     outcome: SearchOutcome = state.result()
     return outcome
+
+
+def check_workers(params: Params, runner: Runner, scheduler: str | None) -> None:
+    """Refuse a Dask cluster that would not be used, or whose workers could not share the study or tell of themselves.
+
+    Raises:
+        PipelineError: with what to do.
+    """
+    if scheduler is None:
+        return
+    rule = "workers of a Dask cluster need --runner dask, a PostgreSQL database and a Prefect server"
+    if runner != "dask":
+        raise PipelineError(rule, got=f"--runner {runner}", do="Add --runner dask, or take --scheduler out.")
+    if params.search.storage.startswith("sqlite"):
+        do = "Set search.storage to a postgresql:// address that all machines reach."
+        raise PipelineError(rule, got=params.search.storage, do=do)
+    if server_address() is None:
+        do = "Start one that all machines reach, and set PREFECT_API_URL here and there."
+        raise PipelineError(rule, got="no PREFECT_API_URL", do=do)
 
 
 def task_runner(runner: Runner, workers: int, scheduler: str | None) -> TaskRunner[Any]:

@@ -6,14 +6,17 @@ import math
 from typing import Any
 
 import pytest
+import yaml
 
 from pipelines.base import BaseRecord
 from pipelines.errors import PipelineError
 from pipelines.params import Params, check_params
-from pipelines.recipe import Recipe
+from pipelines.recipe import SEARCHED, Recipe
 from pipelines.sizes import check_limit, extremes, parameters_of
 from pipelines.space import check_space
-from tests.searching import RAW, raw_params
+from pipelines.training import Inputs
+from pipelines.worker import study_key
+from tests.searching import RAW, ROOT, make_params, raw_params
 
 CONDITIONAL: dict[str, Any] = {
     "train.method": "searched",
@@ -156,3 +159,42 @@ def test_recipes_that_do_the_same_to_the_base_have_the_same_effect() -> None:
     assert effect(positions="l4", tied=True) == effect(positions="l4", tied=False)
     assert effect(positions="f1+l1", tied=True) != effect(positions="f1+l1", tied=False)
     assert effect(dropout_on="edit") == effect(dropout_on="output")
+
+
+def test_the_name_of_a_study_holds_what_its_values_depend_on_and_no_more() -> None:
+    def key(changes: dict[str, Any] | None = None, *, base: str = "a", data: str = "b") -> str:
+        return study_key(make_params(changes), Inputs(base, data))
+
+    growing = {
+        "search.trials": 99,
+        "search.seconds": 9.0,
+        "search.patience": 9,
+        "search.storage": "postgresql://host/db",
+        "search.choose": "smallest",
+        "search.confirm": {"top": 2, "seeds": 1},
+        "train.epochs": 9,
+    }
+    assert key(growing) == key()
+    others: list[dict[str, Any]] = [
+        {"search.space.rank": [2, 8], "search.enqueue": []},
+        {"search.space.learning_rate": {"low": 1e-3, "high": 2e-1, "log": True}},
+        {"search.enqueue": []},
+        {"search.sampler": "random"},
+        {"search.epochs": 2},
+        {"search.train_rows": 8},
+        {"train.batch_size": 8},
+        {"seed": 43},
+    ]
+    keys = [key(), key(base="c"), key(data="c"), *map(key, others)]
+    assert len(set(keys)) == len(keys)
+
+
+def test_the_example_of_the_readme_is_a_space() -> None:
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## Search\n")[1]
+    example = yaml.safe_load(section.split("```yaml")[1].split("```")[0])
+    space, train = example["search"]["space"], example["train"]
+    assert train == {"method": SEARCHED}
+    changes = {f"search.{key}": value for key, value in example["search"].items()}
+    found = make_params({**changes, **{f"train.{part}": SEARCHED for part in space}})
+    assert set(found.search.space.parts()) == set(space)
+    assert found.recipe({**found.search.enqueue[0]}, trial=True).activation == "linear"
