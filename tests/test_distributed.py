@@ -1,4 +1,4 @@
-"""One study, several processes: on PostgreSQL, and from a Dask cluster; one of them killed with kill -9 in a trial."""
+"""One study, several processes: of Prefect, on PostgreSQL, of a Dask cluster; some killed with kill -9 in a trial."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ from pipelines.claims import Ground, Step, next_trial
 from pipelines.params import load_params
 from pipelines.proposals import suggest
 from pipelines.study import ERROR, OWNER, RETRY_OF, in_state, open_study, point_of, repeat_killed
+from pipelines.tracking import PARENT, open_store
 from pipelines.worker import Site
 from tests.postgres import postgres, why_not
 from tests.searching import ROOT, make_site
 from tests.servers import wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(why_not() is not None, reason=str(why_not()))]
+pytestmark = pytest.mark.slow
 
 TRIALS = 5
 CHANGES: dict[str, Any] = {
@@ -46,12 +47,14 @@ CHANGES: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[str]:
+    if (reason := why_not()) is not None:
+        pytest.skip(reason)
     with postgres() as address:
         yield address
 
 
 def make(root: Path, database: str, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Site:
-    """A project whose trials are in the database; each seed has a study of its own."""
+    """A project whose trials are in the database, where each seed has a study of its own."""
     monkeypatch.setenv("REFT_HOME", str(root / "home"))
     root.mkdir()
     return make_site(root, {**CHANGES, "search.storage": database, **changes})
@@ -141,7 +144,7 @@ def test_of_a_dask_cluster_of_two_one_worker_is_killed_in_a_trial_and_none_is_lo
     pytest.importorskip("prefect_dask")
     site = make(tmp_path / "dask", database, monkeypatch, seed=7)
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
-    flow = subprocess.Popen([sys.executable, "-c", FLOW, str(site.root)], cwd=ROOT)
+    flow = subprocess.Popen([sys.executable, "-c", FLOW, str(site.root), f"dask:{TRIALS}"], cwd=ROOT)
     victim = wait_for("two workers in trials", lambda: _one_of_two(flow, database), seconds=240, every=0.1)
     started_by = victim.parent()
     assert started_by is not None
@@ -152,18 +155,52 @@ def test_of_a_dask_cluster_of_two_one_worker_is_killed_in_a_trial_and_none_is_lo
     check_collected(site)
 
 
-# The part of the flow that fans out, by itself: two workers that Dask starts.
+# The part of the flow that fans out, by itself: two workers that each kind of runner starts, for so many trials.
 FLOW = """
 import sys
 from pathlib import Path
+import yaml
 from flows.search import fan_out, server_for_children, task_runner
 from prefect import flow
 
+def fan(root, runner, trials):
+    raw = yaml.safe_load((root / "params.yaml").read_text())
+    raw["search"]["trials"] = trials
+    (root / "params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
+    run = flow(fan_out, name="fan-out", task_runner=task_runner(runner, 2, None), validate_parameters=False)
+    run(root, 2)
+
 if __name__ == "__main__":
-    fan = flow(fan_out, name="fan-out", task_runner=task_runner("dask", 2, None), validate_parameters=False)
     with server_for_children(needed=True):
-        fan(Path(sys.argv[1]), 2)
+        for word in sys.argv[2:]:
+            runner, trials = word.split(":")
+            fan(Path(sys.argv[1]), runner, int(trials))
 """
+
+
+def test_threads_and_processes_of_prefect_work_on_one_study_and_log_each_trial_live_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = make(
+        tmp_path / "runners", "sqlite:///.reft/optuna.db", monkeypatch,
+        **{"search.epochs": 2, "tracking.uri": "sqlite:///mlflow/mlflow.db"},
+    )  # fmt: skip
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    done = subprocess.run(
+        [sys.executable, "-c", FLOW, str(site.root), "threads:2", "processes:4"], cwd=ROOT, check=False
+    )
+    assert done.returncode == 0
+    trials = trials_in(f"sqlite:///{site.root / '.reft' / 'optuna.db'}")
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 4
+    assert len({tuple(point_of(trial).values()) for trial in trials}) == 4
+    assert len({trial.user_attrs[OWNER] for trial in trials}) >= 2  # no process of the first two is there for the rest
+    store = open_store(site.params, site.root)
+    runs = store.client.search_runs([store.experiment_id])
+    assert sorted(run.info.run_name for run in runs if PARENT in run.data.tags) == [f"trial-{n}" for n in range(4)]
+    assert len(runs) == 5  # and one that they belong to
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    logged = {run.info.run_name: run.data.metrics.get("validation_accuracy") for run in runs}
+    assert [logged[f"trial-{trial.number}"] for trial in trials] == [trial.value for trial in trials]
 
 
 def _one_of_two(flow: subprocess.Popen[bytes], database: str) -> psutil.Process | None:
