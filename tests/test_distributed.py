@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -21,7 +22,6 @@ import psutil
 import pytest
 import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.pool import NullPool
 
 from pipelines import search, study
 from pipelines.claims import Ground, Step, next_trial
@@ -69,6 +69,12 @@ def trials_in(database: str) -> list[FrozenTrial]:
     return list(optuna.load_study(study_name=newest.study_name, storage=database).get_trials(deepcopy=False))
 
 
+@cache
+def engine_of(database: str) -> sqlalchemy.Engine:
+    """One for all looks: a new one takes longer than a look does."""
+    return sqlalchemy.create_engine(database)
+
+
 def in_the_middle(database: str) -> dict[int, int]:
     """The numbers of the trials that have reported something and run on, by the numbers of their processes."""
     query = (
@@ -76,9 +82,8 @@ def in_the_middle(database: str) -> dict[int, int]:
         "where o.key = 'owner' and t.state = 'RUNNING' "
         "and exists (select 1 from trial_intermediate_values v where v.trial_id = t.trial_id)"
     )
-    engine = sqlalchemy.create_engine(database, poolclass=NullPool)
     try:
-        with engine.connect() as connection:
+        with engine_of(database).connect() as connection:
             rows = connection.execute(sqlalchemy.text(query)).all()
     except sqlalchemy.exc.ProgrammingError:  # the tables are not made yet
         return {}
@@ -127,7 +132,7 @@ def test_of_two_processes_one_is_killed_in_a_trial_and_none_is_lost_or_doubled(
         worker.start()
     victim, survivor = workers[1], workers[0]
     assert victim.pid is not None
-    wait_for("trial of the second", lambda: victim.pid in in_the_middle(database), seconds=120, every=0.02)
+    wait_for("trial of the second", lambda: victim.pid in in_the_middle(database), seconds=120, every=0.05)
     os.kill(victim.pid, signal.SIGKILL)
     survivor.join(timeout=240)
     assert survivor.exitcode == 0
