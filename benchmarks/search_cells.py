@@ -42,7 +42,7 @@ class Setting:
 
     Attributes:
         rows: of the training, validation and test splits; the same ones for every seed.
-        trials: of a search.
+        trials: of a search; each is trained on all training rows.
         epochs: of the training of each cell's recipe.
         threads: of torch on the CPU; None as params.yaml says.
     """
@@ -108,8 +108,7 @@ class Workshop:
         raw["run"]["threads"] = setting.threads or raw["run"]["threads"]
         counts = dict(zip(("train_rows", "validation_rows", "test_rows"), setting.rows, strict=True))
         raw["prepare"] |= {**self._task.prepare, **counts, "sha256": None}
-        rows = min(raw["search"]["train_rows"], setting.rows[0])
-        raw["search"] |= {"trials": setting.trials, "train_rows": rows, **changes}
+        raw["search"] |= {"trials": setting.trials, "train_rows": setting.rows[0], **changes}
         raw["train"]["epochs"] = setting.epochs
         return check_params(raw, "params.yaml")
 

@@ -16,10 +16,12 @@ from flows import cli, dvc, schedule
 from flows.data import look_at, take_in
 from flows.project import check_prefect
 from flows.report import pages
+from flows.search import Runner, check_workers
 from flows.tasks import warn
 from pipelines.errors import PipelineError
 from pipelines.process import locked
 from tests.project import Project, make_tiny_project
+from tests.searching import make_params
 from tests.tiny import write_tiny_base
 
 NOBODY = "http://127.0.0.1:9/api"
@@ -37,6 +39,24 @@ def test_a_prefect_server_that_is_set_must_answer() -> None:
     ):
         check_prefect()
     assert "unset" in str(caught.value.do)
+
+
+@pytest.mark.parametrize(
+    ("runner", "storage", "api", "said"),
+    [
+        ("threads", "postgresql://host/db", NOBODY, "got: --runner threads"),
+        ("dask", "sqlite:///.reft/optuna.db", NOBODY, "got: sqlite:///.reft/optuna.db"),
+        ("dask", "postgresql://host/db", None, "got: no prefect_api_url"),
+    ],
+)
+def test_workers_of_a_dask_cluster_must_be_able_to_share_a_study(
+    runner: Runner, storage: str, api: str | None, said: str
+) -> None:
+    params = make_params({"search.storage": storage})
+    with temporary_settings({PREFECT_API_URL: api}), pytest.raises(PipelineError, match="need --runner dask") as caught:
+        check_workers(params, runner, "tcp://host:8786")
+    assert said in str(caught.value).lower()
+    check_workers(params, runner, None)
 
 
 def test_run_says_so_before_anything_else(project: Project) -> None:
