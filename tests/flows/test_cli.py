@@ -103,7 +103,7 @@ def test_the_yaml_of_the_readme_is_params() -> None:
     for block in blocks("yaml"):
         for section, values in yaml.safe_load(block).items():
             raw[section] |= values
-            check_params(raw, "README.md")
+        check_params(raw, "README.md")
 
 
 def test_the_python_of_the_readme_compiles() -> None:

@@ -6,17 +6,16 @@ import math
 from typing import Any
 
 import pytest
-import yaml
 
 from pipelines.base import BaseRecord
 from pipelines.errors import PipelineError
 from pipelines.params import Params, check_params
-from pipelines.recipe import SEARCHED, Recipe
+from pipelines.recipe import Recipe
 from pipelines.sizes import check_limit, extremes, parameters_of
 from pipelines.space import check_space
 from pipelines.training import Inputs
 from pipelines.worker import study_key
-from tests.searching import RAW, ROOT, make_params, raw_params
+from tests.searching import RAW, make_params, raw_params
 
 CONDITIONAL: dict[str, Any] = {
     "train.method": "searched",
@@ -187,14 +186,3 @@ def test_the_name_of_a_study_holds_what_its_values_depend_on_and_no_more() -> No
     ]
     keys = [key(), key(base="c"), key(data="c"), *map(key, others)]
     assert len(set(keys)) == len(keys)
-
-
-def test_the_example_of_the_readme_is_a_space() -> None:
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## Search\n")[1]
-    example = yaml.safe_load(section.split("```yaml")[1].split("```")[0])
-    space, train = example["search"]["space"], example["train"]
-    assert train == {"method": SEARCHED}
-    changes = {f"search.{key}": value for key, value in example["search"].items()}
-    found = make_params({**changes, **{f"train.{part}": SEARCHED for part in space}})
-    assert set(found.search.space.parts()) == set(space)
-    assert found.recipe({**found.search.enqueue[0]}, trial=True).activation == "linear"
