@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from pipelines.space import check_space
 from pipelines.training import Bench, build_model, fit_config, open_bench
 from reft import fit
 
-STEPS = 3  # that are taken; the first, which also sets things up, is left out
+STEPS = 4  # that are taken; the first, which also sets things up, is left out
 ROWS = 32  # that are scored
 
 
@@ -67,7 +68,7 @@ class Estimate:
 
 
 def estimate(params: Params, *, root: Path, base: Path, prepared: Path) -> Estimate:
-    """Look, and train a few steps; nothing is written.
+    """Look, and train a few steps; no study is made.
 
     Raises:
         PipelineError: for a space that the base cannot have, or limits that no recipe keeps.
@@ -88,8 +89,9 @@ def estimate(params: Params, *, root: Path, base: Path, prepared: Path) -> Estim
         smallest, largest = (_extreme(recipe, record) for recipe in extremes(params, record))
         return Estimate(**known, smallest=smallest, largest=largest, missing="the data: dvc repro prepare")
     bench = open_bench(params, root=root, base=base, prepared=prepared)
-    smallest, largest = (_measured(params, bench, recipe, record) for recipe in extremes(params, record))
-    return Estimate(**known, smallest=smallest, largest=largest, missing=None)
+    fewest, most = extremes(params, record)
+    largest = _measured(params, bench, most, record)  # first: what a process begins with is little beside its steps
+    return Estimate(**known, smallest=_measured(params, bench, fewest, record), largest=largest, missing=None)
 
 
 def _extreme(recipe: Recipe, record: BaseRecord) -> Extreme:
@@ -102,8 +104,8 @@ def _measured(params: Params, bench: Bench, recipe: Recipe, record: BaseRecord) 
     rows, validation = bench.encoded("train", params.search.train_rows), bench.rows("validation")
     model = build_model(bench, recipe, seed=params.seed)
     steps = list(fit(model, rows, settings, pad_id=bench.pad_id, max_steps=STEPS))
-    took = [step.seconds for step in steps[1:] or steps]
-    step_seconds, total = sum(took) / len(took), _steps(len(rows), recipe)
+    step_seconds = statistics.median(step.seconds for step in steps[1:] or steps)
+    total = _steps(len(rows), recipe)
     started = time.perf_counter()
     probabilities(bench, model, validation[:ROWS], batch_size=size, title="a few rows")
     scoring = (time.perf_counter() - started) / len(validation[:ROWS]) * len(validation)

@@ -20,6 +20,7 @@ from optuna.trial import TrialState
 
 from pipelines import search, trial, worker
 from pipelines.claims import other_seeds
+from pipelines.estimate import estimate
 from pipelines.prepared import read_rows
 from pipelines.search import SearchResult
 from pipelines.study import open_study
@@ -141,6 +142,29 @@ def test_a_trial_over_a_limit_is_noted_and_not_chosen(site: Site) -> None:
     assert result.complete == 1  # the budget of a thousandth of a second is spent by one
     assert trials(site)[0]["parameters"] == 130
     assert trials(site)[0]["over"] == []
+
+
+def test_an_estimate_says_what_there_is_to_try_and_how_long_it_takes(site: Site) -> None:
+    changes = {"search.space.learning_rate": [0.01, 0.02, 0.03], "search.enqueue": [], "search.trials": 99}
+    params = make_params({**changes, "search.confirm": {"top": 3, "seeds": 2}})
+    found = estimate(params, root=site.root, base=site.base, prepared=site.prepared)
+    assert list(found.space) == ["layers", "positions", "rank", "learning_rate"]
+    assert list(found.space.values()) == ["upper-third", "l1 | l4", "2 | 4", "0.01 | 0.02 | 0.03"]
+    assert (found.points, found.trials, found.confirmations, found.missing) == (12, 12, 6, None)
+    assert found.smallest is not None
+    assert found.largest is not None
+    assert (found.smallest.parameters, found.largest.parameters) == ((2 * 32 + 1) * 2, (2 * 32 + 1) * 4)
+    assert found.seconds is not None
+    each = [found.smallest.trial_seconds, found.largest.trial_seconds]
+    assert list(found.seconds) == pytest.approx(sorted(18 * (seconds or 0.0) for seconds in each))
+    assert 0 < found.seconds[0] < 600
+    assert not (site.root / ".reft" / "optuna.db").exists()
+    unprepared = estimate(params, root=site.root, base=site.base, prepared=site.root / "nowhere")
+    assert unprepared.missing == "the data: dvc repro prepare"
+    assert unprepared.largest is not None
+    assert (unprepared.largest.parameters, unprepared.seconds) == (260, None)
+    nothing = estimate(params, root=site.root, base=site.root / "nowhere.json", prepared=site.prepared)
+    assert (nothing.missing, nothing.smallest) == ("the base: dvc repro base", None)
 
 
 def test_no_trial_depends_on_a_test_row(site: Site, tmp_path: Path) -> None:
