@@ -42,7 +42,7 @@ class Setting:
 
     Attributes:
         rows: of the training, validation and test splits; the same ones for every seed.
-        trials: of a search; each is trained on all training rows.
+        trials: of a search; each is trained on all training rows, to its end.
         epochs: of the training of each cell's recipe.
         threads: of torch on the CPU; None as params.yaml says.
     """
@@ -108,7 +108,8 @@ class Workshop:
         raw["run"]["threads"] = setting.threads or raw["run"]["threads"]
         counts = dict(zip(("train_rows", "validation_rows", "test_rows"), setting.rows, strict=True))
         raw["prepare"] |= {**self._task.prepare, **counts, "sha256": None}
-        raw["search"] |= {"trials": setting.trials, "train_rows": setting.rows[0], **changes}
+        whole = {"train_rows": setting.rows[0], "pruner": {"name": "none"}}
+        raw["search"] |= {"trials": setting.trials, **whole, **changes}
         raw["train"]["epochs"] = setting.epochs
         return check_params(raw, "params.yaml")
 

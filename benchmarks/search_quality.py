@@ -1,10 +1,11 @@
 """Does a search pay? The recipe that it finds, the paper's, and what random search finds in as many seconds.
 
 Rows are SST-2 and ARC-Easy of the folder that the variable REFT_BENCH_DATA names; the base is that of params.yaml, and
-so are the space, the epochs of a trial, the pruner and the recipes that are tried first. Every recipe is then trained
-for the same epochs on all training rows, and measured on test rows, which no trial read. Splits are the same for every
-seed; a seed is of the sampler, the initial weights and the order of the rows. Random search tries no recipe of ours
-first, begins no trial after it took as long as the search did, and finds the base's constants on disk already.
+so are the space, the epochs of a trial and the recipes that are tried first. A trial is trained on all training rows
+and not pruned. Every recipe is then trained for the same epochs on these rows, and measured on test rows, which no
+trial read. Splits are the same for every seed; a seed is of the sampler, the initial weights and the order of the
+rows. Random search tries no recipe of ours first, begins no trial after it took as long as the search did, and finds
+the base's constants on disk already. The part `pruning` has the same study of random search with and without a pruner.
 
 Each cell is a file in --out. Stopped and started again with the same words, it goes on.
 """

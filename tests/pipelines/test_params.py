@@ -62,7 +62,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("search.confirm", {"top": 0, "seeds": 2}, "search.confirm.top: Input should be greater than or equal to 1"),
         ("search.sampler", "grid", "sampler grid tries every point, so there must be at most 10,000; got inf"),
         ("search.objectives", ["parameters"], "objectives are accuracy and then costs, each once"),
-        ("search.objectives", ["accuracy", "seconds"], "trials with several objectives cannot be pruned; got wilcoxon"),
+        ("search.objectives", ["accuracy", "seconds"], "trials with several objectives cannot be pruned; got median"),
         ("search.limits.memory", 3, "search.limits.memory: unknown key; did you mean 'memory_mb'?"),
         ("train.rank", 8, "train.rank must be searched while search.space has rank; got 8"),
         ("train.dropout", "searched", "train.dropout is searched, so search.space must say what it is chosen from"),
