@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from pipelines.study import ERROR, OWNER, RETRY_OF, in_state, open_study, point_
 from pipelines.tracking import PARENT, open_store
 from pipelines.worker import Site
 from tests.postgres import postgres, why_not
+from tests.project import prefect_home
 from tests.searching import ROOT, make_site
 from tests.servers import wait_for
 
@@ -148,7 +150,7 @@ def test_of_a_dask_cluster_of_two_one_worker_is_killed_in_a_trial_and_none_is_lo
 ) -> None:
     pytest.importorskip("prefect_dask")
     site = make(tmp_path / "dask", database, monkeypatch, seed=7)
-    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    monkeypatch.setenv("PREFECT_HOME", str(shutil.copytree(prefect_home(), tmp_path / "prefect")))
     flow = subprocess.Popen([sys.executable, "-c", FLOW, str(site.root), f"dask:{TRIALS}"], cwd=ROOT)
     victim = wait_for("two workers in trials", lambda: _one_of_two(flow, database), seconds=240, every=0.1)
     started_by = victim.parent()
@@ -190,7 +192,7 @@ def test_threads_and_processes_of_prefect_work_on_one_study_and_log_each_trial_l
         tmp_path / "runners", "sqlite:///.reft/optuna.db", monkeypatch,
         **{"search.epochs": 2, "tracking.uri": "sqlite:///mlflow/mlflow.db"},
     )  # fmt: skip
-    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    monkeypatch.setenv("PREFECT_HOME", str(shutil.copytree(prefect_home(), tmp_path / "prefect")))
     done = subprocess.run(
         [sys.executable, "-c", FLOW, str(site.root), "threads:2", "processes:4"], cwd=ROOT, check=False
     )
