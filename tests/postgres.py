@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -30,6 +31,8 @@ def why_not() -> str | None:
     """Why there can be no server here; None if there can."""
     if not FOLDERS:
         return "PostgreSQL is not installed (apt-get install postgresql)"
+    if importlib.util.find_spec("psycopg2") is None:
+        return "its driver is not installed (pip install 'reft-pipeline[postgres]')"
     if os.geteuid() == 0 and shutil.which("runuser") is None:
         return "a PostgreSQL server does not run as root, and there is no runuser"
     return None
