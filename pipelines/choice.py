@@ -22,10 +22,14 @@ class Rule:
     confidence: float
 
     def least(self, accuracy: float) -> float:
-        """The lower end of the interval (Wilson 1927) of an accuracy on the validation rows."""
+        """The lower end of the interval of an accuracy."""
+        return self.interval(accuracy)[0]
+
+    def interval(self, accuracy: float) -> tuple[float, float]:
+        """The confidence interval (Wilson 1927) of an accuracy on the validation rows."""
         rows = self.validation_rows
         interval = stats.binomtest(round(accuracy * rows), rows).proportion_ci(self.confidence, method="wilson")
-        return float(interval.low)
+        return float(interval.low), float(interval.high)
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Confirmed:
     """A candidate with the accuracies of all its runs: that of the trial, then those with other seeds.
 
     A run that failed has None for its accuracy, and its recipe is not chosen: it does not stand another seed. The
-    spread is the sample's standard deviation.
+    spread is the sample's standard deviation; the seconds are those of the runs with other seeds together.
     """
 
     trial: int
@@ -41,6 +45,7 @@ class Confirmed:
     accuracies: tuple[float | None, ...]
     mean: float | None
     spread: float | None
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -52,8 +57,8 @@ class Choice:
     spread: float | None
 
 
-def confirmed(trial: int, runs: Mapping[int, float | None]) -> Confirmed:
-    """Sum up the runs of a candidate, by seed, in their order."""
+def confirmed(trial: int, runs: Mapping[int, float | None], *, seconds: float) -> Confirmed:
+    """Sum up the runs of a candidate, by seed, in their order, and the seconds that those with other seeds took."""
     accuracies = tuple(runs.values())
     stood = [accuracy for accuracy in accuracies if accuracy is not None]
     whole = len(stood) == len(accuracies)
@@ -63,6 +68,7 @@ def confirmed(trial: int, runs: Mapping[int, float | None]) -> Confirmed:
         accuracies=accuracies,
         mean=mean(stood) if whole else None,
         spread=stdev(stood) if whole and len(stood) > 1 else None,
+        seconds=round(seconds, 1),
     )
 
 

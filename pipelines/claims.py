@@ -58,11 +58,14 @@ def next_trial(shared: SharedStudy, params: Params, ground: Ground) -> Step:
 
 def is_over(ended: Sequence[FrozenTrial], settings: SearchParams) -> bool:
     """Whether the budget of seconds is spent, or no trial was better for as many as search.patience."""
-    if settings.seconds is not None:
-        spent = sum(trial.user_attrs.get(COSTS, {}).get("seconds", 0.0) for trial in ended)
-        if spent >= settings.seconds:
-            return True
+    if settings.seconds is not None and sum(map(seconds_of, ended)) >= settings.seconds:
+        return True
     return settings.patience is not None and _since_better(ended) >= settings.patience
+
+
+def seconds_of(trial: FrozenTrial) -> float:
+    """What a trial took to train and score; 0 where it was killed before it could say."""
+    return float(trial.user_attrs.get(COSTS, {}).get("seconds", 0.0))
 
 
 def _since_better(ended: Sequence[FrozenTrial]) -> int:
@@ -101,14 +104,13 @@ def other_seeds(params: Params) -> list[int]:
 def confirmations(shared: SharedStudy, params: Params, candidates: Sequence[TrialRecord]) -> list[Confirmed]:
     """The candidates with all their runs."""
     runs = {_run(trial): trial for trial in counted(shared.trials())}
-    return [
-        confirmed(
-            record.number,
-            {params.seed: record.value}
-            | {seed: _accuracy(runs.get((record.number, seed))) for seed in other_seeds(params)},
-        )
-        for record in candidates
-    ]
+    found = []
+    for record in candidates:
+        others = {seed: runs.get((record.number, seed)) for seed in other_seeds(params)}
+        accuracies = {seed: _accuracy(trial) for seed, trial in others.items()}
+        seconds = sum(seconds_of(trial) for trial in others.values() if trial is not None)
+        found.append(confirmed(record.number, {params.seed: record.value} | accuracies, seconds=seconds))
+    return found
 
 
 def _run(trial: FrozenTrial) -> tuple[int, int]:

@@ -7,6 +7,7 @@ outputs, is made here. So a second time changes nothing.
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,26 @@ from pipelines.errors import PipelineError
 from pipelines.files import canonical_json, read_json
 from pipelines.params import Params
 from pipelines.prepared import data_sha256
-from pipelines.tracking import INPUT_HASH, PARENT, STAGE, Run, Status, Store, child_tags, ensure_run
+from pipelines.store import store_uri, unreachable
+from pipelines.tracking import (
+    INPUT_HASH,
+    PARENT,
+    STAGE,
+    Run,
+    Status,
+    Store,
+    child_tags,
+    ensure_run,
+    open_store,
+    store_errors,
+)
 from pipelines.yaml_file import read_yaml
 from reft import adapter_sha256
 
+log = logging.getLogger(__name__)
+
 PIPELINE = "reft.pipeline"
+COSTS = ("parameters", "seconds", "tokens", "memory_mb")  # of a trial
 TRIAL_STATUS: dict[str, Status] = {"complete": "FINISHED", "pruned": "FINISHED", "fail": "FAILED"}
 
 
@@ -108,6 +124,24 @@ def complete_runs(store: Store, params: Params, facts: Facts) -> Run:
     return pipeline
 
 
+def log_report(params: Params, root: Path, *, study: str, input_hash: str, report: Path) -> None:
+    """Put the report of a search, which is made when all its trials have ended, into the run that they were logged to.
+
+    Where the store does not answer, that is left to :func:`complete_runs`.
+    """
+    uri = store_uri(params, root)
+    try:
+        store = open_store(params, root)
+        try:
+            run = ensure_run(store, study, {STAGE: "search", INPUT_HASH: input_hash})
+            run.log_files("search", [report])
+            run.end("FINISHED")
+        except store_errors() as error:
+            raise unreachable(uri, error) from None
+    except PipelineError as error:
+        log.warning("The report is not logged; register logs it later. %s", error)
+
+
 def _complete_pipeline(run: Run, params: Params, facts: Facts) -> None:
     files = facts.files
     run.set_tags({STAGE: "pipeline", "base.source": facts.base.source, "data.source": facts.data_source})
@@ -141,7 +175,7 @@ def _complete_trial(search: Run, trial: Mapping[str, Any]) -> None:
     run.log_params(trial["params"])
     run.set_tags({"reft.state": state, **({"reft.error": trial["error"]} if trial["error"] else {})})
     points = [("reported_value", int(step), float(value)) for step, value in trial["intermediate"].items()]
-    points += [(key, 0, float(trial[key])) for key in ("value", "seconds", "parameters") if trial[key] is not None]
+    points += [(key, 0, float(trial[key])) for key in ("value", *COSTS) if trial.get(key) is not None]
     run.add_missing(points)
     run.end(TRIAL_STATUS[state])
 

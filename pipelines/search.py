@@ -15,10 +15,13 @@ import yaml
 
 from pipelines.choice import Choice, choose
 from pipelines.files import whole_directory, write_json, write_text
+from pipelines.history import log_report
 from pipelines.params import Params
-from pipelines.records import TrialRecord, write_trials_csv
+from pipelines.records import TrialRecord, saved_seconds, write_trials_csv
 from pipelines.search_params import SpaceParams
 from pipelines.worker import Found, Site, bring_to_target
+
+REPORT = "report.html"
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ class SearchResult:
 
     ``best_value`` is the accuracy that the recipe was chosen by: of its trial, or the mean of its runs where the best
     ones were run again; ``best_spread`` is the standard deviation of those. ``first_value`` is the accuracy of the
-    recipe that was tried first. The seconds are those of all trials that ended.
+    recipe that was tried first, ``base_value`` that of the frozen base, on the same rows. The seconds are those of all
+    trials that ended, of the runs that confirm the best, and, about, those that pruning saved.
     """
 
     study: str
@@ -39,21 +43,25 @@ class SearchResult:
     best_value: float
     best_spread: float | None
     first_value: float | None
+    base_value: float | None
     seconds: float
+    confirm_seconds: float
+    saved_seconds: float
 
 
 def run(params: Params, *, root: Path, base: Path, prepared: Path, out: Path, metrics: Path) -> SearchResult:
-    """Bring the study to its number of trials, then write best.yaml, the tables of trials and the plots."""
+    """Bring the study to its number of trials, then write best.yaml, the tables of trials, the plots and the report."""
     found = bring_to_target(Site(params, root, base, prepared))
     choice = choose(found.records, found.confirmations, found.rule)
     _write_outputs(found, choice, params.search.space, out)
     result = _result(found, choice)
     write_json(metrics, asdict(result))
+    log_report(params, root, study=found.study, input_hash=found.key, report=out / REPORT)
     return result
 
 
 def _result(found: Found, choice: Choice) -> SearchResult:
-    states = [record.state for record in found.records]
+    states, reports = [record.state for record in found.records], found.rule.settings.reports
     return SearchResult(
         study=found.study,
         input_hash=found.key,
@@ -64,7 +72,10 @@ def _result(found: Found, choice: Choice) -> SearchResult:
         best_value=choice.value,
         best_spread=choice.spread,
         first_value=_first_value(found.records),
+        base_value=found.base_accuracy,
         seconds=round(sum(record.seconds or 0.0 for record in found.records), 1),
+        confirm_seconds=round(sum(one.seconds for one in found.confirmations), 1),
+        saved_seconds=round(sum(saved_seconds(record, reports) for record in found.records), 1),
     )
 
 
@@ -74,6 +85,7 @@ def _first_value(records: Sequence[TrialRecord]) -> float | None:
 
 def _write_outputs(found: Found, choice: Choice, space: SpaceParams, out: Path) -> None:
     from pipelines.plots import draw_study  # matplotlib takes a second to import
+    from pipelines.search_report import write_report
 
     best = {
         "chosen": space.complete(choice.record.params),
@@ -88,3 +100,4 @@ def _write_outputs(found: Found, choice: Choice, space: SpaceParams, out: Path) 
         write_json(temporary / "confirmed.json", [asdict(one) for one in found.confirmations])
         write_trials_csv(temporary / "trials.csv", found.records)
         draw_study(temporary, found.records)
+        write_report(temporary / REPORT, found, choice)

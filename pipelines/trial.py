@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import optuna
 
-from pipelines.evaluate import probabilities
+from pipelines.evaluate import Floats, Ints, probabilities
 from pipelines.memory import peak_memory
 from pipelines.params import Params
 from pipelines.prepared import Row
@@ -20,7 +20,7 @@ from pipelines.pruning import SCORES
 from pipelines.study import CANDIDATE, ERROR, INTERRUPTED, OWNER, SEED, SharedStudy, this_process
 from pipelines.tracking import LiveRun
 from pipelines.training import Bench, build_model, fit_config
-from reft import Encoded, NonFiniteLossError, ReftModel, fit
+from reft import Encoded, NonFiniteLossError, ReftConfig, ReftModel, fit
 
 log = logging.getLogger(__name__)
 
@@ -121,9 +121,7 @@ def _train(trial: optuna.Trial, desk: Desk, run: LiveRun, costs: Costs) -> None:
 
 def _report(trial: optuna.Trial, desk: Desk, model: ReftModel, costs: Costs, *, report: int) -> None:
     """Score the validation rows, and tell the study."""
-    labels, size = list(desk.bench.task.labels), desk.params.evaluate.batch_size
-    scores = probabilities(desk.bench, model, desk.validation, batch_size=size, title=run_name(trial))
-    truth = np.array([labels.index(row.label) for row in desk.validation])
+    scores, truth = _scored(desk, model, title=run_name(trial))
     costs.curve[report] = float((scores.argmax(1) == truth).mean())
     if desk.params.search.pruner.name == "wilcoxon":
         right = scores[np.arange(len(truth)), truth]
@@ -132,6 +130,23 @@ def _report(trial: optuna.Trial, desk: Desk, model: ReftModel, costs: Costs, *, 
         trial.report(costs.curve[report], step=report)
     else:
         trial.set_user_attr(CURVE, {str(place): value for place, value in costs.curve.items()})
+
+
+def base_accuracy(desk: Desk) -> float:
+    """The accuracy of the frozen base on the validation rows: what a recipe is to be better than."""
+    base = desk.bench.base
+    unused = ReftConfig(layers=(base.config.num_hidden_layers - 1,), positions="l1", rank=1)
+    model = ReftModel(base, unused, seed=desk.params.seed)
+    with model.disabled():
+        scores, truth = _scored(desk, model, title="frozen base")
+    return float((scores.argmax(1) == truth).mean())
+
+
+def _scored(desk: Desk, model: ReftModel, *, title: str) -> tuple[Floats, Ints]:
+    """The probability of each label for the validation rows, [rows, labels], and the right labels' places, [rows]."""
+    labels, size = list(desk.bench.task.labels), desk.params.evaluate.batch_size
+    scores = probabilities(desk.bench, model, desk.validation, batch_size=size, title=title)
+    return scores, np.array([labels.index(row.label) for row in desk.validation])
 
 
 def _hopeless(trial: optuna.Trial, params: Params, costs: Costs) -> bool:

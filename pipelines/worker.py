@@ -28,6 +28,7 @@ from pipelines.choice import Confirmed, Rule, candidates
 from pipelines.claims import Ground, Step, confirmations, next_confirmation, next_trial, other_seeds
 from pipelines.code import check_code
 from pipelines.errors import PipelineError
+from pipelines.figures import recipe_words
 from pipelines.graph import read_graph
 from pipelines.params import Params, load_params
 from pipelines.prepared import data_sha256, read_rows
@@ -35,10 +36,10 @@ from pipelines.process import begin_process
 from pipelines.records import TrialRecord, trial_records
 from pipelines.sizes import check_limit, parameters_of
 from pipelines.space import check_space
-from pipelines.study import CONFIRM, ERROR, SharedStudy, counted, in_state, open_study, repeat_killed
+from pipelines.study import BASE_ACCURACY, CONFIRM, ERROR, SharedStudy, counted, in_state, open_study, repeat_killed
 from pipelines.tracking import live_run
 from pipelines.training import Inputs, Keyed, input_key, open_bench
-from pipelines.trial import FAILURES, Desk, run_name, run_trial
+from pipelines.trial import FAILURES, Desk, base_accuracy, run_name, run_trial
 
 log = logging.getLogger(__name__)
 
@@ -60,13 +61,17 @@ class Site:
 
 @dataclass(frozen=True)
 class Found:
-    """What the study came to: its trials, the candidates that were run again, and the rule to choose by."""
+    """What the study came to: its trials, the candidates that were run again, and the rule to choose by.
+
+    ``base_accuracy`` is that of the frozen base on the validation rows; None where it could not be measured.
+    """
 
     study: str
     key: str
     records: list[TrialRecord]
     confirmations: list[Confirmed]
     rule: Rule
+    base_accuracy: float | None
 
 
 def study_key(params: Params, bench: Keyed) -> str:
@@ -98,14 +103,14 @@ def bring_to_target(site: Site) -> Found:
         ground = Ground(record.sha256, record.num_layers, allowed)
         worker.work(study, partial(next_trial, params=params, ground=ground), total=params.search.trials)
         rule = Rule(params.search, len(read_rows(site.prepared, "validation")), params.evaluate.confidence)
-        records = trial_records(study)
+        records, frozen = trial_records(study), study.study.user_attrs.get(BASE_ACCURACY)
         again = candidates(records, rule)
         if not again:
-            return Found(study.name, key, records, [], rule)
+            return Found(study.name, key, records, [], rule, frozen)
         confirming = open_study(params, site.root, name=f"{study.name}{CONFIRM}")
         step = partial(next_confirmation, params=params, candidates=again)
         worker.work(confirming, step, total=len(again) * len(other_seeds(params)))
-        return Found(study.name, key, records, confirmations(confirming, params, again), rule)
+        return Found(study.name, key, records, confirmations(confirming, params, again), rule, frozen)
 
 
 class _Worker:
@@ -122,12 +127,13 @@ class _Worker:
         with shared.locked():
             if self._look(shared, look) is Step.DONE:
                 return
-        self._desk = self._desk or self._open_desk(shared)
+        if self._desk is None:
+            self._desk = self._open_desk(shared)
+            self._measure_base(shared)
         title = "confirm" if shared.name.endswith(CONFIRM) else "search"
         with tqdm(total=total, desc=title, unit="trial", disable=self._site.place > 0) as bar:
             while self._turn(shared, look, bar):
-                bar.n = len(counted(shared.trials()))
-                bar.refresh()
+                _show(shared, bar)
 
     def _look(self, shared: SharedStudy, look: Callable[[SharedStudy], Step]) -> Step:
         repeat_killed(shared, alone=self._alone)
@@ -174,6 +180,16 @@ class _Worker:
         live.log_params({"trials": settings.trials, "train_rows": settings.train_rows})
         return Desk(site.params, bench, train, validation, live)
 
+    def _measure_base(self, shared: SharedStudy) -> None:
+        """Keep in the study what its trials are to be better than; one process of a machine sees to that."""
+        if self._site.place > 0 or shared.name.endswith(CONFIRM) or BASE_ACCURACY in shared.study.user_attrs:
+            return
+        assert self._desk is not None
+        try:
+            shared.study.set_user_attr(BASE_ACCURACY, base_accuracy(self._desk))
+        except FAILURES as error:  # as a trial may, which fails by itself and tells why
+            log.warning("the frozen base could not be scored, so no trial is compared with it: %s", error)
+
 
 def _on_device(site: Site) -> Params:
     """The parameters with a device for this process: where a machine has several, each has its turn."""
@@ -190,23 +206,33 @@ def _was_given_up(shared: SharedStudy, number: int) -> bool:
 
 
 def _tell(shared: SharedStudy, number: int, bar: tqdm[NoReturn]) -> TrialState:
-    """Say how a trial ended, and the best accuracy so far; return the state that it ended in."""
-    trials = shared.trials()
-    trial = trials[number]
-    said = {TrialState.COMPLETE: f"accuracy {_first(trial)}", TrialState.FAIL: str(trial.user_attrs.get(ERROR))}
-    recipe = ", ".join(
-        f"{name} {value:.2g}" if isinstance(value, float) else f"{name} {value}" for name, value in trial.params.items()
-    )
-    text = said.get(trial.state, trial.state.name.lower())
-    bar.write(f"{run_name(trial)}: {recipe}: {text}", file=sys.stderr)
-    complete = [_first(trial) for trial in in_state(trials, TrialState.COMPLETE)]
-    if complete:
-        bar.set_postfix(best=f"{max(complete):.3f}")
+    """Say how a trial ended, with its recipe; return the state that it ended in."""
+    trial = shared.trials()[number]
+    match trial.state:
+        case TrialState.COMPLETE:
+            ended = f"accuracy {_first(trial)}"
+        case TrialState.FAIL:
+            ended = str(trial.user_attrs.get(ERROR))
+        case state:
+            ended = state.name.lower()
+    bar.write(f"{run_name(trial)}: {recipe_words(trial.params)}: {ended}", file=sys.stderr)
     return trial.state
 
 
+def _show(shared: SharedStudy, bar: tqdm[NoReturn]) -> None:
+    """Show how far all processes together have come: the trials that ended, the best so far and its recipe."""
+    trials = shared.trials()
+    bar.n = len(counted(trials))
+    complete = in_state(trials, TrialState.COMPLETE)
+    able = [trial for trial in complete if all(excess <= 0 for excess in trial.constraints.values())]
+    if able:
+        best = max(able, key=lambda trial: (_first(trial), -trial.number))
+        bar.set_postfix_str(f"best {_first(best):.3f} by {run_name(best)}: {recipe_words(best.params)}", refresh=False)
+    bar.refresh()
+
+
 def _first(trial: FrozenTrial) -> float:
-    return float(trial.values[0]) if trial.values else 0.0
+    return float(trial.values[0])
 
 
 def main(argv: list[str] | None = None) -> int:

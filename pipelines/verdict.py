@@ -1,0 +1,233 @@
+"""What a study came to, in plain words: which recipe won, why, against what, and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from pipelines.charts import Kind
+from pipelines.choice import Choice, Confirmed, front
+from pipelines.figures import duration, many, part_value, points, recipe_words, share
+from pipelines.importance import importances
+from pipelines.records import TrialRecord, saved_seconds
+from pipelines.search_params import SearchParams
+
+if TYPE_CHECKING:
+    from pipelines.worker import Found
+
+SURE = 20  # complete trials, below which importances are a hint
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A line of the comparison: what it is, its accuracy (of how many runs, with what spread), and its trial."""
+
+    name: str
+    accuracy: float | None
+    spread: float | None
+    runs: int
+    record: TrialRecord | None
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a study took: seconds of its trials, of the runs that confirm the best, and about what pruning saved."""
+
+    trials: float
+    confirmations: float
+    saved: float
+
+    @property
+    def spent(self) -> float:
+        """All seconds of training and scoring."""
+        return self.trials + self.confirmations
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A study that ended, and the recipe that was chosen."""
+
+    found: Found
+    choice: Choice
+
+    @property
+    def settings(self) -> SearchParams:
+        """Section `search` of params.yaml."""
+        return self.found.rule.settings
+
+    @cached_property
+    def complete(self) -> list[TrialRecord]:
+        """The trials that ran to their end."""
+        return [record for record in self.found.records if record.state == "complete"]
+
+    @cached_property
+    def confirmed(self) -> dict[int, Confirmed]:
+        """The runs of the candidates, by the number of the trial."""
+        return {one.trial: one for one in self.found.confirmations}
+
+    @cached_property
+    def front(self) -> list[TrialRecord]:
+        """The trials that might have been chosen."""
+        return front(self.found.records, self.settings)
+
+    @cached_property
+    def importances(self) -> Mapping[str, float]:
+        """How much each part matters, the most important first; none where too few trials are complete."""
+        return importances(self.complete, self.settings.space)
+
+    @property
+    def first(self) -> TrialRecord | None:
+        """The trial of the recipe that was tried first; its last one, if that was killed."""
+        return next((record for record in reversed(self.found.records) if record.enqueued == 0), None)
+
+    def kind(self, record: TrialRecord) -> Kind:
+        """How the trial is shown."""
+        kinds: dict[str, Kind] = {"complete": "complete", "pruned": "pruned", "fail": "fail"}
+        return "chosen" if record.number == self.choice.record.number else kinds[record.state]
+
+    def costs(self) -> Costs:
+        """What the study took."""
+        return Costs(
+            trials=sum(record.seconds or 0.0 for record in self.found.records),
+            confirmations=sum(one.seconds for one in self.found.confirmations),
+            saved=sum(saved_seconds(record, self.settings.reports) for record in self.found.records),
+        )
+
+    def standing(self, name: str, record: TrialRecord) -> Standing:
+        """How a trial's recipe stands: by all its runs, where it had several."""
+        runs = self.confirmed.get(record.number)
+        if runs is not None and runs.mean is not None:
+            return Standing(name, runs.mean, runs.spread, len(runs.accuracies), record)
+        return Standing(name, record.value, None, 1, record)
+
+    def standings(self) -> list[Standing]:
+        """The chosen recipe, the next best, the first that was tried, and the frozen base: what there is of them."""
+        found = [self.standing("chosen", self.choice.record)]
+        if (second := self._second()) is not None:
+            found.append(self.standing("next best", second))
+        if self.first is not None and self.first.number not in [line.record.number for line in found if line.record]:
+            found.append(self.standing("tried first", self.first))
+        if self.found.base_accuracy is not None:
+            found.append(Standing("frozen base", self.found.base_accuracy, None, 1, None))
+        return found
+
+    def _second(self) -> TrialRecord | None:
+        """The most accurate of the others; among confirmed ones where there are any."""
+        others = [record for record in self.front if record.number != self.choice.record.number]
+        able = [record for record in others if not self.confirmed or record.number in self.confirmed]
+        lines = [line for record in able if (line := self.standing("", record)).accuracy is not None]
+        return max(lines, key=lambda line: line.accuracy or 0.0).record if lines else None
+
+    def reasons(self) -> list[str]:
+        """Why this recipe, a sentence each."""
+        rivals = [self._against_second(), self._against_first(), self._against_base()]
+        said = [self._rule(), self._over(), *rivals, self._what_matters()]
+        return [sentence for sentence in said if sentence]
+
+    def _rule(self) -> str:
+        settings = self.settings
+        able = f"the {many(len(self.front), 'trial')} that could be chosen"
+        if len(settings.objectives) > 1:
+            able = f"the {many(len(self.front), 'trial')} on the Pareto front of {_listed(settings.objectives)}"
+        if self.confirmed:
+            runs = len(self.found.confirmations[0].seeds)
+            able = f"the {many(len(self.confirmed), 'recipe')} that were run with {many(runs, 'seed')} each"
+        if settings.choose == "smallest":
+            level = f"{100 * self.found.rule.confidence:g} %"
+            return (
+                f"Of {able}, it has the fewest parameters among those whose accuracy lies inside the {level} interval "
+                "of the best one's."
+            )
+        if self.confirmed:
+            return f"Of {able}, it has the highest mean accuracy."
+        return f"Of {able}, it has the highest accuracy, in one run each: how far chance decided is not known."
+
+    def _over(self) -> str:
+        over = [record for record in self.found.records if record.over]
+        limits = sorted({limit for record in over for limit in record.over})
+        return f"{many(len(over), 'trial')} went over the limit of {_listed(limits)} and could not win." if over else ""
+
+    def _against_second(self) -> str:
+        second = self._second()
+        if second is None:
+            return ""
+        return self._lead(f"The next best ({recipe_words(second.params)})", self.standing("", second))
+
+    def _against_first(self) -> str:
+        first, best = self.first, self.choice.record
+        if first is None or first is self._second():
+            return ""
+        name = f"The recipe that was tried first ({recipe_words(first.params)})"
+        if first.number == best.number:
+            return f"{name} is the one that won: the search found no better one."
+        if first.state == "fail":
+            return f"{name} failed: {first.error}."
+        if first.state == "pruned" and first.intermediate:
+            report = max(first.intermediate)
+            there = f"; the winner had {share(best.intermediate[report])} there" if report in best.intermediate else ""
+            return (
+                f"{name} was stopped early: at report {report} of {self.settings.reports} it had "
+                f"{share(first.intermediate[report])}{there}."
+            )
+        return self._lead(name, self.standing("", first))
+
+    def _against_base(self) -> str:
+        accuracy = self.found.base_accuracy
+        if accuracy is None:
+            return ""
+        lead, low = self.choice.value - accuracy, self.found.rule.interval(self.choice.value)[0]
+        level = f"{100 * self.found.rule.confidence:g} %"
+        sure = "" if accuracy < low else f", which lies inside its {level} interval on so few rows"
+        return f"The frozen base has {share(accuracy)}: the winner is {_apart(lead)}{sure}."
+
+    def _lead(self, name: str, other: Standing) -> str:
+        """By how much the chosen recipe is better than another, and whether that is more than chance."""
+        if other.accuracy is None:
+            return ""
+        lead = self.choice.value - other.accuracy
+        said = f"{name} has {share(other.accuracy)}: the winner is {_apart(lead)}"
+        spreads = [spread for spread in (self.choice.spread, other.spread) if spread is not None]
+        if not spreads:
+            return f"{said}, in one run each."
+        words = "more than" if abs(lead) > max(spreads) else "not more than"
+        return f"{said}, {words} the spread over seeds ({points(max(spreads), sign=False)})."
+
+    def _what_matters(self) -> str:
+        shares = list(self.importances.items())
+        if not shares:
+            return ""
+        (first, most), *rest = shares
+        then = f", then {rest[0][0]} ({100 * rest[0][1]:.0f} %)" if rest else ""
+        few = len(self.complete) < SURE
+        hint = f"; from {many(len(self.complete), 'complete trial')} this is a hint" if few else ""
+        return f"What made the difference: {first} ({100 * most:.0f} % of it){then}{hint}."
+
+    def bill(self) -> list[str]:
+        """What it cost, a sentence each."""
+        states = [record.state for record in self.found.records]
+        ends = [("complete", "complete"), ("pruned", "stopped early"), ("fail", "failed")]
+        said = ", ".join(f"{states.count(state)} {words}" for state, words in ends if states.count(state))
+        costs, best = self.costs(), self.choice.record
+        again = sum(len(one.seeds) - 1 for one in self.found.confirmations)
+        lines = [f"{many(len(states), 'trial')}: {said}" + (f"; and {again} runs with other seeds" if again else "")]
+        took = f"{duration(costs.spent)} of training and scoring, all processes together"
+        lines.append(took + (f", {duration(costs.confirmations)} of it with other seeds" if again else ""))
+        if costs.saved:
+            whole = costs.saved + costs.trials
+            lines.append(f"Pruning saved about {duration(costs.saved)}, {costs.saved / whole:.0%} of the trials' time")
+        own = [f"{best.parameters:,} trained numbers" if best.parameters is not None else ""]
+        own += [f"{duration(best.seconds)} a run" if best.seconds is not None else ""]
+        own += [f"{best.memory_mb:,.0f} MB at its height" if best.memory_mb is not None else ""]
+        lines.append("The winner: " + ", ".join(words for words in own if words))
+        return lines
+
+
+def _apart(lead: float) -> str:
+    return f"{points(abs(lead), sign=False)} {'better' if lead > 0 else 'worse'}" if lead else "no better"
+
+
+def _listed(words: Sequence[object]) -> str:
+    *most, last = map(part_value, words)
+    return f"{', '.join(most)} and {last}" if most else last
