@@ -86,6 +86,19 @@ def search(
 
 
 @app.command()
+def dashboard(
+    project: Project = Path(),
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Where it listens, on this machine alone.")] = 8080,
+) -> None:
+    """Open the studies of search.storage in optuna-dashboard, while a search runs or after it. Ctrl-C ends it."""
+    from flows.project import check_ready
+    from pipelines.dashboard import serve
+
+    root = project.resolve()
+    serve(check_ready(root), root, port=port)
+
+
+@app.command()
 def schedule(
     project: Project = Path(),
     cron: Annotated[str | None, typer.Option(help="When, in UTC; without it, as prefect.yaml says.")] = None,

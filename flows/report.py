@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from flows.outcome import StageRun, outcome_line
-
-
-def share(value: float) -> str:
-    """A share as a percentage with one decimal."""
-    return f"{100 * value:.1f} %"
+from pipelines.figures import duration, many, points, recipe_words, share
 
 
 def run_summary(runs: Sequence[StageRun], evaluation: dict[str, Any], registration: dict[str, Any]) -> str:
@@ -41,6 +38,24 @@ def data_card(card: dict[str, Any]) -> str:
     lines += ["", f"Read {card['read']} rows; {total} were rejected (rejected.jsonl beside the splits names each), "]
     lines += [f"{card['unused']} are good and were not needed.", ""]
     lines += _table(["reason", "rows"], [[reason, count] for reason, count in rejected.items()])
+    return "\n".join(lines)
+
+
+def search_card(figures: dict[str, Any], trials: Sequence[dict[str, Any]], *, page: Path) -> str:
+    """Which recipe won the search, against what, what that cost, and where the page with the rest is."""
+    winner = next(trial for trial in trials if trial["number"] == figures["best_trial"])
+    spread = "" if figures["best_spread"] is None else f" ± {points(figures['best_spread'], sign=False)} over seeds"
+    rows = [[f"**trial {winner['number']}, which won**", f"{share(figures['best_value'])}{spread}", ""]]
+    for name, key in (("the recipe that was tried first", "first_value"), ("the frozen base", "base_value")):
+        if figures[key] is not None:
+            rows.append([name, share(figures[key]), points(figures["best_value"] - figures[key])])
+    spent = duration(figures["seconds"] + figures["confirm_seconds"])
+    saved = f"; pruning saved about {duration(figures['saved_seconds'])}" if figures["saved_seconds"] else ""
+    ends = ", ".join(f"{figures[state]} {state}" for state in ("complete", "pruned", "failed"))
+    lines = [f"# Search: trial {winner['number']} won", "", f"{recipe_words(winner['params'])}.", ""]
+    lines += _table(["", "accuracy on validation rows", "the winner's lead"], rows)
+    lines += ["", f"{many(len(trials), 'trial')} ({ends}) in {spent} of training and scoring{saved}.", ""]
+    lines += [f"The whole report, for a browser: [{page.name}]({page.resolve().as_uri()}) (`{page}`)."]
     return "\n".join(lines)
 
 

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from flows.report import share
+from pipelines.figures import duration, part_value, points, share
 
 if TYPE_CHECKING:  # what they import takes seconds to load
     from flows.search import SearchOutcome
@@ -39,18 +39,18 @@ def estimate_table(found: Estimate) -> RenderableType:
         plan.add_row("to know more, first make", found.missing)
     if found.seconds is not None:
         low, high = found.seconds
-        said = f"{_time(low)} to {_time(high)} on one process, without what the pruner saves"
+        said = f"{duration(low)} to {duration(high)} on one process, without what the pruner saves"
         plan.add_row("estimated time", said)
     return Group(space, "", plan)
 
 
 def _extreme(extreme: Extreme, found: Estimate) -> str:
     recipe = extreme.recipe.model_dump()
-    said = ", ".join(f"{part} {_number(recipe[part])}" for part in found.space)
+    said = ", ".join(f"{part} {part_value(recipe[part])}" for part in found.space)
     said = f"{extreme.parameters:,} parameters ({said})"
     if extreme.step_seconds is None or extreme.trial_seconds is None:
         return said
-    return f"{said}: {extreme.step_seconds:.3f} s a step, {_time(extreme.trial_seconds)} a trial"
+    return f"{said}: {extreme.step_seconds:.3f} s a step, {duration(extreme.trial_seconds)} a trial"
 
 
 def outcome_table(outcome: SearchOutcome) -> RenderableType:
@@ -63,7 +63,7 @@ def outcome_table(outcome: SearchOutcome) -> RenderableType:
         best.add_column(column, overflow="fold")
     complete = sorted((t for t in trials if t["value"] is not None), key=lambda t: (-t["value"], t["number"]))
     for trial in complete[:SHOWN]:
-        chosen = [_number(trial["params"].get(name, "")) for name in names]
+        chosen = [part_value(trial["params"].get(name, "")) for name in names]
         style = "bold" if trial["number"] == figures["best_trial"] else None
         row = [str(trial["number"]), share(trial["value"]), *chosen, f"{trial['parameters']:,}", str(trial["seconds"])]
         best.add_row(*row, style=style)
@@ -71,20 +71,11 @@ def outcome_table(outcome: SearchOutcome) -> RenderableType:
     said.add_column("figure")
     said.add_column("value", overflow="fold")
     ends = ", ".join(f"{figures[state]} {state}" for state in ("complete", "pruned", "failed"))
-    said.add_row("trials", f"{ends}; {_time(figures['seconds'])} together")
-    spread = "" if figures["best_spread"] is None else f" (spread {100 * figures['best_spread']:.1f} points)"
+    saved = f"; pruning saved about {duration(figures['saved_seconds'])}" if figures["saved_seconds"] else ""
+    said.add_row("trials", f"{ends}; {duration(figures['seconds'])} together{saved}")
+    spread = "" if figures["best_spread"] is None else f" (spread {points(figures['best_spread'], sign=False)})"
     said.add_row("chosen", f"trial {figures['best_trial']}: {share(figures['best_value'])}{spread} on validation rows")
-    said.add_row("files", f"{folder}/best.yaml, {folder}/trials.csv, {folder}/history.png")
+    said.add_row("report", f"{folder}/report.html, for a browser: which recipe won, why, and what it cost")
+    said.add_row("files", f"{folder}/best.yaml, {folder}/trials.csv")
     said.add_row("next", "reft run")
     return Group(best, "", said)
-
-
-def _number(value: object) -> str:
-    return f"{value:.2g}" if isinstance(value, float) else str(value)
-
-
-def _time(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.1f} s"
-    minutes = seconds / 60
-    return f"{minutes:.1f} min" if minutes < 90 else f"{minutes / 60:.1f} h"

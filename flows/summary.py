@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.finetune import FlowResult
-from flows.report import pages, share
+from flows.report import pages
+from pipelines.figures import part_value, share
 
 COLOURS = {"ran": "green", "restored": "cyan", "skipped": "bright_black"}
 
@@ -45,7 +46,7 @@ def _outcome(result: FlowResult) -> Table:
         f"{100 * difference['value']:+.1f} points [{100 * difference['low']:+.1f}, {100 * difference['high']:+.1f}]"
     )
     table.add_row("paired difference", f"{points}: {verdict}")
-    recipe = ", ".join(f"{name} {_number(value)}" for name, value in train["chosen"].items())
+    recipe = ", ".join(f"{name} {part_value(value)}" for name, value in train["chosen"].items())
     table.add_row("recipe", f"{recipe} (trial {train['trial']})")
     table.add_row("trainable parameters", f"{train['trainable_parameters']:,}")
     table.add_row("adapter size", f"{train['adapter_bytes'] / 1024:.0f} KiB")
@@ -61,6 +62,7 @@ def _next(result: FlowResult) -> Table:
     table.add_row("runs and versions", pages(result.store))
     table.add_row("this run and its artifacts", "prefect server start, then http://127.0.0.1:4200")
     table.add_row("plots", f"dvc plots show --open, or the pictures in {paths['evaluate_plots']} and {paths['search']}")
+    table.add_row("the search: what won, why", f"{paths['search']}/report.html, in a browser")
     table.add_row("each test row", paths["predictions"])
     if any(run.outcome != "skipped" for run in result.runs):
         code = " code.json" if (result.root / "code.json").is_file() else ""
@@ -70,7 +72,3 @@ def _next(result: FlowResult) -> Table:
 
 def _accuracy(figures: dict[str, Any]) -> str:
     return f"{share(figures['accuracy'])} [{share(figures['low'])}, {share(figures['high'])}]"
-
-
-def _number(value: object) -> str:
-    return f"{value:.2g}" if isinstance(value, float) else str(value)

@@ -18,7 +18,7 @@ from prefect.runtime import deployment
 from flows import dvc
 from flows.dvc import StageFailedError
 from flows.outcome import Outcome, StageRun
-from flows.report import data_card, evaluation_table, run_summary, version_card
+from flows.report import data_card, evaluation_table, run_summary, search_card, version_card
 from pipelines.errors import PipelineError
 from pipelines.graph import Graph, Stage
 from pipelines.process import error_path, read_marker
@@ -107,26 +107,28 @@ def warn(message: str) -> None:
 
 @task(name="show", cache_policy=NO_CACHE)
 def show(root: Path, graph: Graph, runs: Sequence[StageRun], *, store: str) -> None:
-    """Put summary, data card, trials, evaluation and version where a person sees them: on the run's page in Prefect."""
+    """Put summary, data card, search, evaluation and version where a person sees them: on the run's page in Prefect."""
     files = {name: root / path for name, path in graph.paths.items()}
     evaluation, registration = _json(files["evaluation"]), _json(files["registration"])
     create_markdown_artifact(key="summary", markdown=run_summary(runs, evaluation, registration))
     create_markdown_artifact(key="data-card", markdown=data_card(_json(files["card"])))
-    _show_trials(files["search"])
+    _show_trials(files["search"], files["search_metrics"])
     create_markdown_artifact(key="evaluation", markdown=evaluation_table(evaluation))
     create_markdown_artifact(key="model-version", markdown=version_card(registration, store=store))
 
 
 @task(name="show", cache_policy=NO_CACHE)
 def show_search(root: Path, graph: Graph) -> None:
-    """Put data card and trials there, after a search by itself."""
+    """Put data card, the search's outcome and its trials there, after a search by itself."""
     files = {name: root / path for name, path in graph.paths.items()}
     create_markdown_artifact(key="data-card", markdown=data_card(_json(files["card"])))
-    _show_trials(files["search"])
+    _show_trials(files["search"], files["search_metrics"])
 
 
-def _show_trials(folder: Path) -> None:
+def _show_trials(folder: Path, metrics: Path) -> None:
     trials = _json(folder / "trials.json")
+    card = search_card(_json(metrics), trials, page=folder / "report.html")
+    create_markdown_artifact(key="search", markdown=card)
     create_table_artifact(key="trials", table=[_flat(trial) for trial in trials], description="Trials of the search")
     confirmed = _json(folder / "confirmed.json")
     if confirmed:

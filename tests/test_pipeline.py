@@ -139,7 +139,7 @@ def test_a_second_flow_skips_every_stage_and_leaves_its_artifacts(project: Proje
         "    print('ARTIFACTS', sorted(a.key for a in client.read_latest_artifacts()))\n"
     )
     found = project.run("python", "-c", script).stdout
-    assert "ARTIFACTS ['data-card', 'evaluation', 'model-version', 'summary', 'trials']" in found
+    assert "ARTIFACTS ['data-card', 'evaluation', 'model-version', 'search', 'summary', 'trials']" in found
 
 
 def test_metrics_and_plots_of_dvc_work(project: Project) -> None:

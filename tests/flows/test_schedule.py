@@ -20,7 +20,7 @@ from tests.servers import kill, prefect_server, wait_for
 
 pytestmark = pytest.mark.slow
 
-ARTIFACTS = {"summary", "data-card", "trials", "evaluation", "model-version"}
+ARTIFACTS = {"summary", "data-card", "search", "trials", "evaluation", "model-version"}
 FIRST = "Ran base, prepare, search, train, evaluate, register; 0 skipped"
 IDLE = "Nothing was stale: all 6 stages were skipped"
 
