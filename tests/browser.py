@@ -17,7 +17,7 @@ from typing import Any
 from websockets.sync.client import ClientConnection, connect
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-SECONDS = 60.0
+SECONDS = 120.0  # that a busy machine may need
 # What a page does when nobody looks is of no interest, and the sandbox needs rights that a container has not.
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
@@ -113,7 +113,7 @@ def browser(program: str) -> Iterator[Tab]:
         command = [program, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            with connect(_address(Path(profile), process), max_size=None) as socket:
+            with connect(_address(Path(profile), process), max_size=None, ping_interval=None) as socket:
                 tab = Tab(socket)
                 target = tab.ask("Target.createTarget", url="about:blank")["targetId"]
                 tab.session = tab.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]

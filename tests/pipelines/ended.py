@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -20,11 +20,13 @@ from tests.searching import RAW, make_params
 REPORTS, ROWS = 4, 200
 
 
-def settings(**search: Any) -> Params:
+def settings(others: Mapping[str, Any] | None = None, **search: Any) -> Params:
     """The default search, with other settings; four reports."""
     default = {f"search.{key}": RAW["search"][key] for key in ("space", "enqueue", "train_rows")}
     rows = {"prepare.train_rows": 2000, "search.reports": REPORTS}
-    return make_params({**default, **rows, **{f"search.{key}": value for key, value in search.items()}})
+    return make_params(
+        {**default, **rows, **{f"search.{key}": value for key, value in search.items()}, **(others or {})}
+    )
 
 
 def record(number: int, params: dict[str, Any], **changes: Any) -> TrialRecord:
