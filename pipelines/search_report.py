@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element
 
 from pipelines.charts import Kind, marker
@@ -16,7 +17,9 @@ from pipelines.part_charts import importance, parallel, parts_that_vary, slices
 from pipelines.study_charts import confirmations, curves, history
 from pipelines.trial_table import trial_table
 from pipelines.verdict import Standing, Verdict
-from pipelines.worker import Found
+
+if TYPE_CHECKING:
+    from pipelines.worker import Found
 
 LEGEND: dict[Kind, str] = {
     "chosen": "chosen",
