@@ -53,7 +53,9 @@ def _header(verdict: Verdict) -> Element:
         f"Accuracy on {many(rows, 'validation row')}: {of_runs}. {100 * verdict.found.rule.confidence:g} % interval of "
         f"so many rows: {share(low)} to {share(high)}."
     )
-    whole = verdict.settings.space.complete(choice.record.params)
+    space = verdict.settings.space
+    values = space.complete(choice.record.params)
+    whole = {part: values[part] for part in map(str, space.parts())}
     recipe = [(part, part_value(value)) for part, value in whole.items()]
     return element(
         "header",

@@ -103,10 +103,10 @@ class Verdict:
         return Standing(name, record.value, None, 1, record)
 
     def standings(self) -> list[Standing]:
-        """The chosen recipe, the next best, the first that was tried, and the frozen base: what there is of them."""
+        """The chosen recipe, the best of the others, the one tried first, the frozen base: what there is of them."""
         found = [self.standing("chosen", self.choice.record)]
         if (second := self._second()) is not None:
-            found.append(self.standing("next best", second))
+            found.append(self.standing("best of the others", second))
         if self.first is not None and self.first.number not in [line.record.number for line in found if line.record]:
             found.append(self.standing("tried first", self.first))
         if self.found.base_accuracy is not None:
@@ -153,7 +153,7 @@ class Verdict:
         second = self._second()
         if second is None:
             return ""
-        return self._lead(f"The next best ({recipe_words(second.params)})", self.standing("", second))
+        return self._lead(f"The best of the others ({recipe_words(second.params)})", self.standing("", second))
 
     def _against_first(self) -> str:
         first, best = self.first, self.choice.record

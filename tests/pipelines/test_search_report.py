@@ -140,7 +140,7 @@ def test_a_lead_is_weighed_by_the_spread(spread: float, said: str) -> None:
 def test_without_confirmation_it_says_that_chance_is_not_known() -> None:
     verdict = end(settings(confirm=None), [record(0, PAPER, enqueued=0), record(1, OTHER)], base_accuracy=None)
     assert "in one run each: how far chance decided is not known" in verdict.reasons()[0]
-    assert [line.name for line in verdict.standings()] == ["chosen", "next best"]
+    assert [line.name for line in verdict.standings()] == ["chosen", "best of the others"]
 
 
 def test_where_the_first_recipe_wins_the_search_found_none_better() -> None:

@@ -48,7 +48,8 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, S
 
 def test_progress_tells_the_best_so_far_with_its_recipe(searched: tuple[Site, SearchResult, str]) -> None:
     _, result, said = searched
-    trials = re.findall(r"^trial-\d: layers .*: accuracy [\d.]+$", said, re.MULTILINE)
+    lines = re.split(r"[\r\n]+", said)  # a bar is drawn again after a carriage return
+    trials = [line for line in lines if re.fullmatch(r"trial-\d: layers .*: accuracy [\d.]+", line)]
     assert len(trials) == 2
     best = max(float(line.rpartition(" ")[2]) for line in trials)
     assert f"best {best:.3f} by trial-{result.best_trial}: layers upper-third, positions " in said
@@ -141,7 +142,7 @@ def test_a_taken_port_and_a_storage_without_a_study_are_told(
 def _studies(port: int) -> set[str] | None:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies", timeout=60) as answer:
-            return {study["study_name"] for study in json.load(answer)["studies"]}
+            return {study["study_name"] for study in json.load(answer)["study_summaries"]}
     except urllib.error.URLError:
         return None
 
