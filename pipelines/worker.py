@@ -39,7 +39,7 @@ from pipelines.space import check_space
 from pipelines.study import BASE_ACCURACY, CONFIRM, ERROR, SharedStudy, counted, in_state, open_study, repeat_killed
 from pipelines.tracking import live_run
 from pipelines.training import Inputs, Keyed, input_key, open_bench
-from pipelines.trial import FAILURES, Desk, base_accuracy, run_name, run_trial
+from pipelines.trial import COSTS, FAILURES, Desk, base_accuracy, run_name, run_trial
 
 log = logging.getLogger(__name__)
 
@@ -226,7 +226,7 @@ def _show(shared: SharedStudy, bar: tqdm[NoReturn]) -> None:
     complete = in_state(trials, TrialState.COMPLETE)
     able = [trial for trial in complete if all(excess <= 0 for excess in trial.constraints.values())]
     if able:
-        best = max(able, key=lambda trial: (_first(trial), -trial.number))
+        best = min(able, key=lambda trial: (-_first(trial), trial.user_attrs[COSTS]["parameters"], trial.number))
         bar.set_postfix_str(f"best {_first(best):.3f} by {run_name(best)}: {recipe_words(best.params)}", refresh=False)
     bar.refresh()
 
