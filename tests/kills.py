@@ -28,7 +28,7 @@ from tests.project import Project, make_tiny_project
 
 PROCESSES = ("flow", "dvc", "stage")
 STAGES = ("prepare", "search", "train", "evaluate", "register")
-DEADLINE = 240.0  # seconds for a run
+DEADLINE = 600.0  # seconds for a run; on a busy machine one takes minutes
 ORPHAN_SECONDS = 15.0  # that a process may outlive the one it works for
 
 # Long enough for a kill to fall into the middle, short enough for fifteen cells.
