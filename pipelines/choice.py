@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
@@ -22,8 +23,8 @@ class Rule:
     confidence: float
 
     def least(self, accuracy: float) -> float:
-        """The lower end of the interval of an accuracy."""
-        return self.interval(accuracy)[0]
+        """One standard error below an accuracy on the validation rows (Breiman et al. 1984, section 3.4.3)."""
+        return accuracy - math.sqrt(accuracy * (1 - accuracy) / self.validation_rows)
 
     def interval(self, accuracy: float) -> tuple[float, float]:
         """The confidence interval (Wilson 1927) of an accuracy on the validation rows."""

@@ -135,10 +135,9 @@ class Verdict:
             runs = len(self.found.confirmations[0].seeds)
             able = f"the {many(len(self.confirmed), 'recipe')} that were run with {many(runs, 'seed')} each"
         if settings.choose == "smallest":
-            level = f"{100 * self.found.rule.confidence:g} %"
             return (
-                f"Of {able}, it has the fewest parameters among those whose accuracy lies inside the {level} interval "
-                "of the best one's."
+                f"Of {able}, it has the fewest parameters among those whose accuracy lies within one standard error of "
+                "the best one's."
             )
         if self.confirmed:
             return f"Of {able}, it has the highest mean accuracy."

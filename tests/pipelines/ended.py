@@ -21,9 +21,9 @@ REPORTS, ROWS = 4, 200
 
 
 def settings(others: Mapping[str, Any] | None = None, **search: Any) -> Params:
-    """The default search, with other settings; four reports."""
+    """The default search, with other settings; four reports, and the best one is chosen."""
     default = {f"search.{key}": RAW["search"][key] for key in ("space", "enqueue", "train_rows")}
-    rows = {"prepare.train_rows": 2000, "search.reports": REPORTS}
+    rows = {"prepare.train_rows": 2000, "search.reports": REPORTS, "search.choose": "best"}
     return make_params(
         {**default, **rows, **{f"search.{key}": value for key, value in search.items()}, **(others or {})}
     )
