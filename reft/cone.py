@@ -148,7 +148,7 @@ class Cone:
         with ExitStack() as undo:
             undo.enter_context(model.editing(window.mask, window.prompt_lengths, window.spans))
             undo.enter_context(kept_output(model.stack, self._layer, window.hidden, fields=self._fields))
-            undo.enter_context(_only(base, torch.tensor(columns, device=window.mask.device)))
+            undo.enter_context(only_columns(base, torch.tensor(columns, device=window.mask.device)))
             logits = run_behind(base, window.input_ids, window.mask, cache)
         return logits.view(len(columns), -1), cache.seen
 
@@ -177,7 +177,7 @@ def unproved(base: Any) -> str | None:
 
 
 @contextmanager
-def _only(base: Any, columns: Tensor) -> Iterator[None]:
+def only_columns(base: Any, columns: Tensor) -> Iterator[None]:
     """Let the head see some of the tokens alone; what the model does to logits after it stays the model's."""
 
     def choose(_head: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -1,0 +1,221 @@
+"""Decoder language models, read and edited at a layer's output and some prompt tokens; only what a swap changes runs.
+
+The model may be a frozen base or one that an adapter edits: sites are then of the edited model, behind its own edits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from reft.alone import prompt
+from reft.causal.probes import Probe, changed_output
+from reft.cone import only_columns, unproved
+from reft.constants import Constants, Want
+from reft.data import Batch, Collator, Encoded
+from reft.editing import Edits, Placed
+from reft.grouped_attention import is_small, takes_groups
+from reft.kept_layers import kept_output, output_fields
+from reft.model import ReftModel, causal_stack, position_ids, text_config
+from reft.positions import parse_positions, position_masks
+from reft.prefix_cache import PrefixCache, run_behind
+from reft.window import Kept, lay_out
+
+
+@dataclass(frozen=True)
+class LayerSite:
+    """A layer's output at some prompt tokens, which :mod:`reft.positions` writes: ``l1``, ``3:4`` or ``spans``."""
+
+    layer: int
+    positions: str
+
+
+class DecoderProbe(Probe[Encoded, LayerSite]):
+    """A decoder that answers prompts with one of a few tokens; every pass is of whole prompts.
+
+    Args:
+        model: a ``transformers`` decoder, or a :class:`reft.ReftModel` over one; its parameters are frozen.
+        choices: the answers' token ids, each once.
+
+    Raises:
+        ValueError: for fewer than two answers, or a model that is no decoder.
+    """
+
+    def __init__(self, model: nn.Module, choices: Sequence[int]) -> None:
+        if len(set(choices)) < max(2, len(choices)):
+            raise ValueError(
+                f"a probe needs two answers or more, each a token of its own; got the ids {list(choices)}; "
+                "choose words that begin with different tokens"
+            )
+        self.model = model.requires_grad_(False).eval()
+        self.base = model.base if isinstance(model, ReftModel) else model
+        self.stack = causal_stack(self.base)
+        self.hidden_size = int(text_config(self.base).hidden_size)
+        self.device = next(self.base.parameters()).device
+        self.choices = torch.tensor(choices, device=self.device)
+
+    @torch.no_grad()
+    def read(self, inputs: Sequence[Encoded], site: LayerSite) -> Tensor:
+        """Return the states at the site, [rows, tokens, hidden] in the base's dtype."""
+        batch, rows, columns = self._sited(inputs, site)
+        seen: list[Tensor] = []
+        with self._editing(batch), changed_output(self.stack.layers[site.layer], seen.append):
+            self._next_tokens(batch)
+        return seen[0][rows, columns]
+
+    def answers(self, inputs: Sequence[Encoded], site: LayerSite, states: Tensor) -> Tensor:
+        """Return the answers' logits after each prompt, [rows, answers]; see :meth:`Probe.answers`."""
+        batch, rows, columns = self._sited(inputs, site)
+
+        def swapped(hidden: Tensor) -> Tensor:
+            return hidden.index_put((rows, columns), states)
+
+        with self._editing(batch), changed_output(self.stack.layers[site.layer], swapped):
+            return self._next_tokens(batch)
+
+    @torch.no_grad()
+    def logits(self, inputs: Sequence[Encoded]) -> Tensor:
+        """Return the answers' logits after each prompt as it is, [rows, answers]."""
+        batch = _batch(inputs).to(self.device)
+        with self._editing(batch):
+            return self._next_tokens(batch)
+
+    def places(self, inputs: Sequence[Encoded], site: LayerSite) -> Tensor:
+        """Return which tokens of each prompt the site is, int64 [rows, tokens].
+
+        Raises:
+            ValueError: if the model has no such layer, or prompts have no such token or not equally many.
+        """
+        if not 0 <= site.layer < len(self.stack.layers):
+            raise ValueError(
+                f"a site's layer is from 0 to {len(self.stack.layers) - 1}; got {site.layer}; choose one of them"
+            )
+        positions = parse_positions(site.positions)
+        found = []
+        for row in inputs:
+            batch = Collator(0, "right")([row])
+            masks = position_masks(positions, batch.attention_mask, batch.prompt_lengths, batch.spans)
+            found.append(masks.either[0].nonzero().flatten())
+        counts = {len(each) for each in found}
+        if len(counts) != 1 or 0 in counts:
+            raise ValueError(
+                f"a site is as many tokens, one or more, in every base and source; got {sorted(counts)} for "
+                f"{site.positions!r}; name tokens that every prompt has"
+            )
+        return torch.stack(found)
+
+    def _sited(self, inputs: Sequence[Encoded], site: LayerSite) -> tuple[Batch, Tensor, Tensor]:
+        """Return the prompts as a batch, and the site's rows [rows, 1] and columns [rows, tokens] in it."""
+        batch = _batch(inputs).to(self.device)
+        padding = batch.attention_mask.shape[1] - batch.attention_mask.sum(-1, keepdim=True)
+        columns = self.places(inputs, site).to(self.device) + padding
+        return batch, torch.arange(len(inputs), device=self.device).unsqueeze(-1), columns
+
+    @contextmanager
+    def _editing(self, batch: Batch, *, above: int = -1) -> Iterator[None]:
+        """Apply the model's own edits at the outputs of the layers higher than ``above``."""
+        placed: Mapping[int, Sequence[Placed]] = {}
+        if isinstance(self.model, ReftModel):
+            placed = self.model.placed(batch.attention_mask, batch.prompt_lengths, batch.spans)
+        with Edits({layer: own for layer, own in placed.items() if layer > above}).on(self.stack):
+            yield
+
+    def _next_tokens(self, batch: Batch) -> Tensor:
+        width = batch.input_ids.shape[1]
+        ends = torch.arange(1, len(batch.input_ids) + 1, device=self.device) * width - 1  # padded on the left
+        mask = batch.attention_mask
+        with only_columns(self.base, ends):
+            logits = self.base(
+                input_ids=batch.input_ids, attention_mask=mask, position_ids=position_ids(mask), use_cache=False
+            ).logits
+        return logits.view(len(ends), -1)[:, self.choices]
+
+
+class ConeProbe(DecoderProbe):
+    """The same figures to rounding by the cone of a swap: layers above the site, and tokens from the site on.
+
+    What the model has at its prompts is computed once a prompt, by the frozen model with its edits, and kept in memory.
+
+    Args:
+        model: see :class:`DecoderProbe`; of a family whose cone is proved.
+        choices: the answers' token ids.
+        layers: the layers that sites will be of.
+
+    Raises:
+        ValueError: for a family whose keys and values are not known to be constants.
+    """
+
+    def __init__(self, model: nn.Module, choices: Sequence[int], layers: Sequence[int]) -> None:
+        super().__init__(model, choices)
+        reason = unproved(self.base)
+        if reason is not None:
+            raise ValueError(
+                f"{type(self.base).__name__} cannot be probed by its cone, because {reason}; take DecoderProbe"
+            )
+        self._count = len(self.stack.layers)
+        self._layers = frozenset(layers)
+        self._fields = output_fields(self.base, self.stack)
+        self._kept: dict[Encoded, Constants] = {}
+
+    @torch.no_grad()
+    def read(self, inputs: Sequence[Encoded], site: LayerSite) -> Tensor:
+        """Return the states at the site, [rows, tokens, hidden] in the base's dtype."""
+        places = self.places(inputs, site)
+        outputs = [self._constants(row).outputs[site.layer, ()][own] for row, own in zip(inputs, places, strict=True)]
+        return torch.stack(outputs).to(self.device)
+
+    def answers(self, inputs: Sequence[Encoded], site: LayerSite, states: Tensor) -> Tensor:
+        """Return the answers' logits after each prompt, [rows, answers]; see :meth:`Probe.answers`."""
+        places = self.places(inputs, site)
+        starts = places[:, :1].tolist()
+        rows = [Kept(row, start, self._constants(row)) for row, (start,) in zip(inputs, starts, strict=True)]
+        window = lay_out(rows, site.layer, self.device)
+        every = torch.arange(len(rows), device=self.device).unsqueeze(-1)
+        hidden = window.hidden.index_put((every, (places - places[:, :1]).to(self.device)), states)
+        ends = [place * window.tokens + row.end - row.start - 1 for place, row in enumerate(rows)]
+        apart = takes_groups(self.base.config) and is_small(window.tokens, window.before)
+        cache = PrefixCache(self._count, window.before, window.frozen, apart=apart)
+        batch = Batch(window.input_ids, window.mask, window.input_ids, window.prompt_lengths, window.spans)
+        with ExitStack() as undo:
+            undo.enter_context(self._editing(batch, above=site.layer))
+            undo.enter_context(kept_output(self.stack, site.layer, hidden, fields=self._fields))
+            undo.enter_context(only_columns(self.base, torch.tensor(ends, device=self.device)))
+            logits = run_behind(self.base, window.input_ids, window.mask, cache)
+        return logits.view(len(rows), -1)[:, self.choices]
+
+    @torch.no_grad()
+    def logits(self, inputs: Sequence[Encoded]) -> Tensor:
+        """Return the answers' logits after each prompt as it is, [rows, answers]."""
+        site = LayerSite(max(self._layers), "l1")
+        return self.answers(inputs, site, self.read(inputs, site))
+
+    def _constants(self, row: Encoded) -> Constants:
+        if row not in self._kept:
+            top, lowest = self._count - 1, min(self._layers) + 1
+            below = Want(frozenset((layer, ()) for layer in self._layers - {top}), lowest if lowest <= top else None)
+            kept = self._computed(row, below)
+            if top in self._layers:  # a pass for keys and values ends before it
+                kept = kept.joined(self._computed(row, Want(frozenset([(top, ())]))))
+            self._kept[row] = kept
+        return self._kept[row]
+
+    def _computed(self, row: Encoded, want: Want) -> Constants:
+        if not want:
+            return Constants({})
+        with self._editing(_batch([row]).to(self.device)):
+            return prompt(self.base, self.stack, row.prompt_ids, want)
+
+
+def probe_decoder(model: nn.Module, choices: Sequence[int], layers: Sequence[int]) -> DecoderProbe:
+    """Return the quickest probe that is right for a decoder: by the cone where that is proved, else whole prompts."""
+    base = model.base if isinstance(model, ReftModel) else model
+    return ConeProbe(model, choices, layers) if unproved(base) is None else DecoderProbe(model, choices)
+
+
+def _batch(inputs: Sequence[Encoded]) -> Batch:
+    """Return prompts as one batch on the CPU, padded on the left; completions are not read."""
+    return Collator(0)([Encoded(row.prompt_ids, row.prompt_length, row.spans) for row in inputs])
