@@ -99,6 +99,31 @@ def dashboard(
 
 
 @app.command()
+def align(project: Project = Path()) -> None:
+    """Find where a language model holds a causal variable: in which layer, at which token, in how many dimensions.
+
+    A pair of prompts, base and source, is run through the model; at one layer and token, a part of the base's hidden
+    state is replaced by the source's, b + R'(Rs - Rb). If that part is the variable, the model now answers as if the
+    variable had its value from the source. How often it does on new pairs is the interchange accuracy; distributed
+    alignment search learns R. Read it beside three others: no swap at all, the whole state, and random rotations.
+
+    The section `align` of params.yaml says everything: the task (price-range, or pairs of your own as JSON lines), the
+    model (the base, the base taught the task first, or your trained adapter), layers, tokens, dimensions. Every cell is
+    kept when it is done: Ctrl-C, and the same command goes on. A grid that grows keeps what it has.
+
+    It ends with a table, and writes map.png, map.csv and map.json to plots/align; losses and figures are in MLflow.
+    """
+    from flows.project import check_prefect, check_ready
+
+    check_ready(project.resolve())
+    _quiet_prefect()
+    check_prefect()
+    from flows import align as aligning
+
+    console.print(aligning.alignment_table(aligning.run(project)))
+
+
+@app.command()
 def schedule(
     project: Project = Path(),
     cron: Annotated[str | None, typer.Option(help="When, in UTC; without it, as prefect.yaml says.")] = None,

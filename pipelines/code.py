@@ -55,6 +55,11 @@ def installed_code() -> dict[str, str]:
     return {stage.name: sha256_json({dep: hashes[dep] for dep in _code(stage.deps)}) for stage in graph.stages}
 
 
+def code_sha256(paths: Iterable[str]) -> str:
+    """Return the SHA-256 of files and folders of the installed package, for work in progress that is of no stage."""
+    return sha256_json({path: _digest(PACKAGE / path) for path in sorted(paths)})
+
+
 def refresh_code(root: Path) -> bool:
     """Write code.json anew if the project holds no code and the installed package is another; whether it did.
 

@@ -71,7 +71,7 @@ def _price_range(align: AlignParams, tokenizer: Callable[..., Any], seed: int) -
     taught_rows = align.teach.rows if align.teach is not None else 0
     drawn = draw_questions(taught_rows + 3 * align.questions, random)
     taught, rest = drawn[:taught_rows], drawn[taught_rows:]
-    pools = [rest[place :: 3] for place in range(3)]
+    pools = [rest[place::3] for place in range(3)]
     counts = (align.train_rows, align.validation_rows, align.test_rows)
 
     def read(question: Any, completion: str = "") -> Encoded:

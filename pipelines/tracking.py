@@ -241,6 +241,10 @@ class LiveRun:
         """See :meth:`Run.set_tags`."""
         self._try(lambda run: run.set_tags(values))
 
+    def log_files(self, folder: str, paths: Sequence[Path]) -> None:
+        """See :meth:`Run.log_files`."""
+        self._try(lambda run: run.log_files(folder, paths))
+
     @contextlib.contextmanager
     def child(self, name: str, *, finished_by: tuple[type[Exception], ...] = ()) -> Iterator[LiveRun]:
         """A run nested in this one and found again by its name; it ends as :func:`live_run` says.
@@ -295,7 +299,7 @@ def live_run(params: Params, root: Path, stage: str, input_hash: str, name: str)
     Args:
         params: the whole of params.yaml.
         root: the project folder.
-        stage: "search" or "train".
+        stage: "search", "train" or "align".
         input_hash: hash of everything that the stage reads; the register stage finds the run by it.
         name: the run's name in MLflow's pages.
     """

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from reft.alone import prompt
 from reft.causal.probes import Probe, changed_output
 from reft.cone import only_columns, unproved
 from reft.constants import Constants, Want
-from reft.data import Batch, Collator, Encoded
+from reft.data import Batch, Collator, Encoded, span_mask
 from reft.editing import Edits, Placed
 from reft.grouped_attention import is_small, takes_groups
 from reft.kept_layers import kept_output, output_fields
@@ -85,28 +86,16 @@ class DecoderProbe(Probe[Encoded, LayerSite]):
             return self._next_tokens(batch)
 
     def places(self, inputs: Sequence[Encoded], site: LayerSite) -> Tensor:
-        """Return which tokens of each prompt the site is, int64 [rows, tokens].
+        """Return which tokens of each prompt the site is, int64 [rows, tokens]; see :func:`token_places`.
 
         Raises:
-            ValueError: if the model has no such layer, or prompts have no such token or not equally many.
+            ValueError: also if the model has no such layer.
         """
         if not 0 <= site.layer < len(self.stack.layers):
             raise ValueError(
                 f"a site's layer is from 0 to {len(self.stack.layers) - 1}; got {site.layer}; choose one of them"
             )
-        positions = parse_positions(site.positions)
-        found = []
-        for row in inputs:
-            batch = Collator(0, "right")([row])
-            masks = position_masks(positions, batch.attention_mask, batch.prompt_lengths, batch.spans)
-            found.append(masks.either[0].nonzero().flatten())
-        counts = {len(each) for each in found}
-        if len(counts) != 1 or 0 in counts:
-            raise ValueError(
-                f"a site is as many tokens, one or more, in every base and source; got {sorted(counts)} for "
-                f"{site.positions!r}; name tokens that every prompt has"
-            )
-        return torch.stack(found)
+        return token_places(inputs, site.positions)
 
     def _sited(self, inputs: Sequence[Encoded], site: LayerSite) -> tuple[Batch, Tensor, Tensor]:
         """Return the prompts as a batch, and the site's rows [rows, 1] and columns [rows, tokens] in it."""
@@ -208,6 +197,29 @@ class ConeProbe(DecoderProbe):
             return Constants({})
         with self._editing(_batch([row]).to(self.device)):
             return prompt(self.base, self.stack, row.prompt_ids, want)
+
+
+def token_places(inputs: Sequence[Encoded], positions: str) -> Tensor:
+    """Return which tokens of each prompt positions are, int64 [rows, tokens].
+
+    Raises:
+        ValueError: for unreadable positions, or if prompts have no such token or not equally many.
+    """
+    found = [_places(positions, row.prompt_length, row.spans) for row in inputs]
+    counts = {len(each) for each in found}
+    if len(counts) != 1 or 0 in counts:
+        raise ValueError(
+            f"a site is as many tokens, one or more, in every base and source; got {sorted(counts)} for "
+            f"{positions!r}; name tokens that every prompt has"
+        )
+    return torch.tensor(found)
+
+
+@lru_cache(maxsize=1 << 12)
+def _places(positions: str, length: int, spans: tuple[tuple[int, int], ...]) -> tuple[int, ...]:
+    own = span_mask([spans], torch.Size((1, length)))
+    masks = position_masks(parse_positions(positions), torch.ones(1, length), torch.tensor([length]), own)
+    return tuple(masks.either[0].nonzero().flatten().tolist())
 
 
 def probe_decoder(model: nn.Module, choices: Sequence[int], layers: Sequence[int]) -> DecoderProbe:

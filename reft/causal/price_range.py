@@ -13,7 +13,7 @@ from random import Random
 from reft.causal.counterfactuals import Counterfactual, Hypothesis
 
 LOWER, UPPER = "lower", "upper"
-TEMPLATE = "Say yes if a price is from {lower} to {upper} dollars, else no. Price: {price} dollars. Answer:"
+TEMPLATE = "From {lower} to {upper} dollars is fair. Is {price} fair? Answer:"
 ANSWERS = (" no", " yes")
 LOWEST, HIGHEST = 10, 99  # dollars: of two digits, so that every prompt has the same number of tokens
 WIDTH = 10  # dollars between the bounds, at least

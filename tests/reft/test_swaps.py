@@ -41,7 +41,9 @@ def test_a_rotation_of_full_rank_gives_the_source() -> None:
     torch.testing.assert_close(rotated(v=HIDDEN)(base, source, "v"), source, **CLOSE)
 
 
-@pytest.mark.parametrize("swap", [rotated(v=4), boundless(2.0, 0.5), UnitSwap(HIDDEN, {"v": [0, 3]}), VectorSwap(["v"])])
+@pytest.mark.parametrize(
+    "swap", [rotated(v=4), boundless(2.0, 0.5), UnitSwap(HIDDEN, {"v": [0, 3]}), VectorSwap(["v"])]
+)
 def test_the_same_input_changes_nothing(swap: torch.nn.Module) -> None:
     base, _ = states()
     torch.testing.assert_close(swap(base, base, "v"), base, **CLOSE)
