@@ -5,7 +5,7 @@ READY := .venv/.ready
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast kill-matrix check format bad-inputs bench-rotation bench-encoder bench-speed bench-growth bench-search
+.PHONY: help setup run test test-fast kill-matrix check format bad-inputs bench-rotation bench-encoder bench-speed bench-growth bench-search bench-causal
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ bench-growth: $(READY)  ## time of a training step against rank, layers, prompt 
 
 bench-search: $(READY)  ## what a search finds beside the paper's recipe and random search, on test rows; about two hours
 	$(BIN)/python -m benchmarks.search_quality
+
+bench-causal: $(READY)  ## where a small network and the language model hold a variable, with plots/align/map.png
+	$(BIN)/python -m benchmarks.causal
 
 check: $(READY)  ## lint, format and types
 	$(BIN)/ruff check .

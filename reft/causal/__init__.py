@@ -3,7 +3,7 @@
 A hypothesis says what a network computes (:class:`Hypothesis`), counterfactual rows what it would then answer
 (:class:`Counterfactual`), a probe reads and edits the network's states at a site (:class:`Probe`), and a swap puts a
 part of another input's state there (:class:`Swap`). :func:`interchange_accuracy` counts how often the network then
-answers as the hypothesis says; :func:`learn_rotation` finds the part, and :func:`search_units` looks for it among units.
+answers as the hypothesis says; :func:`learn_rotation` finds the part; :func:`search_units` looks for it among units.
 """
 
 from reft.causal.accuracy import Accuracy, answer_accuracy, interchange_accuracy, unchanged_accuracy

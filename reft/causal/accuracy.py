@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from reft.causal.counterfactuals import Counterfactual, moved_variables
-from reft.causal.probes import Probe, S, X
+from reft.causal.probes import Probe, S, X, read_states
 from reft.causal.swaps import Swap
 
 
@@ -54,18 +54,20 @@ class Sources:
         probe: the network.
         site: where.
         rows: the rows; each may move other variables.
+        batch_size: rows of one pass.
     """
 
-    def __init__(self, probe: Probe[X, S], site: S, rows: Sequence[Counterfactual[X]]) -> None:
-        base = probe.read([row.base for row in rows], site)
+    def __init__(self, probe: Probe[X, S], site: S, rows: Sequence[Counterfactual[X]], *, batch_size: int) -> None:
         self.variables = moved_variables(rows)
+        base = read_states(probe, [row.base for row in rows], site, batch_size=batch_size)
         self._states: dict[str, Tensor] = {}
         self._taken: dict[str, Tensor] = {}
         for name in self.variables:
             places = [place for place, row in enumerate(rows) if any(each.variable == name for each in row.taken)]
             sources = [each.source for row in rows for each in row.taken if each.variable == name]
             chosen = torch.tensor(places, device=base.device)
-            self._states[name] = base.index_copy(0, chosen, probe.read(sources, site))
+            states = read_states(probe, sources, site, batch_size=batch_size)
+            self._states[name] = base.index_copy(0, chosen, states)
             self._taken[name] = torch.zeros(len(rows), dtype=torch.bool, device=base.device).index_fill(0, chosen, True)
         self._base = base
 
@@ -95,7 +97,7 @@ def interchange_accuracy(
     Raises:
         ValueError: for no rows, or a variable that the swap does not know.
     """
-    sources = Sources(probe, site, rows)
+    sources = Sources(probe, site, rows, batch_size=batch_size)
     right = 0
     for start in range(0, len(rows), batch_size):
         chosen = rows[start : start + batch_size]

@@ -12,13 +12,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 from torch.nn import functional
 
 from reft.causal.accuracy import Sources
 from reft.causal.counterfactuals import Counterfactual
 from reft.causal.probes import Probe, S, X
-from reft.causal.swaps import BoundlessSwap, RotatedSwap
+from reft.causal.swaps import BoundlessSwap, RotatedSwap, Swap
 from reft.schedule import require
 from reft.training import NonFiniteLossError
 
@@ -88,7 +87,7 @@ def learn_rotation(
         ValueError: for no rows, or a variable that the swap does not know.
         NonFiniteLossError: from the iterator, before a step with a NaN or infinite loss is applied.
     """
-    sources = Sources(probe, site, rows)
+    sources = Sources(probe, site, rows, batch_size=config.batch_size)
     steps = math.ceil(len(rows) / config.batch_size)
     total = config.epochs * steps
     optimizer = _optimizer(swap, config)
@@ -125,6 +124,6 @@ def _optimizer(swap: RotatedSwap | BoundlessSwap, config: DasConfig) -> torch.op
     return torch.optim.Adam(groups)
 
 
-def measured(swap: nn.Module) -> nn.Module:
+def measured(swap: Swap) -> Swap:
     """Return the swap that is measured after learning: a boundless one with its boundary made hard."""
     return swap.hardened() if isinstance(swap, BoundlessSwap) else swap

@@ -21,7 +21,7 @@ from reft.data import Batch, Collator, Encoded, span_mask
 from reft.editing import Edits, Placed
 from reft.grouped_attention import is_small, takes_groups
 from reft.kept_layers import kept_output, output_fields
-from reft.model import ReftModel, causal_stack, position_ids, text_config
+from reft.model import ReftModel, causal_stack, position_ids
 from reft.positions import parse_positions, position_masks
 from reft.prefix_cache import PrefixCache, run_behind
 from reft.window import Kept, lay_out
@@ -55,7 +55,6 @@ class DecoderProbe(Probe[Encoded, LayerSite]):
         self.model = model.requires_grad_(False).eval()
         self.base = model.base if isinstance(model, ReftModel) else model
         self.stack = causal_stack(self.base)
-        self.hidden_size = int(text_config(self.base).hidden_size)
         self.device = next(self.base.parameters()).device
         self.choices = torch.tensor(choices, device=self.device)
 

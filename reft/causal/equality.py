@@ -62,6 +62,7 @@ class EqualityNetwork(nn.Module):
 
     def __init__(self, width: int = 4 * OBJECT) -> None:
         super().__init__()
+        self.width = width
         self.layers = nn.ModuleList(nn.Sequential(nn.Linear(width, width), nn.ReLU()) for _ in range(3))
         self.head = nn.Linear(width, 2)
 

@@ -20,8 +20,6 @@ class Probe(ABC, Generic[X, S]):
     States of a site are [rows, hidden], or [rows, tokens, hidden] where it has several tokens.
     """
 
-    hidden_size: int
-
     @abstractmethod
     def read(self, inputs: Sequence[X], site: S) -> Tensor:
         """Return the states that the inputs have at a site, without gradients."""
@@ -43,12 +41,10 @@ class ModuleProbe(Probe[Tensor, str]):
 
     Args:
         module: frozen and put in evaluation mode.
-        hidden_size: width of the sites' outputs.
     """
 
-    def __init__(self, module: nn.Module, hidden_size: int) -> None:
+    def __init__(self, module: nn.Module) -> None:
         self.module = module.requires_grad_(False).eval()
-        self.hidden_size = hidden_size
 
     @torch.no_grad()
     def read(self, inputs: Sequence[Tensor], site: str) -> Tensor:
@@ -79,6 +75,12 @@ class ModuleProbe(Probe[Tensor, str]):
             known = ", ".join(name for name in named if name)
             raise ValueError(f"a site is the name of a submodule: {known}; got {site!r}; name one of them")
         return named[site]
+
+
+def read_states(probe: Probe[X, S], inputs: Sequence[X], site: S, *, batch_size: int) -> Tensor:
+    """Return what :meth:`Probe.read` gives, by passes of ``batch_size`` rows."""
+    starts = range(0, len(inputs), batch_size)
+    return torch.cat([probe.read(inputs[start : start + batch_size], site) for start in starts])
 
 
 @contextmanager
