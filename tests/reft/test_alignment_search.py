@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from random import Random
 
 import pytest
 import torch
@@ -31,9 +32,8 @@ from reft.causal import (
     unit_choices,
 )
 from reft.causal.equality import EQUALITY, LEFT, RIGHT, draw_counterfactuals, draw_objects
-from reft.causal.price_range import LOWER, PRICE_RANGE, UPPER, PriceQuestion
+from reft.causal.price_range import LOWER, PRICE_RANGE, UPPER, PriceQuestion, draw_questions
 from reft.causal.price_range import draw_counterfactuals as draw_price_rows
-from reft.causal.price_range import draw_questions
 from reft.orthogonal import qf
 
 SIGNS: Hypothesis[Tensor] = Hypothesis(
@@ -43,7 +43,7 @@ SIGNS: Hypothesis[Tensor] = Hypothesis(
 
 
 class Signs(nn.Module):
-    """Holds the two numbers along two directions of a turned space of six, and answers by the product of their signs."""
+    """Holds two numbers along two directions of a turned space of six; answers by the product of their signs."""
 
     def __init__(self, turn: Tensor) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ def turned_probe() -> ModuleProbe:
     return ModuleProbe(Signs(qf(torch.randn(6, 6, generator=torch.Generator().manual_seed(7)))))
 
 
-CONFIG = DasConfig(epochs=12, batch_size=64, learning_rate=5e-2, seed=0)
+CONFIG = DasConfig(epochs=20, batch_size=64, learning_rate=5e-2, seed=0)
 
 
 def learned(swap: RotatedSwap | BoundlessSwap, rows: list[Counterfactual[Tensor]]) -> None:
@@ -155,8 +155,6 @@ def test_the_counterfactual_of_equality_is_that_of_its_parts() -> None:
 
 
 def test_price_rows_are_balanced_and_moving_the_answer_is_wrong_in_some() -> None:
-    from random import Random
-
     questions = draw_questions(80, Random(0))
     assert len(set(questions)) == 80
     rows = draw_price_rows(questions, LOWER, 200, Random(1))
@@ -189,7 +187,7 @@ def test_the_interval_is_wilsons() -> None:
         (lambda: unit_choices(40, ["a"], 20), "at most 1000000 choices"),
         (lambda: unit_choices(4, ["a", "b", "c"], 1), "one variable or two"),
         (lambda: unit_choices(4, ["a", "b"], 4), "a unit or more"),
-        (lambda: draw_price_rows(draw_questions(4, __import__("random").Random(0))[:1], LOWER, 4, None), "four kinds"),
+        (lambda: draw_price_rows(draw_questions(1, Random(0)), LOWER, 4, Random(0)), "four kinds"),
     ],
 )
 def test_what_is_refused(make: Callable[[], object], said: str) -> None:
