@@ -32,7 +32,7 @@ from reft.causal.equality import EqualityTraining
 EQUALITY, PRICES = "equality", "prices"
 SEEDS = (0, 1, 2)
 SETTING = EqualitySetting(
-    EqualityTraining(), DasConfig(40, 128, 2e-2, 0), train_rows=4000, choice_rows=192, test_rows=1500
+    EqualityTraining(), DasConfig(40, 256, 2e-2, 0), train_rows=12_000, choice_rows=192, test_rows=1500
 )
 
 

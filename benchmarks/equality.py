@@ -1,7 +1,7 @@
 """Hierarchical equality: does a small network hold whether each pair is equal, and along which directions?
 
-For each seed a network is taught the task, distributed alignment search learns a rotation of its first hidden layer
-whose two halves are the two variables, and every way to give each variable half of the units is tried. Both are chosen
+For each seed a network is taught the task, distributed alignment search learns a rotation of its second layer
+whose halves are the two variables, and every way to give each variable half of the units is tried. Both are chosen
 on the same rows and measured on others.
 """
 

@@ -17,7 +17,7 @@ from reft.causal.counterfactuals import Counterfactual, Hypothesis
 
 OBJECT = 4  # numbers of an object
 LEFT, RIGHT = "left pair", "right pair"
-SITE = "layers.1"  # of EqualityNetwork: where the hypothesis is looked for
+SITE = "layers.1.0"  # of EqualityNetwork: where its first layer's features are mixed, before the second bends them
 
 
 def _equal(pair: int) -> object:
@@ -78,9 +78,9 @@ class EqualityNetwork(nn.Module):
 class EqualityTraining:
     """How the network is taught: steps, fresh random rows a step, and Adam's first learning rate."""
 
-    steps: int = 6000
-    batch_size: int = 512
-    learning_rate: float = 4e-3
+    steps: int = 3000
+    batch_size: int = 256
+    learning_rate: float = 1e-2
 
 
 def train_network(seed: int, training: EqualityTraining) -> EqualityNetwork:
