@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipelines.errors import PipelineError
 from pipelines.explain import explain
-from pipelines.recipe import PARTS, SEARCHED, Part, Recipe, TrainParams, form_problem
+from pipelines.recipe import PARTS, SEARCHED, Layers, Part, PositionsSpec, Recipe, TrainParams, form_problem
 from pipelines.search_params import SearchParams, check_address
 from pipelines.sections import Count, Name, Section, Sha256, refuse
 from pipelines.sources import HubSource, PypiSource, parse_source
@@ -184,19 +184,13 @@ class EvaluateParams(Section):
 class TeachParams(Section):
     """A LoReFT adapter that learns the task before an alignment is looked for in the edited model."""
 
-    layers: str
-    positions: str
+    layers: Layers
+    positions: PositionsSpec
     rank: Count
     learning_rate: Annotated[float, Field(gt=0)]
     rows: Count
     epochs: Count
     batch_size: Count
-
-    @model_validator(mode="after")
-    def _readable(self) -> Self:
-        check_layers(self.layers)
-        check_positions(self.positions)
-        return self
 
 
 class AlignParams(Section):
@@ -210,8 +204,8 @@ class AlignParams(Section):
     train_rows: Count
     validation_rows: Count
     test_rows: Count
-    layers: str
-    positions: Annotated[list[str], Field(min_length=1)]
+    layers: Layers
+    positions: Annotated[list[PositionsSpec], Field(min_length=1)]
     dimensions: Annotated[list[Count], Field(min_length=1)]
     method: Literal["das", "boundless"]
     epochs: Count
@@ -221,9 +215,6 @@ class AlignParams(Section):
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
-        check_layers(self.layers)
-        for spec in self.positions:
-            check_positions(spec)
         problems = []
         for name, choices in (("positions", self.positions), ("dimensions", self.dimensions)):
             if len(set(choices)) < len(choices):
@@ -238,7 +229,7 @@ class AlignParams(Section):
             problems.append(f"the task that is taught is price-range; got {self.data}; set teach: null and model: base")
         if self.method == "boundless" and len(self.dimensions) > 1:
             problems.append(f"boundless learns the dimension; got {self.dimensions}; leave one, for the random control")
-        _refuse(problems)
+        refuse(problems)
         return self
 
 

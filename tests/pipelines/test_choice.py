@@ -74,7 +74,7 @@ def test_a_front_holds_what_is_not_beaten_in_everything() -> None:
 
 
 def test_the_candidates_are_the_best_one_and_what_the_rule_would_take_next() -> None:
-    records = [record(0, 0.9, parameters=900), record(1, 0.88, parameters=500), record(2, 0.87, parameters=90)]
+    records = [record(0, 0.9, parameters=900), record(1, 0.89, parameters=500), record(2, 0.88, parameters=90)]
     assert candidates(records, rule()) == []
     confirm = {"top": 2, "seeds": 2}
     assert [one.number for one in candidates(records, rule(confirm=confirm))] == [0, 1]
@@ -85,9 +85,9 @@ def test_the_candidates_are_the_best_one_and_what_the_rule_would_take_next() -> 
 def test_other_seeds_decide_by_the_mean_and_a_recipe_that_does_not_stand_one_is_out() -> None:
     records = [record(0, 0.95), record(1, 0.9), record(2, 0.91)]
     runs = [
-        confirmed(0, {42: 0.95, 43: 0.70, 44: 0.75}),
-        confirmed(1, {42: 0.90, 43: 0.88, 44: 0.92}),
-        confirmed(2, {42: 0.91, 43: None, 44: 0.99}),
+        confirmed(0, {42: 0.95, 43: 0.70, 44: 0.75}, seconds=1.0),
+        confirmed(1, {42: 0.90, 43: 0.88, 44: 0.92}, seconds=1.0),
+        confirmed(2, {42: 0.91, 43: None, 44: 0.99}, seconds=1.0),
     ]
     assert runs[0].mean == pytest.approx(0.8)
     assert runs[1].spread == pytest.approx(0.02)
