@@ -25,7 +25,6 @@ from reft.causal import (
     answer_accuracy,
     interchange_accuracy,
     learn_rotation,
-    measured,
     search_units,
     unchanged_accuracy,
     unit_blocks,
@@ -101,18 +100,6 @@ def test_an_alignment_along_the_axes_is_found_by_units() -> None:
     for fit in fits:  # each as the swap of its units alone gives it
         swap = UnitSwap(6, fit.units)
         assert interchange_accuracy(probe, "state", swap, rows, batch_size=50) == fit.accuracy
-
-
-def test_boundless_das_gives_up_what_it_does_not_need() -> None:
-    probe, rows, test = turned_probe(), sign_rows(512, 0), sign_rows(256, 10)
-    swap = BoundlessSwap(6, "a", torch.Generator().manual_seed(0))
-    config = DasConfig(30, 64, 5e-2, 0, boundary_rate=2e-2, boundary_penalty=0.3, hot=3.0, cold=0.05)
-    for _ in learn_rotation(probe, "state", swap, rows, config):
-        pass
-    hard = measured(swap)
-    assert isinstance(hard, RotatedSwap)
-    assert hard.ranks["a"] < 4
-    assert interchange_accuracy(probe, "state", hard, test, batch_size=64).value > 0.95
 
 
 def test_the_same_seed_learns_the_same_bits() -> None:
