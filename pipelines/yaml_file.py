@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,22 @@ MAX_BYTES = 1_000_000
 UNREADABLE = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)
 
 
+def _without_times(pattern: re.Pattern[str]) -> re.Pattern[str]:
+    """The pattern, but for what has a colon between digits and is no date."""
+    return re.compile(rf"(?![-+]?[0-9][0-9_]*:[0-9:._]+$)(?:{pattern.pattern})", pattern.flags)
+
+
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice and any alias (a few of which can fill the memory)."""
+    """Safe YAML that refuses a key given twice and any alias (a few of which can fill the memory).
+
+    ``15:30`` is a word, as in YAML 1.2: DVC writes that and leaves out the quotes, and YAML 1.1 would read 930, a time
+    of day in minutes.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  as PyYAML has it
+        first: [(tag, _without_times(pattern)) for tag, pattern in known]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):

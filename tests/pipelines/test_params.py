@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from dvc.utils.serialize import modify_yaml
 
 from pipelines.errors import PipelineError
 from pipelines.params import check_params, load_params, template_fields
@@ -117,6 +118,16 @@ def test_yaml_that_cannot_be_params_is_refused(tmp_path: Path, text: str, said: 
     (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(PipelineError, match=said):
         load_params(tmp_path / "params.yaml")
+
+
+def test_layers_and_positions_are_words_also_after_dvc_took_their_quotes(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(changed("align.positions", ["15:30", "l4"])), encoding="utf-8")
+    with modify_yaml(path) as raw:  # as `dvc exp run --set-param` does
+        raw["seed"] = 7
+    assert "- 15:30\n" in path.read_text(encoding="utf-8")
+    params = load_params(path)
+    assert (params.seed, params.align.positions) == (7, ["15:30", "l4"])
 
 
 def test_a_missing_or_binary_file_is_refused(tmp_path: Path) -> None:
