@@ -102,7 +102,7 @@ def test_a_plan_says_why_and_what_follows(made: Project) -> None:
 
 
 def test_a_mistake_in_a_flow_is_told_and_loses_nothing_and_a_retry_goes_on(made: Project) -> None:
-    made.params({"train.epochs": 2, "evaluate.confidence": 0.9})
+    made.params({"train.epochs": 2, "evaluate.bootstrap": 400})
     made.params({"prepare.max_tokens": 10, "notify.command": [sys.executable, "-c", WRITE]})
     before = kept(made)
     done = made.run("reft", "run", check=False)
@@ -120,7 +120,8 @@ def test_a_mistake_in_a_flow_is_told_and_loses_nothing_and_a_retry_goes_on(made:
     markers = made.markers()
     made.params({"prepare.max_tokens": 200})
     made.run("prefect", "flow-run", "retry", told["flow_run"], "--entrypoint", "flows.finetune.finetune")
-    assert made.ran_since(markers) == {"evaluate", "register"}  # for intervals that no run has had yet
+    # With other draws the intervals may come out as they were, and then nothing that follows is stale.
+    assert {"evaluate"} <= made.ran_since(markers) <= {"evaluate", "register"}
 
 
 def _without_network(*command: str) -> list[str]:
