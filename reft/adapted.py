@@ -159,8 +159,12 @@ class AdaptedModel(nn.Module, ABC):
         with skipping(self, rows, batch):
             return self.target_losses(batch)
 
-    def begin_rows(self) -> None:
-        """Start another use of rows, a training or a scoring; what is kept of those used before may make room."""
+    def begin_rows(self, _rows: Sequence[Any] = ()) -> None:
+        """Start another use of rows, a training or a scoring; what is kept of those used before may make room.
+
+        Args:
+            _rows: that losses will be wanted of in this process, as far as they are known.
+        """
         store = keeper_of(self.base).store(self.base, self.head_tensors().values())
         if store is not None:
             store.begin()

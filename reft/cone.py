@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reft.alone import prompt
+from reft.alone import Prompts
 from reft.config import ReftConfig
-from reft.constants import ConstantStore, Ids, Want
+from reft.constants import ConstantStore, Ids, RowKey, Want
 from reft.data import Encoded
 from reft.grouped_attention import GROUPED, Pairs, is_small, takes_groups
 from reft.keeper import Keeper, keeper_of
@@ -56,6 +56,7 @@ class Cone:
         self._layer = model.config.layers[0]
         self._num_layers = len(model.stack.layers)
         self._positions = edited_positions(model.config)
+        self._prompts = Prompts(model.base, model.stack, keeper.side_by_side)
 
     @classmethod
     def of(cls, model: ReftModel) -> Cone | None:
@@ -69,6 +70,14 @@ class Cone:
             keeper.say_once(f"keys and values of {type(model.base).__name__} are not kept, because {reason}")
             return None
         return cls(model, keeper, store)
+
+    def begin(self, rows: Sequence[Encoded]) -> None:
+        """Start a use of rows for losses; see :meth:`reft.constants.ConstantStore.begin`."""
+        self._store.begin(self._wanted(row, {row.input_ids[row.prompt_length : -1]}) for row in rows)
+
+    def begin_scores(self, prompts: Sequence[Ids], choices: Sequence[Ids]) -> None:
+        """Start a use of prompts for scores."""
+        self._store.begin(self._wanted(Encoded(ids, len(ids)), _longer(choices)) for ids in prompts)
 
     def losses(self, rows: Sequence[Encoded]) -> Tensor:
         """Return the cross-entropy of each label token in nats, [labels], in the rows' order."""
@@ -88,7 +97,7 @@ class Cone:
 
         The prompts run once; a choice's tokens run after what the edited prompt left in each layer.
         """
-        longer = {choice[:-1] for choice in choices if len(choice) > 1}
+        longer = _longer(choices)
         kept = [self._keep(Encoded(ids, len(ids)), longer) for ids in prompts]
         window = lay_out(kept, self._layer, self._model.device)
         ends = [place * window.tokens + each.end - each.start - 1 for place, each in enumerate(kept)]
@@ -118,12 +127,13 @@ class Cone:
     def _keep(self, row: Encoded, continuations: set[Ids]) -> Kept:
         """Find a row's constants."""
         start = first_edited(self._positions, row)
+        return Kept(row, start, self._store.get(*self._wanted(row, continuations), self._prompts.compute))
+
+    def _wanted(self, row: Encoded, continuations: set[Ids]) -> tuple[RowKey, Want]:
         above = self._layer + 1
+        behind = first_edited(self._positions, row) > 0 and above < self._num_layers
         outputs = frozenset((self._layer, after) for after in ((), *continuations))
-        want = Want(outputs, above if start and above < self._num_layers else None)
-        base, stack = self._model.base, self._model.stack
-        constants = self._store.get((row.prompt_ids,), want, lambda ids, missing: prompt(base, stack, ids[0], missing))
-        return Kept(row, start, constants)
+        return (row.prompt_ids,), Want(outputs, above if behind else None)
 
     def _run(self, window: Window, columns: Sequence[int], *, recording: bool = False) -> tuple[Tensor, Pairs]:
         """Run a window through the layers above the lowest edited one.
@@ -151,6 +161,11 @@ class Cone:
             undo.enter_context(only_columns(base, torch.tensor(columns, device=window.mask.device)))
             logits = run_behind(base, window.input_ids, window.mask, cache)
         return logits.view(len(columns), -1), cache.seen
+
+
+def _longer(choices: Sequence[Ids]) -> set[Ids]:
+    """Return what runs of choices after their prompt: all tokens but the last, which predicts nothing."""
+    return {choice[:-1] for choice in choices if len(choice) > 1}
 
 
 def token_losses(logits: Tensor, labels: Tensor) -> Tensor:

@@ -1,15 +1,15 @@
 """What does not change while a frozen base's interventions train, kept by row: in memory, and on disk.
 
-Every constant is computed in one way (:mod:`reft.alone`): from its row alone, by a batch of one without padding. So its
-bits follow from base, row, layer, dtype, device and threads, and from neither the other rows nor what was kept:
-computed, kept in memory or read from disk, it is the same.
+Every constant has the bits of one way to compute it (:mod:`reft.alone`): from its row alone, by a batch of one without
+padding. So they follow from base, row, layer, dtype, device and threads, and from neither the other rows nor what was
+kept: computed, kept in memory or read from disk, it is the same.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,8 @@ RowKey = tuple[Ids, ...]
 Output = tuple[int, Ids]
 """A layer, and a continuation of the row: the layer's output before any edit, at the continuation's tokens, which come
 after the row's; at the row's own tokens where the continuation is empty."""
+
+Shape = tuple[Hashable, ...]
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,12 @@ class Want:
         """Return what is wanted beside what is there."""
         has_keys = self.lowest is None or (there.lowest is not None and there.lowest <= self.lowest)
         return Want(self.outputs - there.outputs, None if has_keys else self.lowest)
+
+    def shape(self, row: RowKey) -> Shape:
+        """Return what rows have in common that run side by side: their lengths, and the layers that run."""
+        own = frozenset(layer for layer, after in self.outputs if not after)
+        behind = max((layer for layer, after in self.outputs if after), default=-1)
+        return _lengths(row), own, behind, self.lowest
 
     def __bool__(self) -> bool:
         """Whether anything is wanted."""
@@ -97,7 +105,14 @@ class Constants:
         return cls(outputs, record["lowest"], tensors.get("keys_values"))
 
 
-Compute = Callable[[RowKey, Want], Constants]
+Compute = Callable[[Mapping[RowKey, Want]], list[Constants]]
+"""What computes constants of rows of one shape, each as if it were alone, in the rows' order."""
+
+MOST = 16
+"""Rows that are computed side by side at most; more are not faster."""
+
+TOKENS = 512
+"""Tokens of these rows together, but of one row any number."""
 
 
 @dataclass
@@ -127,32 +142,86 @@ class ConstantStore:
         self._base = base
         self._kept: OrderedDict[RowKey, _Entry] = OrderedDict()
         self._use = 0
+        self._ahead: dict[RowKey, Want] = {}
+        self._of_length: dict[tuple[int, ...], list[RowKey]] = {}  # rows ahead that were not looked at yet
+        self._lacking: dict[Shape, dict[RowKey, Want]] = {}  # those that were
+        self._per_token = 0.0  # bytes, at most
         self.nbytes = 0
         """Memory that the kept tensors take."""
 
-    def begin(self) -> None:
-        """Start another use of the rows, a training or a scoring; what was used before it may go."""
+    def begin(self, ahead: Iterable[tuple[RowKey, Want]] = ()) -> None:
+        """Start another use of the rows, a training or a scoring; what was used before it may go.
+
+        Args:
+            ahead: rows that will be asked for, which may be computed beside another of their shape.
+        """
         self._use += 1
+        self._ahead = dict(ahead)
+        self._of_length = {}
+        for row in self._ahead:
+            self._of_length.setdefault(_lengths(row), []).append(row)
+        self._lacking = {}
         if self._files is not None:
             self._files.begin()
 
     def get(self, row: RowKey, want: Want, compute: Compute) -> Constants:
         """Return a row's constants, at least what is wanted; ``compute`` makes what is kept nowhere."""
+        self._ahead.pop(row, None)
+        there = self._there(row)
+        missing = want if there is None else want.without(there.extent)
+        if there is not None and not missing:
+            return there
+        wanted = {row: missing, **self._mates(row, missing)}
+        own, *others = compute(wanted)
+        constants = self._add(row, own)
+        for mate, newer in zip(list(wanted)[1:], others, strict=True):
+            self._add(mate, newer)
+        return constants
+
+    def _there(self, row: RowKey) -> Constants | None:
+        """Return what is kept of a row, in memory from now on if there is room."""
         entry = self._kept.get(row)
-        if entry is not None and not want.without(entry.constants.extent):
-            entry.used = self._use
-            self._kept.move_to_end(row)
-            return entry.constants
+        if entry is None:
+            read = self._read(row)
+            return None if read is None else self._keep(row, read, mapped=True)
+        entry.used = self._use
+        self._kept.move_to_end(row)
+        return entry.constants
+
+    def _add(self, row: RowKey, newer: Constants) -> Constants:
+        entry = self._kept.get(row)
         there = self._read(row) if entry is None else entry.constants
-        if there is None:
-            constants = compute(row, want)
-        elif missing := want.without(there.extent):
-            constants = there.joined(compute(row, missing))
-        else:
-            return self._keep(row, there, mapped=True)
+        constants = newer if there is None else there.joined(newer)
+        self._per_token = max(self._per_token, constants.nbytes / sum(_lengths(row)))
         if self._files is not None:
             self._files.write(self._name(row), self._base, constants.tensors(), constants.record())
         return self._keep(row, constants, mapped=entry is None and there is not None)
+
+    def _mates(self, row: RowKey, missing: Want) -> dict[RowKey, Want]:
+        """Return rows to come of the same shape, as many as are run beside this one and can be kept."""
+        tokens = sum(_lengths(row))
+        used = sum(entry.size for entry in self._kept.values() if entry.used == self._use)
+        room = (self._memory - used) / (self._per_token * tokens) if self._per_token else 0  # the first row tells
+        most = min(MOST, TOKENS // tokens, int(room)) - 1
+        if most < 1:
+            return {}
+        self._sort_out(_lengths(row))
+        alike = self._lacking.get(missing.shape(row), {})
+        mates: dict[RowKey, Want] = {}
+        while alike and len(mates) < most:
+            mate = next(iter(alike))
+            lacking = alike.pop(mate)
+            if self._ahead.pop(mate, None) is not None:  # not had since
+                mates[mate] = lacking
+        return mates
+
+    def _sort_out(self, lengths: tuple[int, ...]) -> None:
+        """Find out what the rows to come of these lengths lack."""
+        for row in self._of_length.pop(lengths, ()):
+            want = self._ahead.get(row)
+            there = None if want is None else self._there(row)
+            if want is not None and (lacking := want if there is None else want.without(there.extent)):
+                self._lacking.setdefault(lacking.shape(row), {})[row] = lacking
 
     def _read(self, row: RowKey) -> Constants | None:
         if self._files is None:
@@ -185,3 +254,7 @@ class ConstantStore:
         entry = self._kept.pop(row, None)
         if entry is not None:
             self.nbytes -= entry.size
+
+
+def _lengths(row: RowKey) -> tuple[int, ...]:
+    return tuple(len(part) for part in row)

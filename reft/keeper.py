@@ -67,6 +67,8 @@ class Keeper:
         self.config = config
         self.right: dict[int, bool] = {}
         """Lowest edited layer -> whether leaving out the layers up to it was found to be right."""
+        self.side_by_side: dict[tuple[int, int], int] = {}
+        """What :class:`reft.alone.Prompts` found out about passes over several rows."""
         self._fields: int | None = None
         self._said: set[str] = set()
         self._weights = _weights(base)
@@ -118,6 +120,7 @@ class Keeper:
     def _restart(self, base: nn.Module) -> None:
         self._identity = _identity(base, self.config)
         self.right.clear()
+        self.side_by_side.clear()
         self._store = self._empty()
 
     def _empty(self) -> ConstantStore:

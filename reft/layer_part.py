@@ -5,7 +5,7 @@ Of encoders, of encoder-decoders, and of decoders whose keys and values are not 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -61,8 +61,8 @@ def _skipping(
         yield
 
 
-def _computed(model: AdaptedModel, row: Any, _key: RowKey, want: Want) -> Constants:
-    return whole_row(model, row, want)
+def _computed(model: AdaptedModel, row: Any, wanted: Mapping[RowKey, Want]) -> list[Constants]:
+    return [whole_row(model, row, want) for want in wanted.values()]
 
 
 @torch.no_grad()

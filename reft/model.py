@@ -144,6 +144,14 @@ class ReftModel(CausalModel, AdaptedModel):
         """Return the tokens."""
         return (row.input_ids,)
 
+    def begin_rows(self, rows: Sequence[Encoded] = ()) -> None:
+        """Start another use of rows; those that are to come are computed side by side in its cone."""
+        cone = Cone.of(self)
+        if cone is None:
+            AdaptedModel.begin_rows(self)
+        else:
+            cone.begin(rows)
+
     def row_losses(self, rows: Sequence[Encoded], pad_id: int) -> Tensor:
         """Return the cross-entropy of each label token of the rows in nats, fp32 [labels]; computed by its cone."""
         cone = Cone.of(self)

@@ -48,8 +48,7 @@ def score_choices(
         )
     scores = torch.empty(len(prompts), len(choices))
     given = [tuple(choice) for choice in choices]
-    if isinstance(model, ReftModel):
-        model.begin_rows()
+    _begin(model, [tuple(prompt) for prompt in prompts], given)
     order = sorted(range(len(prompts)), key=lambda row: (len(prompts[row]), row))
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
@@ -58,6 +57,15 @@ def score_choices(
         if progress is not None:
             progress(len(rows))
     return scores
+
+
+def _begin(model: CausalModel, prompts: list[Ids], choices: Sequence[Ids]) -> None:
+    if isinstance(model, ReftModel):
+        cone = Cone.of(model)
+        if cone is None:
+            model.begin_rows()
+        else:
+            cone.begin_scores(prompts, choices)
 
 
 def _scores(model: CausalModel, prompts: list[Ids], choices: Sequence[Ids]) -> Tensor:

@@ -96,7 +96,7 @@ def fit(
     state = folder.load() if folder is not None else None
     if state is not None:
         restore(state.tensors, model.trainable_parameters(), trainer.optimizer)
-    model.begin_rows()
+    model.begin_rows(rows if trainer.processes == 1 else ())  # of several, each gets a share of every batch
     return _steps(trainer, state, folder)
 
 

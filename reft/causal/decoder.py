@@ -13,7 +13,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from reft.alone import prompt
+from reft.alone import Prompts
 from reft.causal.probes import Probe, changed_output
 from reft.cone import only_columns, unproved
 from reft.constants import Constants, Want
@@ -195,7 +195,7 @@ class ConeProbe(DecoderProbe):
         if not want:
             return Constants({})
         with self._editing(_batch([row]).to(self.device)):
-            return prompt(self.base, self.stack, row.prompt_ids, want)
+            return Prompts(self.base, self.stack, {}).compute({(row.prompt_ids,): want})[0]
 
 
 def token_places(inputs: Sequence[Encoded], positions: str) -> Tensor:

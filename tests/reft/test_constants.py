@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import multiprocessing
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,19 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 import reft.alone
-import reft.cone
 import reft.constant_files
+from reft.alone import Prompts
 from reft.config import ReftConfig
 from reft.constant_files import ConstantFiles
-from reft.constants import Constants, ConstantStore, Want
+from reft.constants import Constants, ConstantStore, Ids, RowKey, Want
 from reft.keeper import ConeConfig, keeper_of, set_cone
-from reft.model import ReftModel
+from reft.model import ReftModel, causal_stack
 from reft.schedule import FitConfig
 from reft.training import StepMetrics, fit
+from tests.reft.families import DECODERS, build
 from tests.reft.tiny import build_base, build_rows
 
 ROWS = build_rows(13)
@@ -57,13 +59,13 @@ def same(one: ReftModel, other: ReftModel) -> bool:
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """The prompts whose constants were computed."""
     found: list[tuple[int, ...]] = []
-    prompt = reft.alone.prompt
+    compute = Prompts.compute
 
-    def noted(base: Any, stack: Any, ids: tuple[int, ...], want: Want) -> Constants:
-        found.append(ids)
-        return prompt(base, stack, ids, want)
+    def noted(self: Prompts, wanted: Mapping[RowKey, Want]) -> list[Constants]:
+        found.extend(row[0] for row in wanted)
+        return compute(self, wanted)
 
-    monkeypatch.setattr(reft.cone, "prompt", noted)
+    monkeypatch.setattr(Prompts, "compute", noted)
     return found
 
 
@@ -241,9 +243,9 @@ def test_what_is_in_use_is_not_pushed_out_of_memory() -> None:
     want = Want(frozenset([(0, ())]))
     made: list[int] = []
 
-    def compute(row: tuple[tuple[int, ...], ...], _want: Want) -> Constants:
-        made.append(row[0][0])
-        return constants(1000)  # 4000 bytes
+    def compute(wanted: Mapping[RowKey, Want]) -> list[Constants]:
+        made.extend(row[0][0] for row in wanted)
+        return [constants(1000) for _ in wanted]  # 4000 bytes
 
     def use(*rows: int) -> list[int]:
         made.clear()
@@ -258,6 +260,105 @@ def test_what_is_in_use_is_not_pushed_out_of_memory() -> None:
     assert use(1, 3) == [3]  # pushes out 0, the oldest
     assert use(1, 3, 0) == [0]
     assert store.nbytes == 8000
+
+
+def test_rows_to_come_are_computed_beside_one_of_their_shape_while_there_is_room(tmp_path: Path) -> None:
+    want, other = Want(frozenset([(0, ())])), Want(frozenset([(1, ())]))
+    made: list[list[Ids]] = []
+
+    def compute(wanted: Mapping[RowKey, Want]) -> list[Constants]:
+        made.append([row[0] for row in wanted])
+        return [Constants({next(iter(each.outputs)): torch.zeros(len(row[0]), 250)}) for row, each in wanted.items()]
+
+    def use(store: ConstantStore, rows: Sequence[Ids]) -> list[list[Ids]]:
+        made.clear()
+        for row in rows:
+            store.get((row,), want, compute)
+        return list(made)
+
+    rows: list[Ids] = [(1,), (2,), (3, 4), (5,), (6, 7), (8,)]
+    files = ConstantFiles(tmp_path, BIG)
+    store = ConstantStore(BIG, files, [], "b")
+    store.begin(((row,), other if row == (5,) else want) for row in rows)
+    assert use(store, rows) == [[(1,)], [(2,), (8,)], [(3, 4), (6, 7)], [(5,)]]  # the first tells how large they are
+    store.begin(((row,), want) for row in rows)
+    assert use(store, rows) == []
+    again = ConstantStore(BIG, files, [], "b")
+    again.begin(((row,), want) for row in [*rows, (9,), (10,)])
+    assert use(again, [(9,), (10,), *rows]) == [[(9,)], [(10,)]]
+    small = ConstantStore(3000, None, [], "b")
+    small.begin(((row,), want) for row in rows)
+    assert use(small, rows) == [[(1,)], [(2,), (5,)], [(3, 4)], [(6, 7)], [(8,)]]
+    assert small.nbytes == 3000
+
+
+def wide(family: str = "llama") -> Any:
+    """A base whose products are no longer those for tiny matrices."""
+    base = build(DECODERS[family])
+    config = copy.deepcopy(base.config)
+    config.update({"hidden_size": 192, "intermediate_size": 512, "head_dim": 48})
+    torch.manual_seed(0)
+    return type(base)(config).eval()
+
+
+def lacking(count: int, tokens: int) -> dict[RowKey, Want]:
+    """Prompts of one length; each is continued by tokens of its own."""
+    keys = [(tuple((place * 7 + token * 3) % 30 for token in range(tokens)),) for place in range(count)]
+    afters = [(place + 1, place + 2)[: 1 + place % 2] for place in range(count)]
+    return {key: Want(frozenset([(0, ()), (1, ()), (1, after)]), 1) for key, after in zip(keys, afters, strict=True)}
+
+
+def each_alone(base: Any, wanted: Mapping[RowKey, Want]) -> list[Constants]:
+    return [Prompts(base, causal_stack(base), {}).compute({key: want})[0] for key, want in wanted.items()]
+
+
+def same_bits(some: Sequence[Constants], others: Sequence[Constants]) -> bool:
+    return all(
+        one.record() == other.record()
+        and one.tensors().keys() == other.tensors().keys()
+        and all(torch.equal(tensor, other.tensors()[name]) for name, tensor in one.tensors().items())
+        for one, other in zip(some, others, strict=True)
+    )
+
+
+@pytest.mark.parametrize("family", sorted(DECODERS))
+def test_of_any_type_rows_have_the_same_bits_side_by_side_as_alone(family: str) -> None:
+    base, wanted = build(DECODERS[family]), lacking(5, 7)
+    assert same_bits(Prompts(base, causal_stack(base), {}).compute(wanted), each_alone(base, wanted))
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_of_any_length_and_number_too_where_they_do_run_side_by_side(family: str) -> None:
+    base = wide(family)
+    same: dict[tuple[int, int], int] = {}
+    for tokens in (8, 13, 31, 32, 47):
+        for count in (7, 2, 5, 16):
+            wanted = lacking(count, tokens)
+            assert same_bits(Prompts(base, causal_stack(base), same).compute(wanted), each_alone(base, wanted))
+    assert {tokens for before, tokens in same if not before} == {8, 13, 31, 32, 47}  # whatever was found of them
+
+
+def test_a_machine_that_gives_other_bits_side_by_side_runs_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    base, wanted = wide(), lacking(4, 13)
+    alone = each_alone(base, wanted)
+    passes: list[int] = []
+    run_behind = reft.alone.run_behind
+
+    def noted(*given: Any) -> Tensor:
+        passes.append(len(given[1]))
+        return run_behind(*given)
+
+    def other_bits(_module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return output * (1 + 2**-20) if len(given[0]) > 1 else output
+
+    monkeypatch.setattr(reft.alone, "run_behind", noted)
+    base.get_input_embeddings().register_forward_hook(other_bits)
+    same: dict[tuple[int, int], int] = {}
+    for known in (False, True):
+        passes.clear()
+        assert same_bits(Prompts(base, causal_stack(base), same).compute(wanted), alone)
+        assert same == {(0, 13): 0}  # of the continuations there are too few numbers
+        assert passes == ([] if known else [4, 1, 1, 1, 1]) + [1] * 8
 
 
 def test_a_resumed_training_ends_with_the_same_bits(tmp_path: Path) -> None:
