@@ -134,9 +134,9 @@ def _report(trial: optuna.Trial, desk: Desk, model: ReftModel, costs: Costs, *, 
 
 def base_accuracy(desk: Desk) -> float:
     """The accuracy of the frozen base on the validation rows: what a recipe is to be better than."""
-    base = desk.bench.base
-    unused = ReftConfig(layers=(base.config.num_hidden_layers - 1,), positions="l1", rank=1)
-    model = ReftModel(base, unused, seed=desk.params.seed)
+    # Edits at the lowest layer and the last token: so of the base is kept what most recipes of a search need.
+    unused = ReftConfig(layers=(0,), positions="l1", rank=1)
+    model = ReftModel(desk.bench.base, unused, seed=desk.params.seed)
     with model.disabled():
         scores, truth = _scored(desk, model, title="frozen base")
     return float((scores.argmax(1) == truth).mean())
