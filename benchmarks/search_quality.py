@@ -1,9 +1,9 @@
 """Does a search pay? The recipe that it finds, the paper's, and what random search finds in as many seconds.
 
 Rows are SST-2 and ARC-Easy of the folder that the variable REFT_BENCH_DATA names; the base is that of params.yaml, and
-so are the space, the epochs of a trial and the recipes that are tried first. A trial is trained on all training rows
-and not pruned. Every recipe is then trained for the same epochs on these rows, and measured on test rows, which no
-trial read. Splits are the same for every seed; a seed is of the sampler, the initial weights and the order of the
+so is the space, with the positions of the paper's recipe added, which is tried first. A trial is trained on all
+training rows, for as many epochs as the recipe is afterwards, and not pruned; the most accurate one is chosen. Every
+recipe is then trained for these epochs on these rows, and measured on test rows, which no trial read. Splits are the same for every seed; a seed is of the sampler, the initial weights and the order of the
 rows. Random search tries no recipe of ours first, begins no trial after it took as long as the search did, and finds
 the base's constants on disk already. The part `pruning` has the same study of random search with and without a pruner.
 
@@ -30,6 +30,7 @@ from pipelines.recipe import PARTS as RECIPE
 from pipelines.yaml_file import read_yaml
 
 VARIABLE = "REFT_BENCH_DATA"
+PAPER: Mapping[str, Any] = {"layers": "all", "positions": "f7+l7", "rank": 8, "learning_rate": 9.0e-4}
 SST2 = Task(
     "sst2",
     ("train.tsv", "validation.tsv", "test.tsv"),
@@ -179,6 +180,8 @@ def _part(part: str, setting: Setting, root: Path, out: Path, seeds: Sequence[in
     if not data:
         raise PipelineError(f"the rows are in the folder that {VARIABLE} names", got="nothing", do="Set it.")
     raw: Any = read_yaml(root / "params.yaml")
+    raw["search"] |= {"enqueue": [dict(PAPER)], "choose": "best", "epochs": setting.epochs}
+    raw["search"]["space"]["positions"] = [PAPER["positions"], *raw["search"]["space"]["positions"]]
     shop = Workshop(PARTS[part], setting, raw=raw, root=root, data=Path(data), out=out)
     cells = []
     for cell in pruned(shop, seeds[0]) if part == "pruning" else compared(shop, seeds if part == "sst2" else seeds[:1]):
