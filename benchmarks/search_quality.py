@@ -3,9 +3,10 @@
 Rows are SST-2 and ARC-Easy of the folder that the variable REFT_BENCH_DATA names; the base is that of params.yaml, and
 so is the space, with the positions of the paper's recipe added, which is tried first. A trial is trained on all
 training rows, for as many epochs as the recipe is afterwards, and not pruned; the most accurate one is chosen. Every
-recipe is then trained for these epochs on these rows, and measured on test rows, which no trial read. Splits are the same for every seed; a seed is of the sampler, the initial weights and the order of the
-rows. Random search tries no recipe of ours first, begins no trial after it took as long as the search did, and finds
-the base's constants on disk already. The part `pruning` has the same study of random search with and without a pruner.
+recipe is then trained for these epochs on these rows, and measured on test rows, which no trial read. Splits are the
+same for every seed; a seed is of the sampler, the initial weights and the order of the rows. Random search tries no
+recipe of ours first, begins no trial after it took as long as the search did, and finds the base's constants on disk
+already. The part `pruning` has the same study of random search with and without a pruner.
 
 Each cell is a file in --out. Stopped and started again with the same words, it goes on.
 """
@@ -181,7 +182,9 @@ def _part(part: str, setting: Setting, root: Path, out: Path, seeds: Sequence[in
         raise PipelineError(f"the rows are in the folder that {VARIABLE} names", got="nothing", do="Set it.")
     raw: Any = read_yaml(root / "params.yaml")
     raw["search"] |= {"enqueue": [dict(PAPER)], "choose": "best", "epochs": setting.epochs}
-    raw["search"]["space"]["positions"] = [PAPER["positions"], *raw["search"]["space"]["positions"]]
+    raw["search"]["space"]["positions"] = list(
+        dict.fromkeys([PAPER["positions"], *raw["search"]["space"]["positions"]])
+    )
     shop = Workshop(PARTS[part], setting, raw=raw, root=root, data=Path(data), out=out)
     cells = []
     for cell in pruned(shop, seeds[0]) if part == "pruning" else compared(shop, seeds if part == "sst2" else seeds[:1]):

@@ -25,7 +25,9 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     root = tmp_path / "root"
     (root / "data" / "own").mkdir(parents=True)
     write_own_files(root)
-    (root / "params.yaml").write_text(yaml.safe_dump(raw_params(FEW)), encoding="utf-8")
+    raw = raw_params(FEW)
+    monkeypatch.setattr(search_quality, "PAPER", raw["search"]["enqueue"][0])
+    (root / "params.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
     (tmp_path / "data" / "sst2").mkdir(parents=True)
     rows = [f"{text}\t{int(label == 'good')}\n" for text, label in review_rows(160)]
     for place, split in enumerate(("train", "validation", "test")):
