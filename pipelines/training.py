@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -33,6 +33,7 @@ from reft import (
 )
 
 GIB = 1 << 30
+LOWEST = 4  # layers whose outputs are kept of each prompt, at most: one takes a twentieth of all keys and values
 
 
 class Keyed(Protocol):
@@ -86,11 +87,21 @@ class Bench:
         return [tuple(self.tokenizer(word, add_special_tokens=False)["input_ids"]) for word in words]
 
 
-def open_bench(params: Params, *, root: Path, base: Path, prepared: Path) -> Bench:
-    """Fix threads and device, load the base, open the prepared data."""
+def open_bench(params: Params, *, root: Path, base: Path, prepared: Path, recipes: Iterable[str] = ()) -> Bench:
+    """Fix threads and device, load the base, open the prepared data.
+
+    Args:
+        params: all of params.yaml.
+        root: the project's root.
+        base: base.json.
+        prepared: the folder of prepared data.
+        recipes: edited layers of each recipe to come, as in params.yaml, where there are several.
+    """
     torch.set_num_threads(params.run.threads)
-    loaded: LoadedBase = load_base(read_base(base), device=resolve_device(params.run.device), root=root)
-    set_cone(loaded.model, cone_config(params, root, loaded.record.sha256))
+    record = read_base(base)
+    loaded: LoadedBase = load_base(record, device=resolve_device(params.run.device), root=root)
+    lowest = sorted({parse_layers(layers, record.num_layers)[0] for layers in recipes})[:LOWEST]
+    set_cone(loaded.model, replace(cone_config(params, root, record.sha256), layers=frozenset(lowest)))
     tokenizer = loaded.tokenizer
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     return Bench(

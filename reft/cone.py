@@ -54,6 +54,7 @@ class Cone:
         self._store = store
         self._fields = keeper.output_fields(model.base, model.stack)
         self._layer = model.config.layers[0]
+        self._others = keeper.config.layers
         self._num_layers = len(model.stack.layers)
         self._positions = edited_positions(model.config)
         self._prompts = Prompts(model.base, model.stack, keeper.side_by_side)
@@ -132,7 +133,9 @@ class Cone:
     def _wanted(self, row: Encoded, continuations: set[Ids]) -> tuple[RowKey, Want]:
         above = self._layer + 1
         behind = first_edited(self._positions, row) > 0 and above < self._num_layers
-        outputs = frozenset((self._layer, after) for after in ((), *continuations))
+        reached = self._num_layers - 1 if behind else self._layer  # a pass for keys and values ends in the last layer
+        layers = {self._layer, *(layer for layer in self._others if layer < reached)}
+        outputs = frozenset((layer, after) for layer in layers for after in ((), *continuations))
         return (row.prompt_ids,), Want(outputs, above if behind else None)
 
     def _run(self, window: Window, columns: Sequence[int], *, recording: bool = False) -> tuple[Tensor, Pairs]:

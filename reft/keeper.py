@@ -39,6 +39,8 @@ class ConeConfig:
         disk_bytes: of constants kept in ``folder``, for all processes and bases together.
         folder: where; None for memory alone.
         base_sha256: identity of the base's weights, which what is in the folder belongs to.
+        layers: lowest edited layers of models to come. A prompt that runs through them for one model gives what the
+            others need of them too: one pass for all of a search's recipes.
 
     Raises:
         ValueError: at construction, for a negative budget, or a folder without the base's identity.
@@ -49,6 +51,7 @@ class ConeConfig:
     disk_bytes: int = 0
     folder: Path | None = None
     base_sha256: str | None = None
+    layers: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         if min(self.memory_bytes, self.disk_bytes) < 0:

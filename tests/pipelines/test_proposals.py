@@ -81,7 +81,7 @@ def points(found: list[tuple[Point, dict[str, object]]]) -> list[tuple[Any, ...]
 def test_the_named_recipes_come_first_in_their_order() -> None:
     found = proposals(default(), 3)
     assert [point for point, _ in found[:2]] == RAW["search"]["enqueue"]
-    assert found[0][0] == {"layers": "all", "positions": "l8", "rank": 8, "learning_rate": 9e-4}
+    assert found[0][0] == {"layers": "all", "positions": "l4", "rank": 8, "learning_rate": 9e-4}
     assert [attributes for _, attributes in found] == [{ENQUEUED: 0}, {ENQUEUED: 1}, {}]
 
 
@@ -145,7 +145,7 @@ def test_what_is_not_allowed_is_never_proposed() -> None:
 
 
 def test_a_named_recipe_that_is_not_allowed_is_passed_over() -> None:
-    found = proposals(default(), 2, lambda point: point["positions"] != "l8")
+    found = proposals(default(), 2, lambda point: (point["positions"], point["learning_rate"]) != ("l4", 9e-4))
     assert found[0] == (RAW["search"]["enqueue"][1], {ENQUEUED: 1})
 
 

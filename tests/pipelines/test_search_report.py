@@ -19,7 +19,7 @@ from tests.pipelines.ended import REPORTS, end, failed, pruned, record, settings
 CONFIRM = {"top": 3, "seeds": 2}
 MEDIAN = {"name": "median", "startup_trials": 2, "warmup_reports": 0}
 HOSTILE = "NonFiniteLossError: <script>alert('it ran')</script> & \"quoted\" \x00\x1b[31m\ud800"
-PAPER = {"layers": "all", "positions": "l8", "rank": 8, "learning_rate": 0.0009}
+PAPER = {"layers": "all", "positions": "l4", "rank": 8, "learning_rate": 0.0009}
 OTHER = {"layers": "all", "positions": "l4", "rank": 1, "learning_rate": 0.004}
 
 

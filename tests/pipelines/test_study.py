@@ -221,7 +221,7 @@ def test_the_table_of_trials_has_a_row_for_each(root: Path, name: str, tmp_path:
     assert header == (
         "number,state,value,layers,learning_rate,positions,rank,parameters,seconds,tokens,memory_mb,seed,error"
     )
-    assert row == "0,complete,0.7,all,0.0009,l8,8,10,1.0,5,1.0,42,"
+    assert row == "0,complete,0.7,all,0.0009,l4,8,10,1.0,5,1.0,42,"
 
 
 @pytest.mark.parametrize("url", ["nonsense", "sqlite:////proc/no/such/folder.db", "postgresql+nothing://h/db"])

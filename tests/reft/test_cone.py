@@ -20,7 +20,7 @@ from reft.data import Encoded
 from reft.decoding import Decoding
 from reft.forms import METHOD_NAMES
 from reft.keeper import ConeConfig, keeper_of, set_cone
-from reft.model import ReftModel
+from reft.model import ReftModel, causal_stack
 from reft.prefix_cache import PrefixCache
 from reft.schedule import FitConfig
 from reft.scoring import score_choices
@@ -209,6 +209,24 @@ def test_constants_are_used_again_and_dropped_when_the_base_changes() -> None:
         next(base.parameters()).mul_(1.5)
     assert difference(model, ROWS).within(1e-5)
     assert not any(one is other for one, other in zip(first, kept_by(model), strict=True))
+
+
+def test_one_pass_gives_what_models_with_other_lowest_layers_need() -> None:
+    rows = build_rows(4)
+    base = build_base()
+    expected = [ReftModel(base, paper(layers, "l1"), seed=1).row_losses(rows, 0) for layers in ((0,), (1,))]
+    set_cone(base, ConeConfig(layers=frozenset([0, 1, 2])))
+    found = [ReftModel(base, paper((0,), "l1"), seed=1).row_losses(rows, 0)]
+    passes = 0
+
+    def count(*_: Any) -> None:
+        nonlocal passes
+        passes += 1
+
+    causal_stack(base).layers[0].register_forward_hook(count)
+    found.append(ReftModel(base, paper((1,), "l1"), seed=1).row_losses(rows, 0))
+    assert passes == 1  # of the batch, past what is kept
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
 
 
 def test_a_base_that_is_trained_itself_has_no_constants(caplog: pytest.LogCaptureFixture) -> None:
