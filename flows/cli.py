@@ -14,6 +14,7 @@ from rich.console import Console
 from flows.dvc import StageFailedError
 from flows.exchange import export_command, import_command
 from pipelines.errors import PipelineError
+from pipelines.process import end_quickly, importing
 
 app = typer.Typer(
     help="Representation fine-tuning of language models: search a LoReFT recipe, train, evaluate, register.",
@@ -48,9 +49,10 @@ def run(
     params = check_ready(project.resolve())  # Prefect takes seconds to start, and a mistake can be told at once
     check_free(project.resolve(), params)  # a run that is refused has not failed: no hook of Prefect's is to tell of it
     _quiet_prefect()
-    check_prefect()  # the first to import Prefect, which reads these settings then
-    from flows import finetune
-    from flows.summary import summary
+    with importing():
+        check_prefect()  # the first to import Prefect, which reads these settings then
+        from flows import finetune
+        from flows.summary import summary
 
     console.print(summary(finetune.run(project)))
 
@@ -78,9 +80,10 @@ def search(
 
     check_free(root, check_ready(root))
     _quiet_prefect()
-    check_prefect()
-    from flows import search as searching
-    from flows.search_tables import outcome_table
+    with importing():
+        check_prefect()
+        from flows import search as searching
+        from flows.search_tables import outcome_table
 
     console.print(outcome_table(searching.run(root, workers=workers, runner=runner, scheduler=scheduler)))
 
@@ -276,6 +279,7 @@ def data_add(
 
 def main() -> None:
     """Run the command line; a user's mistake is one message and exit code 2, a failed stage or disk exit code 1."""
+    end_quickly()
     try:
         app()
     except (PipelineError, StageFailedError, OSError) as error:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -93,9 +94,14 @@ def _is_whole(lock: Path) -> bool:
         return True
     data = lock.read_bytes()
     try:
-        return data.endswith(b"\n") and isinstance(yaml.safe_load(data), dict)
+        return data.endswith(b"\n") and isinstance(_parsed(data), dict)
     except (yaml.YAMLError, ValueError):
         return False
+
+
+def _parsed(data: bytes) -> Any:
+    """The YAML, by libyaml where PyYAML has it: a run reads dvc.lock some thirty times."""
+    return yaml.load(data, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506  (both are safe)
 
 
 def lock_entry(root: Path, stage: str) -> object:
@@ -122,7 +128,7 @@ def stages_run(root: Path) -> dict[str, object]:
     if not path.is_file():
         return {}
     try:
-        raw = yaml.safe_load(path.read_bytes()) or {}
+        raw = _parsed(path.read_bytes()) or {}
         return dict(raw.get("stages", {}))
     except (yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
         raise PipelineError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib
 import numpy as np
@@ -15,7 +16,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pipelines.records import TrialRecord
+if TYPE_CHECKING:  # optuna takes half a second to import, and train and evaluate draw without
+    from pipelines.records import TrialRecord
 
 # Without the time of day in the file the same figures give the same bytes, and DVC sees no change.
 METADATA = {"Software": None}
