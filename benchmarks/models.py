@@ -13,8 +13,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from benchmarks.rows import COMPLETION, Text, real_text, text_rows
 from pipelines.base import load_base, obtain
+from pipelines.device import resolve_device
 from pipelines.params import Params, load_params
-from pipelines.training import resolve_device
 from reft import Encoded, FitConfig, ReftConfig, ReftModel, StepMetrics, fit, parse_layers
 
 RATE = 9e-4  # the paper's learning rate

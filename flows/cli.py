@@ -149,7 +149,8 @@ def doctor(
     plan: Annotated[bool, typer.Option("--plan", help="Also say what each stage would do, and why.")] = False,
 ) -> None:
     """Look at this machine and this project, and say what to do about each finding; exit code 1 if a run would fail."""
-    from flows.doctor import examine
+    with importing():
+        from flows.doctor import examine
     from flows.tables import findings_table
 
     findings = examine(project.resolve())
@@ -169,7 +170,8 @@ def clean(
     ] = False,
 ) -> None:
     """Show what takes room and what of it nothing refers to; remove that, after asking."""
-    from flows import clean as cleaning
+    with importing():
+        from flows import clean as cleaning
     from flows.tables import megabytes, survey_tables
 
     root = project.resolve()

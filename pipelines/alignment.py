@@ -13,13 +13,14 @@ from pipelines.alignment_map import Figures
 from pipelines.base import LoadedBase, load_base, obtain
 from pipelines.code import code_sha256
 from pipelines.counterfactuals import AlignData, make_data
+from pipelines.device import resolve_device
 from pipelines.errors import PipelineError
 from pipelines.files import sha256_json
 from pipelines.graph import read_graph
 from pipelines.lineage import package_version
 from pipelines.params import Params, TeachParams
 from pipelines.tracking import LiveRun
-from pipelines.training import cone_config, resolve_device
+from pipelines.training import cone_config
 from reft import FitConfig, ReftConfig, ReftModel, adapter_sha256, fit, load_adapter, parse_layers, set_cone
 from reft.causal import DecoderProbe, answer_accuracy, probe_decoder, token_places
 

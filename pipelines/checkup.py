@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from pipelines.base import BaseRecord, read_base, sound, store_path
+from pipelines.device import resolve_device
 from pipelines.errors import PipelineError
 from pipelines.files import reft_home
 from pipelines.machine import Machine, this_machine
@@ -24,7 +25,6 @@ from pipelines.params import Params
 from pipelines.preflight import PROJECT_BYTES, UNKNOWN_BYTES
 from pipelines.sources import PypiSource, parse_source
 from pipelines.store import check_store, check_trials, public_uri
-from pipelines.training import resolve_device
 
 Level = Literal["fine", "look", "mend"]
 PACKAGE = "reft-pipeline"

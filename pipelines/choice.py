@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 
-from scipy import stats
-
 from pipelines.errors import PipelineError
 from pipelines.records import TrialRecord
 from pipelines.search_params import SearchParams
@@ -28,6 +26,8 @@ class Rule:
 
     def interval(self, accuracy: float) -> tuple[float, float]:
         """The confidence interval (Wilson 1927) of an accuracy on the validation rows."""
+        from scipy import stats  # takes a second to import, and the workers of a search do without
+
         rows = self.validation_rows
         interval = stats.binomtest(round(accuracy * rows), rows).proportion_ci(self.confidence, method="wilson")
         return float(interval.low), float(interval.high)

@@ -11,18 +11,17 @@ from typing import Any, Literal
 from filelock import FileLock
 
 from pipelines.base import read_base
+from pipelines.best import read_best
 from pipelines.errors import PipelineError
 from pipelines.files import clear_stale, read_json, reft_home
 from pipelines.graph import Graph
+from pipelines.keys import Inputs, constants_folder, study_key, train_key
 from pipelines.params import Params
 from pipelines.prepared import data_sha256
 from pipelines.process import work_folder
 from pipelines.register import referenced
 from pipelines.store import trials_uri
 from pipelines.study import CONFIRM, delete_study, study_sizes
-from pipelines.train import read_best, train_key
-from pipelines.training import Inputs, constants_folder
-from pipelines.worker import study_key
 from reft import base_folder
 
 Kind = Literal["checkpoints", "constants", "study", "base", "download"]

@@ -15,7 +15,6 @@ import numpy as np
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
-from scipy.stats import qmc
 
 from pipelines.domains import Span, Steps
 from pipelines.files import canonical_json
@@ -143,6 +142,8 @@ def random_point(space: SpaceParams, rng: np.random.Generator) -> Point:
 
 def _sobol_points(space: SpaceParams, *, seed: int, offset: int) -> Iterator[Point]:
     """Points of a scrambled Sobol sequence (Owen 1998) from its place ``offset``: they fill the space evenly."""
+    from scipy.stats import qmc  # takes a second to import, and the other samplers do without
+
     engine = qmc.Sobol(max(1, len(space.parts())), scramble=True, rng=seed)
     if offset:
         engine.fast_forward(offset)

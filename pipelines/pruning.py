@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from scipy import stats
 
 from pipelines.search_params import HalvingPruner, MedianPruner, SearchParams, WilcoxonPruner
 
@@ -57,4 +56,6 @@ class RowPruner(optuna.pruners.BasePruner):
         differences = np.subtract(trial.user_attrs[name], best.user_attrs[name])
         if not differences.any():
             return False
+        from scipy import stats  # takes a second to import, and the other pruners do without
+
         return bool(stats.wilcoxon(differences, alternative="less", zero_method="zsplit").pvalue < self.p)

@@ -16,9 +16,9 @@ import mlflow
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from pipelines.base import load_base, read_base
+from pipelines.device import resolve_device
 from pipelines.params import template_fields
 from pipelines.prompts import render_prompt
-from pipelines.training import resolve_device
 from reft import ConeConfig, encode, load_adapter, read_adapter, score_choices, set_cone
 
 BATCH_SIZE = 16

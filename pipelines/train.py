@@ -9,26 +9,17 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from pipelines.best import BestRecipe, read_best
 from pipelines.errors import PipelineError
 from pipelines.files import whole_directory, write_json
+from pipelines.keys import train_key
 from pipelines.params import Params, Recipe
 from pipelines.process import work_folder
 from pipelines.tracking import LiveRun, live_run
-from pipelines.training import Bench, Keyed, build_model, fit_config, input_key, open_bench, write_table
-from pipelines.yaml_file import read_yaml
+from pipelines.training import Bench, build_model, fit_config, open_bench, write_table
 from reft import AdapterInfo, NonFiniteLossError, ReftModel, StepMetrics, fit, save_adapter
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class BestRecipe:
-    """What the search left in best.yaml: the parts that it chose, with the others a recipe; and its study and trial."""
-
-    chosen: dict[str, object]
-    recipe: Recipe
-    study: str
-    trial: int
 
 
 @dataclass(frozen=True)
@@ -75,35 +66,6 @@ def run(
     _write_plots(plots, history)
     write_json(metrics, asdict(result))
     return result
-
-
-def train_key(params: Params, bench: Keyed, best: BestRecipe) -> str:
-    """The hash of everything that decides the adapter's bits: what its checkpoints and its run belong to."""
-    inputs = [bench.base_sha256, bench.data_sha256, best.recipe.model_dump(), params.train.gradient_checkpointing]
-    return input_key("train", *inputs, params.cone.enabled, params.seed, params.run.threads, params.run.device)
-
-
-def read_best(path: Path, params: Params) -> BestRecipe:
-    """Read best.yaml.
-
-    Raises:
-        PipelineError: if it is not what the search stage writes, or has not the parts that params.yaml leaves to it.
-    """
-    raw = read_yaml(path)
-    try:
-        fields = dict(raw)  # type: ignore[call-overload]
-        chosen = {str(part): value for part, value in dict(fields["chosen"]).items()}
-        study, trial = str(fields["study"]), int(fields["trial"])
-        fixed = params.train.fixed()
-        if fixed.keys() & chosen.keys() or {*fixed, *chosen} != set(Recipe.model_fields):
-            raise ValueError(f"chosen has {', '.join(chosen)}; and train fixes {', '.join(fixed)}")
-        return BestRecipe(chosen, Recipe(**fixed, **chosen), study, trial)
-    except (TypeError, KeyError, ValueError) as error:
-        raise PipelineError(
-            "best.yaml must hold the recipe that the search wrote",
-            got=f"{path}: {type(error).__name__}: {error}",
-            do="Run: dvc repro -f search",
-        ) from None
 
 
 def _fit(

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import psutil
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipelines.base import LoadedBase, load_base, read_base
-from pipelines.code import installed_code
+from pipelines.device import resolve_device
 from pipelines.errors import PipelineError
-from pipelines.files import canonical_json
-from pipelines.lineage import package_version
+from pipelines.keys import constants_folder
 from pipelines.params import Params, Recipe
 from pipelines.prepared import Row, Split, TaskSpec, data_sha256, read_rows, read_task
-from pipelines.process import work_folder
 from reft import (
     ConeConfig,
     Encoded,
@@ -34,26 +30,6 @@ from reft import (
 
 GIB = 1 << 30
 LOWEST = 4  # layers whose outputs are kept of each prompt, at most: one takes a twentieth of all keys and values
-
-
-class Keyed(Protocol):
-    """What work in progress is keyed by, beside params and code."""
-
-    @property
-    def base_sha256(self) -> str:
-        """The identity of the base."""
-
-    @property
-    def data_sha256(self) -> str:
-        """The hash of the prepared rows."""
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """These two alone, as the files of base and data say them."""
-
-    base_sha256: str
-    data_sha256: str
 
 
 @dataclass(frozen=True)
@@ -131,25 +107,6 @@ def cone_config(params: Params, root: Path, base_sha256: str) -> ConeConfig:
     )
 
 
-def constants_folder(root: Path) -> Path:
-    """Where constants of bases lie, in a folder for each that :func:`reft.base_folder` names."""
-    return work_folder(root) / "cone"
-
-
-def resolve_device(name: str) -> torch.device:
-    """``auto`` is the first of CUDA, MPS and CPU that this machine has.
-
-    Raises:
-        PipelineError: if the named device is not there.
-    """
-    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    if name == "auto":
-        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
-    if (name.startswith("cuda") and not cuda) or (name == "mps" and not mps):
-        raise PipelineError("run.device must be on this machine", got=name, do="Set run.device to auto or cpu.")
-    return torch.device(name)
-
-
 def reft_config(recipe: Recipe, base: PreTrainedModel) -> ReftConfig:
     """The form of the recipe's adapter for this base.
 
@@ -210,17 +167,6 @@ def fit_config(recipe: Recipe, params: Params, *, seed: int) -> FitConfig:
         checkpoint_every=params.train.checkpoint_every,
         gradient_checkpointing=params.train.gradient_checkpointing,
     )
-
-
-def input_key(stage: str, *parts: object) -> str:
-    """A short hash of everything that a stage's work in progress depends on: what belongs to others is never resumed.
-
-    Args:
-        stage: whose code, as dvc.yaml names it, is part of the key.
-        parts: base, data and parameters, as JSON can hold them.
-    """
-    packages = [f"{name} {package_version(name)}" for name in ("torch", "transformers")]
-    return hashlib.sha256(canonical_json([*parts, packages, installed_code()[stage]]).encode()).hexdigest()[:16]
 
 
 def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

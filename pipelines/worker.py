@@ -30,6 +30,7 @@ from pipelines.code import check_code
 from pipelines.errors import PipelineError
 from pipelines.figures import recipe_words
 from pipelines.graph import read_graph
+from pipelines.keys import Inputs, study_key
 from pipelines.params import Params, load_params
 from pipelines.prepared import data_sha256, read_rows
 from pipelines.process import begin_process
@@ -38,14 +39,12 @@ from pipelines.sizes import check_limit, parameters_of
 from pipelines.space import check_space
 from pipelines.study import BASE_ACCURACY, CONFIRM, ERROR, SharedStudy, counted, in_state, open_study, repeat_killed
 from pipelines.tracking import live_run
-from pipelines.training import Inputs, Keyed, input_key, open_bench
+from pipelines.training import open_bench
 from pipelines.trial import COSTS, FAILURES, Desk, base_accuracy, run_name, run_trial
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5  # between two looks at what other processes do
-# What changes no trial: how many there are, and what is made of them.
-BESIDE = {"trials", "seconds", "patience", "storage", "choose", "confirm"}
 
 
 @dataclass(frozen=True)
@@ -72,14 +71,6 @@ class Found:
     confirmations: list[Confirmed]
     rule: Rule
     base_accuracy: float | None
-
-
-def study_key(params: Params, bench: Keyed) -> str:
-    """The hash that the study's name ends in. What a study may grow by, and the rule to choose by, are left out."""
-    settings = params.search.model_dump(exclude=BESIDE)
-    fixed = params.train.model_dump(exclude={"epochs", "checkpoint_every"})
-    inputs = [bench.base_sha256, bench.data_sha256, settings, fixed, params.evaluate.batch_size]
-    return input_key("search", *inputs, params.cone.enabled, params.seed, params.run.threads, params.run.device)
 
 
 def bring_to_target(site: Site) -> Found:

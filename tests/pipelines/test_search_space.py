@@ -9,12 +9,11 @@ import pytest
 
 from pipelines.base import BaseRecord
 from pipelines.errors import PipelineError
+from pipelines.keys import Inputs, study_key
 from pipelines.params import Params, check_params
 from pipelines.recipe import Recipe
 from pipelines.sizes import check_limit, extremes, parameters_of
 from pipelines.space import check_space
-from pipelines.training import Inputs
-from pipelines.worker import study_key
 from tests.searching import RAW, make_params, raw_params
 
 CONDITIONAL: dict[str, Any] = {
