@@ -15,7 +15,6 @@ from typing import Any, Literal
 from prefect import State, flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import wait
-from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
@@ -176,6 +175,8 @@ def server_for_children(*, needed: bool) -> Iterator[None]:
     if not needed or server_address() is not None:
         yield
         return
+    from prefect.server.api.server import SubprocessASGIServer  # takes seconds, and each worker imports this module
+
     server = SubprocessASGIServer()
     server.start()
     with temporary_settings({PREFECT_API_URL: server.api_url}):

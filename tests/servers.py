@@ -54,7 +54,10 @@ def prefect_server(project: Project, log: Path) -> Iterator[str]:
     port = free_port()
     api = f"http://127.0.0.1:{port}/api"
     project.env["PREFECT_API_URL"] = api
-    server = project.start("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), log=log)
+    server = project.start(
+        "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port),
+        log=log, PREFECT_SERVER_UI_ENABLED="false", PREFECT_SERVER_ANALYTICS_ENABLED="false",
+    )  # fmt: skip
     try:
         wait_for("server", lambda: _answers(f"{api}/health"), seconds=120)
         yield api
