@@ -149,8 +149,9 @@ def test_of_a_dask_cluster_of_two_one_worker_is_killed_in_a_trial_and_none_is_lo
     database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("prefect_dask")
-    # One worker may begin well before the other, and is to have trials left then.
-    site = make(tmp_path / "dask", database, monkeypatch, seed=7, **{"search.epochs": 160})
+    # One worker may begin well before the other, and is to have trials left then; a trial that has reported is seen.
+    longer = {"search.epochs": 400, "search.reports": 16}
+    site = make(tmp_path / "dask", database, monkeypatch, seed=7, **longer)
     monkeypatch.setenv("PREFECT_HOME", str(shutil.copytree(prefect_home(), tmp_path / "prefect")))
     flow = subprocess.Popen([sys.executable, "-c", FLOW, str(site.root), f"dask:{TRIALS}"], cwd=ROOT)
     victim = wait_for("two workers in trials", lambda: _one_of_two(flow, database), seconds=240, every=0.1)
