@@ -30,7 +30,7 @@ from reft.kept_layers import kept_output
 from reft.layer_part import changing_rope
 from reft.positions import Positions
 from reft.prefix_cache import PrefixCache, run_behind
-from reft.window import Kept, Window, first_edited, lay_out
+from reft.window import Kept, Window, end_of, first_edited, lay_out
 
 if TYPE_CHECKING:
     from reft.model import ReftModel
@@ -74,15 +74,15 @@ class Cone:
 
     def begin(self, rows: Sequence[Encoded]) -> None:
         """Start a use of rows for losses; see :meth:`reft.constants.ConstantStore.begin`."""
-        self._store.begin(self._wanted(row, {row.input_ids[row.prompt_length : -1]}) for row in rows)
+        self._store.begin(self._wanted(row) for row in rows)
 
     def begin_scores(self, prompts: Sequence[Ids], choices: Sequence[Ids]) -> None:
         """Start a use of prompts for scores."""
-        self._store.begin(self._wanted(Encoded(ids, len(ids)), _longer(choices)) for ids in prompts)
+        self._store.begin(self._wanted(Encoded(ids, len(ids)), *_longer(choices)) for ids in prompts)
 
     def losses(self, rows: Sequence[Encoded]) -> Tensor:
         """Return the cross-entropy of each label token in nats, [labels], in the rows' order."""
-        kept = [self._keep(row, {row.input_ids[row.prompt_length : -1]}) for row in rows]
+        kept = [self._keep(row) for row in rows]
         window = lay_out(kept, self._layer, self._model.device)
         columns = [
             place * window.tokens + column - each.start
@@ -99,7 +99,7 @@ class Cone:
         The prompts run once; a choice's tokens run after what the edited prompt left in each layer.
         """
         longer = _longer(choices)
-        kept = [self._keep(Encoded(ids, len(ids)), longer) for ids in prompts]
+        kept = [self._keep(Encoded(ids, len(ids)), *longer) for ids in prompts]
         window = lay_out(kept, self._layer, self._model.device)
         ends = [place * window.tokens + each.end - each.start - 1 for place, each in enumerate(kept)]
         logits, after = self._run(window, ends, recording=bool(longer))
@@ -125,18 +125,18 @@ class Cone:
         tokens = logits.view(len(kept), run, -1).float().log_softmax(-1).gather(-1, ids[:, 1:].unsqueeze(-1))
         return tokens.squeeze(-1).sum(-1)
 
-    def _keep(self, row: Encoded, continuations: set[Ids]) -> Kept:
-        """Find a row's constants."""
+    def _keep(self, row: Encoded, *continuations: Ids) -> Kept:
+        """Find a row's constants, and those of what may follow it."""
         start = first_edited(self._positions, row)
-        return Kept(row, start, self._store.get(*self._wanted(row, continuations), self._prompts.compute))
+        return Kept(row, start, self._store.get(*self._wanted(row, *continuations), self._prompts.compute))
 
-    def _wanted(self, row: Encoded, continuations: set[Ids]) -> tuple[RowKey, Want]:
+    def _wanted(self, row: Encoded, *continuations: Ids) -> tuple[RowKey, Want]:
         above = self._layer + 1
         behind = first_edited(self._positions, row) > 0 and above < self._num_layers
         reached = self._num_layers - 1 if behind else self._layer  # a pass for keys and values ends in the last layer
         layers = {self._layer, *(layer for layer in self._others if layer < reached)}
         outputs = frozenset((layer, after) for layer in layers for after in ((), *continuations))
-        return (row.prompt_ids,), Want(outputs, above if behind else None)
+        return (row.input_ids[: end_of(row)],), Want(outputs, above if behind else None)
 
     def _run(self, window: Window, columns: Sequence[int], *, recording: bool = False) -> tuple[Tensor, Pairs]:
         """Run a window through the layers above the lowest edited one.

@@ -23,7 +23,7 @@ from reft.editing import Stack
 from reft.kept_layers import output_fields
 
 GIB = 1 << 30
-FORMAT = 1
+FORMAT = 2
 """Of the constants: what is raised when they are computed or written in another way."""
 
 _log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ class Kept:
     Attributes:
         row: the row.
         start: how many of its tokens do not run.
-        constants: of its prompt and of what follows it.
+        constants: of its tokens that run, and of what may follow them.
     """
 
     row: Encoded
@@ -30,15 +30,12 @@ class Kept:
 
     @property
     def end(self) -> int:
-        """Where the tokens end that run; the last of a completion predicts nothing."""
-        return max(self.row.prompt_length, self.row.num_tokens - 1)
+        """Where the tokens end that run."""
+        return end_of(self.row)
 
     def hidden(self, layer: int) -> Tensor:
         """Return the layer's output before any edit at the tokens that run, [tokens, hidden]."""
-        inside = self.constants.outputs[layer, ()][self.start :]
-        if self.end == self.row.prompt_length:
-            return inside
-        return torch.cat([inside, self.constants.outputs[layer, self.row.input_ids[self.row.prompt_length : -1]]])
+        return self.constants.outputs[layer, ()][self.start :]
 
     def keys_values(self, above: int) -> Sequence[Tensor]:
         """Return keys and values of the layers from ``above`` up where no token runs, each [2, heads, tokens, dim]."""
@@ -80,6 +77,11 @@ class Window:
     def before(self) -> int:
         """How many columns stand before them."""
         return self.mask.shape[1] - self.tokens
+
+
+def end_of(row: Encoded) -> int:
+    """Return where the tokens of a row end that run; the last of a completion predicts nothing."""
+    return max(row.prompt_length, row.num_tokens - 1)
 
 
 def first_edited(positions: frozenset[Positions], row: Encoded) -> int:
