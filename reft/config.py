@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
@@ -27,9 +27,9 @@ class LayerOverride:
     positions: str | None = None
 
     def __post_init__(self) -> None:
-        _check_integer("an override's layer", self.layer, 0)
+        check_integer("an override's layer", self.layer, 0)
         if self.rank is not None:
-            _check_integer("an override's rank", self.rank, 1)
+            check_integer("an override's rank", self.rank, 1)
         if self.positions is not None:
             parse_positions(self.positions)
 
@@ -68,13 +68,13 @@ class ReftConfig:
     overrides: tuple[LayerOverride, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_layers("layers", self.layers)
+        check_layer_numbers("layers", self.layers)
         parse_positions(self.positions)
-        _check_integer("rank", self.rank, 1)
+        check_integer("rank", self.rank, 1)
         if not isinstance(self.tied, bool):
             raise ValueError(f"tied must be true or false; got {self.tied!r}; use a boolean")
         if self.overrides:
-            _check_layers("the layers of overrides", tuple(override.layer for override in self.overrides))
+            check_layer_numbers("the layers of overrides", tuple(override.layer for override in self.overrides))
         for override in self.overrides:
             if override.layer not in self.layers:
                 raise ValueError(
@@ -125,7 +125,7 @@ class ReftConfig:
         Raises:
             ValueError: for a key that is unknown (the nearest known one is named), missing, or of another type.
         """
-        _check_keys("a ReFT config", raw, [field.name for field in fields(cls)])
+        check_keys("a ReFT config", raw, [field.name for field in fields(cls)])
         layers, overrides = raw["layers"], raw["overrides"]
         if not isinstance(layers, list | tuple):
             raise ValueError(f"layers must be a list of layer numbers; got {layers!r}; write [0, 1]")
@@ -134,7 +134,7 @@ class ReftConfig:
         if not isinstance(overrides, list | tuple) or not all(isinstance(entry, Mapping) for entry in overrides):
             raise ValueError(f"overrides must be a list of mappings; got {overrides!r}; write [] for none")
         for entry in overrides:
-            _check_keys("an override", entry, [field.name for field in fields(LayerOverride)])
+            check_keys("an override", entry, [field.name for field in fields(LayerOverride)])
         built = tuple(LayerOverride(**entry) for entry in overrides)
         return cls(**{**raw, "layers": tuple(layers), "overrides": built})
 
@@ -154,7 +154,8 @@ def count_parameters(config: ReftConfig, hidden_size: int) -> int:
     return sum(method.count_parameters(hidden_size, form) for form in config.forms().values())
 
 
-def _check_keys(name: str, raw: Mapping[str, Any], known: list[str]) -> None:
+def check_keys(name: str, raw: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Raise ValueError unless ``raw`` has these keys and no other; of an unknown one the nearest known is named."""
     for key in raw:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
@@ -165,15 +166,17 @@ def _check_keys(name: str, raw: Mapping[str, Any], known: list[str]) -> None:
         raise ValueError(f"{name} needs every key; got none for {', '.join(missing)}; add them")
 
 
-def _check_layers(name: str, layers: tuple[int, ...]) -> None:
+def check_layer_numbers(name: str, layers: tuple[int, ...]) -> None:
+    """Raise ValueError unless ``layers`` is a tuple of ascending layer numbers."""
     if not isinstance(layers, tuple) or not layers:
         raise ValueError(f"{name} must be a tuple of at least one layer number; got {layers!r}; name a layer")
     for layer in layers:
-        _check_integer("each layer", layer, 0)
+        check_integer("each layer", layer, 0)
     if list(layers) != sorted(set(layers)):
         raise ValueError(f"{name} must ascend, each once; got {layers}; use {tuple(sorted(set(layers)))}")
 
 
-def _check_integer(name: str, value: object, lowest: int) -> None:
+def check_integer(name: str, value: object, lowest: int) -> None:
+    """Raise ValueError unless ``value`` is an integer of at least ``lowest``."""
     if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
         raise ValueError(f"{name} must be an integer of at least {lowest}; got {value!r}; correct it")
