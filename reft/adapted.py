@@ -121,6 +121,10 @@ class AdaptedModel(nn.Module, ABC):
         for name, module in self.interventions.items():
             yield name, cast(Intervention, module)
 
+    def form(self) -> dict[str, Any]:
+        """Return what decides the form of the model, as plain JSON values."""
+        return self.config.to_dict()
+
     def head_tensors(self) -> dict[str, nn.Parameter]:
         """Return the parameters of the base that are trained too and saved with the adapter; none for most models."""
         return {}

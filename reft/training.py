@@ -13,10 +13,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from reft.adapted import AdaptedModel, Row
+from reft.adapted import Row
 from reft.files import canonical_json, sha256
 from reft.resume import CheckpointFolder, TrainingState, capture, restore
 from reft.schedule import FitConfig, Schedule, require
+from reft.trainable import Trainable
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -52,7 +53,7 @@ class StepMetrics:
 
 
 def fit(
-    model: AdaptedModel,
+    model: Trainable,
     rows: Sequence[Row],
     config: FitConfig,
     *,
@@ -120,7 +121,7 @@ def _steps(trainer: _Trainer, state: TrainingState | None, folder: CheckpointFol
 class _Trainer:
     """Model, optimiser and rows, and how a step is taken."""
 
-    def __init__(self, model: AdaptedModel, rows: Sequence[Row], schedule: Schedule, pad_id: int) -> None:
+    def __init__(self, model: Trainable, rows: Sequence[Row], schedule: Schedule, pad_id: int) -> None:
         self.model = model
         self.rows = rows
         self.schedule = schedule
@@ -216,7 +217,7 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _optimizer(model: AdaptedModel, config: FitConfig) -> torch.optim.AdamW:
+def _optimizer(model: Trainable, config: FitConfig) -> torch.optim.AdamW:
     decaying, parameters = model.decaying_parameters(), model.trainable_parameters()
     groups: list[dict[str, Any]] = [
         {"params": [value for name, value in parameters.items() if name in decaying]},
@@ -226,14 +227,14 @@ def _optimizer(model: AdaptedModel, config: FitConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused)
 
 
-def _run_key(model: AdaptedModel, rows: Sequence[Row], config: FitConfig, pad_id: int, max_steps: int | None) -> str:
+def _run_key(model: Trainable, rows: Sequence[Row], config: FitConfig, pad_id: int, max_steps: int | None) -> str:
     start = {
         name: sha256(value.detach().cpu().numpy().tobytes()) for name, value in model.trainable_parameters().items()
     }
     texts = [asdict(cast(Any, row)) for row in rows]
     numbers = asdict(config)
     del numbers["checkpoint_every"]  # how often a run is saved changes nothing in it
-    inputs = [numbers, model.config.to_dict(), pad_id, max_steps, start, sha256(canonical_json(texts))]
+    inputs = [numbers, model.form(), pad_id, max_steps, start, sha256(canonical_json(texts))]
     return sha256(canonical_json(inputs))
 
 
