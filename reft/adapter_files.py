@@ -1,7 +1,9 @@
-"""The two files of an adapter directory, read and hashed without loading torch."""
+"""The files of an adapter directory, read and hashed without loading torch."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from reft.files import canonical_json, sha256
@@ -9,20 +11,40 @@ from reft.files import canonical_json, sha256
 TENSORS_NAME = "adapter.safetensors"
 CONFIG_NAME = "adapter_config.json"
 MAX_CONFIG_BYTES = 1_000_000
+PEER = "peer"
+"""The kind of an adapter of a rival of ReFT, whose config says the sha256 of each other file that it has."""
+PEFT_TENSORS_NAME = "peft/adapter_model.safetensors"
+PEFT_CONFIG_NAME = "peft/adapter_config.json"
+PEER_NAMES = (TENSORS_NAME, PEFT_TENSORS_NAME, PEFT_CONFIG_NAME)
 
 
 def adapter_sha256(path: Path) -> str:
-    """Return the hash of an adapter: of its two files, whatever else stands beside them.
+    """Return the hash of an adapter: of its files, whatever else stands beside them.
 
     Raises:
         ValueError: as :func:`read_file`.
     """
-    return sha256_of(read_file(path, TENSORS_NAME, None), read_file(path, CONFIG_NAME, MAX_CONFIG_BYTES))
+    return sha256_of({name: read_file(path, name, None) for name in adapter_names(path)})
 
 
-def sha256_of(tensors: bytes, config: bytes) -> str:
+def sha256_of(files: Mapping[str, bytes]) -> str:
     """Return the hash of an adapter with this content."""
-    return sha256(canonical_json({TENSORS_NAME: sha256(tensors), CONFIG_NAME: sha256(config)}))
+    return sha256(canonical_json({name: sha256(content) for name, content in files.items()}))
+
+
+def adapter_names(path: Path) -> tuple[str, ...]:
+    """Return the names of the files that an adapter directory holds: its config, and what that says there is.
+
+    Raises:
+        ValueError: as :func:`read_file`.
+    """
+    try:
+        record = json.loads(read_file(path, CONFIG_NAME, MAX_CONFIG_BYTES))
+        if record["kind"] == PEER:
+            return (*(name for name in PEER_NAMES if name in record["files_sha256"]), CONFIG_NAME)
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError):
+        pass  # whoever loads the adapter says what is wrong with its config
+    return TENSORS_NAME, CONFIG_NAME
 
 
 def read_file(path: Path, name: str, limit: int | None) -> bytes:
@@ -32,7 +54,7 @@ def read_file(path: Path, name: str, limit: int | None) -> bytes:
         ValueError: if it is missing, a symbolic link, or of more than ``limit`` bytes.
     """
     file = path / name
-    if path.is_symlink() or file.is_symlink():
+    if any(each.is_symlink() for each in (path, file.parent, file)):
         raise ValueError(f"an adapter is a directory of plain files; got a symbolic link at {file}; copy its target")
     if not file.is_file():
         raise ValueError(

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from reft.adapted import AdaptedModel
-from reft.adapter_files import CONFIG_NAME, MAX_CONFIG_BYTES, TENSORS_NAME, read_file, sha256_of
+from reft.adapter_files import CONFIG_NAME, MAX_CONFIG_BYTES, PEER, TENSORS_NAME, read_file, sha256_of
 from reft.config import ReftConfig, count_parameters
 from reft.encoder import ReftEncoder
 from reft.files import sha256, write_directory
@@ -83,7 +83,7 @@ def save_adapter(model: AdaptedModel, path: Path, info: AdapterInfo) -> str:
     except TypeError as error:
         raise ValueError(f"an adapter's prompt holds plain JSON values; got {info.prompt}; {error}") from error
     write_directory(path, {TENSORS_NAME: content, CONFIG_NAME: text.encode()})
-    return sha256_of(content, text.encode())
+    return sha256_of({TENSORS_NAME: content, CONFIG_NAME: text.encode()})
 
 
 def adapter_tensors(model: AdaptedModel) -> dict[str, Tensor]:
@@ -95,7 +95,7 @@ def adapter_tensors(model: AdaptedModel) -> dict[str, Tensor]:
     }
     for name, value in model.head_tensors().items():
         tensors[f"{HEAD}{name}"] = value.detach().to("cpu", torch.float32, copy=True).contiguous()
-    _check_values(tensors)
+    check_tensors(tensors)
     return tensors
 
 
@@ -218,6 +218,8 @@ def _read_record(path: Path) -> _Record:
     content = read_file(path, CONFIG_NAME, MAX_CONFIG_BYTES)
     try:
         raw = json.loads(content)
+        if raw.get("kind") == PEER:
+            raise ValueError(f"an adapter of ReFT is read here; got one of {raw['method']['method']}; use load_method")
         if raw["format"] not in READ:
             raise ValueError(
                 f"the adapter formats read here are {READ}; got {raw['format']!r}; use the release that wrote it"
@@ -277,11 +279,12 @@ def _read_tensors(path: Path, record: _Record, head: Mapping[str, Tensor]) -> di
     got = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if got != expected:
         raise ValueError(f"{TENSORS_NAME} must hold {expected}; got {got}; save the adapter again")
-    _check_values(tensors)
+    check_tensors(tensors)
     return tensors
 
 
-def _check_values(tensors: dict[str, Tensor]) -> None:
+def check_tensors(tensors: Mapping[str, Tensor]) -> None:
+    """Raise ValueError unless every tensor of an adapter is finite float32, and every rotation has orthonormal rows."""
     for name, tensor in tensors.items():
         if tensor.dtype != torch.float32 or not torch.isfinite(tensor).all():
             raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,26 +135,37 @@ class _LayerHook:
 
 
 @contextmanager
-def checkpointed(stack: Stack) -> Iterator[None]:
+def checkpointed(stack: Stack, *, within: Callable[[], AbstractContextManager[None]] | None = None) -> Iterator[None]:
     """Keep no activation inside a layer for the backward pass: each layer is run again then.
 
     transformers' own gradient checkpointing is bound to training mode, in which the base's dropout would run. The
     edits are outside the layers, so they are not run twice.
+
+    Args:
+        stack: the layers.
+        within: what a layer must run inside of when it has trained parts itself, which may draw; it is opened again
+            for the second run, which draws the same.
     """
     with ExitStack() as undo:
         for layer in stack.layers:
-            replace_forward(layer, _Recomputed(layer.forward), undo)
+            replace_forward(layer, _Recomputed(layer.forward, within), undo)
         yield
 
 
 class _Recomputed:
     """A layer's forward that is run again in the backward pass."""
 
-    def __init__(self, forward: Callable[..., Any]) -> None:
+    def __init__(self, forward: Callable[..., Any], within: Callable[[], AbstractContextManager[None]] | None) -> None:
         self._forward = forward
+        self._within = within
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return checkpoint(self._forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+        draws = self._within is not None
+        return checkpoint(self._run, *args, use_reentrant=False, preserve_rng_state=draws, **kwargs)
+
+    def _run(self, *args: Any, **kwargs: Any) -> Any:
+        with self._within() if self._within is not None else nullcontext():
+            return self._forward(*args, **kwargs)
 
 
 def replace_forward(module: nn.Module, forward: Callable[..., Any], undo: ExitStack) -> None:

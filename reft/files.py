@@ -27,6 +27,8 @@ def canonical_json(value: Any) -> bytes:
 def write_directory(path: Path, files: Mapping[str, bytes]) -> None:
     """Write a directory of files under a temporary name beside ``path``, and rename it at the end.
 
+    A file's name may begin with those of folders in it.
+
     Raises:
         FileExistsError: if there is anything at ``path``; nothing is written over.
     """
@@ -37,6 +39,7 @@ def write_directory(path: Path, files: Mapping[str, bytes]) -> None:
     try:
         temporary.chmod(0o777 & ~_umask())  # mkdtemp's 0700 would keep others from reading the result
         for name, content in files.items():
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
             with (temporary / name).open("xb") as handle:
                 handle.write(content)
                 handle.flush()
