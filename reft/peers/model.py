@@ -1,0 +1,228 @@
+"""A frozen decoder with a rival of ReFT, behind the same interface as :class:`reft.ReftModel`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from reft.data import IGNORED, Batch, Collator, Encoded
+from reft.decoding import Decoding, Streamer
+from reft.editing import Stack, checkpointed
+from reft.model import CausalModel, causal_stack, text_config
+from reft.peers.full import FullPart, count_full
+from reft.peers.lora import LoraPart, count_lora
+from reft.peers.methods import FullConfig, LoraConfig, PartConfig, PrefixConfig, PromptConfig, config_to_dict
+from reft.peers.parts import Part
+from reft.peers.virtual import PrefixPart, PromptPart, count_prefix, count_prompt
+
+
+class PlainRows:
+    """Rows whose losses are computed whole: where something below the edits is trained, nothing is constant."""
+
+    def collate(self, rows: Sequence[Encoded], pad_id: int) -> Batch:
+        """Return rows padded on the left, so that logits are needed for few columns."""
+        return Collator(pad_id)(rows)
+
+    def costs(self, rows: Sequence[Encoded]) -> tuple[int, ...]:
+        """Return the rows' tokens."""
+        return tuple(row.num_tokens for row in rows)
+
+    def begin_rows(self, _rows: Sequence[Encoded]) -> None:
+        """Do nothing: nothing is kept of rows."""
+
+
+class PeerModel(PlainRows, CausalModel, nn.Module):
+    """A decoder-only language model that is frozen, and what one of :data:`reft.peers.methods.METHODS` trains on it.
+
+    A new model is in evaluation mode. The base stays in that mode even under :meth:`train`, and is left as it was
+    outside a call, so several models may share one base, one call at a time. No cone is used: what is trained is in
+    the lowest layers or before the first token, so every row is run whole in every pass.
+
+    Args:
+        base: a ``transformers`` model for causal language modelling; its parameters stop requiring gradients.
+        config: what is trained.
+        seed: of its initial values.
+
+    Attributes:
+        gradient_checkpointing: whether training runs each layer of the base again in the backward pass.
+
+    Raises:
+        ValueError: if the base is no decoder-only model, or lacks a layer or module that the config names.
+    """
+
+    def __init__(self, base: nn.Module, config: PartConfig, *, seed: int) -> None:
+        super().__init__()
+        self.config = config
+        self.seed = seed
+        self.gradient_checkpointing = False
+        self.base = base.requires_grad_(False).eval()
+        self.hidden_size = int(text_config(base).hidden_size)
+        self._stack = (causal_stack(base),)  # in a tuple: no second registration of the modules
+        self.num_layers = len(self.stack.layers)
+        self.part = build_part(base, config, seed=seed)
+        self._enabled = True
+        self.train(False)
+
+    @property
+    def stack(self) -> Stack:
+        """The base's layers."""
+        return self._stack[0]
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of what is trained; the base stays in evaluation mode."""
+        self.training = mode
+        self.part.train(mode)
+        return self
+
+    def form(self) -> dict[str, Any]:
+        """Return the config as plain JSON values."""
+        return config_to_dict(self.config)
+
+    def trainable_parameters(self) -> dict[str, nn.Parameter]:
+        """Return name -> parameter of all that is trained, counted and kept in a checkpoint."""
+        return self.part.parameters()
+
+    def num_trainable(self) -> int:
+        """Return the number of trained values."""
+        return sum(value.numel() for value in self.trainable_parameters().values())
+
+    def decaying_parameters(self) -> frozenset[str]:
+        """Return the names of the trained parameters that weight decay pulls."""
+        return self.part.decaying()
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """Run the base alone inside the context."""
+        before, self._enabled = self._enabled, False
+        try:
+            yield
+        finally:
+            self._enabled = before
+
+    @contextmanager
+    def editing(self, _attention_mask: Tensor, _prompt_lengths: Tensor, _spans: Tensor | None = None) -> Iterator[None]:
+        """Let the base run with what is trained inside the context, at every token."""
+        with ExitStack() as undo:
+            if self._enabled:
+                undo.enter_context(self.part.on())
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                undo.enter_context(checkpointed(self.stack, within=self.part.in_layer))
+            yield
+
+    def forward(self, batch: Batch, *, logits_to_keep: int = 0) -> Tensor:
+        """Return :meth:`logits`."""
+        return self.logits(batch, logits_to_keep=logits_to_keep)
+
+    def logits(self, batch: Batch, *, logits_to_keep: int = 0) -> Tensor:
+        """Run the base over whole rows; see :meth:`reft.CausalModel.logits`. Virtual tokens have no logits."""
+        columns = logits_to_keep or batch.input_ids.shape[1]
+        return CausalModel.logits(self, self._lengthened(batch), logits_to_keep=columns)
+
+    def row_losses(self, rows: Sequence[Encoded], pad_id: int) -> Tensor:
+        """Return the cross-entropy of each label token of the rows in nats, fp32 [labels]."""
+        return self.target_losses(self.collate(rows, pad_id).to(self.device))
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Return the mean loss over the batch's labels, fp32 scalar."""
+        return self.target_losses(batch).mean()
+
+    def generate(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        decoding: Decoding,
+        *,
+        spans: Tensor | None = None,
+        streamer: Streamer | None = None,
+        assistant: nn.Module | None = None,
+    ) -> Tensor:
+        """Continue prompts; see :meth:`reft.CausalModel.generate`.
+
+        Where virtual tokens stand, repetition penalties and rules about runs of tokens read the prompt's last token.
+        """
+        count = self._virtual()
+        if not count:
+            return CausalModel.generate(
+                self, input_ids, attention_mask, decoding, spans=spans, streamer=streamer, assistant=assistant
+            )
+        tokens = CausalModel.generate(
+            self,
+            torch.cat([input_ids[:, -1:].expand(-1, count), input_ids], dim=1),
+            _with_ones(attention_mask, count),
+            decoding,
+            streamer=None if streamer is None else _Behind(streamer, count),
+            assistant=assistant,
+        )
+        return tokens[:, count:]
+
+    def _virtual(self) -> int:
+        return self.part.virtual_tokens if self._enabled else 0
+
+    def _lengthened(self, batch: Batch) -> Batch:
+        """Return the batch with columns for virtual tokens before its own."""
+        count = self._virtual()
+        if not count:
+            return batch
+        return replace(
+            batch,
+            input_ids=torch.cat([batch.input_ids[:, :1].expand(-1, count), batch.input_ids], dim=1),
+            attention_mask=_with_ones(batch.attention_mask, count),
+            labels=torch.cat([torch.full_like(batch.labels[:, :1], IGNORED).expand(-1, count), batch.labels], dim=1),
+            spans=None,
+        )
+
+
+class _Behind:
+    """A streamer that is not told of the first columns of the prompt."""
+
+    def __init__(self, streamer: Streamer, columns: int) -> None:
+        self._streamer = streamer
+        self._columns = columns
+
+    def put(self, value: Tensor) -> None:
+        """Take the prompt's token ids, then each chosen one."""
+        self._streamer.put(value[..., self._columns :])
+        self._columns = 0
+
+    def end(self) -> None:
+        """Know that it was the last."""
+        self._streamer.end()
+
+
+def build_part(base: nn.Module, config: PartConfig, *, seed: int) -> Part:
+    """Return what a config trains, new."""
+    match config:
+        case LoraConfig():
+            return LoraPart(base, config, seed=seed)
+        case PromptConfig():
+            return PromptPart(base, config, seed=seed)
+        case PrefixConfig():
+            return PrefixPart(base, config, seed=seed)
+        case FullConfig():
+            return FullPart(base, config)
+
+
+def count_part(base: nn.Module, config: PartConfig) -> int:
+    """Return how many numbers a config trains, without building them; the base may be on torch's device ``meta``.
+
+    Raises:
+        ValueError: as :class:`PeerModel`.
+    """
+    match config:
+        case LoraConfig():
+            return count_lora(base, config)
+        case PromptConfig():
+            return count_prompt(base, config)
+        case PrefixConfig():
+            return count_prefix(base, config)
+        case FullConfig():
+            return count_full(base, config)
+
+
+def _with_ones(mask: Tensor, columns: int) -> Tensor:
+    return torch.cat([torch.ones_like(mask[:, :1]).expand(-1, columns), mask], dim=1)

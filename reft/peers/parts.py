@@ -1,0 +1,79 @@
+"""What a rival of ReFT adds to a frozen base: trained numbers, and how the base runs with them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Part(ABC):
+    """Trained numbers, and a base that runs with them for as long as a context is open.
+
+    Outside that context the base is as it was, so many parts may share one.
+
+    Attributes:
+        virtual_tokens: columns that a batch must have before its own, whatever tokens stand there; they are trained.
+    """
+
+    virtual_tokens: int = 0
+
+    @abstractmethod
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Return name -> parameter of all that is trained, in fp32."""
+
+    @abstractmethod
+    def decaying(self) -> frozenset[str]:
+        """Return the names of those that weight decay pulls."""
+
+    @abstractmethod
+    def on(self) -> AbstractContextManager[None]:
+        """Let the base run with this part inside the context, which may be entered again inside itself."""
+
+    def in_layer(self) -> AbstractContextManager[None]:
+        """Let one layer run again with this part, for its gradients, after :meth:`on` was left."""
+        return nullcontext()
+
+    def train(self, _mode: bool, /) -> None:  # noqa: B027  # most parts are the same in both modes
+        """Set whether what is dropped in training is dropped."""
+
+    @abstractmethod
+    def export_tensors(self) -> dict[str, Tensor]:
+        """Return the tensors that a directory holds, by their names there."""
+
+    @abstractmethod
+    def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return name -> shape of the tensors that :meth:`import_tensors` takes."""
+
+    @abstractmethod
+    def import_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take what :meth:`export_tensors` gave."""
+
+
+@contextmanager
+def put_in(places: Sequence[tuple[dict[str, Any], str, Any]]) -> Iterator[None]:
+    """Put values under keys of mappings inside the context, and afterwards what was there.
+
+    Args:
+        places: mapping, key and value of each.
+    """
+    before = [(mapping, key, mapping[key]) for mapping, key, _ in places]
+    for mapping, key, value in places:
+        mapping[key] = value
+    try:
+        yield
+    finally:
+        for mapping, key, value in before:
+            mapping[key] = value
+
+
+@contextmanager
+def drawn_from(seed: int) -> Iterator[None]:
+    """Draw from a seed and on the CPU inside the context, and leave torch's generator as it was."""
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,248 @@
+"""Virtual tokens before every prompt: prompt tuning, prefix tuning and P-tuning v2, with PEFT's trained modules.
+
+PEFT itself puts virtual tokens before the padding and counts positions from the first column, so a row padded on the
+left is read at other positions than alone. Here positions come from the mask, and what is computed is PEFT's for rows
+without padding on the left, and the same in any batch.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from reft.model import causal_stack, text_config
+from reft.peers.methods import PrefixConfig, PromptConfig
+from reft.peers.parts import Part, drawn_from
+from reft.prefix_cache import PrefixCache
+
+SAVED = "prompt_embeddings"  # PEFT's name of the one tensor
+
+
+class VirtualPart(Part):
+    """Virtual tokens, in one tensor [virtual tokens, numbers of each].
+
+    Args:
+        base: a decoder-only language model, which is left as it was.
+        encoder: PEFT's module, which gives the tensor for the virtual tokens' numbers.
+        virtual_tokens: how many.
+    """
+
+    def __init__(self, base: nn.Module, encoder: nn.Module, virtual_tokens: int) -> None:
+        self.virtual_tokens = virtual_tokens
+        self._base = base
+        self._stack = causal_stack(base)
+        self._encoder = encoder.float().to(next(base.parameters()).device)
+        self._places = torch.arange(virtual_tokens, device=next(base.parameters()).device)
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Return the parameters of PEFT's module."""
+        return dict(self._encoder.named_parameters())
+
+    def decaying(self) -> frozenset[str]:
+        """Return the matrices of the perceptron, if any; an embedding is not pulled."""
+        transform = {name: value for name, value in self.parameters().items() if name.startswith("transform.")}
+        return frozenset(name for name, value in transform.items() if value.ndim > 1)
+
+    def table(self) -> Tensor:
+        """Return the trained tensor, fp32 [virtual tokens, numbers of each]."""
+        made: Tensor = self._encoder(self._places)
+        return made
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        """Hook into the base's passes."""
+        with ExitStack() as undo:
+            self._hook(undo)
+            yield
+
+    @abstractmethod
+    def _hook(self, undo: ExitStack) -> None:
+        """Register what changes a pass, and its removal."""
+
+    @torch.no_grad()
+    def export_tensors(self) -> dict[str, Tensor]:
+        """Return the tensor on the CPU: what a perceptron made of its embeddings, not itself, as PEFT does."""
+        return {SAVED: self.table().to("cpu", torch.float32, copy=True).contiguous()}
+
+    def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return name -> shape."""
+        return {SAVED: (self.virtual_tokens, self._width())}
+
+    @abstractmethod
+    def _width(self) -> int:
+        """Return how many numbers a virtual token has."""
+
+    @torch.no_grad()
+    def import_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take what :meth:`export_tensors` gave; what is trained from here on is that tensor, without a perceptron."""
+        table = tensors[SAVED].to(self._places.device, torch.float32, copy=True)
+        self._encoder = nn.Embedding.from_pretrained(table, freeze=False)
+
+
+class PromptPart(VirtualPart):
+    """Embeddings of virtual tokens.
+
+    Args:
+        base: a decoder-only language model.
+        config: how many, and where they start.
+        seed: of their initial values.
+    """
+
+    def __init__(self, base: nn.Module, config: PromptConfig, *, seed: int) -> None:
+        from peft import PromptEmbedding
+
+        self._embedding = base.get_input_embeddings()  # type: ignore[operator]
+        with drawn_from(seed):
+            encoder = PromptEmbedding(prompt_settings(base, config), self._embedding)
+        super().__init__(base, encoder, config.virtual_tokens)
+
+    def _width(self) -> int:
+        return int(text_config(self._base).hidden_size)
+
+    def _hook(self, undo: ExitStack) -> None:
+        past = [0]
+
+        def begin(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            cache = _named(module, args, kwargs).get("past_key_values")
+            past[0] = 0 if cache is None else int(cache.get_seq_length())
+
+        def fill(_module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+            rows, columns = output.shape[:2]
+            own = self.table()[past[0] : past[0] + columns]
+            if not len(own):
+                return None
+            return torch.cat([own.to(output.dtype).expand(rows, -1, -1), output[:, len(own) :]], dim=1)
+
+        undo.callback(self._stack.module.register_forward_pre_hook(begin, with_kwargs=True).remove)
+        undo.callback(self._embedding.register_forward_hook(fill).remove)
+
+
+class PrefixPart(VirtualPart):
+    """Keys and values of virtual tokens in every layer, with or without a perceptron that makes them.
+
+    Args:
+        base: a decoder-only language model.
+        config: how many, and how wide the perceptron is.
+        seed: of the initial values.
+    """
+
+    def __init__(self, base: nn.Module, config: PrefixConfig, *, seed: int) -> None:
+        from peft import PrefixEncoder
+
+        with drawn_from(seed):
+            encoder = PrefixEncoder(prefix_settings(base, config))
+        super().__init__(base, encoder, config.virtual_tokens)
+
+    def _width(self) -> int:
+        return 2 * len(self._stack.layers) * _key_width(self._base)
+
+    def _hook(self, undo: ExitStack) -> None:
+        module = self._stack.module
+        undo.callback(module.register_forward_pre_hook(self._put_before, with_kwargs=True).remove)
+        undo.callback(module.register_forward_hook(_without_prefix).remove)
+
+    def _put_before(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[()], dict[str, Any]] | None:
+        """Run a pass that begins with the virtual tokens' columns without them, behind their keys and values."""
+        given = _named(module, args, kwargs)
+        cache = given.get("past_key_values")
+        if cache is not None and cache.get_seq_length():
+            return None
+        for name in ("input_ids", "inputs_embeds", "position_ids"):
+            if given.get(name) is not None:
+                given[name] = given[name][:, self.virtual_tokens :]
+        read = given["input_ids"] if given.get("inputs_embeds") is None else given["inputs_embeds"]
+        if not read.shape[1]:
+            raise ValueError(
+                f"a pass must go beyond the {self.virtual_tokens} virtual tokens; it ends with them or before; "
+                "raise prefill_chunk_size, or leave it out"
+            )
+        pairs = self._pairs(read.shape[0])
+        if cache is None:
+            given["past_key_values"] = PrefixCache(len(self._stack.layers), self.virtual_tokens, pairs)
+        else:
+            for layer, (keys, values) in pairs.items():
+                cache.update(keys, values, layer)
+        return (), given
+
+    def _pairs(self, rows: int) -> dict[int, tuple[Tensor, Tensor]]:
+        """Return layer -> keys and values, each [rows, heads, virtual tokens, dim], in the base's dtype."""
+        heads, layers = _key_heads(self._base), len(self._stack.layers)
+        table = self.table().to(next(self._base.parameters()).dtype)
+        split = table.view(self.virtual_tokens, 2 * layers, heads, -1).permute(1, 2, 0, 3)
+        wide = split.unsqueeze(1).expand(-1, rows, -1, -1, -1)
+        return {layer: (wide[2 * layer], wide[2 * layer + 1]) for layer in range(layers)}
+
+
+def _without_prefix(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
+    """Take the given keys and values out of what a pass leaves: without a cache, generation starts anew each time."""
+    if isinstance(getattr(output, "past_key_values", None), PrefixCache):
+        output.past_key_values = None
+    return output
+
+
+def prompt_settings(base: Any, config: PromptConfig) -> Any:
+    """Return PEFT's config of prompt tuning on this base."""
+    from peft import PromptTuningConfig
+
+    return PromptTuningConfig(
+        task_type="CAUSAL_LM",
+        num_virtual_tokens=config.virtual_tokens,
+        prompt_tuning_init="SAMPLE_VOCAB" if config.init == "vocabulary" else "RANDOM",
+        num_layers=len(causal_stack(base).layers),
+        token_dim=int(text_config(base).hidden_size),
+        num_attention_heads=int(text_config(base).num_attention_heads),
+        num_transformer_submodules=1,
+    )
+
+
+def prefix_settings(base: Any, config: PrefixConfig) -> Any:
+    """Return PEFT's config of prefix tuning on this base: of grouped heads, those of keys and values count."""
+    from peft import PrefixTuningConfig
+
+    return PrefixTuningConfig(
+        task_type="CAUSAL_LM",
+        num_virtual_tokens=config.virtual_tokens,
+        prefix_projection=config.width is not None,
+        encoder_hidden_size=config.width,
+        num_layers=len(causal_stack(base).layers),
+        token_dim=_key_width(base),
+        num_attention_heads=_key_heads(base),
+        num_transformer_submodules=1,
+    )
+
+
+def count_prompt(base: nn.Module, config: PromptConfig) -> int:
+    """Return how many numbers are trained, without building them; the base may be on torch's device ``meta``."""
+    return config.virtual_tokens * int(text_config(base).hidden_size)
+
+
+def count_prefix(base: nn.Module, config: PrefixConfig) -> int:
+    """Return the same of prefix tuning: with a perceptron, its embeddings, weights and biases."""
+    read, written = _key_width(base), 2 * len(causal_stack(base).layers) * _key_width(base)
+    if config.width is None:
+        return config.virtual_tokens * written
+    return config.virtual_tokens * read + config.width * (read + 1) + (config.width + 1) * written
+
+
+def _key_heads(base: nn.Module) -> int:
+    described = text_config(base)
+    return int(getattr(described, "num_key_value_heads", None) or described.num_attention_heads)
+
+
+def _key_width(base: nn.Module) -> int:
+    described = text_config(base)
+    own = getattr(described, "head_dim", None) or described.hidden_size // described.num_attention_heads
+    return _key_heads(base) * int(own)
+
+
+def _named(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return all arguments of a pass by name."""
+    return dict(zip(inspect.signature(module.forward).parameters, args, strict=False)) | kwargs
