@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.figures import duration, part_value, points, share
+from pipelines.methods import plain_parts
 
 if TYPE_CHECKING:  # what they import takes seconds to load
     from flows.search import SearchOutcome
@@ -45,7 +46,7 @@ def estimate_table(found: Estimate) -> RenderableType:
 
 
 def _extreme(extreme: Extreme, found: Estimate) -> str:
-    recipe = extreme.recipe.model_dump()
+    recipe = plain_parts(extreme.recipe)
     said = ", ".join(f"{part} {part_value(recipe[part])}" for part in found.space)
     said = f"{extreme.parameters:,} parameters ({said})"
     if extreme.step_seconds is None or extreme.trial_seconds is None:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.errors import PipelineError
-from pipelines.params import Params, Recipe
+from pipelines.methods import AnyRecipe
+from pipelines.params import Params
 from pipelines.yaml_file import read_yaml
 
 
@@ -15,7 +16,7 @@ class BestRecipe:
     """What the search left in best.yaml: the parts that it chose, with the others a recipe; and its study and trial."""
 
     chosen: dict[str, object]
-    recipe: Recipe
+    recipe: AnyRecipe
     study: str
     trial: int
 
@@ -31,10 +32,10 @@ def read_best(path: Path, params: Params) -> BestRecipe:
         fields = dict(raw)  # type: ignore[call-overload]
         chosen = {str(part): value for part, value in dict(fields["chosen"]).items()}
         study, trial = str(fields["study"]), int(fields["trial"])
-        fixed = params.train.fixed()
-        if fixed.keys() & chosen.keys() or {*fixed, *chosen} != set(Recipe.model_fields):
-            raise ValueError(f"chosen has {', '.join(chosen)}; and train fixes {', '.join(fixed)}")
-        return BestRecipe(chosen, Recipe(**fixed, **chosen), study, trial)
+        searched = sorted(params.search.space.root)
+        if sorted(chosen) != searched:
+            raise ValueError(f"chosen has {', '.join(chosen)}; and search.space has {', '.join(searched)}")
+        return BestRecipe(chosen, params.whole(chosen), study, trial)
     except (TypeError, KeyError, ValueError) as error:
         raise PipelineError(
             "best.yaml must hold the recipe that the search wrote",

@@ -13,6 +13,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from pipelines.choice import Confirmed, confirmed
+from pipelines.methods import plain_parts
 from pipelines.params import Params
 from pipelines.proposals import Point, propose
 from pipelines.records import TrialRecord
@@ -122,5 +123,5 @@ def _accuracy(trial: FrozenTrial | None) -> float | None:
 
 
 def _enqueue(shared: SharedStudy, params: Params, point: Mapping[str, Any], attributes: Mapping[str, object]) -> None:
-    recipe = params.recipe(point, trial=True).model_dump()
+    recipe = plain_parts(params.recipe(point, trial=True))
     shared.study.enqueue_trial(dict(point), user_attrs={RECIPE: recipe, **attributes})

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from pipelines.recipe import CHECKS, Part
+from pipelines.methods import CHECKS, Part
 from pipelines.sections import Section
 
 

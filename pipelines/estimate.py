@@ -13,12 +13,11 @@ from typing import Any
 from pipelines.base import BaseRecord, read_base
 from pipelines.domains import Conditional, Span, Steps
 from pipelines.evaluate import probabilities
+from pipelines.methods import AnyRecipe
 from pipelines.params import Params
-from pipelines.recipe import Recipe
 from pipelines.sizes import check_limit, extremes, parameters_of
 from pipelines.space import check_space
-from pipelines.training import Bench, build_model, fit_config, open_bench
-from reft import fit
+from pipelines.training import Bench, build_model, open_bench, train_steps
 
 STEPS = 4  # that are taken; the first, which also sets things up, is left out
 ROWS = 32  # that are scored
@@ -28,7 +27,7 @@ ROWS = 32  # that are scored
 class Extreme:
     """A recipe at an end of the space: its size, and where it was measured, the seconds of a step and of a trial."""
 
-    recipe: Recipe
+    recipe: AnyRecipe
     parameters: int
     step_seconds: float | None
     trial_seconds: float | None
@@ -94,16 +93,16 @@ def estimate(params: Params, *, root: Path, base: Path, prepared: Path) -> Estim
     return Estimate(**known, smallest=_measured(params, bench, fewest, record), largest=largest, missing=None)
 
 
-def _extreme(recipe: Recipe, record: BaseRecord) -> Extreme:
+def _extreme(recipe: AnyRecipe, record: BaseRecord) -> Extreme:
     return Extreme(recipe, parameters_of(recipe, record), None, None)
 
 
-def _measured(params: Params, bench: Bench, recipe: Recipe, record: BaseRecord) -> Extreme:
+def _measured(params: Params, bench: Bench, recipe: AnyRecipe, record: BaseRecord) -> Extreme:
     """Take a few steps and score a few rows as a trial of the recipe does."""
-    settings, size = fit_config(recipe, params, seed=params.seed), params.evaluate.batch_size
+    size = params.evaluate.batch_size
     rows, validation = bench.encoded("train", params.search.train_rows), bench.rows("validation")
     model = build_model(bench, recipe, seed=params.seed)
-    steps = list(fit(model, rows, settings, pad_id=bench.pad_id, max_steps=STEPS))
+    steps = list(train_steps(model, rows, recipe, params, seed=params.seed, pad_id=bench.pad_id, max_steps=STEPS))
     step_seconds = statistics.median(step.seconds for step in steps[1:] or steps)
     total = _steps(len(rows), recipe)
     started = time.perf_counter()
@@ -113,7 +112,7 @@ def _measured(params: Params, bench: Bench, recipe: Recipe, record: BaseRecord) 
     return Extreme(recipe, parameters_of(recipe, record), step_seconds, trial)
 
 
-def _steps(rows: int, recipe: Recipe) -> int:
+def _steps(rows: int, recipe: AnyRecipe) -> int:
     return recipe.epochs * math.ceil(math.ceil(rows / recipe.batch_size) / recipe.accumulation)
 
 

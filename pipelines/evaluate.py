@@ -16,7 +16,8 @@ from pipelines.files import whole_directory, write_json, write_jsonl
 from pipelines.params import EvaluateParams, Params
 from pipelines.prepared import Row
 from pipelines.training import Bench, open_bench, write_table
-from reft import ReftModel, adapter_sha256, load_adapter, score_choices
+from reft import CausalModel, adapter_sha256, score_choices
+from reft.peers.directory import MethodModel, load_method
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -92,16 +93,16 @@ def run(
     return evaluation
 
 
-def _load(adapter: Path, bench: Bench) -> ReftModel:
+def _load(adapter: Path, bench: Bench) -> MethodModel:
     try:
-        return load_adapter(adapter, bench.base, base_sha256=bench.base_sha256)
+        return load_method(adapter, bench.base, base_sha256=bench.base_sha256)
     except ValueError as error:
         raise PipelineError(
             "the adapter must be the one that was trained on this base", got=error, do="Run: dvc repro --force train"
         ) from None
 
 
-def probabilities(bench: Bench, model: ReftModel, rows: Sequence[Row], *, batch_size: int, title: str) -> Floats:
+def probabilities(bench: Bench, model: CausalModel, rows: Sequence[Row], *, batch_size: int, title: str) -> Floats:
     """The probability of each label, normalised over the labels' words: [rows, labels]."""
     prompts = [bench.encode_row(row).prompt_ids for row in rows]
     with tqdm(total=len(rows), desc=f"score {title}", unit="row", leave=False) as bar:

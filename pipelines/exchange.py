@@ -18,10 +18,11 @@ from pipelines.errors import PipelineError
 from pipelines.files import sha256_file, temporary_directory, write_json
 from pipelines.lineage import UNKNOWN
 from pipelines.sources import FileSource, HubSource, own_path, parse_source, snapshot
-from reft import AdapterInfo, ReftModel, load_adapter, read_adapter, save_adapter
-from reft.adapter_files import CONFIG_NAME, TENSORS_NAME, adapter_sha256
+from reft import AdapterInfo, ReftModel, save_adapter
+from reft.adapter_files import adapter_names, adapter_sha256
 from reft.forms import Activation
 from reft.peers.adapterhub import read_adapterhub
+from reft.peers.directory import MethodModel, load_method, read_info
 from reft.peers.foreign import ForeignAdapter
 from reft.peers.pyreft import read_pyreft
 
@@ -31,6 +32,7 @@ Library = Literal["pyreft", "adapterhub", "hub"]
 BASE_NAME, IMPORT_NAME = "base.json", "imported.json"
 READ_FILES = ("*.json", "*.safetensors", "*.bin")
 REFUSED_FILES = ("*.py", "*/*")
+REFUSED_PUBLISHED = ("*.py", "*/*/*")  # PEFT's layout is in a folder
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,9 @@ class Imported:
 
     Attributes:
         adapter_sha256: its identity.
-        method: a key of :data:`reft.METHODS`.
-        layers: how many are edited.
-        positions: the edited prompt tokens.
+        method: a key of :data:`reft.METHODS`, or one of :data:`reft.peers.methods.METHODS`.
+        layers: how many are edited, or of a rival of ReFT, how many the base has.
+        positions: the edited prompt tokens; of a rival of ReFT, all tokens.
         trained: how many numbers it has.
         base: the record of its base.
         notes: what is not as it was stored, or was taken for granted.
@@ -84,7 +86,7 @@ class Published:
         prompt: the form of the prompts that it was trained on; empty if that is not known.
     """
 
-    model: ReftModel
+    model: MethodModel
     tokenizer: PreTrainedTokenizerBase
     prompt: dict[str, Any]
 
@@ -110,7 +112,7 @@ def import_adapter(
             a base that is not to be had or does not fit, or an ``out`` that is there.
     """
     _check_free(out)
-    with opened(source, root) as folder:
+    with opened(source, root, published=library == "hub") as folder:
         if library == "hub":
             if said != Said() or base is not None:
                 raise PipelineError(
@@ -139,17 +141,17 @@ def load_published(source: str, *, root: Path = Path(), device: str = "cpu") -> 
     Raises:
         PipelineError: for what is none, or a base that is not to be had.
     """
-    with opened(source, root) as folder:
+    with opened(source, root, published=True) as folder:
         loaded = load_base(_published_base(folder), device=device, root=root)
         with refusals():
-            _, info = read_adapter(folder)
-            model = load_adapter(folder, loaded.model, base_sha256=loaded.record.sha256)
+            info = read_info(folder)
+            model = load_method(folder, loaded.model, base_sha256=loaded.record.sha256)
         return Published(model.eval(), loaded.tokenizer, info.prompt)
 
 
 @contextmanager
-def opened(source: str, root: Path) -> Iterator[Path]:
-    """Yield the folder that ``hub:NAME@COMMIT``, ``file:PATH`` or a path names."""
+def opened(source: str, root: Path, *, published: bool = False) -> Iterator[Path]:
+    """Yield the folder that ``hub:NAME@COMMIT``, ``file:PATH`` or a path names, if ``published`` with PEFT's in it."""
     if not source.startswith(("hub:", "file:", "pypi:")):
         yield Path(source)
         return
@@ -158,7 +160,8 @@ def opened(source: str, root: Path) -> Iterator[Path]:
         yield own_path(parsed, root)
     elif isinstance(parsed, HubSource):
         with tempfile.TemporaryDirectory() as scratch:
-            yield snapshot(parsed, Path(scratch), wanted=READ_FILES, refused=REFUSED_FILES)
+            refused = REFUSED_PUBLISHED if published else REFUSED_FILES
+            yield snapshot(parsed, Path(scratch), wanted=READ_FILES, refused=refused)
     else:
         raise PipelineError("an adapter is in a folder or on a hub", got=source, do="Write a path or hub:NAME@COMMIT.")
 
@@ -201,10 +204,14 @@ def _import_published(folder: Path, out: Path, root: Path) -> Imported:
     with temporary_directory(out) as scratch:
         made = scratch / "adapter"
         made.mkdir()
-        for name in (TENSORS_NAME, CONFIG_NAME, BASE_NAME):
-            if (folder / name).is_symlink() or not (folder / name).is_file():
+        with refusals():
+            names = adapter_names(folder)
+        for name in (*names, BASE_NAME):
+            file = folder / name
+            if file.is_symlink() or file.parent.is_symlink() or not file.is_file():
                 raise PipelineError("a published adapter is a folder of plain files", got=f"no {name}, or a link")
-            shutil.copyfile(folder / name, made / name)
+            (made / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, made / name)
         imported = _check(made, loaded, ())
         made.rename(out)
     return imported
@@ -259,12 +266,13 @@ def _read(folder: Path, library: Library, said: Said) -> tuple[ForeignAdapter, l
 def _check(folder: Path, loaded: LoadedBase, notes: tuple[str, ...]) -> Imported:
     """Load the adapter as anybody will, and say what it is."""
     with refusals():
-        model = load_adapter(folder, loaded.model, base_sha256=loaded.record.sha256)
+        model = load_method(folder, loaded.model, base_sha256=loaded.record.sha256)
+    edits = model.config if isinstance(model, ReftModel) else None
     return Imported(
         adapter_sha256=adapter_sha256(folder),
         method=model.config.method,
-        layers=len(model.config.layers),
-        positions=model.config.positions,
+        layers=model.num_layers if edits is None else len(edits.layers),
+        positions="all tokens" if edits is None else edits.positions,
         trained=model.num_trainable(),
         base=loaded.record,
         notes=notes,

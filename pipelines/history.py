@@ -145,7 +145,7 @@ def log_report(params: Params, root: Path, *, study: str, input_hash: str, repor
 def _complete_pipeline(run: Run, params: Params, facts: Facts) -> None:
     files = facts.files
     run.set_tags({STAGE: "pipeline", "base.source": facts.base.source, "data.source": facts.data_source})
-    run.log_params({**params.train.model_dump(), **facts.train["recipe"], "seed": params.seed})
+    run.log_params({**params.logged(facts.train["recipe"]), "seed": params.seed})
     run.add_missing([(key, 0, value) for key, value in evaluation_metrics(facts.evaluation).items()])
     _log_data(run, facts)
     run.log_files("base", [files.base])
@@ -183,7 +183,7 @@ def _complete_trial(search: Run, trial: Mapping[str, Any]) -> None:
 def _complete_train(store: Store, params: Params, facts: Facts) -> Run:
     key = facts.train.get("input_hash", facts.adapter_sha256)
     run = ensure_run(store, "train", {STAGE: "train", INPUT_HASH: key})
-    run.log_params({**params.train.model_dump(), **facts.train["recipe"], "seed": params.seed})
+    run.log_params({**params.logged(facts.train["recipe"]), "seed": params.seed})
     run.set_tags({"reft.adapter_sha256": facts.adapter_sha256, "reft.study": facts.train["study"]})
     figures = ("trainable_parameters", "adapter_bytes", "first_loss", "last_loss")
     curve = read_curve(facts.files.train_plots / "loss.csv")

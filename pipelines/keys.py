@@ -52,7 +52,7 @@ def train_key(params: Params, bench: Keyed, best: BestRecipe) -> str:
 def study_key(params: Params, bench: Keyed) -> str:
     """The hash that the study's name ends in. What a study may grow by, and the rule to choose by, are left out."""
     settings = params.search.model_dump(exclude=BESIDE)
-    fixed = params.train.model_dump(exclude={"epochs", "checkpoint_every"})
+    fixed = {part: value for part, value in params.decides().items() if part != "epochs"}
     inputs = [bench.base_sha256, bench.data_sha256, settings, fixed, params.evaluate.batch_size]
     return input_key("search", *inputs, params.cone.enabled, params.seed, params.run.threads, params.run.device)
 

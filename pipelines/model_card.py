@@ -12,7 +12,8 @@ import yaml
 
 from pipelines.base import BaseRecord
 from pipelines.sources import FileSource, HubSource, parse_source
-from reft import AdapterInfo, ReftConfig, count_parameters
+from reft import AdapterInfo, ReftConfig
+from reft.peers.methods import PeerConfig, StackedConfig, config_to_dict
 
 LIBRARY = "reft-pipeline"
 _TITLES = {
@@ -22,6 +23,13 @@ _TITLES = {
     "direft_orthogonal": "DiReFT (orthogonal)",
     "consreft": "ConsReFT",
     "lobireft": "LobiReFT",
+    "lora": "LoRA",
+    "dora": "DoRA",
+    "prompt": "prompt tuning",
+    "prefix": "prefix tuning",
+    "p_tuning_v2": "P-tuning v2",
+    "full": "full fine-tuning",
+    "lora_then_reft": "LoRA, then ReFT",
 }
 
 
@@ -32,6 +40,7 @@ class CardFacts:
     Attributes:
         name: of the repository.
         config: of the adapter.
+        trained: how many numbers it has.
         info: where it comes from, and the form of its prompts.
         adapter_sha256: its identity.
         base: the frozen model.
@@ -41,7 +50,8 @@ class CardFacts:
     """
 
     name: str
-    config: ReftConfig
+    config: ReftConfig | PeerConfig
+    trained: int
     info: AdapterInfo
     adapter_sha256: str
     base: BaseRecord
@@ -60,7 +70,7 @@ def model_card(facts: CardFacts) -> str:
     if facts.info.prompt:
         text = json.dumps(facts.info.prompt, indent=2, ensure_ascii=False)
         parts.append(f"Its prompts, and the word that stands for each label:\n\n{_fenced(text, 'json')}")
-    parts.append(f"## Loading it\n\n{_loading(facts.base)}")
+    parts.append(f"## Loading it\n\n{_loading(facts)}")
     parts.append(f"## The base\n\n{_table(_base_rows(facts.base))}")
     return "\n\n".join(parts) + "\n"
 
@@ -72,7 +82,9 @@ def _front_matter(facts: CardFacts) -> dict[str, Any]:
         front |= {"base_model": source.name, "base_model_relation": "adapter"}
     task = "text-classification" if "labels" in facts.info.prompt else "text-generation"
     front["pipeline_tag"] = task
-    front["tags"] = ["reft", facts.config.method, "representation-fine-tuning", "parameter-efficient-fine-tuning"]
+    edits = isinstance(facts.config, ReftConfig | StackedConfig)
+    kind = ["reft", facts.config.method, "representation-fine-tuning"] if edits else [facts.config.method]
+    front["tags"] = [*kind, "parameter-efficient-fine-tuning"]
     if facts.evaluation is not None:
         front["metrics"] = ["accuracy"]
         result = {
@@ -85,7 +97,12 @@ def _front_matter(facts: CardFacts) -> dict[str, Any]:
 
 
 def _summary(facts: CardFacts) -> str:
-    config, count = facts.config, count_parameters(facts.config, facts.base.hidden_size)
+    config, count = facts.config, facts.trained
+    if not isinstance(config, ReftConfig):
+        return (
+            f"An adapter of {_TITLES[config.method]}: {count:,} trained numbers for a language model of "
+            f"{facts.base.parameters:,} parameters. The model's own weights are not in this repository."
+        )
     layers = ", ".join(map(str, config.layers))
     return (
         f"A {_TITLES[config.method]} adapter: {count:,} trained numbers that edit hidden states of a frozen language "
@@ -108,17 +125,19 @@ def _figures(evaluation: Mapping[str, Any]) -> str:
 
 def _making(facts: CardFacts) -> dict[str, object]:
     config, info = facts.config, facts.info
+    if isinstance(config, ReftConfig):
+        own = {"rank": config.rank, "activation": config.activation, "tied": str(config.tied).lower()}
+    else:
+        own = {key: value for key, value in config_to_dict(config).items() if key != "method"}
     rows: dict[str, object] = {
         "method": config.method,
-        "rank": config.rank,
-        "activation": config.activation,
-        "tied": str(config.tied).lower(),
+        **own,
         "seed": info.seed,
         **({"data": facts.data_source} if facts.data_source else {}),
         "sha256 of the data": info.data_sha256,
         "sha256 of the adapter": facts.adapter_sha256,
     }
-    if config.overrides:
+    if isinstance(config, ReftConfig) and config.overrides:
         rows["layers of their own"] = "; ".join(
             f"{o.layer}: {', '.join(f'{k} {v}' for k, v in (('rank', o.rank), ('positions', o.positions)) if v)}"
             for o in config.overrides
@@ -126,7 +145,8 @@ def _making(facts: CardFacts) -> dict[str, object]:
     return rows | {key: value for key, value in facts.training.items() if key not in rows}
 
 
-def _loading(base: BaseRecord) -> str:
+def _loading(facts: CardFacts) -> str:
+    base = facts.base
     code = """from pipelines.exchange import load_published
 
 loaded = load_published("hub:ORG/NAME@COMMIT")  # or the path of a copy of this folder
@@ -134,11 +154,14 @@ model, tokenizer = loaded.model, loaded.tokenizer"""
     where = "The base is fetched from where `base.json` says, and checked against its hashes."
     if isinstance(parse_source(base.source), FileSource):
         where = f"The base was its author's own: put its files at `{base.source}`; their hashes are in `base.json`."
-    return (
-        f"With {LIBRARY} installed:\n\n{_fenced(code, 'python')}\n\n"
-        f"{where} `adapter.safetensors` and `adapter_config.json` are all that the adapter is; `reft.load_adapter` "
-        "puts them on a base that you have loaded yourself."
-    )
+    said = f"With {LIBRARY} installed:\n\n{_fenced(code, 'python')}\n\n{where} "
+    if isinstance(facts.config, ReftConfig):
+        return (
+            f"{said}`adapter.safetensors` and `adapter_config.json` are all that the adapter is; `reft.load_adapter` "
+            "puts them on a base that you have loaded yourself."
+        )
+    peft = "" if facts.config.method == "full" else " What is in `peft` is in PEFT's own layout, and PEFT loads it."
+    return f"{said}`reft.peers.directory.load_method` puts it on a base that you have loaded yourself.{peft}"
 
 
 def _base_rows(record: BaseRecord) -> dict[str, object]:

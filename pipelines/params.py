@@ -19,7 +19,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipelines.errors import PipelineError
 from pipelines.explain import explain
-from pipelines.recipe import PARTS, SEARCHED, Layers, Part, PositionsSpec, Recipe, TrainParams, form_problem
+from pipelines.methods import PARTS, AnyRecipe, MethodParams, Part, fixed_parts, is_part_of, make_recipe
+from pipelines.recipe import SEARCHED, Layers, PositionsSpec, TrainParams, form_problem
 from pipelines.search_params import SearchParams, check_address
 from pipelines.sections import Count, Name, Section, Sha256, refuse
 from pipelines.sources import HubSource, PypiSource, parse_source
@@ -278,6 +279,7 @@ class Params(Section):
     run: RunParams
     base: BaseParams
     prepare: PrepareParams
+    method: MethodParams
     search: SearchParams
     train: TrainParams
     cone: ConeParams
@@ -287,16 +289,39 @@ class Params(Section):
     register_: Annotated[RegisterParams, Field(alias="register")]
     notify: NotifyParams
 
-    def recipe(self, point: Mapping[str, Any], *, trial: bool = False) -> Recipe:
+    def fixed(self) -> dict[str, Any]:
+        """What is fixed of all methods' parts, and ReFT's ``overrides``."""
+        return fixed_parts(self.train, self.method)
+
+    def recipe(self, point: Mapping[str, Any], *, trial: bool = False) -> AnyRecipe:
         """The whole recipe of a point of the search space; a ``trial`` has the epochs of a trial."""
-        values: dict[str, Any] = {**self.train.fixed(), **self.search.space.complete(point)}
+        values: dict[str, Any] = self.search.space.complete(point)
         if trial and self.search.epochs is not None:
             values["epochs"] = self.search.epochs
-        return Recipe(**values)
+        return self.whole(values)
+
+    def whole(self, values: Mapping[str, Any]) -> AnyRecipe:
+        """The recipe of the trained method with these values, and those that are fixed for its other parts."""
+        return make_recipe(self.method.name, {**self.fixed(), **values})
+
+    def logged(self, recipe: Mapping[str, Any]) -> dict[str, Any]:
+        """What is logged of a training: the parts of its recipe, and how it is carried out."""
+        train = self.train
+        how = {"gradient_checkpointing": train.gradient_checkpointing, "checkpoint_every": train.checkpoint_every}
+        return {**how, **recipe}
+
+    def has(self, part: str) -> bool:
+        """Whether recipes of the method that is trained have the part."""
+        return is_part_of(part, self.method.name)
 
     def values(self, part: Part) -> list[Any]:
-        """Every value that a part may have; of a range, its ends."""
-        return [self.train.fixed()[part]] if part not in self.search.space.root else self.search.space.extremes(part)
+        """Every value that a part of the trained method may have; of a range, its ends."""
+        return [self.fixed()[part]] if part not in self.search.space.root else self.search.space.extremes(part)
+
+    def decides(self) -> dict[str, Any]:
+        """What of `train` and `method` decides a trained adapter, but for its epochs: what a search is keyed by."""
+        own = {part: value for part, value in self.fixed().items() if part == "overrides" or self.has(part)}
+        return {"trained": self.method.name, "gradient_checkpointing": self.train.gradient_checkpointing} | own
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
@@ -308,22 +333,24 @@ class Params(Section):
             )
         refuse([*problems, *self._part_problems()])
         refuse(self._form_problems())
-        return self
+        # What is other methods' was checked, and is left out: it decides nothing here.
+        return self.model_copy(update={"search": self.search.of_method(self.method.name)})
 
     def _part_problems(self) -> list[str]:
-        """Each part of a recipe is fixed in train or searched, and never both."""
+        """Each part of a recipe is fixed in train or method, or searched, and never both."""
         problems = []
         for part in PARTS:
-            fixed, searched = getattr(self.train, part), part in self.search.space.root
+            fixed = self.method.value(part) if "." in part else getattr(self.train, part)
+            searched, place = part in self.search.space.root, f"method.{part}" if "." in part else f"train.{part}"
             if searched and fixed != SEARCHED:
                 problems.append(
-                    f"train.{part} must be {SEARCHED} while search.space has {part}; got {fixed!r}; "
+                    f"{place} must be {SEARCHED} while search.space has {part}; got {fixed!r}; "
                     f"write {SEARCHED}, or take it out of search.space"
                 )
-            elif fixed == SEARCHED and not searched:
+            elif fixed == SEARCHED and not searched and self.has(part):
                 problems.append(
-                    f"train.{part} is {SEARCHED}, so search.space must say what it is chosen from; got nothing; "
-                    f"add search.space.{part}, or give train.{part} a value"
+                    f"{place} is {SEARCHED}, so search.space must say what it is chosen from; got nothing; "
+                    f"add search.space.{part}, or give {place} a value"
                 )
         if ("epochs" in self.search.space.root) != (self.search.epochs is None):
             problems.append(
@@ -334,6 +361,8 @@ class Params(Section):
 
     def _form_problems(self) -> list[str]:
         """No point of the space may be an adapter that cannot be."""
+        if not self.has("init"):
+            return []
         found = {
             form_problem({**self.train.fixed(), **self.search.space.complete(point)})
             for point in self.search.space.points(only=FORM)

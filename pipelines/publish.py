@@ -17,12 +17,14 @@ from pipelines.graph import read_graph
 from pipelines.model_card import CardFacts, model_card
 from pipelines.params import load_params
 from pipelines.prepared import data_sha256
+from pipelines.sizes import parameters_of_form
 from pipelines.versions import PREFIX, fetch_version
 from pipelines.yaml_file import read_yaml
-from reft import read_adapter
-from reft.adapter_files import CONFIG_NAME, TENSORS_NAME, adapter_sha256, read_file
+from reft import ReftConfig, read_adapter
+from reft.adapter_files import adapter_names, adapter_sha256, read_file
 from reft.checkpoint import read_interventions
 from reft.files import write_directory
+from reft.peers.directory import read_info, read_method
 from reft.peers.pyreft_write import write_pyreft
 
 Layout = Literal["pyreft", "hub"]
@@ -54,18 +56,19 @@ def export_adapter(source: str | None, out: Path, *, layout: Layout, root: Path)
         PipelineError: for what is no adapter, what the layout cannot say, or an ``out`` that is there.
     """
     with _chosen(source, root) as chosen, refusals():
-        config, _ = read_adapter(chosen.adapter)
-        interventions = read_interventions(chosen.adapter)
         if layout == "pyreft":
-            write_pyreft(out, config, interventions)
+            config, _ = read_adapter(chosen.adapter)
+            write_pyreft(out, config, read_interventions(chosen.adapter))
         else:
+            if isinstance(read_method(chosen.adapter), ReftConfig):
+                read_interventions(chosen.adapter)  # whether its tensors are sound
             write_directory(out, _repository(chosen, name=out.resolve().name))
         return adapter_sha256(chosen.adapter)
 
 
 def _repository(chosen: _Chosen, *, name: str) -> dict[str, bytes]:
     """Return the files of a hub's repository."""
-    config, info = read_adapter(chosen.adapter)
+    config, info = read_method(chosen.adapter), read_info(chosen.adapter)
     base = None if chosen.base is None else read_base(chosen.base)
     if chosen.base is None or base is None or base.sha256 != info.base_sha256:
         raise PipelineError(
@@ -76,6 +79,7 @@ def _repository(chosen: _Chosen, *, name: str) -> dict[str, bytes]:
     facts = CardFacts(
         name=name,
         config=config,
+        trained=parameters_of_form(config, base),
         info=info,
         adapter_sha256=adapter_sha256(chosen.adapter),
         base=base,
@@ -83,8 +87,7 @@ def _repository(chosen: _Chosen, *, name: str) -> dict[str, bytes]:
         training=chosen.training,
         data_source=chosen.data_source,
     )
-    names = (TENSORS_NAME, CONFIG_NAME)
-    files = {file: read_file(chosen.adapter, file, None) for file in names}
+    files = {file: read_file(chosen.adapter, file, None) for file in adapter_names(chosen.adapter)}
     return {**files, BASE_NAME: chosen.base.read_bytes(), "README.md": model_card(facts).encode()}
 
 
@@ -97,7 +100,7 @@ def _chosen(source: str | None, root: Path) -> Iterator[_Chosen]:
             found = fetch_version(source, Path(scratch), params=load_params(root / "params.yaml"), root=root)
             yield _Chosen(found.adapter, found.base, found.evaluation, found.training, found.data_source)
     else:
-        with opened(source, root) as folder:
+        with opened(source, root, published=True) as folder:
             path = folder / BASE_NAME
             yield _Chosen(folder, path if path.is_file() and not path.is_symlink() else None)
 
@@ -109,7 +112,7 @@ def _of_project(root: Path) -> _Chosen:
         raise PipelineError("the project must have an adapter", got=paths["adapter"], do="Run `reft run`, or name one.")
     with refusals():
         sha256 = adapter_sha256(paths["adapter"])
-        _, info = read_adapter(paths["adapter"])
+        info = read_info(paths["adapter"])
     evaluation, train = (_figures_of(sha256, paths[name]) for name in ("evaluation", "train_metrics"))
     prepared = paths["prepared"]
     same_data = prepared.is_dir() and data_sha256(prepared) == info.data_sha256

@@ -19,7 +19,8 @@ from pipelines.base import load_base, read_base
 from pipelines.device import resolve_device
 from pipelines.params import template_fields
 from pipelines.prompts import render_prompt
-from reft import ConeConfig, encode, load_adapter, read_adapter, score_choices, set_cone
+from reft import ConeConfig, encode, score_choices, set_cone
+from reft.peers.directory import load_method, read_info
 
 BATCH_SIZE = 16
 
@@ -42,9 +43,9 @@ class AdapterModel(PythonModel):
         folder = Path(context.artifacts["adapter"])
         loaded = load_base(read_base(Path(context.artifacts["base"])), device=resolve_device("auto"))
         set_cone(loaded.model, ConeConfig(enabled=False))  # a prompt is not asked about again, so nothing of it is kept
-        _, info = read_adapter(folder)
+        info = read_info(folder)
         self._tokenizer = loaded.tokenizer
-        self._model = load_adapter(folder, loaded.model, base_sha256=loaded.record.sha256).eval()
+        self._model = load_method(folder, loaded.model, base_sha256=loaded.record.sha256).eval()
         self._longest = int(getattr(loaded.model.config, "max_position_embeddings", 0) or 0)
         self._template, self._chat = str(info.prompt["template"]), bool(info.prompt["chat"])
         self._fields = tuple(dict.fromkeys(template_fields(self._template)))

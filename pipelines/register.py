@@ -28,7 +28,7 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 ADAPTER = "reft.adapter_sha256"  # the tag that keys a version
 REGISTRY_LOCK, LOCK_SECONDS = "registry", 120.0
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what stores say of an alias that is not there
-SERVING = ("mlflow", "reft-pipeline", "safetensors", "torch", "transformers")
+SERVING = ("mlflow", "peft", "reft-pipeline", "safetensors", "torch", "transformers")
 EXAMPLE = "An example text."
 
 
@@ -248,10 +248,9 @@ def save_pyfunc(path: Path, files: StageFiles, *, model_id: str, run_id: str) ->
 
 def _example(adapter: Path) -> str:
     """One input as the model takes it: a text, or a JSON object of texts where the template has several columns."""
-    from reft import read_adapter  # loads torch, which the flow's process does without
+    from reft.peers.directory import read_info  # loads torch, which the flow's process does without
 
-    _, info = read_adapter(adapter)
-    fields = dict.fromkeys(template_fields(str(info.prompt["template"])))
+    fields = dict.fromkeys(template_fields(str(read_info(adapter).prompt["template"])))
     return EXAMPLE if len(fields) == 1 else json.dumps(dict.fromkeys(fields, EXAMPLE))
 
 

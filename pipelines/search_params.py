@@ -13,7 +13,7 @@ from pydantic import Field, RootModel, ValidationError, field_validator, model_v
 from pydantic_core import InitErrorDetails
 
 from pipelines.domains import Conditional, Domain, Span, Steps, checked, size, values_of
-from pipelines.recipe import CHECKS, PARTS, Part
+from pipelines.methods import CHECKS, METHODS, PARTS, Part, is_part_of, owner
 from pipelines.sections import STRICT, Count, Section, refuse
 
 Objective = Literal["accuracy", "parameters", "seconds", "memory_mb"]
@@ -35,6 +35,12 @@ class SpaceParams(RootModel[dict[Part, Domain]]):
         made = type(self).model_construct(root)
         refuse([problem for part in root for problem in made._condition_problems(part)])
         return made
+
+    def of_method(self, method: str) -> SpaceParams:
+        """The parts that recipes of a method have."""
+        return type(self).model_construct(
+            {part: domain for part, domain in self.root.items() if is_part_of(part, method)}
+        )
 
     def parts(self) -> list[Part]:
         """The searched parts: first those that others may depend on."""
@@ -133,6 +139,8 @@ class SpaceParams(RootModel[dict[Part, Domain]]):
                     f"{part}.when must name another part that search.space has as a list; got {parent}; "
                     "correct it, or take the condition out"
                 )
+            elif owner(parent) not in (None, owner(part)):
+                yield f"{part}.when must name a part of the same method; got {parent}; correct it"
             elif strangers := [value for value in values if value not in choices]:
                 yield f"{part}.when.{parent} must hold choices of {parent}; got {strangers}; it has {choices}"
             elif len(domain.when) == 1 and all(choice in values for choice in choices):
@@ -244,12 +252,21 @@ class SearchParams(Section):
             problems.append(f"trials with several objectives cannot be pruned; got {self.pruner.name}; use name: none")
         return problems
 
+    def of_method(self, method: str) -> Self:
+        """The section without what is other methods': parts of the space, and enqueued recipes."""
+        space = self.space.of_method(method)
+        enqueue = [recipe for recipe in self.enqueue if not space.problems(recipe)]
+        return self.model_copy(update={"space": space, "enqueue": enqueue})
+
     def _enqueued_problems(self) -> list[str]:
-        return [
-            f"an enqueued recipe must lie in the space; {recipe} does not: {'; '.join(problems)}"
-            for recipe in self.enqueue
-            if (problems := self.space.problems(recipe))
-        ]
+        problems = []
+        for recipe in self.enqueue:
+            # A recipe is of the methods that have its parts: of several, if these are parts of all.
+            methods = [name for name in METHODS if all(is_part_of(part, name) for part in recipe)]
+            found = [self.space.of_method(name).problems(recipe) for name in methods] or [["no method has these parts"]]
+            if all(found):
+                problems.append(f"an enqueued recipe must lie in the space; {recipe} does not: {'; '.join(found[0])}")
+        return problems
 
 
 def check_address(uri: str) -> None:

@@ -2,22 +2,68 @@
 
 from __future__ import annotations
 
-from pipelines.base import BaseRecord
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from pipelines.base import BaseRecord, ensure_base
 from pipelines.errors import PipelineError
+from pipelines.methods import OWN_PARTS, AnyRecipe, Part
 from pipelines.params import Params
-from pipelines.recipe import Part, Recipe
-from pipelines.training import reft_form
-from reft import count_parameters
+from pipelines.recipe import Recipe
+from pipelines.training import peer_form, reft_form
+from reft import ReftConfig, count_parameters
+from reft.peers.methods import PeerConfig, StackedConfig
+from reft.peers.model import count_part
 
-SIZED: tuple[Part, ...] = ("method", "init", "layers", "positions", "tied", "activation", "projection_bias", "rank")
+UNSIZED = {"alpha", "dropout", "init", "learning_rate", "lora_share"}
+# Those of rivals are counted on the base's modules, without its weights.
+SIZED: tuple[Part, ...] = (
+    "method", "init", "layers", "positions", "tied", "activation", "projection_bias", "rank",
+    *(part for part in OWN_PARTS if part.rpartition(".")[2] not in UNSIZED),
+)  # fmt: skip
 
 
-def parameters_of(recipe: Recipe, record: BaseRecord) -> int:
-    """The number of trained parameters, without building a model."""
-    return count_parameters(reft_form(recipe, record.num_layers), record.hidden_size)
+def parameters_of(recipe: AnyRecipe, record: BaseRecord) -> int:
+    """The number of trained parameters, without building a model.
+
+    Raises:
+        PipelineError: if the base lacks a module that the recipe names.
+    """
+    try:
+        if isinstance(recipe, Recipe):
+            return parameters_of_form(reft_form(recipe, record.num_layers), record)
+        return parameters_of_form(peer_form(recipe, record.num_layers), record)
+    except ValueError as error:
+        raise PipelineError("the base must have what the method trains", got=error, do="Correct method.") from None
 
 
-def extremes(params: Params, record: BaseRecord) -> tuple[Recipe, Recipe]:
+def parameters_of_form(form: ReftConfig | PeerConfig, record: BaseRecord) -> int:
+    """The same of what an adapter says of itself.
+
+    Raises:
+        ValueError: if the base lacks a module that the form names.
+    """
+    if isinstance(form, ReftConfig):
+        return count_parameters(form, record.hidden_size)
+    if isinstance(form, StackedConfig):
+        return parameters_of_form(form.lora, record) + parameters_of_form(form.reft, record)
+    return count_part(_skeleton(ensure_base(record)), form)
+
+
+@lru_cache(maxsize=1)
+def _skeleton(base: Path) -> nn.Module:
+    """A base's modules without their weights."""
+    config = AutoConfig.from_pretrained(base, local_files_only=True)
+    with torch.device("meta"):
+        model: nn.Module = AutoModelForCausalLM.from_config(config)
+    return model
+
+
+def extremes(params: Params, record: BaseRecord) -> tuple[AnyRecipe, AnyRecipe]:
     """The recipe of the space with fewest parameters, and that with most."""
     points = params.search.space.corners(SIZED)
     recipes = [params.recipe(point, trial=True) for point in points]

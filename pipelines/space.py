@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipelines.errors import PipelineError
+from pipelines.methods import Part
 from pipelines.params import Params
 from reft.layers import parse_layers
 
@@ -23,6 +24,22 @@ def check_space(params: Params, record: BaseRecord) -> None:
         PipelineError: naming every choice of layers that the base does not have or that leaves out a layer of
             ``train.overrides``, and every rank above the base's hidden size.
     """
+    problems = _reft_problems(params, record) if params.has("layers") else []
+    parts: tuple[Part, ...] = ("lora.layers", "dora.layers", "full.layers")
+    for layers in (layers for part in parts if params.has(part) for layers in params.values(part)):
+        try:
+            parse_layers(layers, record.num_layers)
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise PipelineError(
+            "search.space must hold only what the base can have",
+            got="; and ".join(problems),
+            do="Correct search.space in params.yaml, or what train or method fixes.",
+        )
+
+
+def _reft_problems(params: Params, record: BaseRecord) -> list[str]:
     problems = []
     overrides = params.train.overrides
     for layers in params.values("layers"):
@@ -42,9 +59,4 @@ def check_space(params: Params, record: BaseRecord) -> None:
         for rank in [*params.values("rank"), *(override.rank or 1 for override in overrides)]
         if rank > record.hidden_size
     ]
-    if problems:
-        raise PipelineError(
-            "search.space must hold only what the base can have",
-            got="; and ".join(problems),
-            do="Correct search.space in params.yaml, or what train fixes.",
-        )
+    return problems

@@ -13,11 +13,13 @@ from pipelines.best import BestRecipe, read_best
 from pipelines.errors import PipelineError
 from pipelines.files import whole_directory, write_json
 from pipelines.keys import train_key
-from pipelines.params import Params, Recipe
+from pipelines.methods import AnyRecipe, plain_parts
+from pipelines.params import Params
 from pipelines.process import work_folder
 from pipelines.tracking import LiveRun, live_run
-from pipelines.training import Bench, build_model, fit_config, open_bench, write_table
-from reft import AdapterInfo, NonFiniteLossError, ReftModel, StepMetrics, fit, save_adapter
+from pipelines.training import Bench, build_model, open_bench, train_steps, write_table
+from reft import AdapterInfo, NonFiniteLossError, StepMetrics
+from reft.peers.directory import MethodModel, save_method
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +61,7 @@ def run(
     model = build_model(bench, best.recipe, seed=params.seed)
     key = train_key(params, bench, best)
     with live_run(params, root=root, stage="train", input_hash=key, name="train") as live:
-        live.log_params(params.train.model_dump() | best.recipe.model_dump())
+        live.log_params(params.logged(plain_parts(best.recipe)))
         history = _fit(model, bench, best.recipe, params, folder=work_folder(root) / "train" / key, live=live)
     sha256 = _save(model, bench, params, out)
     result = _result(model, best, history, sha256=sha256, adapter=out, input_hash=key)
@@ -69,15 +71,17 @@ def run(
 
 
 def _fit(
-    model: ReftModel, bench: Bench, recipe: Recipe, params: Params, *, folder: Path, live: LiveRun
+    model: MethodModel, bench: Bench, recipe: AnyRecipe, params: Params, *, folder: Path, live: LiveRun
 ) -> list[StepMetrics]:
     """Fit from the newest checkpoint, if any; the steps before it are replayed, so the history is whole."""
-    settings = fit_config(recipe, params, seed=params.seed)
-    rows = bench.encoded("train")
+    steps = train_steps(
+        model, bench.encoded("train"), recipe, params,
+        seed=params.seed, pad_id=bench.pad_id, checkpoint=folder / "checkpoints",
+    )  # fmt: skip
     history: list[StepMetrics] = []
     with tqdm(desc="train", unit="step") as bar:
         try:
-            for metrics in fit(model, rows, settings, pad_id=bench.pad_id, checkpoint=folder / "checkpoints"):
+            for metrics in steps:
                 history.append(metrics)
                 bar.total = metrics.total_steps
                 bar.set_postfix(loss=f"{metrics.loss:.3f}", epoch=metrics.epoch, refresh=False)
@@ -95,7 +99,7 @@ def _fit(
     return history
 
 
-def _save(model: ReftModel, bench: Bench, params: Params, out: Path) -> str:
+def _save(model: MethodModel, bench: Bench, params: Params, out: Path) -> str:
     """Write the adapter directory whole; an earlier one at the same place is in DVC's cache."""
     info = AdapterInfo(
         base_sha256=bench.base_sha256,
@@ -105,7 +109,7 @@ def _save(model: ReftModel, bench: Bench, params: Params, out: Path) -> str:
         seed=params.seed,
     )
     with whole_directory(out) as temporary:
-        sha256 = save_adapter(model, temporary / "adapter", info)
+        sha256 = save_method(model, temporary / "adapter", info)
         for file in (temporary / "adapter").iterdir():
             file.rename(temporary / file.name)
         (temporary / "adapter").rmdir()
@@ -113,18 +117,18 @@ def _save(model: ReftModel, bench: Bench, params: Params, out: Path) -> str:
 
 
 def _result(
-    model: ReftModel, best: BestRecipe, history: Sequence[StepMetrics], *, sha256: str, adapter: Path, input_hash: str
+    model: MethodModel, best: BestRecipe, history: Sequence[StepMetrics], *, sha256: str, adapter: Path, input_hash: str
 ) -> TrainResult:
     share = max(1, len(history) // 10)
     losses = [metrics.loss for metrics in history]
     return TrainResult(
         adapter_sha256=sha256,
         trainable_parameters=model.num_trainable(),
-        adapter_bytes=sum(file.stat().st_size for file in adapter.iterdir()),
+        adapter_bytes=sum(file.stat().st_size for file in adapter.rglob("*") if file.is_file()),
         steps=len(history),
         first_loss=sum(losses[:share]) / share,
         last_loss=sum(losses[-share:]) / share,
-        recipe=best.recipe.model_dump(),
+        recipe=plain_parts(best.recipe),
         chosen=best.chosen,
         study=best.study,
         trial=best.trial,

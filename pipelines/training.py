@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,19 +14,42 @@ from pipelines.base import LoadedBase, load_base, read_base
 from pipelines.device import resolve_device
 from pipelines.errors import PipelineError
 from pipelines.keys import constants_folder
-from pipelines.params import Params, Recipe
+from pipelines.methods import (
+    AnyRecipe,
+    FullRecipe,
+    LoraRecipe,
+    PartRecipe,
+    PrefixRecipe,
+    PromptRecipe,
+    PTuningRecipe,
+    StackedRecipe,
+)
+from pipelines.params import Params
 from pipelines.prepared import Row, Split, TaskSpec, data_sha256, read_rows, read_task
+from pipelines.recipe import Recipe
 from reft import (
     ConeConfig,
     Encoded,
     FitConfig,
     LayerOverride,
     ReftConfig,
-    ReftModel,
+    StepMetrics,
     encode,
+    fit,
     parse_layers,
     set_cone,
 )
+from reft.peers.directory import MethodModel, build_method
+from reft.peers.methods import (
+    FullConfig,
+    LoraConfig,
+    PartConfig,
+    PeerConfig,
+    PrefixConfig,
+    PromptConfig,
+    StackedConfig,
+)
+from reft.peers.stacked import StackedModel, Turns, fit_in_turn
 
 GIB = 1 << 30
 LOWEST = 4  # layers whose outputs are kept of each prompt, at most: one takes a twentieth of all keys and values
@@ -148,12 +171,80 @@ def reft_form(recipe: Recipe, num_layers: int) -> ReftConfig:
     )
 
 
-def build_model(bench: Bench, recipe: Recipe, *, seed: int) -> ReftModel:
-    """A fresh ReFT model over the shared base; its first weights depend on the seed alone."""
-    return ReftModel(bench.base, reft_config(recipe, bench.base), seed=seed)
+def peer_form(recipe: PartRecipe | StackedRecipe, num_layers: int) -> PeerConfig:
+    """What a rival's recipe trains on a base of so many layers.
+
+    Raises:
+        ValueError: if there is no such layer.
+    """
+    if isinstance(recipe, StackedRecipe):
+        lora = _part_form(recipe.lora, num_layers)
+        assert isinstance(lora, LoraConfig)
+        return StackedConfig(lora, reft_form(recipe.reft, num_layers))
+    return _part_form(recipe, num_layers)
 
 
-def fit_config(recipe: Recipe, params: Params, *, seed: int) -> FitConfig:
+def _part_form(recipe: PartRecipe, num_layers: int) -> PartConfig:
+    match recipe:
+        case LoraRecipe():
+            return LoraConfig(
+                layers=parse_layers(recipe.layers, num_layers),
+                targets=tuple(recipe.target_modules.split(",")),
+                rank=recipe.rank,
+                alpha=recipe.alpha,
+                dropout=recipe.dropout,
+                decomposed=recipe.name == "dora",
+            )
+        case PromptRecipe():
+            return PromptConfig(recipe.virtual_tokens, recipe.init)
+        case PrefixRecipe():
+            return PrefixConfig(recipe.virtual_tokens, recipe.width)
+        case PTuningRecipe():
+            return PrefixConfig(recipe.virtual_tokens)
+        case FullRecipe():
+            return FullConfig(parse_layers(recipe.layers, num_layers), recipe.embeddings)
+
+
+def build_model(bench: Bench, recipe: AnyRecipe, *, seed: int) -> MethodModel:
+    """A fresh model of the recipe's method over the shared base; its first weights depend on the seed alone.
+
+    Raises:
+        PipelineError: if the base has not what the recipe names.
+    """
+    if isinstance(recipe, Recipe):
+        return build_method(bench.base, reft_config(recipe, bench.base), seed=seed)
+    if isinstance(recipe, StackedRecipe):
+        reft_config(recipe.reft, bench.base)
+    try:
+        form = peer_form(recipe, bench.base.config.get_text_config().num_hidden_layers)
+        return build_method(bench.base, form, seed=seed)
+    except ValueError as error:
+        raise PipelineError("the base must have what the method trains", got=error, do="Correct method.") from None
+
+
+def train_steps(
+    model: MethodModel,
+    rows: Sequence[Encoded],
+    recipe: AnyRecipe,
+    params: Params,
+    *,
+    seed: int,
+    pad_id: int,
+    checkpoint: Path | None = None,
+    max_steps: int | None = None,
+) -> Iterator[StepMetrics]:
+    """Train a model of the recipe, one step for each item; see :func:`reft.fit`."""
+    if isinstance(model, StackedModel) and isinstance(recipe, StackedRecipe):
+        # Another seed for the second turn, which would else see the rows of the first again, in their order.
+        lora, reft = fit_config(recipe.lora, params, seed=seed), fit_config(recipe.reft, params, seed=seed + 1)
+        turns = Turns(lora, reft, recipe.lora_share)
+        return fit_in_turn(model, rows, turns, pad_id=pad_id, checkpoint=checkpoint, max_steps=max_steps)
+    assert not isinstance(recipe, StackedRecipe)
+    settings = fit_config(recipe, params, seed=seed)
+    return fit(model, rows, settings, pad_id=pad_id, checkpoint=checkpoint, max_steps=max_steps)
+
+
+def fit_config(recipe: Recipe | PartRecipe, params: Params, *, seed: int) -> FitConfig:
     """How to train the recipe."""
     return FitConfig(
         epochs=recipe.epochs,

@@ -19,8 +19,8 @@ from pipelines.proposals import suggest
 from pipelines.pruning import SCORES
 from pipelines.study import CANDIDATE, ERROR, INTERRUPTED, OWNER, SEED, SharedStudy, this_process
 from pipelines.tracking import LiveRun
-from pipelines.training import Bench, build_model, fit_config
-from reft import Encoded, NonFiniteLossError, ReftConfig, ReftModel, fit
+from pipelines.training import Bench, build_model, train_steps
+from reft import CausalModel, Encoded, NonFiniteLossError, ReftConfig, ReftModel
 
 log = logging.getLogger(__name__)
 
@@ -107,8 +107,7 @@ def _train(trial: optuna.Trial, desk: Desk, run: LiveRun, costs: Costs) -> None:
     recipe = params.recipe(suggest(trial, params.search.space), trial=True)
     model = build_model(desk.bench, recipe, seed=seed)
     costs.parameters = model.num_trainable()
-    settings = fit_config(recipe, params, seed=seed)
-    for step in fit(model, desk.train, settings, pad_id=desk.bench.pad_id, checkpoint=None):
+    for step in train_steps(model, desk.train, recipe, params, seed=seed, pad_id=desk.bench.pad_id):
         costs.tokens += step.tokens
         run.log_metrics({"loss": step.loss}, step=step.step)
         report = step.step * reports // step.total_steps
@@ -119,7 +118,7 @@ def _train(trial: optuna.Trial, desk: Desk, run: LiveRun, costs: Costs) -> None:
                 raise optuna.TrialPruned
 
 
-def _report(trial: optuna.Trial, desk: Desk, model: ReftModel, costs: Costs, *, report: int) -> None:
+def _report(trial: optuna.Trial, desk: Desk, model: CausalModel, costs: Costs, *, report: int) -> None:
     """Score the validation rows, and tell the study."""
     scores, truth = _scored(desk, model, title=run_name(trial))
     costs.curve[report] = float((scores.argmax(1) == truth).mean())

@@ -7,6 +7,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+from pipelines.methods import REFT
 from pipelines.params import Params
 from pipelines.study import RECIPE, SharedStudy
 
@@ -38,13 +39,15 @@ def _earlier(shared: SharedStudy, params: Params, base_sha256: str) -> list[dict
         and summary.user_attrs.get(BASE) == base_sha256  # no study of confirmations has one
         and summary.datetime_start is not None
     ]
-    points = []
+    points: list[dict[str, Any]] = []
     for summary in sorted(earlier, key=lambda one: one.datetime_start, reverse=True):
         study = optuna.load_study(study_name=summary.study_name, storage=shared.storage)
         complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if complete:
             best = max(complete, key=lambda trial: (trial.values[0], -trial.number))
-            points.append(_in_space(params, best.user_attrs[RECIPE]))
+            recipe = best.user_attrs[RECIPE]
+            if recipe.get("name", REFT) == params.method.name:
+                points.append(_in_space(params, recipe))
     return [point for point in points if not params.search.space.problems(point)][: params.search.earlier]
 
 

@@ -163,7 +163,7 @@ class _Worker:
     def _open_desk(self, shared: SharedStudy) -> Desk:
         site = self._site
         settings = site.params.search
-        layers = site.params.values("layers")
+        layers = site.params.values("layers") if site.params.has("layers") else ()
         bench = open_bench(_on_device(site), root=site.root, base=site.base, prepared=site.prepared, recipes=layers)
         train, validation = bench.encoded("train", settings.train_rows), bench.rows("validation")
         run = live_run(site.params, root=site.root, stage="search", input_hash=self._key, name=shared.name)

@@ -1,0 +1,236 @@
+"""Each rival of ReFT through the whole pipeline, from its search to its alias and its export, and through kill -9."""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+import os
+import shutil
+import signal
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipelines import evaluate, register, search, train
+from pipelines.base import load_base, obtain, read_base
+from pipelines.best import read_best
+from pipelines.errors import PipelineError
+from pipelines.evaluate import probabilities
+from pipelines.exchange import load_published
+from pipelines.files import read_json
+from pipelines.keys import train_key
+from pipelines.methods import CHECKS, METHODS, OWN_PARTS, PARTS, SHARED, make_recipe, owner, plain_parts
+from pipelines.params import Params, check_params
+from pipelines.process import work_folder
+from pipelines.publish import export_adapter
+from pipelines.sizes import parameters_of
+from pipelines.store import store_uri
+from pipelines.training import build_model, open_bench, train_steps
+from reft.peers.directory import load_method
+from reft.peers.methods import METHODS as RIVALS
+from tests.searching import FEW, make_site, raw_params
+from tests.tiny import write_tiny_base
+
+STEPS = 2  # that a killed training had taken, of four
+
+
+def params(method: str, changes: Mapping[str, Any] | None = None) -> Params:
+    """A small job of this method, one trial each."""
+    few = {"search.trials": 1, "search.reports": 1, "train.epochs": 2, "train.batch_size": 8, "evaluate.bootstrap": 100}
+    raw = copy.deepcopy(raw_params(FEW | few | {"train.checkpoint_every": 1}))
+    raw["tracking"]["uri"] = "sqlite:///mlflow/mlflow.db"
+    raw["method"]["name"], raw["register"]["model"] = method, method.replace("_", "-")
+    raw["method"]["prefix"]["width"] = 8
+    for part, value in (changes or {}).items():
+        section, _, key = part.rpartition(".")
+        found = raw
+        for name in section.split("."):
+            found = found[name]
+        found[key] = value
+    return check_params(raw, "params.yaml")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A project with base and data, a search of each rival, and trainings of each that were killed half-way."""
+    root = tmp_path_factory.mktemp("site")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REFT_HOME", str(root / "home"))
+        make_site(root)
+        for method in RIVALS:
+            paths = {"base": root / "models" / "base.json", "prepared": root / "data" / "prepared"}
+            out = root / method
+            search.run(params(method), root=root, **paths, out=out / "search", metrics=out / "search.json")
+        child = multiprocessing.get_context("spawn").Process(target=begin_and_die, args=(root,))
+        child.start()
+        child.join(timeout=300)
+        assert child.exitcode == -signal.SIGKILL
+        yield root
+
+
+@pytest.fixture(autouse=True)
+def own_home(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REFT_HOME", str(root / "home"))
+    for name in ("DVC_EXP_BASELINE_REV", "DVC_EXP_NAME"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def begin_and_die(root: Path) -> None:
+    """Take the first steps of a training of every rival as the stage does, and be killed in the midst of all."""
+    held = []
+    for method in RIVALS:
+        chosen = params(method)
+        best = read_best(root / method / "search" / "best.yaml", chosen)
+        paths = {"base": root / "models" / "base.json", "prepared": root / "data" / "prepared"}
+        bench = open_bench(chosen, root=root, **paths)
+        model = build_model(bench, best.recipe, seed=chosen.seed)
+        folder = work_folder(root) / "train" / train_key(chosen, bench, best) / "checkpoints"
+        steps = train_steps(
+            model, bench.encoded("train"), best.recipe, chosen,
+            seed=chosen.seed, pad_id=bench.pad_id, checkpoint=folder,
+        )  # fmt: skip
+        held.append((steps, [next(steps) for _ in range(STEPS)]))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def stage_train(root: Path, method: str, out: Path) -> train.TrainResult:
+    paths = {"base": root / "models" / "base.json", "prepared": root / "data" / "prepared"}
+    return train.run(
+        params(method), root=root, **paths, search=root / method / "search",
+        out=out / "adapter", metrics=out / "train.json", plots=out / "train",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("method", RIVALS)
+def test_a_rival_goes_through_the_whole_pipeline(
+    method: str, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    import mlflow
+
+    folder, chosen = root / method, params(method)
+    base, prepared = root / "models" / "base.json", root / "data" / "prepared"
+    with caplog.at_level("INFO", logger="pipelines.train"):
+        resumed = stage_train(root, method, folder)
+    assert f"went on after step {STEPS} of 4" in caplog.text
+    shutil.rmtree(work_folder(root) / "train")
+    assert stage_train(root, method, tmp_path).adapter_sha256 == resumed.adapter_sha256
+    record = read_base(base)
+    recipe = read_best(folder / "search" / "best.yaml", chosen).recipe
+    assert parameters_of(recipe, record) == resumed.trainable_parameters == trials(folder)[0]["parameters"]
+    assert plain_parts(recipe) == resumed.recipe
+
+    evaluate.run(
+        chosen, root=root, base=base, prepared=prepared, adapter=folder / "adapter", out=folder / "evaluation.json",
+        predictions=folder / "predictions.jsonl", plots=folder / "evaluate",
+    )  # fmt: skip
+    made = register.run(
+        chosen, root=root, base=base, prepared=prepared, card=root / "metrics" / "data.json",
+        search=folder / "search", search_metrics=folder / "search.json", adapter=folder / "adapter",
+        train_metrics=folder / "train.json", train_plots=folder / "train", evaluation=folder / "evaluation.json",
+        predictions=folder / "predictions.jsonl", evaluate_plots=folder / "evaluate",
+        out=folder / "registration.json",
+    )  # fmt: skip
+    assert made.adapter_sha256 == resumed.adapter_sha256
+
+    bench = open_bench(chosen, root=root, base=base, prepared=prepared)
+    model = load_method(folder / "adapter", bench.base, base_sha256=record.sha256)
+    rows = bench.rows("test")[:3]
+    expected = probabilities(bench, model, rows, batch_size=3, title="rows")
+    client = mlflow.MlflowClient(tracking_uri=store_uri(chosen, root))
+    client.set_registered_model_alias(chosen.register_.model, "tried", str(made.version))
+    mlflow.set_tracking_uri(store_uri(chosen, root))
+    served = mlflow.pyfunc.load_model(f"models:/{chosen.register_.model}@tried")
+    texts = [row.prompt.removeprefix("Review: ").removesuffix("\nSentiment:") for row in rows]
+    answers = [list(answer["probabilities"].values()) for answer in served.predict(texts)]
+    torch.testing.assert_close(torch.tensor(answers), torch.tensor(expected), rtol=0, atol=1e-5, check_dtype=False)
+
+    export_adapter(
+        f"models:/{chosen.register_.model}@tried", tmp_path / "published", layout="hub", root=root_of(root, chosen)
+    )
+    published = load_published(str(tmp_path / "published"), root=root)
+    assert published.prompt["labels"] == dict(bench.task.labels)
+    again = probabilities(bench, published.model, rows, batch_size=3, title="rows")
+    torch.testing.assert_close(torch.tensor(again), torch.tensor(expected), rtol=0, atol=1e-6)
+
+    other = load_base(obtain(foreign_base(root), None, "float32", root=root))
+    with pytest.raises(ValueError, match="an adapter loads on the base it was trained on"):
+        load_method(folder / "adapter", other.model, base_sha256=other.record.sha256)
+
+
+def trials(folder: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = read_json(folder / "search" / "trials.json")
+    return found
+
+
+def root_of(root: Path, chosen: Params) -> Path:
+    """The project, with these parameters in its params.yaml."""
+    import yaml
+
+    raw = raw_params(FEW)
+    raw["tracking"]["uri"], raw["register"]["model"] = chosen.tracking.uri, chosen.register_.model
+    (root / "params.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
+    return root
+
+
+def foreign_base(root: Path) -> str:
+    if not (root / "models" / "own" / "other").exists():
+        write_tiny_base(root / "models" / "own" / "other", seed=1)
+    return "file:models/own/other"
+
+
+def test_the_parts_of_the_rivals_are_the_keys_of_their_sections() -> None:
+    section = params("reft").method
+    keys = [f"{name}.{key}" for name in RIVALS for key in type(getattr(section, name)).model_fields]
+    assert keys == list(OWN_PARTS)
+    assert set(CHECKS) == set(PARTS)
+    assert set(RIVALS) | {"reft"} == set(METHODS)
+    assert {part for part in PARTS if owner(part) is None} == set(SHARED)
+
+
+def test_what_is_other_methods_is_left_out_of_a_search() -> None:
+    assert params("lora").search.space.parts() == ["lora.learning_rate"]
+    assert params("lora").search.enqueue == []
+    assert params("reft").search.space.parts() == ["layers", "positions", "rank", "learning_rate"]
+    assert params("lora_then_reft").search.space.parts()[-1] == "lora.learning_rate"
+    changed = params("reft", {"method.lora.rank": 3})
+    assert changed.decides() == params("reft").decides()
+    assert params("lora", {"method.lora.rank": 3}).decides() != params("lora").decides()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"method.name": "lorra"}, "method.name: Input should be 'reft', 'lora'"),
+        ({"method.lora.rnk": 3}, "method.lora.rnk: unknown key; did you mean 'rank'?"),
+        ({"method.prompt.virtual_tokens": 0}, "method.prompt.virtual_tokens"),
+        ({"method.lora.target_modules": "q_proj,q_proj"}, "target modules are last names of linear modules"),
+        ({"method.name": "lora", "method.lora.rank": "searched"}, "method.lora.rank is searched, so search.space must"),
+        ({"search.enqueue": [{"lora.learning_rate": 7.0}]}, "lora.learning_rate is not of search.space"),
+        ({"search.enqueue": [{"lora.rank": 7, "rank": 3, "prompt.init": "random"}]}, "no method has these parts"),
+    ],
+)
+def test_a_mistake_in_the_section_is_told_with_its_place(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(PipelineError) as error:
+        params("reft", changes)
+    assert said in str(error.value)
+
+
+def test_any_part_of_a_rival_can_be_searched() -> None:
+    raw = raw_params(FEW)
+    raw["method"]["name"] = "lora"
+    values: dict[str, list[Any]] = {
+        "rank": [2, 4], "alpha": [4.0, 8.0], "dropout": [0.0, 0.1], "target_modules": ["q_proj", "q_proj,v_proj"],
+        "layers": ["all", "0"], "learning_rate": [1e-3, 1e-2],
+    }  # fmt: skip
+    for key, choices in values.items():
+        raw["method"]["lora"][key] = "searched"
+        raw["search"]["space"][f"lora.{key}"] = choices
+    found = check_params(raw, "params.yaml")
+    point = {f"lora.{key}": choices[1] for key, choices in values.items()}
+    assert found.search.space.size() == 64
+    recipe = found.recipe(point, trial=True)
+    assert {key: plain_parts(recipe)[f"lora.{key}"] for key in values} == {k: v[1] for k, v in values.items()}
+    assert make_recipe("lora", found.fixed() | point | {"epochs": 1}) == recipe
