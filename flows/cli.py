@@ -88,6 +88,36 @@ def search(
     console.print(outcome_table(searching.run(root, workers=workers, runner=runner, scheduler=scheduler)))
 
 
+@app.command("compare-methods")
+def compare_methods(
+    project: Project = Path(),
+    method: Annotated[
+        list[str] | None, typer.Option(help="A name in compare.methods; may be given again. Default: all of them.")
+    ] = None,
+) -> None:
+    """Measure ReFT beside its rivals on your rows: LoRA, DoRA, prompt, prefix and P-tuning v2, full fine-tuning, both.
+
+    Section compare of params.yaml says which, with which learning rates, rows, epochs and seeds. The best learning
+    rate of each is chosen on validation rows with the first seed; then every seed is trained and asked the test rows.
+    reports/compare gets table.md, table.csv and accuracy.png: accuracy with interval and spread, the paired difference
+    to the first method, trained numbers, seconds, peak memory. What is measured is kept in .reft/compare, so a
+    comparison that was stopped goes on, and a method that is added alone is trained.
+
+    reft compare-methods --method "LoReFT, paper" --method LoRA
+
+    To use what won: set method.name in params.yaml (reft, lora, dora, prompt, prefix, p_tuning_v2, full,
+    lora_then_reft), then: reft run
+    """
+    from flows.project import check_prefect, check_ready
+
+    check_ready(project.resolve())
+    _quiet_prefect()
+    check_prefect()
+    from flows import compare
+
+    console.print(compare.run(project, only=method or []).table())
+
+
 @app.command()
 def dashboard(
     project: Project = Path(),

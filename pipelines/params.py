@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from pipelines.compare_params import CompareParams
 from pipelines.errors import PipelineError
 from pipelines.explain import explain
 from pipelines.methods import PARTS, AnyRecipe, MethodParams, Part, fixed_parts, is_part_of, make_recipe
@@ -285,6 +286,7 @@ class Params(Section):
     cone: ConeParams
     evaluate: EvaluateParams
     align: AlignParams
+    compare: CompareParams
     tracking: TrackingParams
     register_: Annotated[RegisterParams, Field(alias="register")]
     notify: NotifyParams

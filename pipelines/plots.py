@@ -19,6 +19,9 @@ from matplotlib.ticker import MaxNLocator
 if TYPE_CHECKING:  # optuna takes half a second to import, and train and evaluate draw without
     from pipelines.records import TrialRecord
 
+if TYPE_CHECKING:
+    from pipelines.comparison import Line
+
 # Without the time of day in the file the same figures give the same bytes, and DVC sees no change.
 METADATA = {"Software": None}
 
@@ -50,6 +53,26 @@ def draw_loss(path: Path, steps: Sequence[int], losses: Sequence[float], rates: 
     lines, names = axes.get_legend_handles_labels()
     more_lines, more_names = right.get_legend_handles_labels()
     axes.legend(lines + more_lines, names + more_names, loc="upper right")
+    save(figure, path)
+
+
+def draw_comparison(path: Path, lines: Sequence[Line]) -> None:
+    """Draw accuracy with its interval against trained numbers, on a logarithmic axis; the frozen base is a line."""
+    figure, axes = plt.subplots(figsize=(7.5, 4.5))
+    markers = "osD^vP*Xhd<>"
+    for place, line in enumerate(line for line in lines if line.accuracy is not None):
+        assert line.accuracy is not None
+        value, low, high = (100 * each for each in (line.accuracy.value, line.accuracy.low, line.accuracy.high))
+        if not line.parameters:
+            axes.axhline(value, color="tab:gray", linestyle="--", linewidth=1, label=f"{line.name} (frozen)")
+            continue
+        axes.errorbar(
+            line.parameters, value, yerr=[[value - low], [high - value]],
+            fmt=markers[place % len(markers)], capsize=3, color=f"C{place % 10}", label=line.name,
+        )  # fmt: skip
+    axes.set_xscale("log")
+    axes.set(xlabel="trained numbers", ylabel="accuracy on test rows (%)", title="Methods side by side")
+    axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
     save(figure, path)
 
 

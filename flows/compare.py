@@ -1,0 +1,136 @@
+"""`reft compare-methods`: base and data brought up to date, then the comparison in a process of its own."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect import State, flow, task
+from prefect.cache_policies import NO_CACHE
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from flows import dvc, orphans
+from flows.dvc import StageFailedError
+from flows.notify import tell_of_failure
+from flows.project import check_ready
+from flows.tasks import bring_up_to_date
+from pipelines.code import refresh_code
+from pipelines.errors import PipelineError
+from pipelines.figures import share
+from pipelines.graph import read_graph
+from pipelines.params import Params
+from pipelines.process import locked
+
+BEFORE = ("base", "prepare")  # the stages whose outputs are read
+REFUSED = 2  # exit code of a process that told of a user's mistake
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The folder of a comparison's table and picture."""
+
+    out: Path
+
+    def table(self) -> RenderableType:
+        """The table, for a terminal."""
+        with (self.out / "table.csv").open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        made = Table(title=f"Methods side by side ({self.out}/table.md, accuracy.png)", title_justify="left")
+        for column in ("method", "accuracy (interval)", "spread", "difference", "trained numbers", "seconds", "MB"):
+            made.add_column(column, overflow="fold")
+        for row in rows:
+            made.add_row(
+                Text(row["method"]), _interval(row, "accuracy", row["note"]),
+                _points(row["spread"]), _interval(row, "difference", ""),
+                f"{int(row['parameters']):,}", f"{float(row['train_seconds']):.0f}", f"{float(row['memory_mb']):,.0f}",
+            )  # fmt: skip
+        return made
+
+
+def run(project: Path, *, only: Sequence[str] = ()) -> Compared:
+    """Run the flow in this process; what stopped it is raised as it was.
+
+    Args:
+        project: the project folder.
+        only: names of compare.methods; all of them if none is given.
+
+    Raises:
+        PipelineError: for a name that is none, before anything is done.
+    """
+    params = check_ready(project.resolve())
+    _check_names(params, only)
+    orphans.claim()
+    state: State[Any] = compare_methods(str(project.resolve()), list(only), return_state=True)
+    found: Compared = state.result()
+    return found
+
+
+@flow(
+    name="compare-methods",
+    validate_parameters=False,
+    persist_result=False,
+    on_failure=[tell_of_failure],
+    on_crashed=[tell_of_failure],
+)
+def compare_methods(project: str = ".", only: list[str] | None = None) -> Compared:
+    """Bring base and data up to date, and compare."""
+    root = Path(project).resolve()
+    params = check_ready(root)
+    with locked(root, "run", wait_seconds=params.run.wait_seconds):
+        orphans.end_orphans(root)
+        dvc.mend(root)
+        refresh_code(root)
+        graph = read_graph(root)
+        for stage in graph.stages:
+            if stage.name in BEFORE:
+                bring_up_to_date(root, stage)
+        compare(root, only or [])
+    return Compared(root / graph.paths["comparison"])
+
+
+@task(name="compare", cache_policy=NO_CACHE)
+def compare(root: Path, only: Sequence[str]) -> None:
+    """Measure what is not measured yet; the process has the terminal, for its progress bars.
+
+    Raises:
+        StageFailedError: if it was killed, or could not go on.
+    """
+    paths = read_graph(root).paths
+    flags = {"base": "base", "prepared": "prepared", "search": "search", "out": "comparison"}
+    named = [word for flag, name in flags.items() for word in (f"--{flag}", paths[name])]
+    chosen = [word for name in only for word in ("--method", name)]
+    command = [sys.executable, "-m", "pipelines.compare", *named, *chosen]
+    code = subprocess.run(command, cwd=root, check=False).returncode
+    if code == REFUSED:
+        raise PipelineError("the comparison was refused; its own message stands above")
+    if code != 0:
+        raise StageFailedError(f"the comparison ended with exit code {code}; what was measured is kept")
+
+
+def _check_names(params: Params, only: Sequence[str]) -> None:
+    known = params.compare.methods
+    strangers = [name for name in only if name not in known]
+    if strangers:
+        raise PipelineError(
+            f"compare.methods has {', '.join(known)}", got=", ".join(strangers), do="Name some of those."
+        )
+
+
+def _interval(row: dict[str, str], name: str, otherwise: str) -> str:
+    if not row[name]:
+        return otherwise
+    value, low, high = (float(row[f"{name}{end}"]) for end in ("", "_low", "_high"))
+    if name == "accuracy":
+        return f"{share(value)} ({share(low)} to {share(high)})"
+    return f"{100 * value:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def _points(text: str) -> str:
+    return f"{100 * float(text):.1f}" if text else ""

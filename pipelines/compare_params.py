@@ -1,0 +1,79 @@
+"""Section `compare` of params.yaml: the methods that are measured side by side, and what each may take."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+
+from pipelines.methods import CHECKS, STACKED, MethodName, Part, is_part_of
+from pipelines.sections import Count, Positive, Section, refuse
+
+
+def _title(name: str) -> str:
+    if not re.fullmatch(r"[^|\n\r\t]{1,40}", name) or name.strip() != name or name == "base":
+        raise ValueError("a name in the table is a line of at most 40 characters without |, and not base")
+    return name
+
+
+Title = Annotated[str, AfterValidator(_title)]
+
+
+class ContenderParams(Section):
+    """One line of the table.
+
+    ``parts`` are those of its recipe that are not as `train` and `method` say. One of ``learning_rates`` is chosen;
+    of lora_then_reft it is that of both, unless ``parts`` has lora.learning_rate.
+    """
+
+    method: MethodName
+    parts: dict[Part, Any]
+    learning_rates: Annotated[list[Positive], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        problems = []
+        for part, value in self.parts.items():
+            if not is_part_of(part, self.method) or part in ("epochs", *self.rates):
+                problems.append(f"parts are the method's own, and neither its learning rate nor epochs; got {part}")
+                continue
+            try:
+                CHECKS[part].validate_python(value)
+            except ValidationError as error:
+                said = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+                problems.append(f"parts.{part}: {said}; got {value!r}")
+        if len(set(self.learning_rates)) < len(self.learning_rates):
+            problems.append(f"learning_rates are each given once; got {self.learning_rates}")
+        refuse(problems)
+        return self
+
+    @property
+    def rates(self) -> tuple[Part, ...]:
+        """The parts that a learning rate is given to."""
+        if self.method == STACKED:
+            return ("learning_rate",) if "lora.learning_rate" in self.parts else ("learning_rate", "lora.learning_rate")
+        own: Any = f"{self.method}.learning_rate"
+        return (own,) if own in CHECKS else ("learning_rate",)
+
+
+class CompareParams(Section):
+    """Section `compare`. ``tuning_rows`` are those of the trainings that choose a learning rate."""
+
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
+    tuning_rows: Count
+    train_rows: Count
+    validation_rows: Count
+    test_rows: Count
+    epochs: Count
+    methods: Annotated[dict[Title, ContenderParams], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        problems = []
+        if len(set(self.seeds)) < len(self.seeds):
+            problems.append(f"seeds are each given once; got {self.seeds}")
+        if self.tuning_rows > self.train_rows:
+            problems.append(f"tuning_rows must not be above train_rows; got {self.tuning_rows} and {self.train_rows}")
+        refuse(problems)
+        return self
