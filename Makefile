@@ -5,7 +5,7 @@ READY := .venv/.ready
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast kill-matrix check format bad-inputs bench-rotation bench-encoder bench-speed bench-growth bench-search bench-causal
+.PHONY: help setup run test test-fast kill-matrix check format bad-inputs bench-rotation bench-encoder bench-speed bench-growth bench-search bench-causal bench-quality
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -51,6 +51,9 @@ bench-search: $(READY)  ## what a search finds beside the paper's recipe and ran
 
 bench-causal: $(READY)  ## where a small network and the language model hold a variable, with plots/align/map.png
 	$(BIN)/python -m benchmarks.causal
+
+bench-quality: $(READY)  ## accuracy beside LoRA, DoRA, prompts, full fine-tuning and pyreft on three tasks of REFT_BENCH_DATA; hours
+	$(BIN)/python -m benchmarks.quality
 
 check: $(READY)  ## lint, format and types
 	$(BIN)/ruff check .

@@ -68,6 +68,12 @@ class PeerTraining:
         """How many values are trained."""
         return sum(parameter.numel() for parameter in self._parameters)
 
+    def set_rate(self, rate: float) -> None:
+        """Take further steps with this learning rate."""
+        if self._optimizer is not None:
+            for group in self._optimizer.param_groups:
+                group["lr"] = rate
+
     def step(self) -> float:
         """Take the next step; return its loss."""
         (batch,) = self._schedule.batches(self.number % self._schedule.total_steps)
@@ -82,14 +88,14 @@ class PeerTraining:
         return loss.item()
 
 
-def pyreft_model(subject: Subject, config: ReftConfig) -> Any:
-    """Return pyreft's model of a LoReFT recipe with one intervention a layer, in fp32, freshly drawn from seed 0."""
+def pyreft_model(subject: Subject, config: ReftConfig, *, seed: int = 0) -> Any:
+    """Return pyreft's model of a LoReFT recipe with one intervention a layer, in fp32, freshly drawn from a seed."""
     from benchmarks.authors import authors_intervention, pyreft
 
     base = subject.own_base()
     width = int(base.config.get_text_config().hidden_size)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         representations = [
             {
                 "layer": layer,
@@ -105,13 +111,14 @@ def pyreft_model(subject: Subject, config: ReftConfig) -> Any:
 
 
 def pyreft_training(
-    model: Any, subject: Subject, config: ReftConfig, rows: Sequence[Encoded], fit: FitConfig
+    model: Any, subject: Subject, config: ReftConfig, rows: Sequence[Encoded], fit: FitConfig, *, sink: bool = False
 ) -> PeerTraining:
     """Return pyreft's training, with its collator and its loss.
 
     Its Trainer itself cannot run: transformers 5 hands ``compute_loss`` an argument more than pyreft 0.1.0 takes. The
-    function uses nothing of the Trainer, so it is called without one. Its dataset's extra padding token in front of
-    each row is left out, to pyreft's advantage: no prompt here is so short that it would be used.
+    function uses nothing of the Trainer, so it is called without one. Its dataset puts a padding token in front of each
+    row, which places that a short prompt does not have refer to; without ``sink`` it is left out, to pyreft's
+    advantage, and prompts must not be so short.
     """
     from benchmarks.authors import pyreft
 
@@ -119,6 +126,8 @@ def pyreft_training(
         {**feature, "intervention_locations": locations(config, row.prompt_length)}
         for feature, row in zip(plain_features(rows), rows, strict=True)
     ]
+    if sink:
+        features = [_behind_sink(feature, subject.pad_id) for feature in features]
     return PeerTraining(
         features,
         _schedule(rows, fit),
@@ -177,6 +186,16 @@ def locations(config: ReftConfig, prompt_length: int) -> list[list[int]]:
         share_weights=True,
     )
     return found
+
+
+def _behind_sink(feature: dict[str, Any], pad_id: int) -> dict[str, Any]:
+    """Return a row behind one padding token, where its place -1 is then."""
+    return {
+        "input_ids": [pad_id, *feature["input_ids"]],
+        "attention_mask": [0, *feature["attention_mask"]],
+        "labels": [IGNORED, *feature["labels"]],
+        "intervention_locations": [[place + 1 for place in own] for own in feature["intervention_locations"]],
+    }
 
 
 def plain_features(rows: Sequence[Encoded]) -> Features:

@@ -201,7 +201,7 @@ class Workshop:
             for model, parameters in training:  # noqa: B007  # the last one counts
                 bar.update()
             seconds = time.perf_counter() - started
-            return model, replace(cell, parameters=parameters, steps=bar.n, train_seconds=seconds, memory_mb=peak())
+            return model, replace(cell, parameters=parameters, steps=total, train_seconds=seconds, memory_mb=peak())
 
     def _answers(self, model: CausalModel, rows: Sequence[Row], title: str) -> tuple[bool, ...]:
         labels = list(self._bench.task.labels)

@@ -47,7 +47,7 @@ class MethodContender(Contender):
     def __init__(self, name: str, settings: ContenderParams, params: Params, found: Mapping[str, Any]) -> None:
         self._settings = settings
         self._params = params
-        self._values = {**params.fixed(), **found, **settings.parts, "epochs": params.compare.epochs}
+        self._values = {**params.fixed(), **found, **settings.values(), "epochs": params.compare.epochs}
         try:
             recipe = plain_parts(self._recipe(settings.learning_rates[0]))
         except KeyError as error:

@@ -5,19 +5,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from pipelines.methods import CHECKS, STACKED, MethodName, Part, is_part_of
 from pipelines.sections import Count, Positive, Section, refuse
-
-
-def _title(name: str) -> str:
-    if not re.fullmatch(r"[^|\n\r\t]{1,40}", name) or name.strip() != name or name == "base":
-        raise ValueError("a name in the table is a line of at most 40 characters without |, and not base")
-    return name
-
-
-Title = Annotated[str, AfterValidator(_title)]
 
 
 class ContenderParams(Section):
@@ -48,6 +39,10 @@ class ContenderParams(Section):
         refuse(problems)
         return self
 
+    def values(self) -> dict[str, Any]:
+        """The parts that are set, by their names."""
+        return {str(part): value for part, value in self.parts.items()}
+
     @property
     def rates(self) -> tuple[Part, ...]:
         """The parts that a learning rate is given to."""
@@ -66,7 +61,7 @@ class CompareParams(Section):
     validation_rows: Count
     test_rows: Count
     epochs: Count
-    methods: Annotated[dict[Title, ContenderParams], Field(min_length=1)]
+    methods: Annotated[dict[str, ContenderParams], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
@@ -75,5 +70,10 @@ class CompareParams(Section):
             problems.append(f"seeds are each given once; got {self.seeds}")
         if self.tuning_rows > self.train_rows:
             problems.append(f"tuning_rows must not be above train_rows; got {self.tuning_rows} and {self.train_rows}")
+        problems += [
+            f"a name in the table is a line of at most 40 characters without |, and not base; got {name!r}; correct it"
+            for name in self.methods
+            if not re.fullmatch(r"[^|\s]([^|\n\r\t]{0,38}[^|\s])?", name) or name == "base"
+        ]
         refuse(problems)
         return self

@@ -217,7 +217,7 @@ _RECIPES: tuple[type[TrainingRecipe], ...] = (
 
 
 def _checks() -> dict[Part, TypeAdapter[Any]]:
-    found: dict[Part, TypeAdapter[Any]] = dict(reft_recipe.CHECKS)
+    found: dict[Part, TypeAdapter[Any]] = {part: check for part, check in reft_recipe.CHECKS.items()}  # noqa: C416
     for recipe in _RECIPES:
         hints = get_type_hints(recipe, include_extras=True)
         for method in recipe.SECTION:  # type: ignore[attr-defined]
@@ -268,8 +268,10 @@ def plain_parts(recipe: AnyRecipe) -> dict[str, Any]:
     if isinstance(recipe, StackedRecipe):
         both = plain_parts(recipe.lora) | plain_parts(recipe.reft)
         return {**both, f"{STACKED}.lora_share": recipe.lora_share, "name": recipe.name}
-    own = {f"{recipe.name}.{key}": value for key, value in recipe.model_dump(exclude={"name", *SHARED}).items()}
-    return {"name": recipe.name, **own, **recipe.model_dump(include=set(SHARED))}
+    own = {
+        f"{recipe.name}.{key}": value for key, value in recipe.model_dump(exclude={"name", *map(str, SHARED)}).items()
+    }
+    return {"name": recipe.name, **own, **recipe.model_dump(include={*map(str, SHARED)})}
 
 
 def fixed_parts(train: TrainParams, method: MethodParams) -> dict[str, Any]:

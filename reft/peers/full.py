@@ -44,7 +44,7 @@ class FullPart(Part):
         """Return the names of matrices; norms and biases are not pulled."""
         return frozenset(name for name, value in self._copies.items() if value.ndim > 1)
 
-    def on(self) -> AbstractContextManager[None]:
+    def on(self, _starts: Tensor | None = None) -> AbstractContextManager[None]:
         """Put the copies, in the base's dtype, into their places."""
         cast_once: dict[str, Tensor] = {}
         for _, _, name, dtype in self._places:

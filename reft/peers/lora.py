@@ -53,7 +53,7 @@ class LoraPart(Part):
         """Return the names of the matrices; a length is not pulled."""
         return frozenset(name for name, value in self.parameters().items() if value.ndim > 1)
 
-    def on(self) -> AbstractContextManager[None]:
+    def on(self, _starts: Tensor | None = None) -> AbstractContextManager[None]:
         """Put PEFT's modules into the base."""
         return put_in(self._places)
 

@@ -150,15 +150,16 @@ class PeerModel(PlainRows, CausalModel, nn.Module):
             return CausalModel.generate(
                 self, input_ids, attention_mask, decoding, spans=spans, streamer=streamer, assistant=assistant
             )
+        starts = self.part.starts(attention_mask)
         tokens = CausalModel.generate(
             self,
-            torch.cat([input_ids[:, -1:].expand(-1, count), input_ids], dim=1),
-            _with_ones(attention_mask, count),
+            _inserted(input_ids, starts, count, input_ids[:, -1]),
+            _inserted(attention_mask, starts, count, torch.ones_like(attention_mask[:, -1])),
             decoding,
-            streamer=None if streamer is None else _Behind(streamer, count),
+            streamer=None if streamer is None else _Behind(streamer, int(starts[0]), count),
             assistant=assistant,
         )
-        return tokens[:, count:]
+        return _taken_out(tokens, starts.repeat_interleave(len(tokens) // len(starts)), count)
 
     def _virtual(self) -> int:
         return self.part.virtual_tokens if self._enabled else 0
@@ -168,26 +169,31 @@ class PeerModel(PlainRows, CausalModel, nn.Module):
         count = self._virtual()
         if not count:
             return batch
+        starts = self.part.starts(batch.attention_mask)
+        mask, ids, labels = batch.attention_mask, batch.input_ids, batch.labels
         return replace(
             batch,
-            input_ids=torch.cat([batch.input_ids[:, :1].expand(-1, count), batch.input_ids], dim=1),
-            attention_mask=_with_ones(batch.attention_mask, count),
-            labels=torch.cat([torch.full_like(batch.labels[:, :1], IGNORED).expand(-1, count), batch.labels], dim=1),
+            input_ids=_inserted(ids, starts, count, ids[:, -1]),
+            attention_mask=_inserted(mask, starts, count, torch.ones_like(mask[:, -1])),
+            labels=_inserted(labels, starts, count, torch.full_like(labels[:, -1], IGNORED)),
             spans=None,
         )
 
 
 class _Behind:
-    """A streamer that is not told of the first columns of the prompt."""
+    """A streamer that is not told of the virtual columns of the one prompt."""
 
-    def __init__(self, streamer: Streamer, columns: int) -> None:
+    def __init__(self, streamer: Streamer, start: int, columns: int) -> None:
         self._streamer = streamer
+        self._start = start
         self._columns = columns
 
     def put(self, value: Tensor) -> None:
         """Take the prompt's token ids, then each chosen one."""
-        self._streamer.put(value[..., self._columns :])
-        self._columns = 0
+        if self._columns:
+            value = torch.cat([value[..., : self._start], value[..., self._start + self._columns :]], dim=-1)
+            self._columns = 0
+        self._streamer.put(value)
 
     def end(self) -> None:
         """Know that it was the last."""
@@ -224,5 +230,16 @@ def count_part(base: nn.Module, config: PartConfig) -> int:
             return count_full(base, config)
 
 
-def _with_ones(mask: Tensor, columns: int) -> Tensor:
-    return torch.cat([torch.ones_like(mask[:, :1]).expand(-1, columns), mask], dim=1)
+def _inserted(values: Tensor, starts: Tensor, count: int, fill: Tensor) -> Tensor:
+    """Return rows with ``count`` columns of ``fill``, [batch], before the column that ``starts`` names for each."""
+    columns = torch.arange(values.shape[1] + count, device=values.device)
+    behind = columns - starts[:, None] - count  # from 0 at what stood at the start
+    own = torch.where(behind >= 0, columns - count, columns).clamp(0, values.shape[1] - 1)
+    inside = (columns >= starts[:, None]) & (behind < 0)
+    return torch.where(inside, fill[:, None], values.gather(1, own))
+
+
+def _taken_out(values: Tensor, starts: Tensor, count: int) -> Tensor:
+    """Return rows without the columns that :func:`_inserted` put there."""
+    columns = torch.arange(values.shape[1] - count, device=values.device)
+    return values.gather(1, torch.where(columns >= starts[:, None], columns + count, columns))

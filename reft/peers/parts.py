@@ -17,7 +17,7 @@ class Part(ABC):
     Outside that context the base is as it was, so many parts may share one.
 
     Attributes:
-        virtual_tokens: columns that a batch must have before its own, whatever tokens stand there; they are trained.
+        virtual_tokens: trained columns that stand among a batch's own, whatever token ids are there.
     """
 
     virtual_tokens: int = 0
@@ -31,8 +31,19 @@ class Part(ABC):
         """Return the names of those that weight decay pulls."""
 
     @abstractmethod
-    def on(self) -> AbstractContextManager[None]:
-        """Let the base run with this part inside the context, which may be entered again inside itself."""
+    def on(self, starts: Tensor | None = None) -> AbstractContextManager[None]:
+        """Let the base run with this part inside the context, which may be entered again inside itself.
+
+        Args:
+            starts: [batch], of each row the first column of its virtual tokens, for a part that has some.
+        """
+
+    def starts(self, attention_mask: Tensor) -> Tensor:
+        """Return before which column of each row, [batch], its virtual tokens go: before its first token.
+
+        Padding between the two would be seen where attention looks at a window of columns.
+        """
+        return attention_mask.long().argmax(-1)
 
     def in_layer(self) -> AbstractContextManager[None]:
         """Let one layer run again with this part, for its gradients, after :meth:`on` was left."""

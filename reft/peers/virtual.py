@@ -1,7 +1,7 @@
 """Virtual tokens before every prompt: prompt tuning, prefix tuning and P-tuning v2, with PEFT's trained modules.
 
 PEFT itself puts virtual tokens before the padding and counts positions from the first column, so a row padded on the
-left is read at other positions than alone. Here positions come from the mask, and what is computed is PEFT's for rows
+left is read at other positions than alone. Here positions come from the mask: what is computed is PEFT's for rows
 without padding on the left, and the same in any batch.
 """
 
@@ -55,14 +55,20 @@ class VirtualPart(Part):
         return made
 
     @contextmanager
-    def on(self) -> Iterator[None]:
-        """Hook into the base's passes."""
+    def on(self, starts: Tensor | None = None) -> Iterator[None]:
+        """Hook into the base's passes.
+
+        Raises:
+            ValueError: if it is not said where virtual tokens stand.
+        """
+        if starts is None:
+            raise ValueError("a base runs with virtual tokens where their columns are said; got none; give starts")
         with ExitStack() as undo:
-            self._hook(undo)
+            self._hook(undo, starts)
             yield
 
     @abstractmethod
-    def _hook(self, undo: ExitStack) -> None:
+    def _hook(self, undo: ExitStack, starts: Tensor) -> None:
         """Register what changes a pass, and its removal."""
 
     @torch.no_grad()
@@ -105,19 +111,22 @@ class PromptPart(VirtualPart):
     def _width(self) -> int:
         return int(text_config(self._base).hidden_size)
 
-    def _hook(self, undo: ExitStack) -> None:
+    def _hook(self, undo: ExitStack, starts: Tensor) -> None:
         past = [0]
 
         def begin(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             cache = _named(module, args, kwargs).get("past_key_values")
             past[0] = 0 if cache is None else int(cache.get_seq_length())
 
-        def fill(_module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        def fill(_module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> Tensor:
             rows, columns = output.shape[:2]
-            own = self.table()[past[0] : past[0] + columns]
-            if not len(own):
-                return None
-            return torch.cat([own.to(output.dtype).expand(rows, -1, -1), output[:, len(own) :]], dim=1)
+            first = starts.repeat_interleave(rows // len(starts))  # of beams, each row stands for some in a run
+            places = past[0] + torch.arange(columns, device=output.device) - first[:, None]
+            inside = (places >= 0) & (places < self.virtual_tokens)
+            if not inside.any():
+                return output
+            own = self.table()[places.clamp(0, self.virtual_tokens - 1)].to(output.dtype)
+            return torch.where(inside[:, :, None], own, output)
 
         undo.callback(self._stack.module.register_forward_pre_hook(begin, with_kwargs=True).remove)
         undo.callback(self._embedding.register_forward_hook(fill).remove)
@@ -138,11 +147,18 @@ class PrefixPart(VirtualPart):
         with drawn_from(seed):
             encoder = PrefixEncoder(prefix_settings(base, config))
         super().__init__(base, encoder, config.virtual_tokens)
+        described = text_config(base)
+        uses = getattr(described, "use_sliding_window", True)  # Qwen names a window that it may not use
+        self._window = getattr(described, "sliding_window", None) if uses else None
+
+    def starts(self, attention_mask: Tensor) -> Tensor:
+        """Return 0 for each row: a cache's first columns are the same for all."""
+        return attention_mask.new_zeros(len(attention_mask))
 
     def _width(self) -> int:
         return 2 * len(self._stack.layers) * _key_width(self._base)
 
-    def _hook(self, undo: ExitStack) -> None:
+    def _hook(self, undo: ExitStack, _starts: Tensor) -> None:
         module = self._stack.module
         undo.callback(module.register_forward_pre_hook(self._put_before, with_kwargs=True).remove)
         undo.callback(module.register_forward_hook(_without_prefix).remove)
@@ -163,6 +179,12 @@ class PrefixPart(VirtualPart):
             raise ValueError(
                 f"a pass must go beyond the {self.virtual_tokens} virtual tokens; it ends with them or before; "
                 "raise prefill_chunk_size, or leave it out"
+            )
+        columns = self.virtual_tokens + read.shape[1]
+        if self._window is not None and columns > self._window:
+            raise ValueError(
+                f"keys and values of virtual tokens need a base that looks at all columns, or a window of as many; "
+                f"got {columns} columns and a window of {self._window}; shorten the rows, or use another method"
             )
         pairs = self._pairs(read.shape[0])
         if cache is None:

@@ -41,7 +41,7 @@ from tests.reft.tiny import build_base, build_rows, prompts
 LORA = LoraConfig((0, 2), ("q_proj", "v_proj"), rank=2, alpha=4.0, dropout=0.25)
 CONFIGS: dict[str, PeerConfig] = {
     "lora": LORA,
-    "dora": LoraConfig((0, 1, 2), ("all-linear",), rank=2, alpha=4.0, decomposed=True),
+    "dora": LoraConfig((1,), ("all-linear",), rank=2, alpha=4.0, decomposed=True),
     "prompt": PromptConfig(3),
     "prefix": PrefixConfig(3, width=8),
     "p_tuning_v2": PrefixConfig(3),
@@ -282,15 +282,45 @@ def test_what_the_base_does_not_have_is_refused(config: Any, said: str) -> None:
         PeerModel(build_base(), config, seed=0)
 
 
-@pytest.mark.parametrize("family", ["gpt2", "mistral", "gemma2", "opt"])
-@pytest.mark.parametrize("method", ["lora", "prompt", "p_tuning_v2"])
+@pytest.mark.parametrize(
+    ("family", "method"),
+    [
+        ("gpt2", "lora"), ("gpt2", "prompt"), ("opt", "prompt"), ("opt", "p_tuning_v2"), ("mistral", "prompt"),
+        ("gemma2", "prompt"), ("qwen3", "p_tuning_v2"), ("falcon", "lora"),
+    ],
+)  # fmt: skip
 def test_other_families_are_read_the_same_in_any_batch(family: str, method: str) -> None:
+    """Mistral and Gemma 2 look at a window of four columns, which padding beside the virtual tokens would fill."""
     config = CONFIGS[method]
     if isinstance(config, LoraConfig):
         config = LoraConfig((0, 2), ("all-linear",), rank=2, alpha=4.0)
     model = build_method(build_base(family), config, seed=0)
-    alone = torch.cat([model.row_losses([row], 0) for row in ROWS])
+    with torch.no_grad():
+        alone = torch.cat([model.row_losses([row], 0) for row in ROWS])
     torch.testing.assert_close(alone, losses_of(model), rtol=0, atol=1e-5)
     ids, mask = prompts([5, 3, 7])
     first = model.generate(ids, mask, Decoding(4, pad_token_id=0))
     assert torch.equal(model.generate(ids, mask, Decoding(4, pad_token_id=0, use_cache=False)), first)
+
+
+def test_a_window_that_would_pass_over_kept_keys_is_refused() -> None:
+    model = build_method(build_base("mistral"), CONFIGS["p_tuning_v2"], seed=0)
+    with pytest.raises(ValueError, match="and a window of 4; shorten the rows"):
+        losses_of(model)
+
+
+def test_a_streamer_is_told_of_the_prompt_and_the_text_alone() -> None:
+    class Told:
+        def __init__(self) -> None:
+            self.ids: list[int] = []
+
+        def put(self, value: Tensor) -> None:
+            self.ids += value.flatten().tolist()
+
+        def end(self) -> None:
+            pass
+
+    model, told = build_method(build_base(), CONFIGS["prompt"], seed=0), Told()
+    ids, mask = prompts([5])
+    text = model.generate(ids, mask, Decoding(3, pad_token_id=0), streamer=told)
+    assert told.ids == text[0].tolist()

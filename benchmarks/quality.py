@@ -1,0 +1,292 @@
+"""How good LoReFT is beside its rivals and beside pyreft, on three tasks of real data.
+
+Rows are SST-2, ARC-Easy and MathQA (arithmetic, five answers to choose from) of the folder that the variable
+REFT_BENCH_DATA names; base, methods, learning rates and budgets are those of params.yaml (section compare), as `reft
+compare-methods` takes them. Beside them stand pyreft's own training and classes, with the recipes of the two LoReFTs:
+its loss, its modules, its start, and the same rows in the same batches with the same schedule; what it trained is asked
+the test rows by this project's scoring, whose logits are pyreft's to 1e-6 (tests/reft/test_parity.py).
+
+Each training is a file in --out. Stopped and started again with the same words, it goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.arguments import names, number, numbers, parser
+from benchmarks.models import Subject
+from benchmarks.peers import copy_weights, pyreft_model, pyreft_training
+from benchmarks.rows import Text
+from benchmarks.setting import announce
+from pipelines import base as base_stage
+from pipelines import prepare as prepare_stage
+from pipelines.cells import Budget, Contender, Workshop
+from pipelines.compare import compare, contenders
+from pipelines.comparison import Comparison, Line, lines_of, markdown, write_comparison
+from pipelines.errors import PipelineError
+from pipelines.methods import make_recipe
+from pipelines.params import Params, check_params
+from pipelines.recipe import Recipe
+from pipelines.training import Bench, fit_config, open_bench, reft_config
+from pipelines.yaml_file import read_yaml
+from reft import CausalModel, Encoded, NonFiniteLossError, ReftModel
+from reft.schedule import Schedule
+
+VARIABLE = "REFT_BENCH_DATA"
+ARITHMETIC = tuple("ABCDE")
+ANSWERS = tuple(f"answer{place}" for place in range(1, 5))
+PYREFT = {"pyreft, paper": "LoReFT, paper", "pyreft, last 4": "LoReFT, last 4"}
+"""pyreft's lines in the table, and whose recipe each has."""
+
+OURS, RIVAL = "LoReFT, paper", "LoRA"
+"""What the sentence below a table compares."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A folder of the data, its files for the splits, and the section `prepare` that reads them."""
+
+    folder: str
+    files: Mapping[str, str]
+    prepare: Mapping[str, Any]
+    several_seeds: bool = False
+
+
+def _labels(words: Sequence[str]) -> dict[str, Any]:
+    return {word: {"word": f" {word}", "min": None, "max": None, "values": [word]} for word in words}
+
+
+_JSON = {"format": "json", "columns": None, "label_column": "answer", "max_tokens": 256}
+TASKS = {
+    "sst2": Task(
+        "sst2",
+        {"source": "train.tsv", "validation_source": "validation.tsv", "test_source": "test.tsv"},
+        {
+            "format": "tsv",
+            "columns": ["sentence", "label"],
+            "quoting": False,
+            "template": "Review: {sentence}\nSentiment:",
+            "label_column": "label",
+            "labels": {
+                name: {"word": f" {name}", "min": None, "max": None, "values": [value]}
+                for name, value in (("negative", "0"), ("positive", "1"))
+            },
+        },
+        several_seeds=True,
+    ),
+    "arc": Task(
+        "ARC-Easy",
+        {"source": "train.json", "validation_source": "validation.json", "test_source": "test.json"},
+        {**_JSON, "template": "{instruction}\nthe correct answer is", "labels": _labels(ANSWERS)},
+    ),
+    "arithmetic": Task(
+        "mathqa",
+        {"source": "train.json", "validation_source": "validation.json", "test_source": "test.json"},
+        {**_JSON, "template": "{instruction}\nthe correct answer is", "labels": {
+            name.lower(): {"word": f" {name}", "min": None, "max": None, "values": [name]} for name in ARITHMETIC
+        }},
+    ),
+}  # fmt: skip
+
+
+class PyreftContender(Contender):
+    """pyreft with one of our recipes.
+
+    Args:
+        name: in the table.
+        recipe: LoReFT, one intervention a layer.
+        learning_rates: of which one is chosen.
+        params: all of params.yaml.
+    """
+
+    def __init__(self, name: str, recipe: Recipe, learning_rates: tuple[float, ...], params: Params) -> None:
+        self._recipe = recipe.model_copy(update={"init": "paper"})
+        self._params = params
+        key = {part: value for part, value in self._recipe.model_dump().items() if part != "learning_rate"}
+        super().__init__(name, "pyreft", learning_rates, key)
+
+    def train(
+        self, bench: Bench, rows: Sequence[Encoded], *, learning_rate: float, seed: int
+    ) -> Iterator[tuple[CausalModel, int]]:
+        """Train pyreft's model; what is yielded has its numbers after the last step."""
+        subject = _subject(bench, Text((), ""))
+        subject.tokenizer.padding_side = "right"  # pyreft's places count from the first column
+        recipe = self._recipe.model_copy(update={"learning_rate": learning_rate})
+        config, fit = reft_config(recipe, bench.base), fit_config(recipe, self._params, seed=seed)
+        source = pyreft_model(subject, config, seed=seed)
+        training = pyreft_training(source, subject, config, rows, fit, sink=True)
+        model = ReftModel(bench.base, config, seed=seed)
+        yield model, training.num_trainable
+        schedule = Schedule(tuple(row.num_tokens for row in rows), fit)
+        for step in range(schedule.total_steps):
+            training.set_rate(schedule.learning_rate(step))
+            loss = training.step()
+            if not torch.isfinite(torch.tensor(loss)):
+                raise NonFiniteLossError(f"the loss must be finite; got {loss} at step {step + 1}")
+            yield model, training.num_trainable
+        copy_weights(source, model)
+
+    def steps(self, rows: int) -> int:
+        """How many steps a training of so many rows takes."""
+        return self._recipe.epochs * -(-rows // self._recipe.batch_size)
+
+
+def pyreft_contenders(params: Params) -> list[Contender]:
+    """pyreft's lines.
+
+    Raises:
+        PipelineError: if params.yaml has not the recipes that they take.
+    """
+    made: list[Contender] = []
+    for name, ours in PYREFT.items():
+        settings = params.compare.methods.get(ours)
+        if settings is None or settings.method != "reft":
+            raise PipelineError(f"pyreft has the recipe of compare.methods.{ours}", got="none", do="Add it.")
+        values = {**params.fixed(), **settings.values(), "epochs": params.compare.epochs, "learning_rate": 1.0}
+        recipe = make_recipe("reft", values)
+        if not isinstance(recipe, Recipe) or recipe.method != "loreft" or recipe.accumulation != 1:
+            raise PipelineError("pyreft is compared with LoReFT, without accumulation", got=recipe, do="Correct it.")
+        made.append(PyreftContender(name, recipe, tuple(settings.learning_rates), params))
+    return made
+
+
+def open_task(task: Task, raw: Mapping[str, Any], data: Path, place: Path) -> tuple[Params, Workshop, Bench]:
+    """Copy a task's files to a folder of its own, make base and data there, and open them.
+
+    Raises:
+        PipelineError: for a file that is missing, or rows that break a rule.
+    """
+    own = place / "data" / "own"
+    own.mkdir(parents=True, exist_ok=True)
+    for file in task.files.values():
+        try:
+            shutil.copyfile(data / task.folder / file, own / file)
+        except OSError as error:
+            rule = f"the folder of {VARIABLE} must hold {task.folder}/{file}"
+            raise PipelineError(rule, got=error, do=f"Correct {VARIABLE}.") from None
+    compared = raw["compare"]
+    counts = {f"{split}_rows": compared[f"{split}_rows"] for split in ("train", "validation", "test")}
+    sources = {key: f"file:data/own/{file}" for key, file in task.files.items()}
+    section = {**raw["prepare"], **task.prepare, **sources, **counts, "sha256": None}
+    searched = {**raw["search"], "train_rows": min(raw["search"]["train_rows"], counts["train_rows"])}
+    params = check_params({**raw, "prepare": section, "search": searched}, "params.yaml")
+    base, prepared = place / "base.json", place / "prepared"
+    base_stage.run(params, root=place, out=base)
+    prepare_stage.run(params, root=place, base=base, out=prepared, card=place / "data.json")
+    bench = open_bench(params, root=place, base=base, prepared=prepared)
+    return params, Workshop(bench, params, Budget.of(params.compare), root=place), bench
+
+
+def level(lines: Sequence[Line]) -> str:
+    """One sentence: at what share of LoRA's trained numbers LoReFT is level with it, or not, by the paired interval."""
+    found = {line.name: line for line in lines}
+    ours, rival = found.get(OURS), found.get(RIVAL)
+    if ours is None or rival is None or ours.accuracy is None or rival.accuracy is None:
+        return f"{OURS} and {RIVAL} were not both measured.\n"
+    share = f"{ours.parameters / rival.parameters:.0%} of its trained numbers"
+    if rival.difference is None:
+        return f"{OURS} answers every test row as {RIVAL} does, with {share}.\n"
+    low, value, high = (-100 * each for each in (rival.difference.high, rival.difference.value, rival.difference.low))
+    said = "is level with" if low <= 0 <= high else "is above" if low > 0 else "is below"
+    return f"With {share}, {OURS} {said} {RIVAL} here: {value:+.1f} points ({low:+.1f} to {high:+.1f}).\n"
+
+
+def measure(name: str, raw: Mapping[str, Any], data: Path, out: Path) -> str:
+    """Make the cells of a task that are not there; return its table and its sentence."""
+    task, place = TASKS[name], out / name
+    params, shop, bench = open_task(task, raw, data, place)
+    methods = [*contenders(params, best=place / "none"), *pyreft_contenders(params)]
+    seeds = params.compare.seeds if task.several_seeds else params.compare.seeds[:1]
+    found = compare(shop, methods, seeds)
+    write_comparison(found, params.evaluate, place / "compare", title=task.folder)
+    return report(task, found, params, bench)
+
+
+def report(task: Task, found: Comparison, params: Params, bench: Bench) -> str:
+    """The table of a task in Markdown, and what it says of LoReFT and LoRA."""
+    lines = lines_of(found, params.evaluate)
+    rows = f"{params.compare.train_rows} training rows, {params.compare.epochs} epoch(s)"
+    heading = f"{task.folder}: {len(found.base.right)} test rows, {rows}, {bench.base_source.partition('#')[0]}"
+    return f"{heading}\n\n{markdown(lines)}\n{level(lines)}"
+
+
+def _work(raw: Mapping[str, Any], tasks: Sequence[str]) -> float:
+    """About how many tokens' worth of plain training is ahead, if no cell is there; a third of it is a forward pass."""
+    compared, tokens = raw["compare"], {"sst2": 35, "arc": 85, "arithmetic": 75}
+    methods = len(compared["methods"]) + len(PYREFT)
+    total = 0.0
+    for name in tasks:
+        seeds = len(compared["seeds"]) if TASKS[name].several_seeds else 1
+        tuning = 3 * (compared["tuning_rows"] * compared["epochs"] + compared["validation_rows"] / 3)
+        measured = seeds * (compared["train_rows"] * compared["epochs"] + compared["test_rows"] / 3)
+        total += methods * (tuning + measured) * tokens[name]
+    return total
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the tables; 2 if there are no data or none can be read."""
+    words = parser("benchmarks.quality", __doc__)
+    words.set_defaults(out=Path("plots/quality"))
+    words.add_argument("--tasks", type=names(TASKS), default=list(TASKS), help=f"some of {','.join(TASKS)}")
+    words.add_argument("--seeds", type=numbers, help="of sst2, the others have the first (default: as params.yaml)")
+    words.add_argument("--rows", type=numbers, help="of tuning, training, validation and test")
+    words.add_argument("--epochs", type=number, help="of each training")
+    words.add_argument("--methods", type=lambda text: text.split(";"), help="some of compare.methods, with ; between")
+    given = words.parse_args(arguments)
+    try:
+        data = os.environ.get(VARIABLE)
+        if not data:
+            raise PipelineError(f"the rows are in the folder that {VARIABLE} names", got="nothing", do="Set it.")
+        raw: Any = read_yaml(given.root / "params.yaml")
+        _say(raw, given)
+        tasks = list(given.tasks)
+        for place, name in enumerate(tasks):
+            if place == 0:
+                _announce(raw, tasks, Path(data), given.out)
+            print(measure(name, raw, Path(data), given.out), flush=True)
+    except PipelineError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def _say(raw: Any, given: Any) -> None:
+    """Put what the command line says into the parameters."""
+    compared = raw["compare"]
+    if given.rows is not None:
+        if len(given.rows) != 4:
+            raise PipelineError("--rows needs four numbers", got=len(given.rows), do="Give all of them.")
+        compared |= dict(zip(("tuning_rows", "train_rows", "validation_rows", "test_rows"), given.rows, strict=True))
+    if given.seeds is not None:
+        compared["seeds"] = given.seeds
+    if given.epochs is not None:
+        compared["epochs"] = given.epochs
+    if given.threads is not None:
+        raw["run"]["threads"] = given.threads
+    if given.methods is not None:
+        compared["methods"] = {n: s for n, s in compared["methods"].items() if n in (*given.methods, *PYREFT.values())}
+
+
+def _announce(raw: Mapping[str, Any], tasks: Sequence[str], data: Path, out: Path) -> None:
+    _, _, bench = open_task(TASKS[tasks[0]], raw, data, out / tasks[0])
+    texts = tuple(row.prompt for row in bench.rows("train")) * 40
+    announce(_subject(bench, Text(texts, TASKS[tasks[0]].folder)), _work(raw, tasks))
+
+
+def _subject(bench: Bench, text: Text) -> Subject:
+    """Base and tokenizer as the other benchmarks take them."""
+    if bench.tokenizer.pad_token_id is None:
+        bench.tokenizer.pad_token = bench.tokenizer.eos_token
+    return Subject(bench.base, bench.tokenizer, text, bench.base_source)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
