@@ -20,15 +20,14 @@ from pipelines.compare_params import CompareParams
 from pipelines.errors import PipelineError
 from pipelines.evaluate import probabilities
 from pipelines.files import read_json, sha256_json, write_json
+from pipelines.keys import CELLS_FORMAT, cells_folder, cells_key
 from pipelines.memory import peak_memory
 from pipelines.params import Params
 from pipelines.prepared import Row, Split
-from pipelines.process import work_folder
-from pipelines.training import Bench, cone_config, input_key
+from pipelines.training import Bench, cone_config
 from reft import CausalModel, Encoded, NonFiniteLossError, ReftConfig, ReftModel, set_cone
 
 BASE = "base"
-FORMAT = 1
 Purpose = Literal["tuning", "test"]
 
 
@@ -136,9 +135,7 @@ class Workshop:
                     got=count,
                     do=f"Lower it, or raise prepare.{split}_rows.",
                 )
-        run = [params.run.threads, params.run.device, params.cone.enabled, params.evaluate.batch_size]
-        key = input_key("train", "compare", FORMAT, bench.base_sha256, bench.data_sha256, run)
-        self.folder = work_folder(root) / "compare" / key
+        self.folder = cells_folder(root) / cells_key(params, bench)
 
     def base(self) -> Cell:
         """The frozen model on the test rows."""
@@ -226,7 +223,7 @@ class Workshop:
 
 def _written(path: Path, cell: Cell) -> Cell:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"format": FORMAT, **asdict(cell)})
+    write_json(path, {"format": CELLS_FORMAT, **asdict(cell)})
     return cell
 
 

@@ -16,6 +16,7 @@ from pipelines.process import work_folder
 
 # What of the section search changes no trial: how many there are, and what is made of them.
 BESIDE = {"trials", "seconds", "patience", "storage", "choose", "confirm"}
+CELLS_FORMAT = 1  # of the files of a comparison of methods
 
 
 class Keyed(Protocol):
@@ -55,6 +56,17 @@ def study_key(params: Params, bench: Keyed) -> str:
     fixed = {part: value for part, value in params.decides().items() if part != "epochs"}
     inputs = [bench.base_sha256, bench.data_sha256, settings, fixed, params.evaluate.batch_size]
     return input_key("search", *inputs, params.cone.enabled, params.seed, params.run.threads, params.run.device)
+
+
+def cells_folder(root: Path) -> Path:
+    """Where the cells of comparisons lie, in a folder for each :func:`cells_key`."""
+    return work_folder(root) / "compare"
+
+
+def cells_key(params: Params, inputs: Keyed) -> str:
+    """The hash of what all cells of a comparison depend on; what each depends on beside that is in its name."""
+    run = [params.run.threads, params.run.device, params.cone.enabled, params.evaluate.batch_size]
+    return input_key("train", "compare", CELLS_FORMAT, inputs.base_sha256, inputs.data_sha256, run)
 
 
 def input_key(stage: str, *parts: object) -> str:

@@ -15,7 +15,7 @@ from pipelines.best import read_best
 from pipelines.errors import PipelineError
 from pipelines.files import clear_stale, read_json, reft_home
 from pipelines.graph import Graph
-from pipelines.keys import Inputs, constants_folder, study_key, train_key
+from pipelines.keys import Inputs, cells_folder, cells_key, constants_folder, study_key, train_key
 from pipelines.params import Params
 from pipelines.prepared import data_sha256
 from pipelines.process import work_folder
@@ -24,7 +24,7 @@ from pipelines.store import trials_uri
 from pipelines.study import CONFIRM, delete_study, study_sizes
 from reft import base_folder
 
-Kind = Literal["checkpoints", "constants", "study", "base", "download"]
+Kind = Literal["checkpoints", "comparison", "constants", "study", "base", "download"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def leftovers(params: Params, root: Path, graph: Graph) -> list[Leftover]:
         for folder in sorted((work_folder(root) / "train").glob("*"))
         if train and folder.is_dir() and folder.name not in train
     ]
-    found += _constants(root, graph)
+    found += [*_cells(params, root, graph), *_constants(root, graph)]
     if not study or not _own_storage(params, root):
         return found  # a database that is shared may hold the studies of other projects
     kept = study | referenced(params, root).studies
@@ -137,6 +137,20 @@ def _constants(root: Path, graph: Graph) -> list[Leftover]:
     return [
         Leftover("constants", str(folder), size(folder), "of another base; can be computed again")
         for folder in sorted(constants_folder(root).glob("*"))
+        if folder.is_dir() and folder.name != present
+    ]
+
+
+def _cells(params: Params, root: Path, graph: Graph) -> list[Leftover]:
+    """Comparisons of methods on another base or other rows, or run in another way."""
+    try:
+        inputs = Inputs(read_base(root / graph.paths["base"]).sha256, data_sha256(root / graph.paths["prepared"]))
+    except PipelineError:
+        return []
+    present, why = cells_key(params, inputs), "of other inputs than the present ones"
+    return [
+        Leftover("comparison", str(folder), size(folder), why)
+        for folder in sorted(cells_folder(root).glob("*"))
         if folder.is_dir() and folder.name != present
     ]
 

@@ -18,6 +18,8 @@ from pipelines.compare import contenders
 from pipelines.comparison import Comparison, lines_of
 from pipelines.errors import PipelineError
 from pipelines.evaluate import probabilities
+from pipelines.graph import read_graph
+from pipelines.leftovers import leftovers
 from pipelines.params import Params, check_params
 from pipelines.training import build_model, open_bench, train_steps
 from pipelines.worker import Site
@@ -191,3 +193,13 @@ def test_more_rows_than_there_are_and_a_stranger_are_refused(made: Site) -> None
     budget = dataclasses.replace(Budget.of(chosen.compare), test_rows=9)
     with pytest.raises(PipelineError, match=r"compare.test_rows must not be above the rows that there are, 8"):
         Workshop(bench, chosen, budget, root=made.root)
+
+
+def test_cells_of_other_inputs_are_left_over(found: Comparison, made: Site) -> None:
+    """Of what a comparison keeps, that on the present base and rows stays."""
+    assert found.lines
+    folder = made.root / ".reft" / "compare" / "0123456789abcdef"
+    folder.mkdir()
+    all_of_them = leftovers(params(), made.root, read_graph(made.root))
+    assert [leftover.where for leftover in all_of_them if leftover.kind == "comparison"] == [str(folder)]
+    folder.rmdir()
