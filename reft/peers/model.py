@@ -105,11 +105,11 @@ class PeerModel(PlainRows, CausalModel, nn.Module):
             self._enabled = before
 
     @contextmanager
-    def editing(self, _attention_mask: Tensor, _prompt_lengths: Tensor, _spans: Tensor | None = None) -> Iterator[None]:
-        """Let the base run with what is trained inside the context, at every token."""
+    def editing(self, attention_mask: Tensor, _prompt_lengths: Tensor, _spans: Tensor | None = None) -> Iterator[None]:
+        """Let the base run with what is trained inside the context, at every token; virtual ones have columns."""
         with ExitStack() as undo:
             if self._enabled:
-                undo.enter_context(self.part.on())
+                undo.enter_context(self.part.on(self.part.starts(attention_mask)))
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 undo.enter_context(checkpointed(self.stack, within=self.part.in_layer))
             yield
