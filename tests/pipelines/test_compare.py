@@ -160,7 +160,7 @@ def test_the_difference_is_paired_row_by_row() -> None:
 def test_a_searched_part_is_as_the_last_search_chose_it_or_is_missed(tmp_path: Path) -> None:
     methods = {"LoReFT": {"method": "reft", "parts": {"layers": "all"}, "learning_rates": [1e-3]}}
     chosen = params({"methods": methods})
-    with pytest.raises(PipelineError, match=r"got no positions for LoReFT"):
+    with pytest.raises(PipelineError, match="Got: no positions for LoReFT"):
         contenders(chosen, best=tmp_path / "best.yaml")
     (tmp_path / "best.yaml").write_text("chosen: {layers: '0', positions: l1, rank: 2}\n", encoding="utf-8")
     (contender,) = contenders(chosen, best=tmp_path / "best.yaml")
@@ -186,7 +186,7 @@ def test_a_mistake_in_the_section_is_told_with_its_place(changes: dict[str, Any]
 
 
 def test_more_rows_than_there_are_and_a_stranger_are_refused(made: Site) -> None:
-    with pytest.raises(PipelineError, match=r"compare.methods has LoReFT, LoRA, too fast.*got Lora"):
+    with pytest.raises(PipelineError, match=r"compare.methods has LoReFT, LoRA, too fast. Got: Lora"):
         contenders(params(), best=Path("none"), only=["Lora"])
     chosen = params()
     bench = open_bench(chosen, root=made.root, base=made.base, prepared=made.prepared)
