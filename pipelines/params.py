@@ -322,7 +322,9 @@ class Params(Section):
 
     def decides(self) -> dict[str, Any]:
         """What of `train` and `method` decides a trained adapter, but for its epochs: what a search is keyed by."""
-        own = {part: value for part, value in self.fixed().items() if part == "overrides" or self.has(part)}
+        own = {part: value for part, value in self.fixed().items() if part in PARTS and self.has(part)}
+        if self.has("layers"):
+            own["overrides"] = [override.model_dump() for override in self.train.overrides]
         return {"trained": self.method.name, "gradient_checkpointing": self.train.gradient_checkpointing} | own
 
     @model_validator(mode="after")

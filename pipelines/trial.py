@@ -141,7 +141,7 @@ def base_accuracy(desk: Desk) -> float:
     return float((scores.argmax(1) == truth).mean())
 
 
-def _scored(desk: Desk, model: ReftModel, *, title: str) -> tuple[Floats, Ints]:
+def _scored(desk: Desk, model: CausalModel, *, title: str) -> tuple[Floats, Ints]:
     """The probability of each label for the validation rows, [rows, labels], and the right labels' places, [rows]."""
     labels, size = list(desk.bench.task.labels), desk.params.evaluate.batch_size
     scores = probabilities(desk.bench, model, desk.validation, batch_size=size, title=title)

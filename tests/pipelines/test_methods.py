@@ -20,7 +20,7 @@ from pipelines.best import read_best
 from pipelines.errors import PipelineError
 from pipelines.evaluate import probabilities
 from pipelines.exchange import load_published
-from pipelines.files import read_json
+from pipelines.files import canonical_json, read_json
 from pipelines.keys import train_key
 from pipelines.methods import CHECKS, METHODS, OWN_PARTS, PARTS, SHARED, make_recipe, owner, plain_parts
 from pipelines.params import Params, check_params
@@ -198,6 +198,8 @@ def test_what_is_other_methods_is_left_out_of_a_search() -> None:
     changed = params("reft", {"method.lora.rank": 3})
     assert changed.decides() == params("reft").decides()
     assert params("lora", {"method.lora.rank": 3}).decides() != params("lora").decides()
+    own = params("reft", {"train.overrides": [{"layer": 0, "rank": 2, "positions": None}]}).decides()
+    assert canonical_json(own) != canonical_json(params("reft").decides())
 
 
 @pytest.mark.parametrize(
