@@ -322,7 +322,8 @@ class Params(Section):
 
     def decides(self) -> dict[str, Any]:
         """What of `train` and `method` decides a trained adapter, but for its epochs: what a search is keyed by."""
-        own = {part: value for part, value in self.fixed().items() if part in PARTS and self.has(part)}
+        fixed = self.fixed()
+        own: dict[str, Any] = {part: fixed[part] for part in PARTS if part in fixed and self.has(part)}
         if self.has("layers"):
             own["overrides"] = [override.model_dump() for override in self.train.overrides]
         return {"trained": self.method.name, "gradient_checkpointing": self.train.gradient_checkpointing} | own

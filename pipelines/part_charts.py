@@ -8,7 +8,7 @@ from pipelines.charts import Axis, Chart, Choices, Linear, Log, Scale, Size, cli
 from pipelines.domains import Span, Steps
 from pipelines.figures import many
 from pipelines.markup import append, element
-from pipelines.recipe import Part
+from pipelines.methods import Part
 from pipelines.study_charts import accuracy_axis, figure, percent, scored
 from pipelines.verdict import Verdict
 

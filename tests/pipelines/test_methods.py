@@ -115,7 +115,7 @@ def test_a_rival_goes_through_the_whole_pipeline(
     with caplog.at_level("INFO", logger="pipelines.train"):
         resumed = stage_train(root, method, folder)
     assert f"went on after step {STEPS} of 4" in caplog.text
-    shutil.rmtree(work_folder(root) / "train")
+    shutil.rmtree(work_folder(root) / "train" / resumed.input_hash)
     assert stage_train(root, method, tmp_path).adapter_sha256 == resumed.adapter_sha256
     record = read_base(base)
     recipe = read_best(folder / "search" / "best.yaml", chosen).recipe
