@@ -9,14 +9,16 @@ from pathlib import Path
 from reft import parse_positions
 
 
-def parser(program: str, about: str | None) -> argparse.ArgumentParser:
-    """Return a parser with what all benchmarks take; ``about`` is shown as it is written."""
+def parser(
+    program: str, about: str | None, *, out: str = "JSON file for every single timing"
+) -> argparse.ArgumentParser:
+    """Return a parser with what all benchmarks take; ``about`` is shown as it is written, ``out`` beside --out."""
     built = argparse.ArgumentParser(
         prog=f"python -m {program}", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     built.add_argument("--threads", type=number, help="of torch on a CPU (default: run.threads of params.yaml)")
     built.add_argument("--root", type=Path, default=Path(), help="folder of params.yaml (default: this one)")
-    built.add_argument("--out", type=Path, help="JSON file for every single timing")
+    built.add_argument("--out", type=Path, help=out)
     return built
 
 

@@ -239,7 +239,7 @@ def _work(raw: Mapping[str, Any], tasks: Sequence[str]) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the tables; 2 if there are no data or none can be read."""
-    words = parser("benchmarks.quality", __doc__)
+    words = parser("benchmarks.quality", __doc__, out="folder of data, trainings and tables (default: plots/quality)")
     words.set_defaults(out=Path("plots/quality"))
     words.add_argument("--tasks", type=names(TASKS), default=list(TASKS), help=f"some of {','.join(TASKS)}")
     words.add_argument("--seeds", type=numbers, help="of sst2, the others have the first (default: as params.yaml)")
