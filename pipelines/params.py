@@ -336,10 +336,11 @@ class Params(Section):
                 f"search.train_rows must not be above prepare.train_rows; "
                 f"got {self.search.train_rows} and {self.prepare.train_rows}"
             )
-        refuse([*problems, *self._part_problems()])
-        refuse(self._form_problems())
         # What is other methods' was checked, and is left out: it decides nothing here.
-        return self.model_copy(update={"search": self.search.of_method(self.method.name)})
+        search = self.search.of_method(self.method.name)
+        refuse([*problems, *self._part_problems(), *(f"search: {problem}" for problem in search.sampler_problems())])
+        refuse(self._form_problems())
+        return self.model_copy(update={"search": search})
 
     def _part_problems(self) -> list[str]:
         """Each part of a recipe is fixed in train or method, or searched, and never both."""

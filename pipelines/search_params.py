@@ -221,7 +221,7 @@ class SearchParams(Section):
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
-        refuse([*self._sampler_problems(), *self._objective_problems(), *self._enqueued_problems()])
+        refuse([*self._objective_problems(), *self._enqueued_problems()])
         return self
 
     @field_validator("storage")
@@ -232,7 +232,8 @@ class SearchParams(Section):
         check_address(storage)
         return storage
 
-    def _sampler_problems(self) -> list[str]:
+    def sampler_problems(self) -> list[str]:
+        """Why the sampler cannot propose points of the space; asked of the section of one method, :meth:`of_method`."""
         problems = []
         points = self.space.size()
         if self.sampler == "grid" and points > COUNTABLE:
