@@ -6,7 +6,7 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,11 @@ MLFLOW_ROOMS = {"tracking.py", "register.py", "promote.py", "pyfunc.py", "store.
 
 
 def imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    return imports_of(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+def imports_of(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
@@ -41,6 +45,14 @@ def test_mlflow_is_imported_in_its_rooms_only() -> None:
     users = {file.name for file in (ROOT / "pipelines").rglob("*.py") if "mlflow" in set(imports(file))}
     assert users <= MLFLOW_ROOMS
     assert "tracking.py" in users or "store.py" in users
+
+
+def test_peft_is_loaded_by_the_methods_that_need_it_alone() -> None:
+    """Its import takes seconds, and a job of ReFT trains none of them."""
+    files = [file for room in FORBIDDEN for file in sorted((ROOT / room).rglob("*.py"))]
+    assert {file.name for file in files if "peft" in set(imports(file))} == {"lora.py", "virtual.py"}
+    for file in files:
+        assert "peft" not in set(imports_of(ast.parse(file.read_text(encoding="utf-8")).body)), file
 
 
 def test_nothing_pickles() -> None:
