@@ -233,12 +233,20 @@ def train_steps(
     checkpoint: Path | None = None,
     max_steps: int | None = None,
 ) -> Iterator[StepMetrics]:
-    """Train a model of the recipe, one step for each item; see :func:`reft.fit`."""
+    """Train a model of the recipe, one step for each item; see :func:`reft.fit`.
+
+    Raises:
+        PipelineError: if there are too few steps for a recipe of two methods.
+    """
     if isinstance(model, StackedModel) and isinstance(recipe, StackedRecipe):
         # Another seed for the second turn, which would else see the rows of the first again, in their order.
         lora, reft = fit_config(recipe.lora, params, seed=seed), fit_config(recipe.reft, params, seed=seed + 1)
         turns = Turns(lora, reft, recipe.lora_share)
-        return fit_in_turn(model, rows, turns, pad_id=pad_id, checkpoint=checkpoint, max_steps=max_steps)
+        try:
+            return fit_in_turn(model, rows, turns, pad_id=pad_id, checkpoint=checkpoint, max_steps=max_steps)
+        except ValueError as error:
+            do = "Raise rows or epochs, or lower train.batch_size."
+            raise PipelineError("a training must have steps for both methods", got=error, do=do) from None
     assert not isinstance(recipe, StackedRecipe)
     settings = fit_config(recipe, params, seed=seed)
     return fit(model, rows, settings, pad_id=pad_id, checkpoint=checkpoint, max_steps=max_steps)

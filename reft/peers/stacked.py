@@ -137,6 +137,12 @@ def fit_in_turn(
     total = Schedule(model.costs(rows), turns.lora, max_steps).total_steps
     if total < 2:
         raise ValueError(f"two turns need a step each; got {total} in all; give more rows or epochs")
+    return _in_turn(model, rows, turns, total, pad_id=pad_id, checkpoint=checkpoint)
+
+
+def _in_turn(
+    model: StackedModel, rows: Sequence[Encoded], turns: Turns, total: int, *, pad_id: int, checkpoint: Path | None
+) -> Iterator[StepMetrics]:
     first = min(max(1, round(total * turns.lora_share)), total - 1)
     folders = [None if checkpoint is None else checkpoint / name for name in ("lora", "reft")]
     per_epoch = Schedule(model.costs(rows), turns.lora).steps_per_epoch

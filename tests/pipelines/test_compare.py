@@ -195,6 +195,13 @@ def test_more_rows_than_there_are_and_a_stranger_are_refused(made: Site) -> None
         Workshop(bench, chosen, budget, root=made.root)
 
 
+def test_a_step_for_each_of_two_methods_is_asked_for(made: Site, tmp_path: Path) -> None:
+    parts = {"layers": "all", "positions": "l4", "rank": 2}
+    methods = {"both": {"method": "lora_then_reft", "parts": parts, "learning_rates": [1e-3]}}
+    with pytest.raises(PipelineError, match=r"Got: two turns need a step each; got 1 in all.*Raise rows or epochs"):
+        run(made, tmp_path, {"methods": methods, "train_rows": 8, "epochs": 1})
+
+
 def test_cells_of_other_inputs_are_left_over(found: Comparison, made: Site) -> None:
     """Of what a comparison keeps, that on the present base and rows stays."""
     assert found.lines
