@@ -161,7 +161,9 @@ def _saved(by_contender: Mapping[Contender, Sequence[Cell]]) -> str | None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make the cells that are not there, and print the tables; 2 if there are no data or none can be read."""
-    words = parser("benchmarks.search_quality", __doc__)
+    words = parser(
+        "benchmarks.search_quality", __doc__, out="folder of searches and cells (default: plots/search_quality)"
+    )
     words.set_defaults(out=Path("plots/search_quality"))
     words.add_argument("--parts", type=names(PARTS), default=list(PARTS), help=f"some of {','.join(PARTS)}")
     words.add_argument("--seeds", type=numbers, default=[42, 43, 44], help="of sst2; the others have the first")
