@@ -20,7 +20,7 @@ from pipelines.cells import Budget, Cell, Contender, Workshop
 from pipelines.compare_params import ContenderParams
 from pipelines.comparison import Comparison, write_comparison
 from pipelines.errors import PipelineError
-from pipelines.methods import AnyRecipe, make_recipe, plain_parts
+from pipelines.methods import STACKED, AnyRecipe, make_recipe, plain_parts
 from pipelines.params import Params, load_params
 from pipelines.process import begin_process, locked
 from pipelines.recipe import SEARCHED
@@ -41,7 +41,7 @@ class MethodContender(Contender):
         found: what the last search chose, by part; empty without one.
 
     Raises:
-        PipelineError: if a part is searched, and neither set nor found.
+        PipelineError: if a part is searched, and neither set nor found; or there are too few steps for two methods.
     """
 
     def __init__(self, name: str, settings: ContenderParams, params: Params, found: Mapping[str, Any]) -> None:
@@ -59,6 +59,14 @@ class MethodContender(Contender):
         key = {part: value for part, value in recipe.items() if part not in settings.rates}
         key["gradient_checkpointing"] = params.train.gradient_checkpointing
         super().__init__(name, settings.method, tuple(settings.learning_rates), key)
+        fewest = "tuning_rows" if len(settings.learning_rates) > 1 else "train_rows"
+        steps = self.steps(getattr(params.compare, fewest))
+        if settings.method == STACKED and steps < 2:
+            raise PipelineError(
+                "a training must have steps for both methods",
+                got=f"{steps} for {name}",
+                do=f"Raise compare.{fewest} or compare.epochs, or lower train.batch_size.",
+            )
 
     def train(
         self, bench: Bench, rows: Sequence[Encoded], *, learning_rate: float, seed: int

@@ -195,11 +195,31 @@ def test_more_rows_than_there_are_and_a_stranger_are_refused(made: Site) -> None
         Workshop(bench, chosen, budget, root=made.root)
 
 
-def test_a_step_for_each_of_two_methods_is_asked_for(made: Site, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("rates", "rows", "raised"),
+    [([1e-3], {"train_rows": 8}, "train_rows"), ([1e-3, 1e-2], {"train_rows": 16}, "tuning_rows")],
+)
+def test_a_step_for_each_of_two_methods_is_asked_for(
+    made: Site, tmp_path: Path, rates: list[float], rows: dict[str, int], raised: str
+) -> None:
+    """Before anything is measured: a method that stands before it in the table is not trained for nothing."""
     parts = {"layers": "all", "positions": "l4", "rank": 2}
-    methods = {"both": {"method": "lora_then_reft", "parts": parts, "learning_rates": [1e-3]}}
+    both = {"method": "lora_then_reft", "parts": parts, "learning_rates": rates}
+    before = cell_files(made)
+    with pytest.raises(PipelineError, match=rf"Got: 1 for both.*Raise compare\.{raised} or compare\.epochs"):
+        run(made, tmp_path, {"methods": {"LoRA": METHODS["LoRA"], "both": both}, **rows, "epochs": 1, "seeds": [5]})
+    assert cell_files(made) == before
+
+
+def test_a_training_too_short_for_two_methods_is_refused(made: Site) -> None:
+    chosen = params()
+    bench = open_bench(chosen, root=made.root, base=made.base, prepared=made.prepared)
+    chosen = chosen.model_copy(update={"method": chosen.method.model_copy(update={"name": "lora_then_reft"})})
+    values = {"layers": "all", "positions": "l4", "rank": 2, "learning_rate": 1e-3, "lora.learning_rate": 1e-3}
+    recipe = chosen.whole(values | {"epochs": 1})
+    model = build_model(bench, recipe, seed=3)
     with pytest.raises(PipelineError, match=r"Got: two turns need a step each; got 1 in all.*Raise rows or epochs"):
-        run(made, tmp_path, {"methods": methods, "train_rows": 8, "epochs": 1})
+        train_steps(model, bench.encoded("train", 8), recipe, chosen, seed=3, pad_id=bench.pad_id)
 
 
 def test_cells_of_other_inputs_are_left_over(found: Comparison, made: Site) -> None:
