@@ -112,8 +112,9 @@ def compare_methods(
 
     check_ready(project.resolve())
     _quiet_prefect()
-    check_prefect()
-    from flows import compare
+    with importing():
+        check_prefect()
+        from flows import compare
 
     console.print(compare.run(project, only=method or []).table())
 

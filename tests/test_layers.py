@@ -75,7 +75,7 @@ def test_other_libraries_pickles_are_read_as_plain_tensors_alone() -> None:
 
 # Each takes seconds to import, and what is named before it does its work without.
 LIGHT = {
-    "flows.cli flows.data flows.init flows.finetune flows.search": {
+    "flows.cli flows.data flows.init flows.finetune flows.search flows.compare": {
         "torch", "mlflow", "optuna", "transformers", "prefect.server.api",
     },
     "pipelines.leftovers": {"accelerate", "mlflow", "scipy.stats", "transformers.modeling_utils"},
