@@ -19,8 +19,9 @@ from pipelines.store import public_uri, unreachable
 from pipelines.tracking import Run, Store, open_store, store_errors
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+
+    from mlflow import MlflowClient
 
 log = logging.getLogger(__name__)
 
