@@ -52,7 +52,7 @@ from reft.peers.methods import (
 from reft.peers.stacked import StackedModel, Turns, fit_in_turn
 
 GIB = 1 << 30
-LOWEST = 4  # layers whose outputs are kept of each prompt, at most: one takes a twentieth of all keys and values
+LOWEST = 4  # layers whose outputs are kept of each row, at most; of the default base one is a twentieth of the keys
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from reft.constants import Constants, Ids, Output, RowKey, Want
+from reft.constants import MOST, TOKENS, Constants, Ids, Output, RowKey, Want
 from reft.editing import Stack
 from reft.grouped_attention import Pairs, is_small, takes_groups
 from reft.kept_layers import recorded
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from reft.adapted import AdaptedModel
 
 _FEW = 4096  # numbers that may have the same bits by chance
+_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
 
 
 @torch.no_grad()
@@ -74,23 +75,25 @@ class _Seen:
 class Prompts:
     """Constants of a decoder's prompts, and of continuations of them after the prompt's keys and values.
 
-    Prompts of one length run side by side, without padding. A machine's matrix products may give a row other bits
-    beside others than alone. So the first time that so many rows of a length are to run, they are run through the first
-    layer in both ways, and where one bit differs, or there are too few numbers to tell, each row is run alone.
+    Rows of one length run side by side, without padding. A machine's matrix products may give a row other bits beside
+    others than alone. So the first time that this many rows of a length are to run, they are run through the first
+    layer in both ways, and where one bit differs, or there are too few numbers to tell, each row is run alone; also
+    where the size of a product follows from what the rows say, with experts.
 
     Args:
         base: the decoder.
         stack: its layers.
-        same: (tokens before a pass, tokens in it) -> how many rows were seen to have the same bits side by side as
-            alone, 0 where they do not; this adds to it.
+        same: (tokens before a pass, tokens in it, rows) -> whether so many rows were seen to have the same bits side
+            by side as alone; this adds to it.
     """
 
-    def __init__(self, base: PreTrainedModel, stack: Stack, same: dict[tuple[int, int], int]) -> None:
+    def __init__(self, base: PreTrainedModel, stack: Stack, same: dict[tuple[int, int, int], bool]) -> None:
         self._base = base
         self._stack = stack
         self._same = same
         self._device = next(base.parameters()).device
         self._width = next(base.get_input_embeddings().parameters()).shape[-1]
+        self._dense = not any(getattr(base.config, name, None) for name in _EXPERTS)
 
     @torch.no_grad()
     def compute(self, wanted: Mapping[RowKey, Want]) -> list[Constants]:
@@ -109,9 +112,10 @@ class Prompts:
         outputs: list[dict[Output, Tensor]] = [
             {(layer, ()): _kept(output[row]) for layer, output in seen.outputs.items()} for row in range(len(prompts))
         ]
-        for (_, layers), behind in _continuations(wants).items():
+        for layers, behind in _continuations(wants, len(prompts[0])):
             rows = [row for row, _ in behind]
-            after = self._run([ids for _, ids in behind], _Pass(layers, max(layers)), _chosen(seen.pairs, rows))
+            below = {layer: pair for layer, pair in seen.pairs.items() if layer <= max(layers)}
+            after = self._run([ids for _, ids in behind], _Pass(layers, max(layers)), _chosen(below, rows))
             for place, (row, ids) in enumerate(behind):
                 outputs[row] |= {(layer, ids): _kept(output[place]) for layer, output in after.outputs.items()}
         if keys is None:
@@ -128,15 +132,15 @@ class Prompts:
 
     def _is_same(self, rows: Sequence[Ids], frozen: Pairs) -> bool:
         """Whether the first layer, whose products are as large as any other's, gives each row the bits of it alone."""
-        kind = (_length(frozen), len(rows[0]))
-        if len(rows) * len(rows[0]) * self._width < _FEW:
+        kind = (_length(frozen), len(rows[0]), len(rows))
+        if not self._dense or len(rows) * len(rows[0]) * self._width < _FEW:
             return False
-        if 0 < self._same.get(kind, 1) < len(rows):
+        if kind not in self._same:
             first = _Pass(frozenset([0]), 0)
             together = self._pass(rows, first, frozen).outputs[0]
             alone = [self._pass([ids], first, _chosen(frozen, [row])).outputs[0] for row, ids in enumerate(rows)]
-            self._same[kind] = len(rows) if torch.equal(together, torch.cat(alone)) else 0
-        return self._same[kind] >= len(rows)
+            self._same[kind] = torch.equal(together, torch.cat(alone))
+        return self._same[kind]
 
     def _pass(self, rows: Sequence[Ids], what: _Pass, frozen: Pairs) -> _Seen:
         count, before, tokens = len(self._stack.layers), _length(frozen), len(rows[0])
@@ -149,13 +153,21 @@ class Prompts:
         return _Seen(outputs, cache.seen)
 
 
-def _continuations(wants: Sequence[Want]) -> dict[tuple[int, frozenset[int]], list[tuple[int, Ids]]]:
-    """Return which rows are continued by what: by its length and the layers that are wanted of it."""
+def _continuations(wants: Sequence[Want], before: int) -> Iterator[tuple[frozenset[int], list[tuple[int, Ids]]]]:
+    """Yield which rows are continued by what, of one length, and the layers that are wanted of it: some at a time.
+
+    Args:
+        wants: of the rows.
+        before: tokens of a row.
+    """
     found: dict[tuple[int, frozenset[int]], list[tuple[int, Ids]]] = {}
     for row, want in enumerate(wants):
         for after in sorted({after for _, after in want.outputs if after}):
             found.setdefault((len(after), _layers(want, after)), []).append((row, after))
-    return found
+    for (tokens, layers), behind in found.items():
+        most = max(1, min(MOST, TOKENS // (before + tokens)))
+        for start in range(0, len(behind), most):
+            yield layers, behind[start : start + most]
 
 
 def _precise(base: nn.Module) -> AbstractContextManager[None]:
@@ -172,7 +184,8 @@ def _length(pairs: Pairs) -> int:
 
 
 def _chosen(pairs: Pairs, rows: Sequence[int] | slice) -> Pairs:
-    return {layer: (keys[rows], values[rows]) for layer, (keys, values) in pairs.items()}
+    """Return some rows' keys and values, in one layout however many they are chosen from."""
+    return {layer: (keys[rows].contiguous(), values[rows].contiguous()) for layer, (keys, values) in pairs.items()}
 
 
 def _kept(output: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ from reft.kept_layers import kept_output
 from reft.layer_part import changing_rope
 from reft.positions import Positions
 from reft.prefix_cache import PrefixCache, run_behind
-from reft.window import Kept, Window, end_of, first_edited, lay_out
+from reft.window import Kept, Window, first_edited, lay_out, one_pass
 
 if TYPE_CHECKING:
     from reft.model import ReftModel
@@ -135,8 +135,9 @@ class Cone:
         behind = first_edited(self._positions, row) > 0 and above < self._num_layers
         reached = self._num_layers - 1 if behind else self._layer  # a pass for keys and values ends in the last layer
         layers = {self._layer, *(layer for layer in self._others if layer < reached)}
-        outputs = frozenset((layer, after) for layer in layers for after in ((), *continuations))
-        return (row.input_ids[: end_of(row)],), Want(outputs, above if behind else None)
+        own, completion = one_pass(row)
+        outputs = frozenset((layer, after) for layer in layers for after in {(), completion, *continuations})
+        return (own,), Want(outputs, above if behind else None)
 
     def _run(self, window: Window, columns: Sequence[int], *, recording: bool = False) -> tuple[Tensor, Pairs]:
         """Run a window through the layers above the lowest edited one.

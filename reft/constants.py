@@ -142,7 +142,9 @@ class ConstantStore:
         self._base = base
         self._kept: OrderedDict[RowKey, _Entry] = OrderedDict()
         self._use = 0
-        self._ahead: dict[RowKey, Want] = {}
+        self._in_use = 0  # of the bytes kept, those that this use has had
+        self._announced: frozenset[RowKey] = frozenset()  # by the last begin
+        self._ahead: dict[RowKey, Want] = {}  # and by the one before, as far as they were not had
         self._of_length: dict[tuple[int, ...], list[RowKey]] = {}  # rows ahead that were not looked at yet
         self._lacking: dict[Shape, dict[RowKey, Want]] = {}  # those that were
         self._per_token = 0.0  # bytes, at most
@@ -153,10 +155,15 @@ class ConstantStore:
         """Start another use of the rows, a training or a scoring; what was used before it may go.
 
         Args:
-            ahead: rows that will be asked for, which may be computed beside another of their shape.
+            ahead: rows that will be asked for, which may be computed beside another of their shape. Those of the use
+                before that were not, still may be.
         """
         self._use += 1
-        self._ahead = dict(ahead)
+        self._in_use = 0
+        left = {row: want for row, want in self._ahead.items() if row in self._announced}  # by a training that goes on
+        announced = dict(ahead)
+        self._announced = frozenset(announced)
+        self._ahead = {**left, **announced}
         self._of_length = {}
         for row in self._ahead:
             self._of_length.setdefault(_lengths(row), []).append(row)
@@ -173,9 +180,9 @@ class ConstantStore:
             return there
         wanted = {row: missing, **self._mates(row, missing)}
         own, *others = compute(wanted)
-        constants = self._add(row, own)
+        constants = self._add(row, own, there)
         for mate, newer in zip(list(wanted)[1:], others, strict=True):
-            self._add(mate, newer)
+            self._add(mate, newer, self._there(mate))
         return constants
 
     def _there(self, row: RowKey) -> Constants | None:
@@ -184,28 +191,29 @@ class ConstantStore:
         if entry is None:
             read = self._read(row)
             return None if read is None else self._keep(row, read, mapped=True)
-        entry.used = self._use
+        if entry.used != self._use:
+            entry.used = self._use
+            self._in_use += entry.size
         self._kept.move_to_end(row)
         return entry.constants
 
-    def _add(self, row: RowKey, newer: Constants) -> Constants:
-        entry = self._kept.get(row)
-        there = self._read(row) if entry is None else entry.constants
+    def _add(self, row: RowKey, newer: Constants, there: Constants | None) -> Constants:
         constants = newer if there is None else there.joined(newer)
         self._per_token = max(self._per_token, constants.nbytes / sum(_lengths(row)))
         if self._files is not None:
             self._files.write(self._name(row), self._base, constants.tensors(), constants.record())
-        return self._keep(row, constants, mapped=entry is None and there is not None)
+        return self._keep(row, constants, mapped=there is not None and row not in self._kept)
 
     def _mates(self, row: RowKey, missing: Want) -> dict[RowKey, Want]:
         """Return rows to come of the same shape, as many as are run beside this one and can be kept."""
         tokens = sum(_lengths(row))
-        used = sum(entry.size for entry in self._kept.values() if entry.used == self._use)
-        room = (self._memory - used) / (self._per_token * tokens) if self._per_token else 0  # the first row tells
-        most = min(MOST, TOKENS // tokens, int(room)) - 1
-        if most < 1:
+        if not self._ahead or 2 * tokens > TOKENS:
             return {}
         self._sort_out(_lengths(row))
+        room = (
+            (self._memory - self._in_use) / (self._per_token * tokens) if self._per_token else 0
+        )  # the first row tells
+        most = min(MOST, TOKENS // tokens, int(room)) - 1
         alike = self._lacking.get(missing.shape(row), {})
         mates: dict[RowKey, Want] = {}
         while alike and len(mates) < most:
@@ -248,12 +256,14 @@ class ConstantStore:
             constants = Constants.from_tensors(copies, constants.record())
         self._kept[row] = _Entry(constants, size, self._use)
         self.nbytes += size
+        self._in_use += size
         return constants
 
     def _drop(self, row: RowKey) -> None:
         entry = self._kept.pop(row, None)
         if entry is not None:
             self.nbytes -= entry.size
+            self._in_use -= entry.size if entry.used == self._use else 0
 
 
 def _lengths(row: RowKey) -> tuple[int, ...]:

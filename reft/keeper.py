@@ -39,11 +39,11 @@ class ConeConfig:
         disk_bytes: of constants kept in ``folder``, for all processes and bases together.
         folder: where; None for memory alone.
         base_sha256: identity of the base's weights, which what is in the folder belongs to.
-        layers: lowest edited layers of models to come. A prompt that runs through them for one model gives what the
-            others need of them too: one pass for all of a search's recipes.
+        layers: lowest edited layers of models to come, counted from 0. A row that runs through them for one model
+            gives their outputs for the others too.
 
     Raises:
-        ValueError: at construction, for a negative budget, or a folder without the base's identity.
+        ValueError: at construction, for a negative budget or layer, or a folder without the base's identity.
     """
 
     enabled: bool = True
@@ -59,6 +59,8 @@ class ConeConfig:
                 f"a budget is not negative; got {self.memory_bytes} bytes of memory and {self.disk_bytes} of disk; "
                 "use 0 to keep nothing"
             )
+        if any(layer < 0 for layer in self.layers):
+            raise ValueError(f"layers are counted from 0; got {sorted(self.layers)}; give none below")
         if self.folder is not None and not self.base_sha256:
             raise ValueError(f"constants in a folder need the base's sha256; got none for {self.folder}; give it")
 
@@ -70,7 +72,7 @@ class Keeper:
         self.config = config
         self.right: dict[int, bool] = {}
         """Lowest edited layer -> whether leaving out the layers up to it was found to be right."""
-        self.side_by_side: dict[tuple[int, int], int] = {}
+        self.side_by_side: dict[tuple[int, int, int], bool] = {}
         """What :class:`reft.alone.Prompts` found out about passes over several rows."""
         self._fields: int | None = None
         self._said: set[str] = set()

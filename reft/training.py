@@ -97,7 +97,9 @@ def fit(
     state = folder.load() if folder is not None else None
     if state is not None:
         restore(state.tensors, model.trainable_parameters(), trainer.optimizer)
-    model.begin_rows(rows if trainer.processes == 1 else ())  # of several, each gets a share of every batch
+    done = 0 if state is None else len(state.history)
+    steps = range(done, trainer.schedule.total_steps) if trainer.processes == 1 else ()  # of several, each has a share
+    model.begin_rows([rows[row] for step in steps for batch in trainer.schedule.batches(step) for row in batch])
     return _steps(trainer, state, folder)
 
 

@@ -35,13 +35,16 @@ class Kept:
 
     def hidden(self, layer: int) -> Tensor:
         """Return the layer's output before any edit at the tokens that run, [tokens, hidden]."""
-        return self.constants.outputs[layer, ()][self.start :]
+        inside = self.constants.outputs[layer, ()][self.start :]
+        _, after = one_pass(self.row)
+        return torch.cat([inside, self.constants.outputs[layer, after]]) if after else inside
 
     def keys_values(self, above: int) -> Sequence[Tensor]:
         """Return keys and values of the layers from ``above`` up where no token runs, each [2, heads, tokens, dim]."""
         kept, lowest = self.constants.keys_values, self.constants.lowest
         if kept is None or lowest is None:
             return ()
+        assert above >= lowest
         return kept[above - lowest :, :, :, : self.start].unbind()
 
 
@@ -82,6 +85,17 @@ class Window:
 def end_of(row: Encoded) -> int:
     """Return where the tokens of a row end that run; the last of a completion predicts nothing."""
     return max(row.prompt_length, row.num_tokens - 1)
+
+
+def one_pass(row: Encoded) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the tokens of a row that are computed in one pass, and those behind them in another.
+
+    One pass is quicker. But it keeps keys and values of all its tokens, and those of a completion are never read: a
+    completion longer than its prompt is apart.
+    """
+    end = end_of(row)
+    cut = end if end <= 2 * row.prompt_length else row.prompt_length
+    return row.input_ids[:cut], row.input_ids[cut:end]
 
 
 def first_edited(positions: frozenset[Positions], row: Encoded) -> int:

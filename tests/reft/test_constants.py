@@ -23,6 +23,7 @@ from reft.alone import Prompts
 from reft.config import ReftConfig
 from reft.constant_files import ConstantFiles
 from reft.constants import Constants, ConstantStore, Ids, RowKey, Want
+from reft.data import Encoded
 from reft.keeper import ConeConfig, keeper_of, set_cone
 from reft.model import ReftModel, causal_stack
 from reft.schedule import FitConfig
@@ -301,10 +302,10 @@ def wide(family: str = "llama") -> Any:
     return type(base)(config).eval()
 
 
-def lacking(count: int, tokens: int) -> dict[RowKey, Want]:
-    """Prompts of one length; each is continued by tokens of its own."""
+def lacking(count: int, tokens: int, after: int = 2) -> dict[RowKey, Want]:
+    """Prompts of one length; each is continued by tokens of its own, every other by one less."""
     keys = [(tuple((place * 7 + token * 3) % 30 for token in range(tokens)),) for place in range(count)]
-    afters = [(place + 1, place + 2)[: 1 + place % 2] for place in range(count)]
+    afters = [tuple((place + token) % 30 for token in range(after - place % 2)) for place in range(count)]
     return {key: Want(frozenset([(0, ()), (1, ()), (1, after)]), 1) for key, after in zip(keys, afters, strict=True)}
 
 
@@ -322,20 +323,57 @@ def same_bits(some: Sequence[Constants], others: Sequence[Constants]) -> bool:
 
 
 @pytest.mark.parametrize("family", sorted(DECODERS))
-def test_of_any_type_rows_have_the_same_bits_side_by_side_as_alone(family: str) -> None:
-    base, wanted = build(DECODERS[family]), lacking(5, 7)
-    assert same_bits(Prompts(base, causal_stack(base), {}).compute(wanted), each_alone(base, wanted))
+def test_of_any_type_rows_have_the_same_bits_side_by_side_as_alone(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reft.alone, "_FEW", 0)
+    base, wanted = build(DECODERS[family]), lacking(5, 8, after=4)
+    same: dict[tuple[int, int, int], bool] = {}
+    assert same_bits(Prompts(base, causal_stack(base), same).compute(wanted), each_alone(base, wanted))
+    assert set(same) == (set() if family in ("gpt_oss", "mixtral") else {(0, 8, 5), (8, 4, 3), (8, 3, 2)})
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
 def test_of_any_length_and_number_too_where_they_do_run_side_by_side(family: str) -> None:
     base = wide(family)
-    same: dict[tuple[int, int], int] = {}
+    same: dict[tuple[int, int, int], bool] = {}
     for tokens in (8, 13, 31, 32, 47):
         for count in (7, 2, 5, 16):
-            wanted = lacking(count, tokens)
+            wanted = lacking(count, tokens, after=8)
             assert same_bits(Prompts(base, causal_stack(base), same).compute(wanted), each_alone(base, wanted))
-    assert {tokens for before, tokens in same if not before} == {8, 13, 31, 32, 47}  # whatever was found of them
+    assert {tokens for before, tokens, _ in same if not before} == {8, 13, 31, 32, 47}  # whatever was found of them
+    assert (31, 8, 8) in same
+
+
+def test_experts_run_each_row_alone() -> None:
+    """How large their products are follows from what the rows say, so that no row vouches for another."""
+    base, wanted = wide("mixtral"), lacking(16, 31)
+    skewed = {((5,) * (31 - place) + (7,) * place,): want for place, want in enumerate(wanted.values())}
+    same: dict[tuple[int, int, int], bool] = {}
+    for each in (wanted, skewed):
+        assert same_bits(Prompts(base, causal_stack(base), same).compute(each), each_alone(base, each))
+    assert same == {}
+
+
+def test_many_continuations_of_a_prompt_are_run_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = build_base()
+    afters = [(place % 30, place // 30) for place in range(50)]
+    want = Want(frozenset([(0, ()), *((0, after) for after in afters)]), 1)
+    wanted: dict[RowKey, Want] = {((1, 2, 3),): want, ((4, 5, 6),): want}
+    largest = 0
+    run_behind = reft.alone.run_behind
+
+    def noted(*given: Any) -> Tensor:
+        nonlocal largest
+        largest = max(largest, *(len(keys) for keys, _ in given[3].frozen.values()), 0)
+        assert all(layer == 0 for layer in given[3].frozen)
+        return run_behind(*given)
+
+    alone = each_alone(base, wanted)
+    monkeypatch.setattr(reft.alone, "run_behind", noted)
+    monkeypatch.setattr(reft.alone, "_FEW", 0)
+    assert same_bits(Prompts(base, causal_stack(base), {}).compute(wanted), alone)
+    assert 1 < largest <= 16
 
 
 def test_a_machine_that_gives_other_bits_side_by_side_runs_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,12 +391,60 @@ def test_a_machine_that_gives_other_bits_side_by_side_runs_each_alone(monkeypatc
 
     monkeypatch.setattr(reft.alone, "run_behind", noted)
     base.get_input_embeddings().register_forward_hook(other_bits)
-    same: dict[tuple[int, int], int] = {}
+    same: dict[tuple[int, int, int], bool] = {}
     for known in (False, True):
         passes.clear()
         assert same_bits(Prompts(base, causal_stack(base), same).compute(wanted), alone)
-        assert same == {(0, 13): 0}  # of the continuations there are too few numbers
+        assert same == {(0, 13, 4): False}  # of the continuations there are too few numbers
         assert passes == ([] if known else [4, 1, 1, 1, 1]) + [1] * 8
+
+
+def test_a_file_that_another_process_removes_meanwhile_loses_no_part(tmp_path: Path) -> None:
+    first, both = Want(frozenset([(0, ())])), Want(frozenset([(0, ()), (1, ())]))
+
+    def compute(wanted: Mapping[RowKey, Want]) -> list[Constants]:
+        for path in tmp_path.rglob("*.safetensors"):
+            path.unlink()
+        return [Constants({output: torch.ones(1, 4) for output in want.outputs}) for want in wanted.values()]
+
+    store = ConstantStore(0, ConstantFiles(tmp_path, BIG), [], "b")
+    store.get(((1,),), first, compute)
+    assert not both.without(store.get(((1,),), both, compute).extent)
+
+
+def test_rows_of_a_training_are_still_to_come_after_a_report() -> None:
+    want = Want(frozenset([(0, ())]))
+    made: list[int] = []
+
+    def compute(wanted: Mapping[RowKey, Want]) -> list[Constants]:
+        made.append(len(wanted))
+        return [constants(4) for _ in wanted]
+
+    store = ConstantStore(BIG, None, [], "")
+    store.begin([(((row,),), want) for row in range(40)])
+    store.get(((0,),), want, compute)
+    store.begin([(((100,),), want)])
+    store.get(((100,),), want, compute)
+    store.get(((30,),), want, compute)
+    assert made == [1, 16, 16]
+    store.begin()
+    store.begin()
+    store.get(((39,),), want, compute)
+    assert made[3:] == [1]
+
+
+def test_a_completion_longer_than_its_prompt_keeps_no_keys() -> None:
+    base = build_base()
+    long, short = Encoded(tuple(range(12)), 3), Encoded(tuple(range(6)), 3)
+    model = ReftModel(base, ReftConfig((0,), "l1", 2), seed=1)
+    for row, tokens in ((long, 3 - 1), (short, 5 - 1)):
+        set_cone(base, ConeConfig())
+        model.row_losses([row], 0)
+        store = keeper_of(base).store(base)
+        assert store is not None
+        [entry] = store._kept.values()
+        assert entry.constants.keys_values is not None
+        assert entry.constants.keys_values.shape[3] == tokens
 
 
 def test_a_resumed_training_ends_with_the_same_bits(tmp_path: Path) -> None:
@@ -380,7 +466,11 @@ def test_a_resumed_training_ends_with_the_same_bits(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "rule"),
-    [({"memory_bytes": -1}, "not negative; got -1"), ({"folder": Path("x")}, "need the base's sha256")],
+    [
+        ({"memory_bytes": -1}, "not negative; got -1"),
+        ({"folder": Path("x")}, "need the base's sha256"),
+        ({"layers": frozenset([-1, 2])}, r"counted from 0; got \[-1, 2\]"),
+    ],
 )
 def test_a_config_checks_itself(wrong: dict[str, Any], rule: str) -> None:
     with pytest.raises(ValueError, match=rule):
