@@ -174,13 +174,15 @@ def _read(path: Path) -> _Record | None:
         )
     except (KeyError, TypeError, AttributeError, RecursionError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(
-            f"{CONFIG_NAME} must be what save_method writes; got {error!r} in {path}; save the adapter again"
+            f"{CONFIG_NAME} must be what save_adapter or save_method writes; got {error!r} in {path}; save the adapter again"
         ) from error
     texts = (info.base_sha256, info.base_name, info.data_sha256)
     numbers = (info.seed, record.hidden_size, record.num_layers)
     right = all(isinstance(value, str) for value in texts) and all(type(value) is int for value in numbers)
     if not right or not isinstance(info.prompt, dict) or set(record.files_sha256) != set(_names(record.config)):
-        raise ValueError(f"{CONFIG_NAME} must be what save_method writes; got {record}; save the adapter again")
+        raise ValueError(
+            f"{CONFIG_NAME} must be what save_adapter or save_method writes; got {record}; save the adapter again"
+        )
     return record
 
 
