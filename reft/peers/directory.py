@@ -174,7 +174,8 @@ def _read(path: Path) -> _Record | None:
         )
     except (KeyError, TypeError, AttributeError, RecursionError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(
-            f"{CONFIG_NAME} must be what save_adapter or save_method writes; got {error!r} in {path}; save the adapter again"
+            f"{CONFIG_NAME} must be what save_adapter or save_method writes; got {error!r} in {path}; "
+            "save the adapter again"
         ) from error
     texts = (info.base_sha256, info.base_name, info.data_sha256)
     numbers = (info.seed, record.hidden_size, record.num_layers)
