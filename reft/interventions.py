@@ -6,6 +6,7 @@ No tokenizer, no files, no positions. R has orthonormal rows; W, W1 and W2 are f
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import ClassVar
@@ -31,7 +32,7 @@ ACTIVATIONS = MappingProxyType(
 """By transformers' names. Each maps 0 to 0, so W = 0 and b = 0 is an edit of nothing."""
 
 
-class Intervention(nn.Module):
+class Intervention(nn.Module, ABC):
     """One edit of the family: h + an edit, in the parameters' fp32 whatever the base runs in; the sum is cast back.
 
     Args:
@@ -68,22 +69,22 @@ class Intervention(nn.Module):
         self._start(hidden_size, generator)
 
     @staticmethod
+    @abstractmethod
     def tensor_shapes(hidden_size: int, form: EditForm) -> dict[str, tuple[int, ...]]:
         """Return the names and shapes of what :meth:`export_tensors` gives."""
-        raise NotImplementedError
 
     @classmethod
     def count_parameters(cls, hidden_size: int, form: EditForm) -> int:
         """Return the number of trained values."""
         return sum(math.prod(shape) for shape in cls.tensor_shapes(hidden_size, form).values())
 
+    @abstractmethod
     def _start(self, hidden_size: int, generator: torch.Generator) -> None:
         """Make the parameters and give them their first values."""
-        raise NotImplementedError
 
+    @abstractmethod
     def edit(self, h: Tensor) -> Tensor:
         """Return what is added to ``h`` [..., hidden], in the parameters' dtype."""
-        raise NotImplementedError
 
     def forward(self, h: Tensor) -> Tensor:
         """Edit hidden states.

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,20 +14,19 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 import reft.alone
 import reft.constant_files
 from reft.alone import Prompts
 from reft.config import ReftConfig
 from reft.constant_files import ConstantFiles
-from reft.constants import Constants, ConstantStore, Ids, RowKey, Want
+from reft.constants import Constants, RowKey, Want
 from reft.data import Encoded
 from reft.keeper import ConeConfig, keeper_of, set_cone
-from reft.model import ReftModel, causal_stack
+from reft.model import ReftModel
 from reft.schedule import FitConfig
 from reft.training import StepMetrics, fit
-from tests.reft.families import DECODERS, build
 from tests.reft.tiny import build_base, build_rows
 
 ROWS = build_rows(13)
@@ -232,205 +230,6 @@ def test_two_processes_may_share_a_folder(tmp_path: Path) -> None:
     assert [worker.exitcode for worker in workers] == [0, 0]
     assert sum(path.stat().st_size for path in tmp_path.rglob("*.safetensors")) <= 60_000 * 1.125
     assert not list(tmp_path.rglob(".writing-*"))
-
-
-def constants(numbers: int) -> Constants:
-    return Constants({(0, ()): torch.zeros(1, numbers)})
-
-
-def test_what_is_in_use_is_not_pushed_out_of_memory() -> None:
-    """Rows read in turns that do not all fit would each push out the next, and none would be found."""
-    store = ConstantStore(10_000, None, [], "")
-    want = Want(frozenset([(0, ())]))
-    made: list[int] = []
-
-    def compute(wanted: Mapping[RowKey, Want]) -> list[Constants]:
-        made.extend(row[0][0] for row in wanted)
-        return [constants(1000) for _ in wanted]  # 4000 bytes
-
-    def use(*rows: int) -> list[int]:
-        made.clear()
-        for row in rows:
-            store.get(((row,),), want, compute)
-        return list(made)
-
-    store.begin()
-    assert use(0, 1, 2) == [0, 1, 2]
-    assert use(0, 1, 2, 0, 1, 2) == [2, 2]
-    store.begin()
-    assert use(1, 3) == [3]  # pushes out 0, the oldest
-    assert use(1, 3, 0) == [0]
-    assert store.nbytes == 8000
-
-
-def test_rows_to_come_are_computed_beside_one_of_their_shape_while_there_is_room(tmp_path: Path) -> None:
-    want, other = Want(frozenset([(0, ())])), Want(frozenset([(1, ())]))
-    made: list[list[Ids]] = []
-
-    def compute(wanted: Mapping[RowKey, Want]) -> list[Constants]:
-        made.append([row[0] for row in wanted])
-        return [Constants({next(iter(each.outputs)): torch.zeros(len(row[0]), 250)}) for row, each in wanted.items()]
-
-    def use(store: ConstantStore, rows: Sequence[Ids]) -> list[list[Ids]]:
-        made.clear()
-        for row in rows:
-            store.get((row,), want, compute)
-        return list(made)
-
-    rows: list[Ids] = [(1,), (2,), (3, 4), (5,), (6, 7), (8,)]
-    files = ConstantFiles(tmp_path, BIG)
-    store = ConstantStore(BIG, files, [], "b")
-    store.begin(((row,), other if row == (5,) else want) for row in rows)
-    assert use(store, rows) == [[(1,)], [(2,), (8,)], [(3, 4), (6, 7)], [(5,)]]  # the first tells how large they are
-    store.begin(((row,), want) for row in rows)
-    assert use(store, rows) == []
-    again = ConstantStore(BIG, files, [], "b")
-    again.begin(((row,), want) for row in [*rows, (9,), (10,)])
-    assert use(again, [(9,), (10,), *rows]) == [[(9,)], [(10,)]]
-    small = ConstantStore(3000, None, [], "b")
-    small.begin(((row,), want) for row in rows)
-    assert use(small, rows) == [[(1,)], [(2,), (5,)], [(3, 4)], [(6, 7)], [(8,)]]
-    assert small.nbytes == 3000
-
-
-def wide(family: str = "llama") -> Any:
-    """A base whose products are no longer those for tiny matrices."""
-    base = build(DECODERS[family])
-    config = copy.deepcopy(base.config)
-    config.update({"hidden_size": 192, "intermediate_size": 512, "head_dim": 48})
-    torch.manual_seed(0)
-    return type(base)(config).eval()
-
-
-def lacking(count: int, tokens: int, after: int = 2) -> dict[RowKey, Want]:
-    """Prompts of one length; each is continued by tokens of its own, every other by one less."""
-    keys = [(tuple((place * 7 + token * 3) % 30 for token in range(tokens)),) for place in range(count)]
-    afters = [tuple((place + token) % 30 for token in range(after - place % 2)) for place in range(count)]
-    return {key: Want(frozenset([(0, ()), (1, ()), (1, after)]), 1) for key, after in zip(keys, afters, strict=True)}
-
-
-def each_alone(base: Any, wanted: Mapping[RowKey, Want]) -> list[Constants]:
-    return [Prompts(base, causal_stack(base), {}).compute({key: want})[0] for key, want in wanted.items()]
-
-
-def same_bits(some: Sequence[Constants], others: Sequence[Constants]) -> bool:
-    return all(
-        one.record() == other.record()
-        and one.tensors().keys() == other.tensors().keys()
-        and all(torch.equal(tensor, other.tensors()[name]) for name, tensor in one.tensors().items())
-        for one, other in zip(some, others, strict=True)
-    )
-
-
-@pytest.mark.parametrize("family", sorted(DECODERS))
-def test_of_any_type_rows_have_the_same_bits_side_by_side_as_alone(
-    family: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reft.alone, "_FEW", 0)
-    base, wanted = build(DECODERS[family]), lacking(5, 8, after=4)
-    same: dict[tuple[int, int, int], bool] = {}
-    assert same_bits(Prompts(base, causal_stack(base), same).compute(wanted), each_alone(base, wanted))
-    assert set(same) == (set() if family in ("gpt_oss", "mixtral") else {(0, 8, 5), (8, 4, 3), (8, 3, 2)})
-
-
-@pytest.mark.parametrize("family", ["llama", "qwen3"])
-def test_of_any_length_and_number_too_where_they_do_run_side_by_side(family: str) -> None:
-    base = wide(family)
-    same: dict[tuple[int, int, int], bool] = {}
-    for tokens in (8, 13, 31, 32, 47):
-        for count in (7, 2, 5, 16):
-            wanted = lacking(count, tokens, after=8)
-            assert same_bits(Prompts(base, causal_stack(base), same).compute(wanted), each_alone(base, wanted))
-    assert {tokens for before, tokens, _ in same if not before} == {8, 13, 31, 32, 47}  # whatever was found of them
-    assert (31, 8, 8) in same
-
-
-def test_experts_run_each_row_alone() -> None:
-    """How large their products are follows from what the rows say, so that no row vouches for another."""
-    base, wanted = wide("mixtral"), lacking(16, 31)
-    skewed = {((5,) * (31 - place) + (7,) * place,): want for place, want in enumerate(wanted.values())}
-    same: dict[tuple[int, int, int], bool] = {}
-    for each in (wanted, skewed):
-        assert same_bits(Prompts(base, causal_stack(base), same).compute(each), each_alone(base, each))
-    assert same == {}
-
-
-def test_many_continuations_of_a_prompt_are_run_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    base = build_base()
-    afters = [(place % 30, place // 30) for place in range(50)]
-    want = Want(frozenset([(0, ()), *((0, after) for after in afters)]), 1)
-    wanted: dict[RowKey, Want] = {((1, 2, 3),): want, ((4, 5, 6),): want}
-    largest = 0
-    run_behind = reft.alone.run_behind
-
-    def noted(*given: Any) -> Tensor:
-        nonlocal largest
-        largest = max(largest, *(len(keys) for keys, _ in given[3].frozen.values()), 0)
-        assert all(layer == 0 for layer in given[3].frozen)
-        return run_behind(*given)
-
-    alone = each_alone(base, wanted)
-    monkeypatch.setattr(reft.alone, "run_behind", noted)
-    monkeypatch.setattr(reft.alone, "_FEW", 0)
-    assert same_bits(Prompts(base, causal_stack(base), {}).compute(wanted), alone)
-    assert 1 < largest <= 16
-
-
-def test_a_machine_that_gives_other_bits_side_by_side_runs_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    base, wanted = wide(), lacking(4, 13)
-    alone = each_alone(base, wanted)
-    passes: list[int] = []
-    run_behind = reft.alone.run_behind
-
-    def noted(*given: Any) -> Tensor:
-        passes.append(len(given[1]))
-        return run_behind(*given)
-
-    def other_bits(_module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        return output * (1 + 2**-20) if len(given[0]) > 1 else output
-
-    monkeypatch.setattr(reft.alone, "run_behind", noted)
-    base.get_input_embeddings().register_forward_hook(other_bits)
-    same: dict[tuple[int, int, int], bool] = {}
-    for known in (False, True):
-        passes.clear()
-        assert same_bits(Prompts(base, causal_stack(base), same).compute(wanted), alone)
-        assert same == {(0, 13, 4): False}  # of the continuations there are too few numbers
-        assert passes == ([] if known else [4, 1, 1, 1, 1]) + [1] * 8
-
-
-def test_a_file_that_another_process_removes_meanwhile_loses_no_part(tmp_path: Path) -> None:
-    first, both = Want(frozenset([(0, ())])), Want(frozenset([(0, ()), (1, ())]))
-
-    def compute(wanted: Mapping[RowKey, Want]) -> list[Constants]:
-        for path in tmp_path.rglob("*.safetensors"):
-            path.unlink()
-        return [Constants({output: torch.ones(1, 4) for output in want.outputs}) for want in wanted.values()]
-
-    store = ConstantStore(0, ConstantFiles(tmp_path, BIG), [], "b")
-    store.get(((1,),), first, compute)
-    assert not both.without(store.get(((1,),), both, compute).extent)
-
-
-def test_rows_of_a_training_are_still_to_come_after_a_report() -> None:
-    want = Want(frozenset([(0, ())]))
-    made: list[int] = []
-
-    def compute(wanted: Mapping[RowKey, Want]) -> list[Constants]:
-        made.append(len(wanted))
-        return [constants(4) for _ in wanted]
-
-    store = ConstantStore(BIG, None, [], "")
-    store.begin([(((row,),), want) for row in range(40)])
-    store.get(((0,),), want, compute)
-    store.begin([(((100,),), want)])
-    store.get(((100,),), want, compute)
-    store.get(((30,),), want, compute)
-    assert made == [1, 16, 16]
-    store.begin()
-    store.begin()
-    store.get(((39,),), want, compute)
-    assert made[3:] == [1]
 
 
 def test_a_completion_longer_than_its_prompt_keeps_no_keys() -> None:
