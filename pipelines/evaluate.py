@@ -159,35 +159,16 @@ def paired_difference(
 
 def _figures(truth: Ints, predicted: Ints, labels: Sequence[str], confidence: float) -> SystemFigures:
     from scipy import stats
+    from sklearn.metrics import precision_recall_fscore_support
 
     right = int((truth == predicted).sum())
     interval = stats.binomtest(right, len(truth)).proportion_ci(confidence_level=confidence, method="wilson")
-    return SystemFigures(
-        right / len(truth),
-        float(interval.low),
-        float(interval.high),
-        _per_class(_confusion(truth, predicted, labels), labels),
-    )
-
-
-def _confusion(truth: Ints, predicted: Ints, labels: Sequence[str]) -> Ints:
-    """How many rows of each label got each answer: [actual, predicted]."""
-    counts = np.zeros((len(labels), len(labels)), dtype=np.int64)
-    np.add.at(counts, (truth, predicted), 1)
-    return counts
-
-
-def _per_class(counts: Ints, labels: Sequence[str]) -> dict[str, ClassFigures]:
-    """Precision, recall and F1 = 2 right / (rows + answers) of each label; 0 where there is nothing to divide by."""
-    right, rows, answers = counts.diagonal(), counts.sum(1), counts.sum(0)
-    precision, recall, f1 = (
-        np.divide(above, below, out=np.zeros(len(labels)), where=below > 0)
-        for above, below in ((right, answers), (right, rows), (2 * right, rows + answers))
-    )
-    return {
-        label: ClassFigures(float(precision[at]), float(recall[at]), float(f1[at]), int(rows[at]))
-        for at, label in enumerate(labels)
+    columns = precision_recall_fscore_support(truth, predicted, labels=range(len(labels)), zero_division=0.0)
+    per_class = {
+        label: ClassFigures(float(p), float(r), float(f), int(s))
+        for label, p, r, f, s in zip(labels, *columns, strict=True)
     }
+    return SystemFigures(right / len(truth), float(interval.low), float(interval.high), per_class)
 
 
 def _prediction_rows(
@@ -208,9 +189,12 @@ def _prediction_rows(
 
 
 def _write_plots(folder: Path, truth: Ints, predicted: Ints, labels: Sequence[str]) -> None:
+    from sklearn.metrics import confusion_matrix
+
     from pipelines.plots import draw_confusion  # matplotlib takes a second to import
 
     with whole_directory(folder) as temporary:
         pairs = [(labels[t], labels[p]) for t, p in zip(truth, predicted, strict=True)]
         write_table(temporary / "confusion.csv", ("actual", "predicted"), pairs)
-        draw_confusion(temporary / "confusion.png", _confusion(truth, predicted, labels), labels)
+        counts = confusion_matrix(truth, predicted, labels=range(len(labels)))
+        draw_confusion(temporary / "confusion.png", counts, labels)

@@ -61,15 +61,3 @@ def test_per_class_figures_name_every_label_even_one_never_predicted() -> None:
     assert figures.adapter.per_class["negative"].recall == 1.0
     assert figures.adapter.per_class["negative"].precision == 0.5
     assert figures.base.per_class["positive"].support == 2
-
-
-@pytest.mark.parametrize("count", [2, 3, 5])
-def test_per_class_figures_are_those_of_scikit_learn(count: int) -> None:
-    from sklearn.metrics import precision_recall_fscore_support
-
-    labels, draws = [f"label-{n}" for n in range(count)], np.random.default_rng(count)
-    truth, predicted = draws.integers(0, count, 40), draws.integers(0, count - 1, 40)  # the last is never predicted
-    figures = compare(truth, predicted, truth, labels, SETTINGS, seed=0).adapter.per_class.values()
-    ours = np.array([(one.precision, one.recall, one.f1, one.support) for one in figures]).T
-    theirs = precision_recall_fscore_support(truth, predicted, labels=range(count), zero_division=0.0)
-    np.testing.assert_allclose(ours, np.array(theirs, dtype=np.float64), rtol=1e-14)
