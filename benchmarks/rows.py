@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
+from pipelines.data_params import PrepareParams, template_fields
 from pipelines.errors import PipelineError
-from pipelines.params import PrepareParams, template_fields
 from pipelines.rows import Reader
 from reft import Encoded
 

@@ -18,10 +18,11 @@ from typing import NoReturn
 import torch
 from tqdm import tqdm
 
+from pipelines.align_params import AlignParams
 from pipelines.alignment import AlignBench, open_alignment
 from pipelines.alignment_map import WHOLE, AlignResult, Cell, Figures, write_map
 from pipelines.files import read_json, write_json
-from pipelines.params import AlignParams, Params
+from pipelines.params import Params
 from pipelines.process import locked, work_folder
 from pipelines.tracking import LiveRun, live_run
 from reft.causal import (

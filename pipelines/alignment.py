@@ -9,6 +9,7 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from pipelines.align_params import TeachParams
 from pipelines.alignment_map import Figures
 from pipelines.base import LoadedBase, load_base, obtain
 from pipelines.code import code_sha256
@@ -18,7 +19,7 @@ from pipelines.errors import PipelineError
 from pipelines.files import sha256_json
 from pipelines.graph import read_graph
 from pipelines.lineage import package_version
-from pipelines.params import Params, TeachParams
+from pipelines.params import Params
 from pipelines.tracking import LiveRun
 from pipelines.training import cone_config
 from reft import FitConfig, ReftConfig, ReftModel, adapter_sha256, fit, load_adapter, parse_layers, set_cone

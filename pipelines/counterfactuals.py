@@ -8,9 +8,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from pipelines.align_params import AlignParams
 from pipelines.errors import PipelineError
 from pipelines.files import read_jsonl, sha256_json
-from pipelines.params import AlignParams
 from pipelines.sources import FileSource, own_path, parse_source
 from reft import Encoded, encode
 from reft.causal import Counterfactual, Taken

@@ -6,25 +6,23 @@ section is found before the first stage starts.
 
 from __future__ import annotations
 
-import math
 import re
-import string
 from collections.abc import Mapping
-from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from pipelines.align_params import AlignParams
 from pipelines.compare_params import CompareParams
+from pipelines.data_params import BaseParams, PrepareParams
 from pipelines.errors import PipelineError
 from pipelines.explain import explain
 from pipelines.methods import PARTS, AnyRecipe, MethodParams, Part, fixed_parts, is_part_of, make_recipe
-from pipelines.recipe import SEARCHED, Layers, PositionsSpec, TrainParams, form_problem
+from pipelines.recipe import SEARCHED, TrainParams, form_problem
 from pipelines.search_params import SearchParams, check_address
-from pipelines.sections import Count, Name, Section, Sha256, refuse
-from pipelines.sources import HubSource, PypiSource, parse_source
+from pipelines.sections import Count, Name, Section, refuse
 from pipelines.yaml_file import read_yaml
 
 MAX_LINES = 20  # broken rules in one message
@@ -36,137 +34,6 @@ class RunParams(Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
     threads: Count
     wait_seconds: Annotated[float, Field(ge=0)]
-
-
-class SourceParams(Section):
-    """Where a model or data set comes from; see :mod:`pipelines.sources` for the grammar."""
-
-    source: str
-    sha256: Sha256 | None
-
-    @model_validator(mode="after")
-    def _pinned(self) -> Self:
-        refuse(_source_problems(self.source))
-        if self.source.startswith("pypi:") and self.sha256 is None:
-            raise ValueError(f"a pypi: source needs the sha256 of the fetched file; got none for {self.source}")
-        return self
-
-
-class BaseParams(SourceParams):
-    dtype: Literal["float32", "bfloat16", "float16"]
-
-
-class LabelParams(Section):
-    """One label: the word that the model is to answer with, and which values of the label column mean it."""
-
-    word: Annotated[str, Field(min_length=1)]
-    min: float | None
-    max: float | None
-    values: list[str | int | float | bool] | None
-
-    @model_validator(mode="after")
-    def _one_rule(self) -> Self:
-        ranged = self.min is not None or self.max is not None
-        if ranged == (self.values is not None):
-            raise ValueError("a label is given either by values or by min and/or max, and by one of them")
-        if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError(f"min must not be above max; got {self.min} and {self.max}")
-        return self
-
-    def overlaps(self, other: LabelParams) -> bool:
-        """Whether both rules hold for some value."""
-        if self.values is None and other.values is None:
-            return max(self._low, other._low) <= min(self._high, other._high)
-        if self.values is not None and other.values is not None:
-            return any(a == b and isinstance(a, bool) == isinstance(b, bool) for a in self.values for b in other.values)
-        ranged, values = (self, other.values) if self.values is None else (other, self.values)
-        numbers = [value for value in values or [] if not isinstance(value, bool | str)]
-        return any(ranged._low <= number <= ranged._high for number in numbers)
-
-    @property
-    def _low(self) -> float:
-        return -math.inf if self.min is None else self.min
-
-    @property
-    def _high(self) -> float:
-        return math.inf if self.max is None else self.max
-
-
-class PrepareParams(SourceParams):
-    validation_source: str | None
-    test_source: str | None
-    format: Literal["json", "jsonl", "csv", "tsv", "parquet", "hub"]
-    columns: list[str] | None
-    quoting: bool
-    task: Literal["classification"]
-    template: str
-    chat: bool
-    label_column: str
-    labels: dict[Name, LabelParams]
-    train_rows: Count
-    validation_rows: Count
-    test_rows: Count
-    max_tokens: Annotated[int, Field(ge=4)]
-
-    @field_validator("validation_source", "test_source")
-    @classmethod
-    def _readable(cls, source: str | None) -> str | None:
-        refuse([] if source is None else _source_problems(source))
-        return source
-
-    @field_validator("template")
-    @classmethod
-    def _plain_fields(cls, template: str) -> str:
-        fields = template_fields(template)
-        if not fields:
-            raise ValueError("the template must name at least one column, like {text}")
-        return template
-
-    @model_validator(mode="after")
-    def _agrees(self) -> Self:
-        refuse([*self._label_problems(), *self._column_problems(), *self._split_problems()])
-        return self
-
-    def _label_problems(self) -> list[str]:
-        problems = []
-        if len(self.labels) < 2:
-            problems.append(f"classification needs at least two labels; got {', '.join(self.labels) or 'none'}")
-        for (one, a), (other, b) in combinations(self.labels.items(), 2):
-            if a.word == b.word:
-                problems.append(f"two labels must not have the same word; got {a.word!r} of {one} and {other}")
-            if a.overlaps(b):
-                problems.append(f"no value may have two labels; got one that {one} and {other} both hold for")
-        return problems
-
-    def _column_problems(self) -> list[str]:
-        if self.columns is None:
-            return []
-        if self.format not in ("csv", "tsv"):
-            return [f"columns names the columns of csv and tsv files; got format {self.format}; set columns: null"]
-        missing = [name for name in (*template_fields(self.template), self.label_column) if name not in self.columns]
-        problems = [f"template and label_column name columns that columns holds; got {name!r}" for name in missing]
-        if len(set(self.columns)) < len(self.columns):
-            problems.append(f"each column has a name of its own; got {self.columns}")
-        return problems
-
-    def _split_problems(self) -> list[str]:
-        problems = []
-        main = parse_source(self.source)
-        if (self.format == "hub") != isinstance(main, HubSource):
-            problems.append(f"format: hub and a hub: source go together; got {self.format} and {self.source}")
-        used = [self.source]
-        for key, text in (("validation_source", self.validation_source), ("test_source", self.test_source)):
-            if text is None:
-                continue
-            if text in used:
-                problems.append(f"{key} must not be the source of another split; got {text}")
-            used.append(text)
-            own = parse_source(text)
-            if type(own) is not type(main):
-                problems.append(f"{key} must be of the kind of source; got {text}")
-            elif isinstance(own, PypiSource) and isinstance(main, PypiSource) and own.filename != main.filename:
-                problems.append(f"{key} must lie in {main.filename}, whose sha256 is given; got {text}")
-        return problems
 
 
 class ConeParams(Section):
@@ -181,58 +48,6 @@ class EvaluateParams(Section):
     batch_size: Count
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     bootstrap: Annotated[int, Field(ge=100)]
-
-
-class TeachParams(Section):
-    """A LoReFT adapter that learns the task before an alignment is looked for in the edited model."""
-
-    layers: Layers
-    positions: PositionsSpec
-    rank: Count
-    learning_rate: Annotated[float, Field(gt=0)]
-    rows: Count
-    epochs: Count
-    batch_size: Count
-
-
-class AlignParams(Section):
-    """Where a variable is looked for, and how: `reft align`. No stage reads it, so a change makes nothing stale."""
-
-    data: str
-    variable: Name
-    model: Literal["base", "taught", "adapter"]
-    teach: TeachParams | None
-    questions: Annotated[int, Field(ge=24)]
-    train_rows: Count
-    validation_rows: Count
-    test_rows: Count
-    layers: Layers
-    positions: Annotated[list[PositionsSpec], Field(min_length=1)]
-    dimensions: Annotated[list[Count], Field(min_length=1)]
-    method: Literal["das", "boundless"]
-    epochs: Count
-    batch_size: Count
-    learning_rate: Annotated[float, Field(gt=0)]
-    random_rotations: Count
-
-    @model_validator(mode="after")
-    def _agrees(self) -> Self:
-        problems = []
-        for name, choices in (("positions", self.positions), ("dimensions", self.dimensions)):
-            if len(set(choices)) < len(choices):
-                problems.append(f"{name} are tried once each; got {choices}; take the second one out")
-        if self.data != "price-range" and not self.data.startswith("file:"):
-            problems.append(f"data is price-range or a file: source; got {self.data}; choose one")
-        if self.data == "price-range" and self.variable not in ("lower", "upper"):
-            problems.append(f"the variables of price-range are lower and upper; got {self.variable}; choose one")
-        if (self.model == "taught") != (self.teach is not None):
-            problems.append(f"model: taught and teach go together; got {self.model} and {self.teach}; give both")
-        if self.teach is not None and self.data != "price-range":
-            problems.append(f"the task that is taught is price-range; got {self.data}; set teach: null and model: base")
-        if self.method == "boundless" and len(self.dimensions) > 1:
-            problems.append(f"boundless learns the dimension; got {self.dimensions}; leave one, for the random control")
-        refuse(problems)
-        return self
 
 
 class TrackingParams(Section):
@@ -376,22 +191,6 @@ class Params(Section):
         return sorted(problem for problem in found if problem is not None)
 
 
-def template_fields(template: str) -> list[str]:
-    """Return the column names in a template.
-
-    Raises:
-        ValueError: if a placeholder is more than a column name (an attribute, an index, a format).
-    """
-    names = []
-    for _, field, spec, conversion in string.Formatter().parse(template):
-        if field is None:
-            continue
-        if not re.fullmatch(r"\w+", field) or spec or conversion:
-            raise ValueError(f"a placeholder is a column's name in braces, like {{text}}, not {{{field}}}")
-        names.append(field)
-    return names
-
-
 def load_params(path: Path) -> Params:
     """Read and check params.yaml.
 
@@ -418,11 +217,3 @@ def check_params(raw: object, name: str) -> Params:
             f"{name} breaks {error.error_count()} rule(s), so nothing was run; correct each of them\n  "
             + "\n  ".join(lines)
         ) from None
-
-
-def _source_problems(source: str) -> list[str]:
-    try:
-        parse_source(source)
-    except PipelineError as error:
-        return [str(error)]
-    return []

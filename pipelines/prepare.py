@@ -16,9 +16,10 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from pipelines.base import load_tokenizer, read_base, store_path
+from pipelines.data_params import PrepareParams
 from pipelines.errors import PipelineError
 from pipelines.files import sha256_file, whole_directory, write_json
-from pipelines.params import Params, PrepareParams
+from pipelines.params import Params
 from pipelines.prepared import (
     FORMAT,
     Rejection,

@@ -9,11 +9,12 @@ from typing import Any
 
 import yaml
 
+from pipelines.data_params import PrepareParams, template_fields
 from pipelines.errors import PipelineError
 from pipelines.guess import Guess, guess, split_sizes
 from pipelines.label_rules import usable_rows
 from pipelines.layout import Layout, find_layout, nameless, renamed, sample_rows
-from pipelines.params import Params, PrepareParams, check_params, read_yaml, template_fields
+from pipelines.params import Params, check_params, read_yaml
 from pipelines.prepared import Split
 from pipelines.roundtrip import dump_document, load_document, set_section
 from pipelines.rows import RawRow

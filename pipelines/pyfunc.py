@@ -16,8 +16,8 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 import mlflow
 from pipelines.base import load_base, read_base
+from pipelines.data_params import template_fields
 from pipelines.device import resolve_device
-from pipelines.params import template_fields
 from pipelines.prompts import render_prompt
 from reft import ConeConfig, encode, score_choices, set_cone
 from reft.peers.directory import load_method, read_info

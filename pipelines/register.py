@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.data_params import template_fields
 from pipelines.files import read_json, write_json
 from pipelines.history import Facts, StageFiles, complete_runs, evaluation_metrics, read_facts
 from pipelines.lineage import UNKNOWN, in_experiment, lineage_tags, package_version
-from pipelines.params import Params, template_fields
+from pipelines.params import Params
 from pipelines.process import locked
 from pipelines.store import public_uri, unreachable
 from pipelines.tracking import Run, Store, open_store, store_errors

@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from pipelines.data_params import PrepareParams
 from pipelines.errors import PipelineError
-from pipelines.params import PrepareParams
 from pipelines.prepared import SPLITS, Rejection, Split
 from pipelines.tasks.classification import Candidate
 

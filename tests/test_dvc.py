@@ -14,9 +14,10 @@ import yaml
 from pydantic import BaseModel
 
 from pipelines.__main__ import STAGES, _parser
+from pipelines.data_params import LabelParams
 from pipelines.domains import Conditional
 from pipelines.graph import read_graph
-from pipelines.params import LabelParams, Params, load_params
+from pipelines.params import Params, load_params
 from pipelines.recipe import PARTS, Recipe, TrainParams
 from pipelines.search_params import MedianPruner, SpaceParams
 

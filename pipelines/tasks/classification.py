@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from jinja2 import TemplateError
 
+from pipelines.data_params import LabelParams, PrepareParams, template_fields
 from pipelines.errors import PipelineError, printable
-from pipelines.params import LabelParams, PrepareParams, template_fields
 from pipelines.prepared import Rejection, TaskSpec
 from pipelines.prompts import render_prompt
 from pipelines.rows import RawRow

@@ -10,8 +10,9 @@ import pytest
 import yaml
 from dvc.utils.serialize import modify_yaml
 
+from pipelines.data_params import template_fields
 from pipelines.errors import PipelineError
-from pipelines.params import check_params, load_params, template_fields
+from pipelines.params import check_params, load_params
 
 ROOT = Path(__file__).parent.parent.parent
 RAW = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))

@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from pipelines import base, prepare
+from pipelines.data_params import PrepareParams
 from pipelines.errors import PipelineError
-from pipelines.params import PrepareParams, check_params
+from pipelines.params import check_params
 from pipelines.prepared import SPLITS, data_sha256, read_rows, read_task
 from pipelines.rows import RawRow
 from pipelines.tasks.classification import Candidate, Classification, normalised
