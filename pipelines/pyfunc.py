@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import mlflow
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-import mlflow
 from pipelines.base import load_base, read_base
 from pipelines.data_params import template_fields
 from pipelines.device import resolve_device

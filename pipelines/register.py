@@ -20,9 +20,8 @@ from pipelines.store import public_uri, unreachable
 from pipelines.tracking import Run, Store, open_store, store_errors
 
 if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion
-
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
 log = logging.getLogger(__name__)
 
