@@ -118,6 +118,25 @@ def is_stale(root: Path, stage: str) -> bool:
     return lock_entry(root, stage) is None or bool(json.loads(read(root, ["status", "--json", stage])))
 
 
+def unchanged(root: Path) -> frozenset[str]:
+    """The stages that ``dvc repro`` would skip as things are: they have run, and DVC's status tells nothing of them.
+
+    One process of DVC says so of all stages. Where it cannot, none is named: what DVC does for a stage by itself tells
+    the mistake better.
+    """
+    run = stages_run(root)
+    try:
+        changed = json.loads(read(root, ["status", "--json"])) if run else {}
+    except PipelineError:
+        return frozenset()
+    return frozenset(name for name in run if name not in changed)
+
+
+def has_remote(root: Path) -> bool:
+    """Whether DVC knows a remote to pull from and to push to."""
+    return bool(read(root, ["remote", "list"]).strip())
+
+
 def stages_run(root: Path) -> dict[str, object]:
     """What dvc.lock says of each stage that has run.
 

@@ -93,13 +93,20 @@ def _bring_all_up_to_date(root: Path, params: Params) -> FlowResult:
     check_project_space(root)
     if not in_store(params, root / graph.paths["base"]):
         check_base_space(params.base.source, params.base.sha256, root=root)
-    pull(root)
-    runs = []
+    remote = dvc.has_remote(root)
+    if remote:
+        pull(root)
+    runs: list[StageRun] = []
+    unchanged = dvc.unchanged(root)
     for stage in graph.stages:
         running.at_stage(root, stage.name)
-        runs.append(bring_up_to_date(root, stage))
+        # What was said of a stage holds while none before it did anything.
+        skip = stage.name in unchanged and all(run.outcome == "skipped" for run in runs)
+        runs.append(bring_up_to_date(root, stage, skip=skip))
     if not registered(params, root, root / graph.paths["registration"]):
         runs[-1] = bring_up_to_date(root, graph.stage("register"), force=True)
     store = public_store(params, root)
     show(root, graph, runs, store=store)
-    return FlowResult(root, graph, runs, store, pushed=push(root))
+    if remote:
+        push(root)
+    return FlowResult(root, graph, runs, store, pushed=remote)

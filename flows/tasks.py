@@ -42,14 +42,22 @@ async def _worth_a_retry(_task: object, _run: TaskRun, state: State[Any]) -> boo
     retry_delay_seconds=RETRY_SECONDS,
     retry_condition_fn=_worth_a_retry,
 )
-def bring_up_to_date(root: Path, stage: Stage, *, force: bool = False) -> StageRun:
+def bring_up_to_date(root: Path, stage: Stage, *, force: bool = False, skip: bool = False) -> StageRun:
     """Run ``dvc repro --single-item STAGE``; what an earlier run left comes back when it fails.
+
+    Args:
+        root: the project folder.
+        stage: of dvc.yaml.
+        force: run it also if nothing changed.
+        skip: DVC was asked already, and would do nothing.
 
     Raises:
         PipelineError: for a user's mistake that the stage found.
         StageFailedError: for anything else.
     """
     started = time.monotonic()
+    if skip:
+        return StageRun(stage.name, "skipped", 0.0)
     before = read_marker(root, stage.name), dvc.lock_entry(root, stage.name)
     kept = {path: (root / path).read_bytes() for path in stage.uncached if (root / path).is_file()}
     error_path(root, stage.name).unlink(missing_ok=True)
@@ -82,20 +90,15 @@ def pull(root: Path) -> None:
     know stays as it is. A folder that lacks nothing asks the remote for nothing.
     """
     wanted = dvc.recorded(root)
-    if not wanted or not dvc.read(root, ["remote", "list"]).strip():
-        return
-    if dvc.call(root, ["pull", "--allow-missing", *wanted]) != 0:
+    if wanted and dvc.call(root, ["pull", "--allow-missing", *wanted]) != 0:
         warn("dvc pull did not fetch everything; the run goes on with what is here")
 
 
 @task(name="push", cache_policy=NO_CACHE, retries=RETRIES, retry_delay_seconds=RETRY_SECONDS)
-def push(root: Path) -> bool:
-    """Push data and adapter to DVC's default remote; False when none is set."""
-    if not dvc.read(root, ["remote", "list"]).strip():
-        return False
+def push(root: Path) -> None:
+    """Push data and adapter to DVC's default remote."""
     if dvc.call(root, ["push"]) != 0:
         raise StageFailedError("dvc push failed; its own messages stand above")
-    return True
 
 
 def warn(message: str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from flows import dvc
 from flows.plan import Planned, plan
 from tests.bad_inputs.sound import kept
 from tests.project import SMALL, TINY, Project, environment, prefect_home, review_rows
@@ -90,6 +91,7 @@ def test_a_plan_says_why_and_what_follows(made: Project) -> None:
     planned = {one.stage: one for one in plan(made.root)}
     assert planned["search"].action == "skipped"
     assert planned["train"] == Planned("train", "runs", ("train in params.yaml is modified",))
+    assert dvc.unchanged(made.root) == set(STAGES) - {"train"}  # what follows it is not stale until it has run
     assert planned["evaluate"].action == "runs if its input changes"
     assert planned["evaluate"].why == ("it comes after train",)
     assert made.markers() == before
