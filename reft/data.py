@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -31,11 +32,13 @@ class Encoded:
         input_ids: the prompt's ids, then the completion's.
         prompt_length: how many of them are the prompt's, at least 1.
         spans: half-open ranges of prompt tokens that this row has edited where positions are ``spans``.
+        domain: the row's domain variable t, finite, for methods that read one; None where there is none.
     """
 
     input_ids: tuple[int, ...]
     prompt_length: int
     spans: tuple[tuple[int, int], ...] = ()
+    domain: float | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.prompt_length <= len(self.input_ids):
@@ -44,6 +47,8 @@ class Encoded:
                 f"got {self.prompt_length}; leave out rows with an empty prompt"
             )
         check_spans(self.spans, self.prompt_length)
+        if self.domain is not None:
+            check_domain(self.domain)
 
     @property
     def num_tokens(self) -> int:
@@ -63,7 +68,7 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded rows; all tensors int64 but ``spans``.
+    """Padded rows; all tensors int64 but ``spans`` and ``domains``.
 
     Attributes:
         input_ids: [batch, sequence].
@@ -71,6 +76,8 @@ class Batch:
         labels: [batch, sequence], the token's id at completion tokens, -100 elsewhere.
         prompt_lengths: [batch], in tokens.
         spans: bool [batch, sequence], the tokens that the rows name themselves.
+        domains: float64 [batch], the rows' t, or None where they have none. It stays on the CPU: some devices have no
+            float64, and a time stamp needs it.
     """
 
     input_ids: Tensor
@@ -78,6 +85,7 @@ class Batch:
     labels: Tensor
     prompt_lengths: Tensor
     spans: Tensor | None = None
+    domains: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the same batch on ``device``."""
@@ -87,6 +95,7 @@ class Batch:
             self.labels.to(device),
             self.prompt_lengths.to(device),
             None if self.spans is None else self.spans.to(device),
+            self.domains,
         )
 
 
@@ -97,6 +106,7 @@ def encode(
     *,
     add_special_tokens: bool = True,
     character_spans: Sequence[tuple[int, int]] = (),
+    domain: float | None = None,
 ) -> Encoded:
     """Tokenise a prompt and its completion apart and join them.
 
@@ -111,9 +121,10 @@ def encode(
             chat template, which has written them already.
         character_spans: half-open ranges of the prompt's characters; the tokens that hold any of them become the
             row's spans. Needs a tokenizer that gives offsets (a "fast" one).
+        domain: the row's domain variable t, if it has one.
 
     Raises:
-        ValueError: if the prompt has no token, or a span is not in it or holds none.
+        ValueError: if the prompt has no token, a span is not in it or holds none, or the domain is NaN or infinite.
     """
     if character_spans:
         read = tokenizer(prompt, add_special_tokens=add_special_tokens, return_offsets_mapping=True)
@@ -121,7 +132,7 @@ def encode(
     else:
         read, spans = tokenizer(prompt, add_special_tokens=add_special_tokens), ()
     completion_ids = tokenizer(completion, add_special_tokens=False)["input_ids"]
-    return Encoded((*read["input_ids"], *completion_ids), len(read["input_ids"]), spans)
+    return Encoded((*read["input_ids"], *completion_ids), len(read["input_ids"]), spans, domain)
 
 
 def token_spans(
@@ -156,6 +167,29 @@ def check_spans(spans: Sequence[tuple[int, int]], length: int) -> None:
         raise ValueError(f"a span is a range of the {length} prompt tokens, like (0, 2); got {spans}; correct it")
 
 
+def check_domain(value: object) -> None:
+    """Raise ValueError unless ``value`` can be a row's domain variable t: a finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"a row's domain is a finite number; got {value!r}; correct it, or leave the row out")
+
+
+def stack_domains(values: Sequence[float | None]) -> Tensor | None:
+    """Return the domains of a batch's rows, float64 [rows]; None if no row has one.
+
+    Raises:
+        ValueError: if some rows have a domain and others have none.
+    """
+    lacking = [place for place, value in enumerate(values) if value is None]
+    if len(lacking) == len(values):
+        return None
+    if lacking:
+        raise ValueError(
+            f"either all rows of a batch have a domain or none; got none for row {lacking[0]} of {len(values)}; "
+            "give each row its own"
+        )
+    return torch.tensor(values, dtype=torch.float64)
+
+
 def pad_right(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
     """Return rows of numbers as one tensor, int64 [rows, longest]."""
     width = max(len(row) for row in rows)
@@ -182,7 +216,11 @@ class Collator:
     padding_side: PaddingSide = "left"
 
     def __call__(self, rows: Sequence[Encoded]) -> Batch:
-        """Return the rows, in their order, as one batch on the CPU."""
+        """Return the rows, in their order, as one batch on the CPU.
+
+        Raises:
+            ValueError: if some rows have a domain and others have none.
+        """
         width = max(len(row.input_ids) for row in rows)
         shape = (len(rows), width)
         input_ids = torch.full(shape, self.pad_id, dtype=torch.long)
@@ -199,4 +237,5 @@ class Collator:
             for low, high in row.spans:
                 spans[place, start + low : start + high] = True
         prompt_lengths = torch.tensor([row.prompt_length for row in rows], dtype=torch.long)
-        return Batch(input_ids, attention_mask, labels, prompt_lengths, spans)
+        domains = stack_domains([row.domain for row in rows])
+        return Batch(input_ids, attention_mask, labels, prompt_lengths, spans, domains)

@@ -69,7 +69,13 @@ class MixedRows(CausalModel):
         return self.logits(batch, logits_to_keep=logits_to_keep)
 
     @contextmanager
-    def editing(self, attention_mask: Tensor, prompt_lengths: Tensor, spans: Tensor | None = None) -> Iterator[None]:
+    def editing(
+        self,
+        attention_mask: Tensor,
+        prompt_lengths: Tensor,
+        spans: Tensor | None = None,
+        _domains: Tensor | None = None,
+    ) -> Iterator[None]:
         """Edit each row with its own adapter inside the context."""
         if len(self._names) != len(attention_mask):
             raise ValueError(

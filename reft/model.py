@@ -36,9 +36,13 @@ class CausalModel:
 
     @abstractmethod
     def editing(
-        self, attention_mask: Tensor, prompt_lengths: Tensor, spans: Tensor | None = None
+        self,
+        attention_mask: Tensor,
+        prompt_lengths: Tensor,
+        spans: Tensor | None = None,
+        domains: Tensor | None = None,
     ) -> AbstractContextManager[None]:
-        """Edit the base's layers inside the context, for passes over this prompt batch."""
+        """Edit the base's layers inside the context, for passes over this prompt batch; see :class:`reft.Batch`."""
 
     def for_rows(self, _rows: Sequence[int], /) -> CausalModel:
         """Return the model for a batch of these rows of a larger one: itself, where no row has edits of its own."""
@@ -60,7 +64,7 @@ class CausalModel:
             arguments["position_ids"] = position_ids(batch.attention_mask)
         if "logits_to_keep" in taken:
             arguments["logits_to_keep"] = logits_to_keep
-        with self.editing(batch.attention_mask, batch.prompt_lengths, batch.spans):
+        with self.editing(batch.attention_mask, batch.prompt_lengths, batch.spans, batch.domains):
             logits: Tensor = self.base(input_ids=batch.input_ids, **arguments).logits
         return logits[:, -logits_to_keep:]  # of what is kept already, or all for 0
 
@@ -84,6 +88,7 @@ class CausalModel:
         decoding: Decoding,
         *,
         spans: Tensor | None = None,
+        domains: Tensor | None = None,
         streamer: Streamer | None = None,
         assistant: nn.Module | None = None,
     ) -> Tensor:
@@ -94,6 +99,7 @@ class CausalModel:
             attention_mask: [batch, sequence].
             decoding: how.
             spans: bool [batch, sequence], for positions of ``spans``.
+            domains: float64 [batch], each row's domain variable t, for a model that reads it.
             streamer: gets tokens as they are chosen; for one prompt without beams.
             assistant: a smaller model that guesses tokens, which this one checks; itself unedited.
 
@@ -104,7 +110,7 @@ class CausalModel:
             ValueError: if a row ends in padding, which a continuation would follow.
         """
         check_left_padding(attention_mask)
-        editing = self.editing(attention_mask, attention_mask.long().sum(-1), spans)
+        editing = self.editing(attention_mask, attention_mask.long().sum(-1), spans, domains)
         return generate(self.base, editing, input_ids, attention_mask, decoding, streamer=streamer, assistant=assistant)
 
 
@@ -127,9 +133,13 @@ class ReftModel(CausalModel, AdaptedModel):
         AdaptedModel.__init__(self, base, causal_stack(base), int(described.hidden_size), config, seed=seed)
 
     def editing(
-        self, attention_mask: Tensor, prompt_lengths: Tensor, spans: Tensor | None = None
+        self,
+        attention_mask: Tensor,
+        prompt_lengths: Tensor,
+        spans: Tensor | None = None,
+        _domains: Tensor | None = None,
     ) -> AbstractContextManager[None]:
-        """Edit the base's layers inside the context, for passes over this prompt batch."""
+        """Edit the base's layers inside the context, for passes over this prompt batch, whatever the rows' domains."""
         return AdaptedModel.editing(self, attention_mask, prompt_lengths, spans)
 
     def forward(self, batch: Batch, *, logits_to_keep: int = 0) -> Tensor:

@@ -12,6 +12,9 @@ from reft.constants import Ids
 from reft.data import Batch, Collator, Encoded
 from reft.model import CausalModel, ReftModel
 
+Domains = Sequence[float | None]
+"""Of each prompt its domain variable t, or None."""
+
 
 @torch.no_grad()
 def score_choices(
@@ -20,6 +23,7 @@ def score_choices(
     choices: Sequence[Sequence[int]],
     *,
     batch_size: int,
+    domains: Domains | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Tensor:
     """Return the log-probability of each choice after each prompt.
@@ -33,19 +37,23 @@ def score_choices(
         prompts: token ids of the prompts.
         choices: token ids of the answers, the same for every prompt.
         batch_size: prompts in one pass.
+        domains: of each prompt its domain variable t, for a model that reads it; None where there is none.
         progress: called with the number of prompts done since the last call.
 
     Returns:
         fp32 [prompts, choices] on the CPU, in nats, in the order given; a sum over a choice's tokens.
 
     Raises:
-        ValueError: for an empty prompt, an empty choice, no choice, or a batch size below 1.
+        ValueError: for an empty prompt, an empty choice, no choice, a batch size below 1, or another number of domains.
     """
     if batch_size < 1 or not choices or not all(choices):
         raise ValueError(
             "scoring needs a batch size of 1 or more and choices of one token or more; "
             f"got {batch_size} and {list(choices)}; correct them"
         )
+    if domains is not None and len(domains) != len(prompts):
+        raise ValueError(f"each prompt has a domain of its own; got {len(domains)} for {len(prompts)}; give one each")
+    known: Domains = [None] * len(prompts) if domains is None else domains
     scores = torch.empty(len(prompts), len(choices))
     given = [tuple(choice) for choice in choices]
     _begin(model, [tuple(prompt) for prompt in prompts], given)
@@ -53,7 +61,7 @@ def score_choices(
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         chosen = [tuple(prompts[row]) for row in rows]
-        scores[rows] = _scores(model.for_rows(rows), chosen, given).cpu()
+        scores[rows] = _scores(model.for_rows(rows), chosen, given, [known[row] for row in rows]).cpu()
         if progress is not None:
             progress(len(rows))
     return scores
@@ -68,32 +76,34 @@ def _begin(model: CausalModel, prompts: list[Ids], choices: Sequence[Ids]) -> No
             cone.begin_scores(prompts, choices)
 
 
-def _scores(model: CausalModel, prompts: list[Ids], choices: Sequence[Ids]) -> Tensor:
+def _scores(model: CausalModel, prompts: list[Ids], choices: Sequence[Ids], domains: Domains) -> Tensor:
     cone = Cone.of(model) if isinstance(model, ReftModel) else None
     if cone is not None:
         return cone.scores(prompts, choices)
     if all(len(choice) == 1 for choice in choices):
-        return _next_token(model, prompts, choices)
-    return _joined(model, prompts, choices)
+        return _next_token(model, prompts, choices, domains)
+    return _joined(model, prompts, choices, domains)
 
 
-def _next_token(model: CausalModel, prompts: list[Ids], choices: Sequence[Ids]) -> Tensor:
-    logits = model.logits(_batch(model, prompts, ()), logits_to_keep=1)[:, -1]
+def _next_token(model: CausalModel, prompts: list[Ids], choices: Sequence[Ids], domains: Domains) -> Tensor:
+    logits = model.logits(_batch(model, prompts, (), domains), logits_to_keep=1)[:, -1]
     ids = torch.tensor([choice[0] for choice in choices], device=logits.device)
     return logits.float().log_softmax(-1)[:, ids]
 
 
-def _joined(model: CausalModel, prompts: list[Ids], choices: Sequence[Ids]) -> Tensor:
+def _joined(model: CausalModel, prompts: list[Ids], choices: Sequence[Ids], domains: Domains) -> Tensor:
     columns = []
     for choice in choices:
-        logits = model.logits(_batch(model, prompts, choice), logits_to_keep=len(choice) + 1)[:, :-1]
+        logits = model.logits(_batch(model, prompts, choice, domains), logits_to_keep=len(choice) + 1)[:, :-1]
         ids = torch.tensor(choice, device=logits.device).expand(len(prompts), -1)
         tokens = logits.float().log_softmax(-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1)
         columns.append(tokens.sum(-1))
     return torch.stack(columns, dim=-1)
 
 
-def _batch(model: CausalModel, prompts: list[tuple[int, ...]], choice: Sequence[int]) -> Batch:
+def _batch(model: CausalModel, prompts: list[Ids], choice: Sequence[int], domains: Domains) -> Batch:
     # Any id may pad: the mask hides it. On the left, so that the choice stands in the same columns of every row.
-    rows = [Encoded((*prompt, *choice), len(prompt)) for prompt in prompts]
+    rows = [
+        Encoded((*prompt, *choice), len(prompt), domain=domain) for prompt, domain in zip(prompts, domains, strict=True)
+    ]
     return Collator(pad_id=0, padding_side="left")(rows).to(model.device)

@@ -233,7 +233,8 @@ def _run_key(model: Trainable, rows: Sequence[Row], config: FitConfig, pad_id: i
     start = {
         name: sha256(value.detach().cpu().numpy().tobytes()) for name, value in model.trainable_parameters().items()
     }
-    texts = [asdict(cast(Any, row)) for row in rows]
+    # What a row does not have is left out, so that a run of rows without domains is known by what it was before them.
+    texts = [{key: value for key, value in asdict(cast(Any, row)).items() if value is not None} for row in rows]
     numbers = asdict(config)
     del numbers["checkpoint_every"]  # how often a run is saved changes nothing in it
     inputs = [numbers, model.form(), pad_id, max_steps, start, sha256(canonical_json(texts))]

@@ -2,7 +2,8 @@
 
 A rival's directory holds our ``adapter_config.json``, with the base's identity and the sha256 of every other file, and
 PEFT's own layout in the folder ``peft``, which PEFT itself loads. What PEFT has no layout for is in
-``adapter.safetensors``: changed weights of full fine-tuning, and the edits of ReFT on top of LoRA.
+``adapter.safetensors``: changed weights of full fine-tuning, LoRA that moves with a domain, and the edits of ReFT on
+top of LoRA.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from reft.peers.methods import (
     PrefixConfig,
     PromptConfig,
     StackedConfig,
+    TimeLoraConfig,
     config_from_dict,
     config_to_dict,
 )
@@ -48,6 +50,7 @@ from reft.peers.stacked import StackedModel
 from reft.peers.virtual import prefix_settings, prompt_settings
 
 FORMAT = 2
+_WITHOUT_PEFT = (FullConfig, TimeLoraConfig)
 MethodModel = ReftModel | PeerModel | StackedModel
 """A frozen decoder with what some method trains; each has the same interface."""
 
@@ -189,7 +192,7 @@ def _read(path: Path) -> _Record | None:
 
 def _names(config: PeerConfig) -> tuple[str, ...]:
     """Return the names of the files that a rival's adapter has beside our config."""
-    if isinstance(config, FullConfig):
+    if isinstance(config, _WITHOUT_PEFT):
         return (TENSORS_NAME,)
     return PEER_NAMES if isinstance(config, StackedConfig) else (PEFT_TENSORS_NAME, PEFT_CONFIG_NAME)
 
@@ -198,7 +201,7 @@ def _contents(model: PeerModel | StackedModel, info: AdapterInfo) -> dict[str, b
     peer = model.lora if isinstance(model, StackedModel) else model
     tensors = peer.part.export_tensors()
     check_tensors(tensors)
-    if isinstance(model.config, FullConfig):
+    if isinstance(model.config, _WITHOUT_PEFT):
         return {TENSORS_NAME: safetensors.torch.save(tensors)}
     files = {
         PEFT_TENSORS_NAME: safetensors.torch.save(tensors, metadata={"format": "pt"}),
@@ -219,8 +222,8 @@ def _peft_json(model: PeerModel, info: AdapterInfo) -> bytes:
             settings = prompt_settings(model.base, config)
         case PrefixConfig():
             settings = prefix_settings(model.base, config)
-        case FullConfig():
-            raise ValueError("PEFT has no layout for full fine-tuning; got its config; save it without")
+        case FullConfig() | TimeLoraConfig():
+            raise ValueError(f"PEFT has no layout for {config.method}; got its config; save it without")
     plain = {name: sorted(value) if isinstance(value, set) else value for name, value in settings.to_dict().items()}
     plain |= {"base_model_name_or_path": info.base_name, "inference_mode": True}
     return (json.dumps(plain, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
@@ -246,7 +249,7 @@ def _fill(model: MethodModel, path: Path, record: _Record) -> None:
             own = {name.removeprefix(f"{slot}."): v for name, v in edits.items() if name.startswith(f"{slot}.")}
             intervention.import_tensors(own)
     elif isinstance(model, PeerModel):
-        name = TENSORS_NAME if isinstance(model.config, FullConfig) else PEFT_TENSORS_NAME
+        name = TENSORS_NAME if isinstance(model.config, _WITHOUT_PEFT) else PEFT_TENSORS_NAME
         model.part.import_tensors(_tensors(found, name, model.part.tensor_shapes()))
 
 

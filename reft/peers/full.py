@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, cast
 
@@ -44,7 +44,7 @@ class FullPart(Part):
         """Return the names of matrices; norms and biases are not pulled."""
         return frozenset(name for name, value in self._copies.items() if value.ndim > 1)
 
-    def on(self, _starts: Tensor | None = None) -> AbstractContextManager[None]:
+    def on(self, _starts: Tensor | None = None, _domains: Tensor | None = None) -> AbstractContextManager[None]:
         """Put the copies, in the base's dtype, into their places."""
         cast_once: dict[str, Tensor] = {}
         for _, _, name, dtype in self._places:
@@ -52,9 +52,9 @@ class FullPart(Part):
                 cast_once[name] = self._copies[name].to(dtype)
         return put_in([(mapping, key, cast_once[name]) for mapping, key, name, _ in self._places])
 
-    def in_layer(self) -> AbstractContextManager[None]:
+    def in_layer(self) -> Callable[[], AbstractContextManager[None]]:
         """Put them there again."""
-        return self.on()
+        return self.on
 
     def export_tensors(self) -> dict[str, Tensor]:
         """Return copies on the CPU."""

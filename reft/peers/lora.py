@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, cast
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from reft.model import causal_stack
-from reft.peers.methods import ALL_LINEAR, LoraConfig
+from reft.peers.methods import ALL_LINEAR, LoraConfig, TimeLoraConfig
 from reft.peers.parts import Part, drawn_from, put_in
 
 ADAPTER = "default"  # PEFT's name for the one adapter of a module
@@ -42,7 +42,7 @@ class LoraPart(Part):
         for module in self._modules.values():
             for value in _trained(module).values():
                 value.data = value.data.float()  # PEFT gives them the base's dtype, in which small steps are lost
-        self._places = [(*_place(base, name), module) for name, module in self._modules.items()]
+        self._places = [(*place(base, name), module) for name, module in self._modules.items()]
         self.train(False)
 
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -53,13 +53,13 @@ class LoraPart(Part):
         """Return the names of the matrices; a length is not pulled."""
         return frozenset(name for name, value in self.parameters().items() if value.ndim > 1)
 
-    def on(self, _starts: Tensor | None = None) -> AbstractContextManager[None]:
+    def on(self, _starts: Tensor | None = None, _domains: Tensor | None = None) -> AbstractContextManager[None]:
         """Put PEFT's modules into the base."""
         return put_in(self._places)
 
-    def in_layer(self) -> AbstractContextManager[None]:
+    def in_layer(self) -> Callable[[], AbstractContextManager[None]]:
         """Put them there again."""
-        return self.on()
+        return self.on
 
     def train(self, mode: bool, /) -> None:
         """Set whether dropout runs."""
@@ -83,7 +83,7 @@ class LoraPart(Part):
             value.copy_(tensors[f"{SAVED}{name}"])
 
 
-def targeted(base: nn.Module, config: LoraConfig) -> dict[str, nn.Module]:
+def targeted(base: nn.Module, config: LoraConfig | TimeLoraConfig) -> dict[str, nn.Module]:
     """Return the modules that a config names, by their paths in the base.
 
     Raises:
@@ -118,7 +118,7 @@ def count_lora(base: nn.Module, config: LoraConfig) -> int:
     """Return how many numbers are trained, without building them; the base may be on torch's device ``meta``."""
     count = 0
     for module in targeted(base, config).values():
-        read, written = _widths(module)
+        read, written = widths(module)
         count += config.rank * (read + written) + (written if config.decomposed else 0)
     return count
 
@@ -141,14 +141,15 @@ def _taken_out(base: Any, names: list[str]) -> dict[str, Any]:
     """Return PEFT's modules at these paths, and put the base's own back."""
     modules = {}
     for name in names:
-        mapping, key = _place(base, name)
+        mapping, key = place(base, name)
         modules[name] = mapping[key]
         mapping[key] = modules[name].base_layer
     vars(base).pop("peft_config", None)  # by which PEFT knows a base that it has changed
     return modules
 
 
-def _place(base: nn.Module, name: str) -> tuple[dict[str, Any], str]:
+def place(base: nn.Module, name: str) -> tuple[dict[str, Any], str]:
+    """Return where a base holds the module of a path: a mapping and its key."""
     parent, _, key = name.rpartition(".")
     return cast(dict[str, Any], base.get_submodule(parent)._modules), key
 
@@ -160,7 +161,7 @@ def _trained(module: Any) -> dict[str, nn.Parameter]:
     return found
 
 
-def _widths(module: nn.Module) -> tuple[int, int]:
+def widths(module: nn.Module) -> tuple[int, int]:
     """Return what a linear module reads and writes, in features."""
     if isinstance(module, nn.Linear):
         return module.in_features, module.out_features

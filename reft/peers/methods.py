@@ -38,21 +38,73 @@ class LoraConfig:
     decomposed: bool = False
 
     def __post_init__(self) -> None:
-        check_layer_numbers("layers", self.layers)
-        if not self.targets or len(set(self.targets)) < len(self.targets):
-            raise ValueError(f"targets must name modules, each once; got {self.targets}; write q_proj,v_proj")
-        if ALL_LINEAR in self.targets and len(self.targets) > 1:
-            raise ValueError(f"{ALL_LINEAR} stands for all names and alone; got {self.targets}; take one out")
-        check_integer("rank", self.rank, 1)
-        if not (self.alpha > 0 and math.isfinite(self.alpha)):
-            raise ValueError(f"alpha must be above 0 and finite; got {self.alpha}; correct it")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1); got {self.dropout}; correct it")
+        _check_low_rank(self)
 
     @property
     def method(self) -> str:
         """Its name in :data:`METHODS`."""
         return "dora" if self.decomposed else "lora"
+
+
+@dataclass(frozen=True)
+class TimeLoraConfig:
+    """LoRA whose core moves with a number t that each row has, its domain: W + (alpha / rank) B C(t) A.
+
+    C(t) = I + sum over k = 1 .. degree of T_k(s) C_k, where s is t scaled linearly from ``low`` .. ``high`` to -1 .. 1
+    and T_k are Chebyshev's polynomials. B and every C_k are 0 at the start, so it starts as LoRA does, at every t.
+
+    A t below ``low`` is read as ``low``, one above ``high`` as ``high``: beyond the trained range polynomials run away,
+    and what was last seen is the better guess. A row without a t, or with one that is NaN or infinite, is refused.
+
+    Related: temporal cores in MaT-LoRA (Yao et al. 2026).
+
+    Attributes:
+        layers: as in :class:`LoraConfig`.
+        targets: as there.
+        rank: as there.
+        alpha: as there.
+        low: the lowest t that it is trained on.
+        high: the highest, above ``low``.
+        degree: how many C_k there are, at least 1.
+        dropout: of what A reads, in training.
+    """
+
+    METHODS: ClassVar = ("time_lora",)
+    layers: tuple[int, ...]
+    targets: tuple[str, ...]
+    rank: int
+    alpha: float
+    low: float
+    high: float
+    degree: int = 2
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_low_rank(self)
+        check_integer("degree", self.degree, 1)
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise ValueError(
+                "the range of the domain must be finite, with low below high; "
+                f"got {self.low} and {self.high}; give training rows of two domains or more"
+            )
+
+    @property
+    def method(self) -> str:
+        """Its name in :data:`METHODS`."""
+        return "time_lora"
+
+
+def _check_low_rank(config: LoraConfig | TimeLoraConfig) -> None:
+    check_layer_numbers("layers", config.layers)
+    if not config.targets or len(set(config.targets)) < len(config.targets):
+        raise ValueError(f"targets must name modules, each once; got {config.targets}; write q_proj,v_proj")
+    if ALL_LINEAR in config.targets and len(config.targets) > 1:
+        raise ValueError(f"{ALL_LINEAR} stands for all names and alone; got {config.targets}; take one out")
+    check_integer("rank", config.rank, 1)
+    if not (config.alpha > 0 and math.isfinite(config.alpha)):
+        raise ValueError(f"alpha must be above 0 and finite; got {config.alpha}; correct it")
+    if not 0 <= config.dropout < 1:
+        raise ValueError(f"dropout must be in [0, 1); got {config.dropout}; correct it")
 
 
 @dataclass(frozen=True)
@@ -130,7 +182,7 @@ class FullConfig:
         return "full"
 
 
-PartConfig = LoraConfig | PromptConfig | PrefixConfig | FullConfig
+PartConfig = LoraConfig | TimeLoraConfig | PromptConfig | PrefixConfig | FullConfig
 
 
 @dataclass(frozen=True)
@@ -153,7 +205,9 @@ class StackedConfig:
 
 
 PeerConfig = PartConfig | StackedConfig
-_CONFIGS: tuple[type[PeerConfig], ...] = (LoraConfig, PromptConfig, PrefixConfig, FullConfig, StackedConfig)
+_CONFIGS: tuple[type[PeerConfig], ...] = (
+    LoraConfig, TimeLoraConfig, PromptConfig, PrefixConfig, FullConfig, StackedConfig
+)  # fmt: skip
 
 METHODS: tuple[str, ...] = tuple(name for config in _CONFIGS for name in config.METHODS)
 """The names of the rivals."""

@@ -16,8 +16,17 @@ from reft.editing import Stack, checkpointed
 from reft.model import CausalModel, causal_stack, text_config
 from reft.peers.full import FullPart, count_full
 from reft.peers.lora import LoraPart, count_lora
-from reft.peers.methods import FullConfig, LoraConfig, PartConfig, PrefixConfig, PromptConfig, config_to_dict
+from reft.peers.methods import (
+    FullConfig,
+    LoraConfig,
+    PartConfig,
+    PrefixConfig,
+    PromptConfig,
+    TimeLoraConfig,
+    config_to_dict,
+)
 from reft.peers.parts import Part
+from reft.peers.time_lora import TimeLoraPart, count_time_lora
 from reft.peers.virtual import PrefixPart, PromptPart, count_prefix, count_prompt
 
 
@@ -105,13 +114,25 @@ class PeerModel(PlainRows, CausalModel, nn.Module):
             self._enabled = before
 
     @contextmanager
-    def editing(self, attention_mask: Tensor, _prompt_lengths: Tensor, _spans: Tensor | None = None) -> Iterator[None]:
-        """Let the base run with what is trained inside the context, at every token; virtual ones have columns."""
+    def editing(
+        self,
+        attention_mask: Tensor,
+        _prompt_lengths: Tensor,
+        _spans: Tensor | None = None,
+        domains: Tensor | None = None,
+    ) -> Iterator[None]:
+        """Let the base run with what is trained inside the context, at every token; virtual ones have columns.
+
+        Raises:
+            ValueError: if what is trained reads the rows' domains, and they are not given.
+        """
         with ExitStack() as undo:
+            again = None
             if self._enabled:
-                undo.enter_context(self.part.on(self.part.starts(attention_mask)))
+                undo.enter_context(self.part.on(self.part.starts(attention_mask), domains))
+                again = self.part.in_layer()
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                undo.enter_context(checkpointed(self.stack, within=self.part.in_layer))
+                undo.enter_context(checkpointed(self.stack, within=again))
             yield
 
     def forward(self, batch: Batch, *, logits_to_keep: int = 0) -> Tensor:
@@ -138,6 +159,7 @@ class PeerModel(PlainRows, CausalModel, nn.Module):
         decoding: Decoding,
         *,
         spans: Tensor | None = None,
+        domains: Tensor | None = None,
         streamer: Streamer | None = None,
         assistant: nn.Module | None = None,
     ) -> Tensor:
@@ -148,8 +170,9 @@ class PeerModel(PlainRows, CausalModel, nn.Module):
         count = self._virtual()
         if not count:
             return CausalModel.generate(
-                self, input_ids, attention_mask, decoding, spans=spans, streamer=streamer, assistant=assistant
-            )
+                self, input_ids, attention_mask, decoding,
+                spans=spans, domains=domains, streamer=streamer, assistant=assistant,
+            )  # fmt: skip
         starts = self.part.starts(attention_mask)
         tokens = CausalModel.generate(
             self,
@@ -205,6 +228,8 @@ def build_part(base: nn.Module, config: PartConfig, *, seed: int) -> Part:
     match config:
         case LoraConfig():
             return LoraPart(base, config, seed=seed)
+        case TimeLoraConfig():
+            return TimeLoraPart(base, config, seed=seed)
         case PromptConfig():
             return PromptPart(base, config, seed=seed)
         case PrefixConfig():
@@ -222,6 +247,8 @@ def count_part(base: nn.Module, config: PartConfig) -> int:
     match config:
         case LoraConfig():
             return count_lora(base, config)
+        case TimeLoraConfig():
+            return count_time_lora(base, config)
         case PromptConfig():
             return count_prompt(base, config)
         case PrefixConfig():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -31,11 +31,12 @@ class Part(ABC):
         """Return the names of those that weight decay pulls."""
 
     @abstractmethod
-    def on(self, starts: Tensor | None = None) -> AbstractContextManager[None]:
+    def on(self, starts: Tensor | None = None, domains: Tensor | None = None) -> AbstractContextManager[None]:
         """Let the base run with this part inside the context, which may be entered again inside itself.
 
         Args:
             starts: [batch], of each row the first column of its virtual tokens, for a part that has some.
+            domains: [batch], of each row its domain variable t, for a part that reads it.
         """
 
     def starts(self, attention_mask: Tensor) -> Tensor:
@@ -45,9 +46,12 @@ class Part(ABC):
         """
         return attention_mask.long().argmax(-1)
 
-    def in_layer(self) -> AbstractContextManager[None]:
-        """Let one layer run again with this part, for its gradients, after :meth:`on` was left."""
-        return nullcontext()
+    def in_layer(self) -> Callable[[], AbstractContextManager[None]]:
+        """Return what lets one layer run again, for its gradients, after :meth:`on` was left.
+
+        Asked inside that context, so that the layer runs with what it ran with there.
+        """
+        return nullcontext
 
     def train(self, _mode: bool, /) -> None:  # noqa: B027  # most parts are the same in both modes
         """Set whether what is dropped in training is dropped."""

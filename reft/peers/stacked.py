@@ -75,7 +75,13 @@ class StackedModel(PlainRows, CausalModel, nn.Module):
             yield
 
     @contextmanager
-    def editing(self, attention_mask: Tensor, prompt_lengths: Tensor, spans: Tensor | None = None) -> Iterator[None]:
+    def editing(
+        self,
+        attention_mask: Tensor,
+        prompt_lengths: Tensor,
+        spans: Tensor | None = None,
+        _domains: Tensor | None = None,
+    ) -> Iterator[None]:
         """Let the base run with both inside the context, ReFT at the prompts' tokens."""
         self.lora.gradient_checkpointing = self.gradient_checkpointing
         with ExitStack() as undo:

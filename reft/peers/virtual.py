@@ -55,7 +55,7 @@ class VirtualPart(Part):
         return made
 
     @contextmanager
-    def on(self, starts: Tensor | None = None) -> Iterator[None]:
+    def on(self, starts: Tensor | None = None, _domains: Tensor | None = None) -> Iterator[None]:
         """Hook into the base's passes.
 
         Raises:

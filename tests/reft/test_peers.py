@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from reft import (
     CausalModel,
     Collator,
     Decoding,
+    Encoded,
     FitConfig,
     ReftConfig,
     ReftModel,
@@ -31,6 +33,7 @@ from reft.peers.methods import (
     PrefixConfig,
     PromptConfig,
     StackedConfig,
+    TimeLoraConfig,
     config_from_dict,
     config_to_dict,
 )
@@ -42,6 +45,7 @@ LORA = LoraConfig((0, 2), ("q_proj", "v_proj"), rank=2, alpha=4.0, dropout=0.25)
 CONFIGS: dict[str, PeerConfig] = {
     "lora": LORA,
     "dora": LoraConfig((1,), ("all-linear",), rank=2, alpha=4.0, decomposed=True),
+    "time_lora": TimeLoraConfig((0, 2), ("q_proj", "v_proj"), rank=2, alpha=4.0, low=1.0, high=4.0, dropout=0.25),
     "prompt": PromptConfig(3),
     "prefix": PrefixConfig(3, width=8),
     "p_tuning_v2": PrefixConfig(3),
@@ -50,8 +54,19 @@ CONFIGS: dict[str, PeerConfig] = {
 }
 SHA, INFO = "b" * 64, AdapterInfo("b" * 64, "hub:tiny", "d" * 64, {"template": "{text}"}, 0)
 ROWS = build_rows(8)
+TIMED = [replace(row, domain=1.0 + 3 * number / 7) for number, row in enumerate(ROWS)]
 # The batches of a row alone and beside longer ones differ in the order of sums, on logits of about 1.
 ROUNDING = 2e-6
+
+
+def rows_of(method: str) -> list[Encoded]:
+    """The rows, for a method that reads their domains with them."""
+    return TIMED if method == "time_lora" else ROWS
+
+
+def domains_of(method: str) -> dict[str, Tensor]:
+    """Of three prompts, as generation takes them."""
+    return {"domains": torch.tensor([1.5, 4.0, 2.0], dtype=torch.float64)} if method == "time_lora" else {}
 
 
 def settings(**changes: Any) -> FitConfig:
@@ -69,9 +84,9 @@ def trained(
     model = build_method(build_base() if base is None else base, CONFIGS[method], seed=0)
     how = settings(**changes)
     if isinstance(model, StackedModel):
-        found = fit_in_turn(model, ROWS, Turns(how, how, 0.5), pad_id=0, checkpoint=folder)
+        found = fit_in_turn(model, rows_of(method), Turns(how, how, 0.5), pad_id=0, checkpoint=folder)
     else:
-        found = fit(model, ROWS, how, pad_id=0, checkpoint=folder)
+        found = fit(model, rows_of(method), how, pad_id=0, checkpoint=folder)
     losses = []
     for step in found:
         losses.append(step.loss)
@@ -83,7 +98,7 @@ def trained(
 
 @torch.no_grad()
 def losses_of(model: MethodModel) -> Tensor:
-    return model.row_losses(ROWS, 0)
+    return model.row_losses(rows_of(model.config.method), 0)
 
 
 def same_numbers(one: MethodModel, other: MethodModel) -> bool:
@@ -100,7 +115,7 @@ def test_a_rival_trains_and_leaves_the_base_as_it_was(method: str) -> None:
     base = build_base()
     before = {name: value.clone() for name, value in base.state_dict().items()}
     frozen = ReftModel(base, ReftConfig((0,), "l1", 1), seed=0)
-    batch = Collator(0)(ROWS)
+    batch = Collator(0)(rows_of(method))
     with torch.no_grad(), frozen.disabled():
         alone = frozen.logits(batch)
     model, losses = trained(method, base=base)
@@ -122,12 +137,13 @@ def test_a_row_is_read_the_same_alone_and_beside_longer_ones(method: str) -> Non
     model, _ = trained(method)
     together = losses_of(model)
     with torch.no_grad():
-        alone = torch.cat([model.row_losses([row], 0) for row in ROWS])
+        alone = torch.cat([model.row_losses([row], 0) for row in rows_of(method)])
     torch.testing.assert_close(alone, together, rtol=0, atol=ROUNDING)
     asked, choices = [row.prompt_ids for row in ROWS], [(1,), (2, 3)]
-    one, many = (score_choices(model, asked, choices, batch_size=size) for size in (1, 8))
+    domains = [row.domain for row in rows_of(method)]
+    one, many = (score_choices(model, asked, choices, batch_size=size, domains=domains) for size in (1, 8))
     torch.testing.assert_close(one, many, rtol=0, atol=2 * ROUNDING)
-    right = Collator(0, padding_side="right")(ROWS)
+    right = Collator(0, padding_side="right")(rows_of(method))
     with torch.no_grad():
         assert model.logits(right).shape == (*right.input_ids.shape, 61)
         torch.testing.assert_close(model.target_losses(right), together, rtol=0, atol=ROUNDING)
@@ -137,15 +153,17 @@ def test_a_row_is_read_the_same_alone_and_beside_longer_ones(method: str) -> Non
 def test_every_way_of_decoding_gives_the_same_text(method: str) -> None:
     model, _ = trained(method)
     ids, mask = prompts([5, 3, 7])
+    domains = domains_of(method)
 
     def text(**how: Any) -> Tensor:
-        return model.generate(ids, mask, Decoding(6, pad_token_id=0, **how))
+        return model.generate(ids, mask, Decoding(6, pad_token_id=0, **how), **domains)
 
     plain = text()
     assert torch.equal(plain[:, : ids.shape[1]], ids)
     assert torch.equal(text(use_cache=False), plain)
     assert torch.equal(text(prefill_chunk_size=4), plain)
-    alone = model.generate(ids[1:2, 4:], mask[1:2, 4:], Decoding(6, pad_token_id=0))
+    own = {name: values[1:2] for name, values in domains.items()}
+    alone = model.generate(ids[1:2, 4:], mask[1:2, 4:], Decoding(6, pad_token_id=0), **own)
     assert torch.equal(alone[0, 3:], plain[1, 7:])
     assert text(num_beams=2, num_return_sequences=2).shape == (6, 13)
 
@@ -187,7 +205,9 @@ def test_an_adapter_loads_with_the_same_bits_and_on_its_base_alone(method: str, 
         load_method(path, model.base, base_sha256=SHA)
 
 
-@pytest.mark.parametrize("method", [method for method in METHODS if method not in ("full", "lora_then_reft")])
+@pytest.mark.parametrize(
+    "method", [method for method in METHODS if method not in ("full", "time_lora", "lora_then_reft")]
+)
 def test_peft_itself_reads_the_adapter_and_computes_the_same(method: str, tmp_path: Path) -> None:
     from peft import PeftModel
 
@@ -214,7 +234,7 @@ def test_numbers_are_counted_without_building_them(method: str) -> None:
 
 def test_the_seed_decides_where_training_starts() -> None:
     base = build_base()
-    for method in ("lora", "prompt", "prefix"):
+    for method in ("lora", "time_lora", "prompt", "prefix"):
         one, same, other = (build_method(base, CONFIGS[method], seed=seed) for seed in (0, 0, 1))
         assert same_numbers(one, same)
         assert not same_numbers(one, other)
@@ -247,8 +267,8 @@ def test_the_cone_is_not_used_where_its_constants_do_not_hold() -> None:
 
 def test_weight_decay_pulls_matrices_alone() -> None:
     kinds = {
-        "lora": {"lora_A", "lora_B"}, "dora": {"lora_A", "lora_B"}, "prompt": set(), "prefix": {"transform"},
-        "p_tuning_v2": set(),
+        "lora": {"lora_A", "lora_B"}, "dora": {"lora_A", "lora_B"}, "time_lora": {".A", ".B", ".C"}, "prompt": set(),
+        "prefix": {"transform"}, "p_tuning_v2": set(),
     }  # fmt: skip
     for method, kind in kinds.items():
         model = build_method(build_base(), CONFIGS[method], seed=0)
@@ -267,6 +287,8 @@ def test_a_config_comes_back_from_its_dictionary() -> None:
         config_from_dict({**config_to_dict(LORA), "rnak": 3})
     with pytest.raises(ValueError, match="a method is one of lora, dora"):
         config_from_dict({"method": "lorra"})
+    with pytest.raises(ValueError, match=r"with low below high; got 2\.0 and 2\.0"):
+        config_from_dict({**config_to_dict(CONFIGS["time_lora"]), "low": 2.0, "high": 2.0})
 
 
 @pytest.mark.parametrize(
@@ -274,6 +296,7 @@ def test_a_config_comes_back_from_its_dictionary() -> None:
     [
         (LoraConfig((0, 7), ("q_proj",), 2, 4.0), "layers must be below 3"),
         (LoraConfig((0,), ("q_porj",), 2, 4.0), "got 'q_porj'; did you mean 'q_proj'"),
+        (TimeLoraConfig((0,), ("q_porj",), 2, 4.0, low=0.0, high=1.0), "got 'q_porj'; did you mean 'q_proj'"),
         (FullConfig((7,)), "layers must be below 3"),
     ],
 )
