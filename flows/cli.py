@@ -105,7 +105,7 @@ def compare_methods(
 
     reft compare-methods --method "LoReFT, paper" --method LoRA
 
-    To use what won: set method.name in params.yaml (reft, lora, dora, prompt, prefix, p_tuning_v2, full,
+    To use what won: set method.name in params.yaml (reft, lora, dora, time_lora, prompt, prefix, p_tuning_v2, full,
     lora_then_reft), then: reft run
     """
     from flows.project import check_prefect, check_ready

@@ -80,6 +80,7 @@ class PrepareParams(SourceParams):
     chat: bool
     label_column: str
     labels: dict[Name, LabelParams]
+    domain_column: str | None
     train_rows: Count
     validation_rows: Count
     test_rows: Count
@@ -116,14 +117,27 @@ class PrepareParams(SourceParams):
         return problems
 
     def _column_problems(self) -> list[str]:
+        problems = self._domain_problems()
         if self.columns is None:
-            return []
+            return problems
         if self.format not in ("csv", "tsv"):
             return [f"columns names the columns of csv and tsv files; got format {self.format}; set columns: null"]
         missing = [name for name in (*template_fields(self.template), self.label_column) if name not in self.columns]
-        problems = [f"template and label_column name columns that columns holds; got {name!r}" for name in missing]
+        problems += [f"template and label_column name columns that columns holds; got {name!r}" for name in missing]
+        if self.domain_column is not None and self.domain_column not in self.columns:
+            problems.append(f"domain_column names a column that columns holds; got {self.domain_column!r}")
         if len(set(self.columns)) < len(self.columns):
             problems.append(f"each column has a name of its own; got {self.columns}")
+        return problems
+
+    def _domain_problems(self) -> list[str]:
+        if self.domain_column is None:
+            return []
+        problems = []
+        if self.domain_column == self.label_column:
+            problems.append(f"domain_column must not be label_column, which is to be told; got {self.domain_column!r}")
+        if set(template_fields(self.template)) == {self.domain_column}:
+            problems.append(f"the template must name a column beside domain_column; got {self.domain_column!r} alone")
         return problems
 
     def _split_problems(self) -> list[str]:

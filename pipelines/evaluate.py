@@ -104,11 +104,12 @@ def _load(adapter: Path, bench: Bench) -> MethodModel:
 
 def probabilities(bench: Bench, model: CausalModel, rows: Sequence[Row], *, batch_size: int, title: str) -> Floats:
     """The probability of each label, normalised over the labels' words: [rows, labels]."""
-    prompts = [bench.encode_row(row).prompt_ids for row in rows]
+    encoded = [bench.encode_row(row) for row in rows]
     with tqdm(total=len(rows), desc=f"score {title}", unit="row", leave=False) as bar:
         scores = score_choices(
-            model, prompts, bench.choices(), batch_size=batch_size, progress=lambda n: _advance(bar, n)
-        )
+            model, [row.prompt_ids for row in encoded], bench.choices(), batch_size=batch_size,
+            domains=[row.domain for row in encoded], progress=lambda n: _advance(bar, n),
+        )  # fmt: skip
     return np.asarray(scores.double().softmax(dim=-1).cpu().numpy())
 
 
@@ -179,6 +180,7 @@ def _prediction_rows(
             "id": row.id,
             "prompt": row.prompt,
             "label": row.label,
+            **({"domain": row.domain} if row.domain is not None else {}),
             "adapter": labels[int(a.argmax())],
             "base": labels[int(b.argmax())],
             "adapter_probabilities": dict(zip(labels, (round(float(x), 6) for x in a), strict=True)),

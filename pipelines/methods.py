@@ -16,10 +16,11 @@ from pipelines.recipe import SEARCHED, Layers, Recipe, Settable, TrainParams
 from pipelines.sections import STRICT, Count, NotNegative, Positive, Section, Share
 from reft.layers import parse_layers
 
-MethodName = Literal["reft", "lora", "dora", "prompt", "prefix", "p_tuning_v2", "full", "lora_then_reft"]
+MethodName = Literal["reft", "lora", "dora", "time_lora", "prompt", "prefix", "p_tuning_v2", "full", "lora_then_reft"]
 METHODS: tuple[MethodName, ...] = get_args(MethodName)
 REFT: MethodName = "reft"
 STACKED: MethodName = "lora_then_reft"
+READS_DOMAIN: tuple[MethodName, ...] = ("time_lora",)  # which need prepare.domain_column
 
 Shared = Literal["weight_decay", "warmup_ratio", "batch_size", "accumulation", "max_grad_norm", "epochs"]
 SHARED: tuple[Shared, ...] = get_args(Shared)
@@ -29,6 +30,8 @@ Part = Literal[
     reft_recipe.Part,
     "lora.rank", "lora.alpha", "lora.dropout", "lora.target_modules", "lora.layers", "lora.learning_rate",
     "dora.rank", "dora.alpha", "dora.dropout", "dora.target_modules", "dora.layers", "dora.learning_rate",
+    "time_lora.rank", "time_lora.alpha", "time_lora.dropout", "time_lora.target_modules", "time_lora.layers",
+    "time_lora.learning_rate", "time_lora.degree",
     "prompt.virtual_tokens", "prompt.init", "prompt.learning_rate",
     "prefix.virtual_tokens", "prefix.width", "prefix.learning_rate",
     "p_tuning_v2.virtual_tokens", "p_tuning_v2.learning_rate",
@@ -64,6 +67,12 @@ class LoraParams(Section):
 
 class DoraParams(LoraParams):
     """Section `method.dora`: the same, and a trained length of each row of the sum."""
+
+
+class TimeLoraParams(LoraParams):
+    """Section `method.time_lora`: the same as LoRA, and how many coefficients its core moves by with the domain."""
+
+    degree: Settable[Count]
 
 
 class PromptParams(Section):
@@ -109,6 +118,7 @@ class MethodParams(Section):
     name: MethodName
     lora: LoraParams
     dora: DoraParams
+    time_lora: TimeLoraParams
     prompt: PromptParams
     prefix: PrefixParams
     p_tuning_v2: PTuningParams
@@ -153,6 +163,20 @@ class LoraRecipe(TrainingRecipe):
     target_modules: Targets
     layers: Layers
     learning_rate: Positive
+
+
+class TimeLoraRecipe(TrainingRecipe):
+    """All parts of LoRA that moves with the domain."""
+
+    SECTION: ClassVar = ("time_lora",)
+    name: Literal["time_lora"]
+    rank: Count
+    alpha: Positive
+    dropout: Share
+    target_modules: Targets
+    layers: Layers
+    learning_rate: Positive
+    degree: Count
 
 
 class PromptRecipe(TrainingRecipe):
@@ -209,10 +233,10 @@ class StackedRecipe(TrainingRecipe):
         return {"name": self.name, "lora_share": self.lora_share, **both}
 
 
-PartRecipe = LoraRecipe | PromptRecipe | PrefixRecipe | PTuningRecipe | FullRecipe
+PartRecipe = LoraRecipe | TimeLoraRecipe | PromptRecipe | PrefixRecipe | PTuningRecipe | FullRecipe
 AnyRecipe = Recipe | PartRecipe | StackedRecipe
 _RECIPES: tuple[type[TrainingRecipe], ...] = (
-    LoraRecipe, PromptRecipe, PrefixRecipe, PTuningRecipe, FullRecipe, StackedRecipe
+    LoraRecipe, TimeLoraRecipe, PromptRecipe, PrefixRecipe, PTuningRecipe, FullRecipe, StackedRecipe
 )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import yaml
 from pipelines.base import BaseRecord
 from pipelines.sources import FileSource, HubSource, parse_source
 from reft import AdapterInfo, ReftConfig
-from reft.peers.methods import PeerConfig, StackedConfig, config_to_dict
+from reft.peers.methods import FullConfig, PeerConfig, StackedConfig, TimeLoraConfig, config_to_dict
 
 LIBRARY = "reft-pipeline"
 _TITLES = {
@@ -25,6 +25,7 @@ _TITLES = {
     "lobireft": "LobiReFT",
     "lora": "LoRA",
     "dora": "DoRA",
+    "time_lora": "time-varying LoRA",
     "prompt": "prompt tuning",
     "prefix": "prefix tuning",
     "p_tuning_v2": "P-tuning v2",
@@ -99,15 +100,26 @@ def _front_matter(facts: CardFacts) -> dict[str, Any]:
 def _summary(facts: CardFacts) -> str:
     config, count = facts.config, facts.trained
     if not isinstance(config, ReftConfig):
-        return (
+        said = (
             f"An adapter of {_TITLES[config.method]}: {count:,} trained numbers for a language model of "
             f"{facts.base.parameters:,} parameters. The model's own weights are not in this repository."
         )
+        return f"{said}\n\n{_domain(config, facts.info)}" if isinstance(config, TimeLoraConfig) else said
     layers = ", ".join(map(str, config.layers))
     return (
         f"A {_TITLES[config.method]} adapter: {count:,} trained numbers that edit hidden states of a frozen language "
         f"model of {facts.base.parameters:,} parameters, at the prompt tokens `{config.positions}` of the layers "
         f"{layers}. The model's own weights are not in this repository and are not changed."
+    )
+
+
+def _domain(config: TimeLoraConfig, info: AdapterInfo) -> str:
+    column = info.prompt.get("domain_column")
+    named = f", `{column}` in its data" if column else ""
+    return (
+        f"It reads a finite number beside each text, its domain t{named}: `domain=` of `reft.encode`, `domains=` of "
+        f"`score_choices` and `generate`. It was trained on {config.low:g} to {config.high:g}; a t outside is read as "
+        "the nearer of these two, and a text without one is refused."
     )
 
 
@@ -160,7 +172,8 @@ model, tokenizer = loaded.model, loaded.tokenizer"""
             f"{said}`adapter.safetensors` and `adapter_config.json` are all that the adapter is; `reft.load_adapter` "
             "puts them on a base that you have loaded yourself."
         )
-    peft = "" if facts.config.method == "full" else " What is in `peft` is in PEFT's own layout, and PEFT loads it."
+    own = isinstance(facts.config, FullConfig | TimeLoraConfig)
+    peft = "" if own else " What is in `peft` is in PEFT's own layout, and PEFT loads it."
     return f"{said}`reft.peers.directory.load_method` puts it on a base that you have loaded yourself.{peft}"
 
 

@@ -19,7 +19,7 @@ from pipelines.compare_params import CompareParams
 from pipelines.data_params import BaseParams, PrepareParams
 from pipelines.errors import PipelineError
 from pipelines.explain import explain
-from pipelines.methods import PARTS, AnyRecipe, MethodParams, Part, fixed_parts, is_part_of, make_recipe
+from pipelines.methods import PARTS, READS_DOMAIN, AnyRecipe, MethodParams, Part, fixed_parts, is_part_of, make_recipe
 from pipelines.recipe import SEARCHED, TrainParams, form_problem
 from pipelines.search_params import SearchParams, check_address
 from pipelines.sections import Count, Name, Section, refuse
@@ -151,11 +151,25 @@ class Params(Section):
                 f"search.train_rows must not be above prepare.train_rows; "
                 f"got {self.search.train_rows} and {self.prepare.train_rows}"
             )
+        problems += self._domain_problems()
         # What is other methods' was checked, and is left out: it decides nothing here.
         search = self.search.of_method(self.method.name)
         refuse([*problems, *self._part_problems(), *(f"search: {problem}" for problem in search.sampler_problems())])
         refuse(self._form_problems())
         return self.model_copy(update={"search": search})
+
+    def _domain_problems(self) -> list[str]:
+        """A method that reads each row's domain needs a column that it stands in."""
+        if self.prepare.domain_column is not None:
+            return []
+        users = {"method.name": self.method.name}
+        users |= {f"compare.methods.{name}": settings.method for name, settings in self.compare.methods.items()}
+        return [
+            f"{place} is {method}, which reads a number of each row, its domain; prepare.domain_column must name the "
+            "column of the data that holds it; got null; set it, or take another method"
+            for place, method in users.items()
+            if method in READS_DOMAIN
+        ]
 
     def _part_problems(self) -> list[str]:
         """Each part of a recipe is fixed in train or method, or searched, and never both."""

@@ -69,7 +69,8 @@ def run(params: Params, *, root: Path, base: Path, out: Path, card: Path) -> Pre
         card: the data card, a JSON summary.
 
     Raises:
-        PipelineError: for a source that cannot be read, too few usable rows, or a split with one label only.
+        PipelineError: for a source that cannot be read, too few usable rows, a split with one label only, or training
+            rows of one domain only where there is a domain column.
     """
     config = params.prepare
     record = read_base(base)
@@ -116,7 +117,7 @@ def _collect(
             raise PipelineError(
                 f"{source} must hold rows with the columns {', '.join(task.columns)}",
                 got="no row" if count == 0 else f"{count} rows, none with all of them",
-                do="Check prepare.source, format, template and label_column against the file.",
+                do="Check prepare.source, format, template, label_column and domain_column against the file.",
             )
         read += count
         pools[split] = _measured(_distinct(found, rejected), task.tokenizer, config.max_tokens, rejected)
@@ -149,18 +150,19 @@ def _check_length(base: Path, max_tokens: int) -> None:
 
 
 def _distinct(rows: list[Candidate], rejected: list[Rejection]) -> list[Candidate]:
-    """Keep the first row of each text, and none of a text that has two labels."""
-    labels: dict[str, set[str]] = {}
+    """Keep the first row of each text in a domain, and none of a text that has two labels there."""
+    labels: dict[tuple[str, float | None], set[str]] = {}
     for row in rows:
-        labels.setdefault(row.key, set()).add(row.label)
-    first: dict[str, Candidate] = {}
+        labels.setdefault((row.key, row.domain), set()).add(row.label)
+    first: dict[tuple[str, float | None], Candidate] = {}
     for row in rows:
-        if len(labels[row.key]) > 1:
-            rejected.append(row.reject(CONFLICT, ", ".join(sorted(labels[row.key]))))
-        elif row.key in first:
-            rejected.append(row.reject(DUPLICATE, f"{first[row.key].file}:{first[row.key].line}"))
+        same = row.key, row.domain
+        if len(labels[same]) > 1:
+            rejected.append(row.reject(CONFLICT, ", ".join(sorted(labels[same]))))
+        elif same in first:
+            rejected.append(row.reject(DUPLICATE, f"{first[same].file}:{first[same].line}"))
         else:
-            first[row.key] = row
+            first[same] = row
     return list(first.values())
 
 
@@ -186,7 +188,7 @@ def _measured(
 
 
 def _row(row: Candidate) -> Row:
-    return Row(f"{row.file}:{row.line}", row.prompt, row.completion, row.label)
+    return Row(f"{row.file}:{row.line}", row.prompt, row.completion, row.label, row.domain)
 
 
 def _card(
@@ -210,8 +212,11 @@ def _summary(rows: list[Measured], config: PrepareParams) -> dict[str, object]:
     labels = Counter(measured.row.label for measured in rows)
     tokens = np.array([measured.tokens for measured in rows])
     quantiles = {f"p{q}": round(float(np.percentile(tokens, q)), 1) for q in (50, 90, 99)}
+    domains = [measured.row.domain for measured in rows if measured.row.domain is not None]
+    found = {"low": min(domains), "high": max(domains), "different": len(set(domains))} if domains else None
     return {
         "rows": len(rows),
         "labels": {label: labels[label] for label in config.labels},
         "tokens": {**quantiles, "max": int(tokens.max())},
+        **({"domain": found} if found is not None else {}),
     }

@@ -56,6 +56,9 @@ def propose(path: Path, source: str, split: Split, params: Params) -> Proposal:
     prepare |= {"template": found.template, "label_column": found.label_column, "labels": found.labels}
     cut: list[Split] = ["train"]
     cut += [other for other in ("validation", "test") if _source_of(other, params, prepare) is None]
+    domain = params.prepare.domain_column
+    if domain is not None and not any(domain in row.values for row in rows):
+        prepare["domain_column"] = None  # of the file before
     sizes = split_sizes(found.usable, {name: getattr(params.prepare, f"{name}_rows") for name in cut})
     prepare |= {f"{name}_rows": size for name, size in sizes.items()}
     prepare["max_tokens"] = max(params.prepare.max_tokens, min(found.max_tokens, LONGEST))

@@ -19,7 +19,8 @@ from pipelines.base import load_base, read_base
 from pipelines.data_params import template_fields
 from pipelines.device import resolve_device
 from pipelines.prompts import render_prompt
-from reft import ConeConfig, encode, score_choices, set_cone
+from pipelines.tasks.classification import finite_number
+from reft import ConeConfig, Encoded, encode, score_choices, set_cone
 from reft.peers.directory import load_method, read_info
 
 BATCH_SIZE = 16
@@ -29,8 +30,10 @@ class AdapterModel(PythonModel):
     """Classifies texts with a frozen base and its adapter.
 
     Input: a list of texts, each for the one column of the template; for a template with several columns each is a JSON
-    object of column -> text. Output: a label for each text, with the probability of every label (normalised over the
-    labels): ``{"label": "positive", "probabilities": {"negative": 0.1, "positive": 0.9}}``.
+    object of column -> text. For an adapter that reads a domain t (time-varying LoRA) each is a JSON object, which also
+    has the domain column of its data with a finite number: ``{"text": "A fine film.", "year": 2019}``. Output: a label
+    for each text, with the probability of every label (normalised over the labels):
+    ``{"label": "positive", "probabilities": {"negative": 0.1, "positive": 0.9}}``.
     """
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -49,6 +52,7 @@ class AdapterModel(PythonModel):
         self._longest = int(getattr(loaded.model.config, "max_position_embeddings", 0) or 0)
         self._template, self._chat = str(info.prompt["template"]), bool(info.prompt["chat"])
         self._fields = tuple(dict.fromkeys(template_fields(self._template)))
+        self._domain_column: str | None = info.prompt.get("domain_column")
         self._labels = tuple(info.prompt["labels"])
         words = info.prompt["labels"].values()
         self._choices = [tuple(self._tokenizer(w, add_special_tokens=False)["input_ids"]) for w in words]
@@ -60,17 +64,19 @@ class AdapterModel(PythonModel):
 
         Raises:
             ValueError: for a text that is empty, too long for the base, holds one of its special tokens, or is not the
-                JSON object that a template with several columns needs.
+                JSON object that a template with several columns or a domain needs, with a finite number as the domain.
         """
-        prompts = [self._encode(place, text) for place, text in enumerate(model_input)]
-        if not prompts:
+        rows = [self._encode(place, text) for place, text in enumerate(model_input)]
+        if not rows:
             return []
+        prompts, domains = [row.input_ids for row in rows], [row.domain for row in rows]
         with self._lock:
-            scores = score_choices(self._model, prompts, self._choices, batch_size=BATCH_SIZE)
+            scores = score_choices(self._model, prompts, self._choices, batch_size=BATCH_SIZE, domains=domains)
         return [self._answer(row) for row in scores.double().softmax(dim=-1).tolist()]
 
-    def _encode(self, place: int, text: str) -> tuple[int, ...]:
-        texts = {name: value.strip() for name, value in self._columns(place, text).items()}
+    def _encode(self, place: int, text: str) -> Encoded:
+        columns, domain = self._columns(place, text)
+        texts = {name: value.strip() for name, value in columns.items()}
         for name, value in texts.items():
             if not value:
                 raise ValueError(f"a text must not be empty; got {value!r} for {name} of input {place}")
@@ -79,23 +85,31 @@ class AdapterModel(PythonModel):
             if found is not None:
                 raise ValueError(f"a text must not hold a special token of the model; got {found} in input {place}")
         prompt = render_prompt(self._tokenizer, template=self._template, chat=self._chat, texts=texts)
-        ids = encode(self._tokenizer, prompt, "").input_ids
-        length = len(ids) + max(map(len, self._choices))
+        row = encode(self._tokenizer, prompt, "", domain=domain)
+        length = row.num_tokens + max(map(len, self._choices))
         if self._longest and length > self._longest:
             raise ValueError(f"a text must fit into {self._longest} tokens; got {length} for input {place}; shorten it")
-        return ids
+        return row
 
-    def _columns(self, place: int, text: str) -> dict[str, str]:
-        if len(self._fields) == 1:
-            return {self._fields[0]: text}
-        rule = f"each input must be a JSON object of the texts {list(self._fields)}"
+    def _columns(self, place: int, text: str) -> tuple[dict[str, str], float | None]:
+        """The texts of an input by column, and its domain, if the adapter reads one."""
+        column = self._domain_column
+        if len(self._fields) == 1 and column is None:
+            return {self._fields[0]: text}, None
+        rule = f"each input must be a JSON object of the texts {[name for name in self._fields if name != column]}"
+        if column is not None:
+            rule += f" and the finite number {column!r}, its domain"
         try:
             raw = json.loads(text)
         except ValueError as error:
             raise ValueError(f"{rule}; got input {place}: {error}") from None
-        if not isinstance(raw, dict) or any(not isinstance(raw.get(name), str) for name in self._fields):
+        domain = finite_number(raw.get(column)) if column is not None and isinstance(raw, dict) else None
+        if domain is not None:
+            raw[column] = str(raw[column])  # as the template has it, if it names the column
+        wrong = not isinstance(raw, dict) or any(not isinstance(raw.get(name), str) for name in self._fields)
+        if wrong or (column is not None and domain is None):
             raise ValueError(f"{rule}; got input {place}: {text[:80]}")
-        return {name: raw[name] for name in self._fields}
+        return {name: raw[name] for name in self._fields}, domain
 
     def _answer(self, row: Sequence[float]) -> dict[str, Any]:
         probabilities = dict(zip(self._labels, row, strict=True))

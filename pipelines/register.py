@@ -237,22 +237,36 @@ def save_pyfunc(path: Path, files: StageFiles, *, model_id: str, run_id: str) ->
     import mlflow.pyfunc
     from mlflow.models import Model
 
+    example, metadata = _input(files.adapter)
     mlflow.pyfunc.save_model(
         path=str(path),
         mlflow_model=Model(model_uuid=model_id, model_id=model_id, run_id=run_id),
         python_model=str(Path(__file__).with_name("pyfunc.py")),
         artifacts={"adapter": str(files.adapter.resolve()), "base": str(files.base.resolve())},
         pip_requirements=requirements(),
-        input_example=[_example(files.adapter)],
+        input_example=[example],
+        metadata=metadata,
     )
 
 
-def _example(adapter: Path) -> str:
-    """One input as the model takes it: a text, or a JSON object of texts where the template has several columns."""
-    from reft.peers.directory import read_info  # loads torch, which the flow's process does without
+def _input(adapter: Path) -> tuple[str, dict[str, str] | None]:
+    """One input as the model takes it, and what MLflow's signature, a list of strings, cannot say of it.
 
-    fields = dict.fromkeys(template_fields(str(read_info(adapter).prompt["template"])))
-    return EXAMPLE if len(fields) == 1 else json.dumps(dict.fromkeys(fields, EXAMPLE))
+    An input is a text, or a JSON object of texts where the template has several columns. Where the adapter reads a
+    domain, the object has that too, here one that it was trained on.
+    """
+    from reft.peers.directory import read_info, read_method  # load torch, which the flow's process does without
+    from reft.peers.methods import TimeLoraConfig
+
+    prompt, config = read_info(adapter).prompt, read_method(adapter)
+    values: dict[str, object] = dict.fromkeys(template_fields(str(prompt["template"])), EXAMPLE)
+    if not isinstance(config, TimeLoraConfig):
+        return EXAMPLE if len(values) == 1 else json.dumps(values), None
+    column = str(prompt["domain_column"])
+    values[column] = config.low
+    texts = ", ".join(name for name in values if name != column)
+    said = f"JSON objects of the texts {texts} and the number {column}, the domain: trained on {config.low:g} to "
+    return json.dumps(values), {"input": f"{said}{config.high:g}, beyond which the nearer end is taken"}
 
 
 def requirements() -> list[str]:

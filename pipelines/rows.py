@@ -150,7 +150,7 @@ class Reader:
             raise PipelineError(
                 f"{name} must have each of the columns {', '.join(self.needed)} once",
                 got=", ".join(map(repr, columns)),
-                do="Correct template, label_column or columns; without a header row, columns names them.",
+                do="Correct template, label_column, domain_column or columns; columns names them where no row does.",
             )
 
 

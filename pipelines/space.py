@@ -25,7 +25,7 @@ def check_space(params: Params, record: BaseRecord) -> None:
             ``train.overrides``, and every rank above the base's hidden size.
     """
     problems = _reft_problems(params, record) if params.has("layers") else []
-    parts: tuple[Part, ...] = ("lora.layers", "dora.layers", "full.layers")
+    parts: tuple[Part, ...] = ("lora.layers", "dora.layers", "time_lora.layers", "full.layers")
     for layers in (layers for part in parts if params.has(part) for layers in params.values(part)):
         try:
             parse_layers(layers, record.num_layers)

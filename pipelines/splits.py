@@ -34,16 +34,25 @@ def split_order(seed: int, key: str) -> str:
 def stratified(rows: Iterable[Measured], seed: int) -> list[Measured]:
     """Order rows so that every stretch has the labels in about the proportion of the whole.
 
-    A row's rank among its label's n rows, by :func:`split_order`, gives it the place (rank + 1/2) / n.
+    A row's rank among its label's n rows, by :func:`split_order`, gives it the place (rank + 1/2) / n. Rows of one text
+    in several domains stand side by side, as one; what they are ranked among is the texts with the same labels.
     """
-    by_label: dict[str, list[tuple[str, Measured]]] = {}
+    texts: dict[str, list[Measured]] = {}
     for row in rows:
-        by_label.setdefault(row.row.label, []).append((split_order(seed, row.row.key), row))
+        texts.setdefault(row.row.key, []).append(row)
+    by_label: dict[tuple[str, ...], list[tuple[str, list[Measured]]]] = {}
+    for key, own in texts.items():
+        own.sort(key=_domain)
+        by_label.setdefault(tuple(row.row.label for row in own), []).append((split_order(seed, key), own))
     placed = []
     for ranked in by_label.values():
         ranked.sort(key=lambda pair: pair[0])
-        placed += [((rank + 0.5) / len(ranked), order, row) for rank, (order, row) in enumerate(ranked)]
-    return [row for *_, row in sorted(placed, key=lambda place: place[:2])]
+        placed += [((rank + 0.5) / len(ranked), order, own) for rank, (order, own) in enumerate(ranked)]
+    return [row for *_, own in sorted(placed, key=lambda place: place[:2]) for row in own]
+
+
+def _domain(measured: Measured) -> float:
+    return 0.0 if measured.row.domain is None else measured.row.domain
 
 
 def cut(
@@ -63,22 +72,28 @@ def cut(
         The splits, and the number of usable rows that none of them took.
 
     Raises:
-        PipelineError: if a source has too few rows, or a split fewer than two labels.
+        PipelineError: if a source has too few rows, a split fewer than two labels, or training rows only one domain.
     """
     splits: dict[Split, list[Measured]] = {}
     unused = 0
     for pool, rows in _disjoint(pools, rejected).items():
         names = [name for name in CUT_ORDER if name == pool or (pool == "train" and name not in pools)]
         sizes = [_wanted(config, name) for name in names]
-        if len(rows) < sum(sizes):
-            raise _too_few(pool, names, sum(sizes), len(rows), rejected)
-        rows = stratified(rows, seed)
+        usable, rows = len(rows), stratified(rows, seed)
         for name, size in zip(names, sizes, strict=True):
-            part, rows = rows[:size], rows[size:]
-            splits[name] = sorted(part, key=lambda measured: split_order(seed, measured.row.key))
+            part, rest = rows[:size], rows[size:]
+            if len(part) < size:
+                raise _too_few(pool, names, sum(sizes), usable, rejected)
+            splits[name] = sorted(part, key=lambda measured: (split_order(seed, measured.row.key), _domain(measured)))
+            shared = {measured.row.key for measured in part}
+            rows = [measured for measured in rest if measured.row.key not in shared]  # a text in several domains
+            usable -= len(rest) - len(rows)
+            unused += len(rest) - len(rows)
         unused += len(rows)
     for split in SPLITS:
         _check_labels(split, splits[split], config)
+    if config.domain_column is not None:
+        _check_domains(splits["train"], config.domain_column)
     return {split: splits[split] for split in SPLITS}, unused
 
 
@@ -128,3 +143,13 @@ def _check_labels(split: Split, rows: list[Measured], config: PrepareParams) -> 
     for label in config.labels:
         if label not in present:
             LOG.warning("no row of the %s split has the label %s", split, label)
+
+
+def _check_domains(rows: list[Measured], column: str) -> None:
+    domains = {_domain(measured) for measured in rows}
+    if len(domains) < 2:
+        raise PipelineError(
+            f"the train split must have at least two domains, numbers of the column {column}",
+            got=f"{', '.join(map(str, domains))} only, in {len(rows)} rows",
+            do="Give rows of more domains, or set prepare.domain_column: null.",
+        )

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -13,7 +14,7 @@ from pipelines.best import BestRecipe, read_best
 from pipelines.errors import PipelineError
 from pipelines.files import whole_directory, write_json
 from pipelines.keys import train_key
-from pipelines.methods import AnyRecipe, plain_parts
+from pipelines.methods import READS_DOMAIN, AnyRecipe, plain_parts
 from pipelines.params import Params
 from pipelines.process import work_folder
 from pipelines.tracking import LiveRun, live_run
@@ -101,11 +102,15 @@ def _fit(
 
 def _save(model: MethodModel, bench: Bench, params: Params, out: Path) -> str:
     """Write the adapter directory whole; an earlier one at the same place is in DVC's cache."""
+    task = bench.task
+    prompt: dict[str, Any] = {"template": task.template, "chat": task.chat, "labels": dict(task.labels)}
+    if params.method.name in READS_DOMAIN:
+        prompt["domain_column"] = task.domain_column
     info = AdapterInfo(
         base_sha256=bench.base_sha256,
         base_name=bench.base_source,
         data_sha256=bench.data_sha256,
-        prompt={"template": bench.task.template, "chat": bench.task.chat, "labels": dict(bench.task.labels)},
+        prompt=prompt,
         seed=params.seed,
     )
     with whole_directory(out) as temporary:

@@ -23,6 +23,7 @@ from pipelines.methods import (
     PromptRecipe,
     PTuningRecipe,
     StackedRecipe,
+    TimeLoraRecipe,
 )
 from pipelines.params import Params
 from pipelines.prepared import Row, Split, TaskSpec, data_sha256, read_rows, read_task
@@ -48,10 +49,13 @@ from reft.peers.methods import (
     PrefixConfig,
     PromptConfig,
     StackedConfig,
+    TimeLoraConfig,
 )
 from reft.peers.stacked import StackedModel, Turns, fit_in_turn
 
 GIB = 1 << 30
+DomainRange = tuple[float, float]
+ANY_RANGE: DomainRange = (-1.0, 1.0)  # where a form is wanted for its size, which the range does not change
 LOWEST = 4  # layers whose outputs are kept of each row, at most; of the default base one is a twentieth of the keys
 
 
@@ -74,11 +78,24 @@ class Bench:
 
     def encode_row(self, row: Row) -> Encoded:
         """One row as token ids, prompt and completion tokenised apart."""
-        return encode(self.tokenizer, row.prompt, row.completion)
+        return encode(self.tokenizer, row.prompt, row.completion, domain=row.domain)
 
     def rows(self, split: Split) -> list[Row]:
         """The rows of a split."""
         return read_rows(self.data, split)
+
+    def domain_range(self) -> DomainRange:
+        """The lowest and the highest domain of all training rows, whatever part of them a training takes.
+
+        Raises:
+            PipelineError: if the rows have none.
+        """
+        found = [row.domain for row in self.rows("train") if row.domain is not None]
+        if not found:
+            raise PipelineError(
+                "the prepared rows must have a domain", got="none", do="Set prepare.domain_column, and run prepare."
+            )
+        return min(found), max(found)
 
     def choices(self) -> list[tuple[int, ...]]:
         """The token ids of each label's word, in the order of the labels."""
@@ -171,21 +188,37 @@ def reft_form(recipe: Recipe, num_layers: int) -> ReftConfig:
     )
 
 
-def peer_form(recipe: PartRecipe | StackedRecipe, num_layers: int) -> PeerConfig:
+def peer_form(recipe: PartRecipe | StackedRecipe, num_layers: int, domains: DomainRange = ANY_RANGE) -> PeerConfig:
     """What a rival's recipe trains on a base of so many layers.
+
+    Args:
+        recipe: of the rival.
+        num_layers: of the base.
+        domains: the range of the training rows' domains, for a rival that reads them.
 
     Raises:
         ValueError: if there is no such layer.
     """
     if isinstance(recipe, StackedRecipe):
-        lora = _part_form(recipe.lora, num_layers)
+        lora = _part_form(recipe.lora, num_layers, domains)
         assert isinstance(lora, LoraConfig)
         return StackedConfig(lora, reft_form(recipe.reft, num_layers))
-    return _part_form(recipe, num_layers)
+    return _part_form(recipe, num_layers, domains)
 
 
-def _part_form(recipe: PartRecipe, num_layers: int) -> PartConfig:
+def _part_form(recipe: PartRecipe, num_layers: int, domains: DomainRange) -> PartConfig:
     match recipe:
+        case TimeLoraRecipe():
+            return TimeLoraConfig(
+                layers=parse_layers(recipe.layers, num_layers),
+                targets=tuple(recipe.target_modules.split(",")),
+                rank=recipe.rank,
+                alpha=recipe.alpha,
+                low=domains[0],
+                high=domains[1],
+                degree=recipe.degree,
+                dropout=recipe.dropout,
+            )
         case LoraRecipe():
             return LoraConfig(
                 layers=parse_layers(recipe.layers, num_layers),
@@ -209,14 +242,15 @@ def build_model(bench: Bench, recipe: AnyRecipe, *, seed: int) -> MethodModel:
     """A fresh model of the recipe's method over the shared base; its first weights depend on the seed alone.
 
     Raises:
-        PipelineError: if the base has not what the recipe names.
+        PipelineError: if the base has not what the recipe names, or the rows no domain that the recipe reads.
     """
     if isinstance(recipe, Recipe):
         return build_method(bench.base, reft_config(recipe, bench.base), seed=seed)
     if isinstance(recipe, StackedRecipe):
         reft_config(recipe.reft, bench.base)
     try:
-        form = peer_form(recipe, bench.base.config.get_text_config().num_hidden_layers)
+        domains = bench.domain_range() if isinstance(recipe, TimeLoraRecipe) else ANY_RANGE
+        form = peer_form(recipe, bench.base.config.get_text_config().num_hidden_layers, domains)
         return build_method(bench.base, form, seed=seed)
     except ValueError as error:
         raise PipelineError("the base must have what the method trains", got=error, do="Correct method.") from None

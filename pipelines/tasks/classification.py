@@ -32,13 +32,18 @@ EMPTY = "a text is empty"
 SPECIAL = "a text holds a special token of the model"
 CONTROL = "a text holds control characters"
 NOT_A_NUMBER = "the label is not a number"
+NO_DOMAIN = "the domain is not a finite number"
 NO_LABEL = "no label rule holds"
 TWO_LABELS = "more than one label rule holds"
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A row that the task can use; ``key`` is its text with case, punctuation and spacing ignored."""
+    """A row that the task can use.
+
+    ``key`` is its text with case, punctuation and spacing ignored; ``domain`` is its t, which one text may have several
+    of in several rows.
+    """
 
     file: str
     line: int
@@ -46,6 +51,7 @@ class Candidate:
     completion: str
     label: str
     key: str
+    domain: float | None = None
 
     def reject(self, reason: str, value: object) -> Rejection:
         """Return the rejection of this row."""
@@ -63,7 +69,8 @@ class Classification:
         """
         self.params = params
         self.fields = tuple(dict.fromkeys(template_fields(params.template)))
-        self.columns = (*self.fields, *((params.label_column,) if params.label_column not in self.fields else ()))
+        others = (params.label_column, *((params.domain_column,) if params.domain_column is not None else ()))
+        self.columns = tuple(dict.fromkeys((*self.fields, *others)))
         self.tokenizer = tokenizer
         self._special = tuple(token for token in tokenizer.all_special_tokens if token.strip())
         self._numeric = any(label.values is None for label in params.labels.values())
@@ -77,7 +84,7 @@ class Classification:
     def spec(self) -> TaskSpec:
         """Return what the later stages need to know."""
         words = {name: label.word for name, label in self.params.labels.items()}
-        return TaskSpec("classification", self.params.template, self.params.chat, words)
+        return TaskSpec("classification", self.params.template, self.params.chat, words, self.params.domain_column)
 
     def read(self, raw: RawRow) -> Candidate | Rejection:
         """Turn a row into a candidate, or say why it cannot be one."""
@@ -87,9 +94,14 @@ class Classification:
         label = self._label(raw)
         if isinstance(label, Rejection):
             return label
+        column, domain = self.params.domain_column, None
+        if column is not None:
+            domain = finite_number(raw.values[column])
+            if domain is None:
+                return _reject(raw, NO_DOMAIN, raw.values[column])
         prompt = self.render(texts)
-        key = "\x1f".join(normalised(text) for text in texts.values())
-        return Candidate(raw.file, raw.line, prompt, self.params.labels[label].word, label, key)
+        key = "\x1f".join(normalised(text) for field, text in texts.items() if field != column)
+        return Candidate(raw.file, raw.line, prompt, self.params.labels[label].word, label, key, domain)
 
     def render(self, texts: dict[str, str]) -> str:
         """Return the prompt of one row: the filled template, as a user's turn if ``chat``."""
@@ -198,6 +210,11 @@ def as_number(value: Scalar) -> float | None:
     except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
+
+
+def finite_number(value: object) -> float | None:
+    """Return the finite number that any value of a data file is or spells, or None."""
+    return as_number(value) if isinstance(value, str | int | float) else None
 
 
 def _reject(raw: RawRow, reason: str, value: object) -> Rejection:

@@ -67,6 +67,11 @@ def worded(word: str) -> Callable[[Project], None]:
     return params(prepare__labels={name: rule | label for name, label in labels.items()})
 
 
+def dated(years: Iterable[object]) -> str:
+    """The sound rows with a year each, as a csv file."""
+    return delimited([(*row, year) for row, year in zip(ROWS, years, strict=False)], ("text", "label", "year"))
+
+
 def _case(name: str, spoil: Callable[[Project], None], rule: str, got: str, do: str) -> BadInput:
     return BadInput(f"data: {name}", "prepare", spoil, rule, got, do)
 
@@ -88,7 +93,7 @@ DATA = (
     _case("wrong sha256", params(prepare__sha256="0" * 64), "must have the sha256 000", "Got: ",
           "Correct params.yaml or the file"),
     _case("missing column", own("x.csv", delimited(ROWS, ("text", "mood"))),
-          "must have each of the columns text, label", "'text', 'mood'", "Correct template, label_column or columns"),
+          "must have each of the columns text, label", "'text', 'mood'", "Correct template, label_column"),
     _case("template names a column that is not there", own("x.jsonl", lines(objects()), **GARBLED),
           "must hold rows with the columns body, label", "200 rows, none with all of them",
           "Check prepare.source, format, template"),
@@ -136,6 +141,17 @@ DATA = (
           "has another label in another row", MORE),
     _case("the same texts in train and test", shared, "the train source must give 96 usable rows",
           "200 because the text is also in the test source", MORE),
+    _case("no column of domains", own("x.csv", delimited(ROWS), domain_column="year"),
+          "must have each of the columns text, label, year", "'text', 'label'", "domain_column or columns"),
+    _rejected("domains that are no numbers", own("x.csv", dated(["soon"] * 200), domain_column="year"),
+              "the domain is not a finite number"),
+    _rejected("domains that are not finite", own("x.csv", dated(["nan"] * 200), domain_column="year"),
+              "the domain is not a finite number"),
+    _rejected("domains that are missing", own("x.jsonl", lines(objects(year=lambda *_: None)), domain_column="year"),
+              "the domain is not a finite number"),
+    _case("one domain only", own("x.csv", dated([2015] * 200), domain_column="year"),
+          "the train split must have at least two domains", "2015.0 only, in 64 rows",
+          "set prepare.domain_column: null"),
     _case("parquet that is none", own("x.parquet", b"PAR1 no"), "must be a readable parquet file", "Got: ",
           "correct prepare.format"),
     _case("a word that is a token of the model", worded("</s>"), "a label's word must not hold a special token", "</s>",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import multiprocessing
 import os
 import shutil
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipelines import evaluate, register, search, train
+from pipelines import evaluate, prepare, register, search, train
 from pipelines.base import load_base, obtain, read_base
 from pipelines.best import read_best
 from pipelines.errors import PipelineError
@@ -22,7 +23,17 @@ from pipelines.evaluate import probabilities
 from pipelines.exchange import load_published
 from pipelines.files import canonical_json, read_json
 from pipelines.keys import train_key
-from pipelines.methods import CHECKS, METHODS, OWN_PARTS, PARTS, SHARED, make_recipe, owner, plain_parts
+from pipelines.methods import (
+    CHECKS,
+    METHODS,
+    OWN_PARTS,
+    PARTS,
+    READS_DOMAIN,
+    SHARED,
+    make_recipe,
+    owner,
+    plain_parts,
+)
 from pipelines.params import Params, check_params
 from pipelines.process import work_folder
 from pipelines.publish import export_adapter
@@ -31,6 +42,7 @@ from pipelines.store import store_uri
 from pipelines.training import build_model, open_bench, train_steps
 from reft.peers.directory import load_method
 from reft.peers.methods import METHODS as RIVALS
+from tests.project import review_rows
 from tests.searching import FEW, make_site, raw_params
 from tests.tiny import write_tiny_base
 
@@ -44,6 +56,8 @@ def params(method: str, changes: Mapping[str, Any] | None = None) -> Params:
     raw["tracking"]["uri"] = "sqlite:///mlflow/mlflow.db"
     raw["method"]["name"], raw["register"]["model"] = method, method.replace("_", "-")
     raw["method"]["prefix"]["width"] = 8
+    if method in READS_DOMAIN:
+        raw["prepare"] |= {"source": "file:data/own/dated.csv", "domain_column": "year"}
     for part, value in (changes or {}).items():
         section, _, key = part.rpartition(".")
         found = raw
@@ -60,15 +74,31 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REFT_HOME", str(root / "home"))
         make_site(root)
+        write_dated(root)
         for method in RIVALS:
-            paths = {"base": root / "models" / "base.json", "prepared": root / "data" / "prepared"}
             out = root / method
-            search.run(params(method), root=root, **paths, out=out / "search", metrics=out / "search.json")
+            search.run(params(method), root=root, **data(root, method), out=out / "search", metrics=out / "search.json")
         child = multiprocessing.get_context("spawn").Process(target=begin_and_die, args=(root,))
         child.start()
         child.join(timeout=300)
         assert child.exitcode == -signal.SIGKILL
         yield root
+
+
+def write_dated(root: Path) -> None:
+    """The rows once more, each with a year, for the methods that read one."""
+    lines = [f'"{text}",{label},{2015 + place % 6}' for place, (text, label) in enumerate(review_rows())]
+    (root / "data" / "own" / "dated.csv").write_text("\n".join(["text,label,year", *lines]) + "\n", encoding="utf-8")
+    prepare.run(
+        params("time_lora"), root=root, base=root / "models" / "base.json", out=root / "data" / "dated",
+        card=root / "metrics" / "dated.json",
+    )  # fmt: skip
+
+
+def data(root: Path, method: str) -> dict[str, Path]:
+    """The base, and the prepared rows that a method is trained on."""
+    name = "dated" if method in READS_DOMAIN else "prepared"
+    return {"base": root / "models" / "base.json", "prepared": root / "data" / name}
 
 
 @pytest.fixture(autouse=True)
@@ -84,8 +114,7 @@ def begin_and_die(root: Path) -> None:
     for method in RIVALS:
         chosen = params(method)
         best = read_best(root / method / "search" / "best.yaml", chosen)
-        paths = {"base": root / "models" / "base.json", "prepared": root / "data" / "prepared"}
-        bench = open_bench(chosen, root=root, **paths)
+        bench = open_bench(chosen, root=root, **data(root, method))
         model = build_model(bench, best.recipe, seed=chosen.seed)
         folder = work_folder(root) / "train" / train_key(chosen, bench, best) / "checkpoints"
         steps = train_steps(
@@ -97,9 +126,8 @@ def begin_and_die(root: Path) -> None:
 
 
 def stage_train(root: Path, method: str, out: Path) -> train.TrainResult:
-    paths = {"base": root / "models" / "base.json", "prepared": root / "data" / "prepared"}
     return train.run(
-        params(method), root=root, **paths, search=root / method / "search",
+        params(method), root=root, **data(root, method), search=root / method / "search",
         out=out / "adapter", metrics=out / "train.json", plots=out / "train",
     )  # fmt: skip
 
@@ -111,7 +139,7 @@ def test_a_rival_goes_through_the_whole_pipeline(
     import mlflow
 
     folder, chosen = root / method, params(method)
-    base, prepared = root / "models" / "base.json", root / "data" / "prepared"
+    base, prepared = data(root, method).values()
     with caplog.at_level("INFO", logger="pipelines.train"):
         resumed = stage_train(root, method, folder)
     assert f"went on after step {STEPS} of 4" in caplog.text
@@ -127,7 +155,8 @@ def test_a_rival_goes_through_the_whole_pipeline(
         predictions=folder / "predictions.jsonl", plots=folder / "evaluate",
     )  # fmt: skip
     made = register.run(
-        chosen, root=root, base=base, prepared=prepared, card=root / "metrics" / "data.json",
+        chosen, root=root, base=base, prepared=prepared,
+        card=root / "metrics" / ("dated.json" if method in READS_DOMAIN else "data.json"),
         search=folder / "search", search_metrics=folder / "search.json", adapter=folder / "adapter",
         train_metrics=folder / "train.json", train_plots=folder / "train", evaluation=folder / "evaluation.json",
         predictions=folder / "predictions.jsonl", evaluate_plots=folder / "evaluate",
@@ -144,7 +173,9 @@ def test_a_rival_goes_through_the_whole_pipeline(
     mlflow.set_tracking_uri(store_uri(chosen, root))
     served = mlflow.pyfunc.load_model(f"models:/{chosen.register_.model}@tried")
     texts = [row.prompt.removeprefix("Review: ").removesuffix("\nSentiment:") for row in rows]
-    answers = [list(answer["probabilities"].values()) for answer in served.predict(texts)]
+    dated = [json.dumps({"text": text, "year": row.domain}) for text, row in zip(texts, rows, strict=True)]
+    asked = dated if method in READS_DOMAIN else texts
+    answers = [list(answer["probabilities"].values()) for answer in served.predict(asked)]
     torch.testing.assert_close(torch.tensor(answers), torch.tensor(expected), rtol=0, atol=1e-5, check_dtype=False)
 
     export_adapter(
@@ -155,9 +186,31 @@ def test_a_rival_goes_through_the_whole_pipeline(
     again = probabilities(bench, published.model, rows, batch_size=3, title="rows")
     torch.testing.assert_close(torch.tensor(again), torch.tensor(expected), rtol=0, atol=1e-6)
 
+    assert (served.metadata.metadata is not None) == (method in READS_DOMAIN)
+    if method in READS_DOMAIN:
+        check_domains(served, texts[0], (tmp_path / "published" / "README.md").read_text(encoding="utf-8"))
+
     other = load_base(obtain(foreign_base(root), None, "float32", root=root))
     with pytest.raises(ValueError, match="an adapter loads on the base it was trained on"):
         load_method(folder / "adapter", other.model, base_sha256=other.record.sha256)
+
+
+def check_domains(served: Any, text: str, card: str) -> None:
+    """What a model that reads a year says of it, and what it does with one that is wrong or far away."""
+    assert served.metadata.metadata["input"].startswith(
+        "JSON objects of the texts text and the number year, the domain"
+    )
+    assert "its domain t, `year` in its data" in card
+    assert "trained on 2015 to 2020; a t outside is read as the nearer" in card
+    rule = r"a JSON object of the texts \['text'\] and the finite number 'year', its domain; got input 0"
+    for year in ("NaN", "null", '"soon"', "true"):
+        with pytest.raises(ValueError, match=rule):
+            served.predict([f'{{"text": "{text}", "year": {year}}}'])
+    for wrong in (text, json.dumps({"text": text}), json.dumps([text, 2015])):
+        with pytest.raises(ValueError, match=rule):
+            served.predict([wrong])
+    ends = [served.predict([json.dumps({"text": text, "year": year})]) for year in (2020, 2050, 2015, "2015", -4)]
+    assert ends[0] == ends[1] != ends[2] == ends[3] == ends[4]
 
 
 def trials(folder: Path) -> list[dict[str, Any]]:
@@ -210,6 +263,15 @@ def test_what_is_other_methods_is_left_out_of_a_search() -> None:
         ({"method.prompt.virtual_tokens": 0}, "method.prompt.virtual_tokens"),
         ({"method.lora.target_modules": "q_proj,q_proj"}, "target modules are last names of linear modules"),
         ({"method.name": "lora", "method.lora.rank": "searched"}, "method.lora.rank is searched, so search.space must"),
+        (
+            {"method.name": "time_lora"},
+            "method.name is time_lora, which reads a number of each row, its domain; prepare.",
+        ),
+        (
+            {"compare.methods": {"T": {"method": "time_lora", "parts": {}, "learning_rates": [0.1]}}},
+            "compare.methods.T is time_lora, which reads",
+        ),
+        ({"method.time_lora.degree": 0}, "method.time_lora.degree"),
         ({"search.enqueue": [{"lora.learning_rate": 7.0}]}, "lora.learning_rate is not of search.space"),
         ({"search.enqueue": [{"lora.rank": 7, "rank": 3, "prompt.init": "random"}]}, "no method has these parts"),
     ],

@@ -36,6 +36,9 @@ OWN: dict[str, Any] = {
 }
 
 
+UNDATED = "2224e3d6ff46a6cb05512c2fe64972d85b47e595a43dce88f5893810c2abc622"  # data_sha256 of rows(50)
+
+
 def raw_params(**changes: Any) -> dict[str, Any]:
     raw: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
     raw["base"] = {"source": "file:models/own/tiny", "sha256": None, "dtype": "float32"}
@@ -192,6 +195,101 @@ def test_the_task_file_keeps_the_order_of_the_labels(project: Path) -> None:
     turned = dict(reversed(LABELS.items()))
     run(project, rows(50), labels=turned)
     assert list(read_task(project / "prepared").labels) == ["positive", "negative"]
+
+
+# --- a domain of each row ------------------------------------------------------------------------------------
+
+
+def dated(count: int, *years: Any) -> list[dict[str, Any]]:
+    """Each text once for each year; the label of a text turns with the year."""
+    return [
+        {"text": f"film {n}", "year": year, "label": 2 if (n + place) % 2 else -2}
+        for n in range(count)
+        for place, year in enumerate(years)
+    ]
+
+
+def test_rows_have_the_domain_of_their_column(project: Path) -> None:
+    run(project, [*dated(50, 2015), *({**row, "text": f"again {row['text']}"} for row in dated(9, "2016.5"))],
+        domain_column="year", train_rows=40)  # fmt: skip
+    found = [row for split in SPLITS for row in read_rows(project / "prepared", split)]
+    assert {row.domain for row in found} == {2015.0, 2016.5}
+    assert all((row.domain == 2016.5) == ("again" in row.prompt) for row in found)
+    assert read_task(project / "prepared").domain_column == "year"
+    card = json.loads((project / "data.json").read_text())
+    assert card["splits"]["train"]["domain"] == {"low": 2015.0, "high": 2016.5, "different": 2}
+
+
+def test_without_a_domain_column_nothing_is_written_of_it(project: Path) -> None:
+    """The hash is what this data had before there were domains, read with the commit before."""
+    assert run(project, rows(50)).content_sha256 == UNDATED
+    row = json.loads((project / "prepared" / "train.jsonl").read_text().splitlines()[0])
+    assert set(row) == {"id", "prompt", "completion", "label"}
+    assert "domain_column" not in json.loads((project / "prepared" / "task.json").read_text())
+    assert "domain" not in json.loads((project / "data.json").read_text())["splits"]["train"]
+
+
+def test_a_text_may_stand_in_several_domains_and_is_in_one_split(project: Path) -> None:
+    data = dated(40, 2015, 2017, 2019)
+    result = run(project, data, domain_column="year", test_rows=10, validation_rows=7, train_rows=60)
+    assert result.splits == {"train": 60, "validation": 7, "test": 10}
+    assert result.read == sum(result.splits.values()) + result.unused
+    texts = {split: {row.prompt for row in read_rows(project / "prepared", split)} for split in SPLITS}
+    assert (
+        not texts["train"] & texts["test"] | texts["train"] & texts["validation"] | texts["validation"] & texts["test"]
+    )
+    assert len(texts["train"]) < 60
+    first = ids(project)
+    run(project, data[::-1], domain_column="year", test_rows=10, validation_rows=7, train_rows=60)
+    assert ids(project) == first
+
+
+def test_a_text_twice_in_one_domain_is_a_duplicate_or_a_conflict(project: Path) -> None:
+    data = dated(50, 2015, 2016)
+    twice = [data[0], {**data[2], "label": -data[2]["label"]}]
+    run(project, data + twice, domain_column="year")
+    assert rejected(project) == [
+        (3, "the same text has another label in another row"),
+        (101, "the same text stands in an earlier row"),
+        (102, "the same text has another label in another row"),
+    ]
+
+
+@pytest.mark.parametrize("year", [None, "", "soon", "nan", "inf", True, [2015]])
+def test_a_row_whose_domain_is_no_finite_number_is_rejected(project: Path, year: Any) -> None:
+    run(project, [*dated(50, 2015, 2016), {"text": "odd", "label": 2, "year": year}, {"text": "none", "label": 2}],
+        domain_column="year")  # fmt: skip
+    assert rejected(project) == [(101, "the domain is not a finite number"), (102, "a column is missing")]
+
+
+def test_a_domain_in_the_template_makes_no_text_another(project: Path) -> None:
+    data = dated(40, 2015, 2017)
+    run(project, data, domain_column="year", template="In {year}: {text}\nSentiment:")
+    found = {split: read_rows(project / "prepared", split) for split in SPLITS}
+    assert all(row.prompt.startswith(f"In {row.domain:g}: ") for split in SPLITS for row in found[split])
+    texts = {split: {row.prompt.partition(": ")[2] for row in found[split]} for split in SPLITS}
+    assert not texts["train"] & texts["test"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"domain_column": "label"}, "domain_column must not be label_column, which is to be told; got 'label'"),
+        ({"domain_column": "text"}, "the template must name a column beside domain_column; got 'text' alone"),
+        (
+            {"domain_column": "year", "format": "csv", "columns": ["text", "label"]},
+            "domain_column names a column that columns holds; got 'year'",
+        ),
+    ],
+)
+def test_a_domain_column_that_cannot_be_is_told_before_anything_is_read(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(PipelineError, match=message):
+        section(**changes)
+
+
+def test_training_rows_of_one_domain_are_an_error(project: Path) -> None:
+    with pytest.raises(PipelineError, match=r"at least two domains, numbers of the column year.*2015.0 only, in 20"):
+        run(project, dated(50, 2015), domain_column="year")
 
 
 # --- the task ------------------------------------------------------------------------------------------------
