@@ -5,7 +5,7 @@ READY := .venv/.ready
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast kill-matrix check format bad-inputs bench-rotation bench-encoder bench-speed bench-growth bench-search bench-causal bench-quality
+.PHONY: help setup run test test-fast kill-matrix check format bad-inputs bench-rotation bench-encoder bench-speed bench-growth bench-search bench-causal bench-quality bench-domains
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ bench-causal: $(READY)  ## where a small network and the language model hold a v
 
 bench-quality: $(READY)  ## accuracy beside LoRA, DoRA, prompts, full fine-tuning and pyreft on three tasks of REFT_BENCH_DATA; hours
 	$(BIN)/python -m benchmarks.quality
+
+bench-domains: $(READY)  ## LoRA that moves with a domain beside one for all and one for each, on STS-B of REFT_BENCH_DATA; some 20 minutes
+	$(BIN)/python -m benchmarks.domains
 
 check: $(READY)  ## lint, format and types
 	$(BIN)/ruff check .

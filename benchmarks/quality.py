@@ -122,7 +122,7 @@ class PyreftContender(Contender):
         self, bench: Bench, rows: Sequence[Encoded], *, learning_rate: float, seed: int
     ) -> Iterator[tuple[CausalModel, int]]:
         """Train pyreft's model; what is yielded has its numbers after the last step."""
-        subject = _subject(bench, Text((), ""))
+        subject = subject_of(bench, Text((), ""))
         subject.tokenizer.padding_side = "right"  # pyreft's places count from the first column
         recipe = self._recipe.model_copy(update={"learning_rate": learning_rate})
         config, fit = reft_config(recipe, bench.base), fit_config(recipe, self._params, seed=seed)
@@ -282,10 +282,10 @@ def _say(raw: Any, given: Any) -> None:
 def _announce(raw: Mapping[str, Any], tasks: Sequence[str], data: Path, out: Path) -> None:
     _, _, bench = open_task(TASKS[tasks[0]], raw, data, out / tasks[0])
     texts = tuple(row.prompt for row in bench.rows("train")) * 40
-    announce(_subject(bench, Text(texts, TASKS[tasks[0]].folder)), _work(raw, tasks))
+    announce(subject_of(bench, Text(texts, TASKS[tasks[0]].folder)), _work(raw, tasks))
 
 
-def _subject(bench: Bench, text: Text) -> Subject:
+def subject_of(bench: Bench, text: Text) -> Subject:
     """Base and tokenizer as the other benchmarks take them."""
     if bench.tokenizer.pad_token_id is None:
         bench.tokenizer.pad_token = bench.tokenizer.eos_token

@@ -55,7 +55,7 @@ class Contender(ABC):
 
     @abstractmethod
     def steps(self, rows: int) -> int:
-        """How many steps a training of so many rows takes."""
+        """How many steps a training of so many rows takes, for its progress bar."""
 
 
 @dataclass(frozen=True)
@@ -194,11 +194,12 @@ class Workshop:
             tqdm(total=total, desc=title, unit="step", leave=False) as bar,
         ):
             model, parameters = next(training)
-            started = time.perf_counter()
+            started, steps = time.perf_counter(), 0
             for model, parameters in training:  # noqa: B007  # the last one counts
                 bar.update()
+                steps += 1
             seconds = time.perf_counter() - started
-            return model, replace(cell, parameters=parameters, steps=total, train_seconds=seconds, memory_mb=peak())
+            return model, replace(cell, parameters=parameters, steps=steps, train_seconds=seconds, memory_mb=peak())
 
     def _answers(self, model: CausalModel, rows: Sequence[Row], title: str) -> tuple[bool, ...]:
         labels = list(self._bench.task.labels)
