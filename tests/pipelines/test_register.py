@@ -312,4 +312,4 @@ def test_the_example_is_an_input_as_the_model_takes_it(root: Path, tmp_path: Pat
     config["prompt"]["template"] = template
     write_json(tmp_path / "adapter_config.json", config)
     (tmp_path / "adapter.safetensors").write_bytes((adapter / "adapter.safetensors").read_bytes())
-    assert register._example(tmp_path) == example
+    assert register._input(tmp_path) == (example, None)

@@ -86,6 +86,16 @@ def test_the_mask_does_not_come_from_token_values() -> None:
     assert batch.attention_mask.tolist() == [[1, 1, 1], [0, 0, 1]]
 
 
-def test_a_batch_moves_whole() -> None:
-    batch = Collator(0)([Encoded((7, 8), 1)]).to("meta")
-    assert {tensor.device for tensor in vars(batch).values()} == {torch.device("meta")}
+def test_a_batch_moves_whole_but_for_domains_which_need_float64() -> None:
+    batch = Collator(0)([Encoded((7, 8), 1, domain=2.5)]).to("meta")
+    tensors = dict(vars(batch))
+    assert tensors.pop("domains").device == torch.device("cpu")
+    assert {tensor.device for tensor in tensors.values()} == {torch.device("meta")}
+
+
+def test_domains_of_rows_are_those_of_their_batch() -> None:
+    stamps = [1.7e9 + 0.25, -1, 2015]
+    batch = Collator(0)([encode(TOKENIZER, TEXT, " positive", domain=stamp) for stamp in stamps])
+    assert batch.domains is not None
+    assert batch.domains.tolist() == stamps
+    assert Collator(0)([Encoded((7, 8), 1)]).domains is None

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from reft import AdapterInfo, Collator, Decoding, Encoded
+from reft import AdapterInfo, Collator, Decoding, Encoded, score_choices
 from reft.peers.directory import load_method, save_method
 from reft.peers.methods import LoraConfig, TimeLoraConfig
 from reft.peers.model import PeerModel, count_part
@@ -194,7 +194,22 @@ def test_beams_and_samples_of_a_prompt_have_its_domain() -> None:
     assert not torch.equal(*apart)
 
 
-def test_a_half_precision_base_keeps_its_dtype(tmp_path: Path) -> None:
+def test_scores_are_of_each_prompts_own_domain() -> None:
+    """Prompts are run in order of length, and longer choices after them."""
+    model, choices = build(), [(1,), (2, 3)]
+    asked, domains = [row.prompt_ids for row in ROWS], [1.0, 4.0, 2.0, 3.5, 1.2, 2.7]
+    assert len({len(prompt) for prompt in asked}) > 2
+    expected = [
+        [-losses(model, [Encoded((*prompt, *choice), len(prompt), domain=t)]).sum().item() for choice in choices]
+        for prompt, t in zip(asked, domains, strict=True)
+    ]
+    found = score_choices(model, asked, choices, batch_size=4, domains=domains)
+    torch.testing.assert_close(found, torch.tensor(expected), rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match="each prompt has a domain of its own; got 5 for 6"):
+        score_choices(model, asked, choices, batch_size=4, domains=domains[1:])
+
+
+def test_a_half_precision_base_keeps_its_dtype() -> None:
     model = build(build_base().to(torch.bfloat16))
     batch = Collator(0)(at(1.0, 2.0))
     with torch.no_grad():
