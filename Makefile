@@ -55,7 +55,7 @@ bench-causal: $(READY)  ## where a small network and the language model hold a v
 bench-quality: $(READY)  ## accuracy beside LoRA, DoRA, prompts, full fine-tuning and pyreft on three tasks of REFT_BENCH_DATA; hours
 	$(BIN)/python -m benchmarks.quality
 
-bench-domains: $(READY)  ## LoRA that moves with a domain beside one for all and one for each, on STS-B of REFT_BENCH_DATA; some 20 minutes
+bench-domains: $(READY)  ## LoRA that moves with a domain beside one for all and one for each, on STS-B of REFT_BENCH_DATA; about 25 minutes
 	$(BIN)/python -m benchmarks.domains
 
 check: $(READY)  ## lint, format and types

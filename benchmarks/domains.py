@@ -6,7 +6,7 @@ prompt does not tell it. Trained are t = 1, 2, 3 and 4; asked are also 1.5, 2.5 
 
 One LoRA knows nothing of t; another reads it in the prompt. Of one LoRA for each trained t, the neighbour below and the
 one above answer at a t between. All have the same rank, training rows in total, learning rates to choose from (on
-validation rows of the trained t; the four LoRAs share theirs) and seeds, as params.yaml and the words below say.
+validation rows of the trained t; the four LoRAs share theirs) and seeds; the rest of a recipe is as params.yaml says.
 
 Each training is a file in --out. Stopped and started again with the same words, it goes on.
 """
@@ -41,8 +41,9 @@ from reft import CausalModel, Encoded
 
 ALL, READING, MOVING = "one LoRA, blind to t", "one LoRA, t in the prompt", "time-varying LoRA"
 BELOW, ABOVE = "a LoRA each, the one below", "a LoRA each, the one above"
-ROWS, EPOCHS, BATCH = (128, 400, 80, 350), 1, 8  # of tuning, training, validation and test; of a step
-TOKENS = 45  # of a row, about
+ROWS, EPOCHS = (96, 384, 64, 280), 1  # of tuning, training, validation and test; of each training
+RATES, BATCH = (1.0e-3, 3.0e-3, 1.0e-2), 4  # the trainings are short: lower rates leave the base as it is in them
+TOKENS = 35  # of a row, about
 
 
 @dataclass(frozen=True)
@@ -277,9 +278,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def settings_of(raw: Any, given: Any) -> dict[str, Any]:
     """Return params.yaml with the two methods, which share their learning rates, and what the command line says."""
-    rates = raw["compare"]["methods"]["LoRA"]["learning_rates"]
     methods = {
-        name: {"method": method, "parts": {}, "learning_rates": rates}
+        name: {"method": method, "parts": {}, "learning_rates": list(RATES)}
         for name, method in ((ALL, "lora"), (MOVING, "time_lora"))
     }
     names = ("tuning_rows", "train_rows", "validation_rows", "test_rows")
