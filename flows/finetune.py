@@ -16,7 +16,7 @@ from flows import dvc, orphans, running
 from flows.notify import tell_of_failure
 from flows.outcome import StageRun, outcome_line
 from flows.project import check_ready
-from flows.tasks import bring_up_to_date, pull, push, show, warn
+from flows.tasks import bring_all_up_to_date, bring_up_to_date, pull, push, show, warn
 from pipelines.base import in_store
 from pipelines.code import refresh_code
 from pipelines.graph import Graph, read_graph
@@ -78,14 +78,14 @@ def finetune(project: str = ".") -> State[FlowResult]:
         orphans.end_orphans(root)
         dvc.mend(root)
         running.begin(root)
-        result = _bring_all_up_to_date(root, params)
+        result = _run_whole(root, params)
         running.finish(root)
     line = outcome_line(result.runs)
     get_run_logger().info(line)
     return Completed(message=line, data=result)
 
 
-def _bring_all_up_to_date(root: Path, params: Params) -> FlowResult:
+def _run_whole(root: Path, params: Params) -> FlowResult:
     refresh_code(root)
     if git_state(root).dirty:
         warn("files in git have changes that are not committed; the version will be tagged git.dirty")
@@ -96,13 +96,7 @@ def _bring_all_up_to_date(root: Path, params: Params) -> FlowResult:
     remote = dvc.has_remote(root)
     if remote:
         pull(root)
-    runs: list[StageRun] = []
-    unchanged = dvc.unchanged(root)
-    for stage in graph.stages:
-        running.at_stage(root, stage.name)
-        # What was said of a stage holds while none before it did anything.
-        skip = stage.name in unchanged and all(run.outcome == "skipped" for run in runs)
-        runs.append(bring_up_to_date(root, stage, skip=skip))
+    runs = bring_all_up_to_date(root, graph.stages)
     if not registered(params, root, root / graph.paths["registration"]):
         runs[-1] = bring_up_to_date(root, graph.stage("register"), force=True)
     store = public_store(params, root)

@@ -25,7 +25,7 @@ from flows.notify import tell_of_failure
 from flows.outcome import StageRun, outcome_line
 from flows.project import check_ready
 from flows.schedule import server_address
-from flows.tasks import bring_up_to_date, show_search, warn
+from flows.tasks import bring_all_up_to_date, bring_up_to_date, show_search, warn
 from pipelines.code import refresh_code
 from pipelines.errors import PipelineError
 from pipelines.graph import Graph, read_graph
@@ -132,7 +132,7 @@ def search(project: str = ".", workers: int = 1) -> State[SearchOutcome]:
         refresh_code(root)
         graph = read_graph(root)
         names = [stage.name for stage in graph.stages]
-        runs = [bring_up_to_date(root, stage) for stage in graph.stages[: names.index(STAGE)]]
+        runs = bring_all_up_to_date(root, graph.stages[: names.index(STAGE)])
         running.at_stage(root, STAGE)
         if workers > 1 and dvc.is_stale(root, STAGE):
             fan_out(root, workers)

@@ -15,7 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import deployment
 
-from flows import dvc
+from flows import dvc, running
 from flows.dvc import StageFailedError
 from flows.outcome import Outcome, StageRun
 from flows.report import data_card, evaluation_table, run_summary, search_card, version_card
@@ -71,6 +71,23 @@ def bring_up_to_date(root: Path, stage: Stage, *, force: bool = False, skip: boo
     marker, entry = read_marker(root, stage.name), dvc.lock_entry(root, stage.name)
     outcome: Outcome = "ran" if marker != before[0] else "restored" if entry != before[1] else "skipped"
     return StageRun(stage.name, outcome, time.monotonic() - started)
+
+
+def bring_all_up_to_date(root: Path, stages: Sequence[Stage]) -> list[StageRun]:
+    """Bring stages up to date, in the order of dvc.yaml; DVC says once for all of them what it would skip.
+
+    Raises:
+        PipelineError: as :func:`bring_up_to_date`.
+        StageFailedError: as :func:`bring_up_to_date`.
+    """
+    unchanged = dvc.unchanged(root)
+    runs: list[StageRun] = []
+    for stage in stages:
+        running.at_stage(root, stage.name)
+        # What was said of a stage holds while none before it did anything.
+        skip = stage.name in unchanged and all(run.outcome == "skipped" for run in runs)
+        runs.append(bring_up_to_date(root, stage, skip=skip))
+    return runs
 
 
 def _bring_back(root: Path, stage: Stage, kept: dict[str, bytes]) -> None:

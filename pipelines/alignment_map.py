@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.files import whole_directory, write_json
-from pipelines.training import write_table
+from pipelines.files import whole_directory, write_json, write_table
 from reft.causal import Accuracy
 
 WHOLE = "whole"  # the method of a cell that swaps the whole state

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pipelines.errors import PipelineError
-from pipelines.files import whole_directory, write_json, write_jsonl
+from pipelines.files import whole_directory, write_json, write_jsonl, write_table
 from pipelines.params import EvaluateParams, Params
 from pipelines.prepared import Row
-from pipelines.training import Bench, open_bench, write_table
+from pipelines.training import Bench, open_bench
 from reft import CausalModel, adapter_sha256, score_choices
 from reft.peers.directory import MethodModel, load_method
 

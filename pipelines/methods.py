@@ -152,30 +152,29 @@ class TrainingRecipe(Section):
         return found | ({} if layers is None else {"layers": list(parse_layers(layers, num_layers))})
 
 
-class LoraRecipe(TrainingRecipe):
+class LowRankRecipe(TrainingRecipe):
+    """What LoRA and its kin have in common."""
+
+    rank: Count
+    alpha: Positive
+    dropout: Share
+    target_modules: Targets
+    layers: Layers
+    learning_rate: Positive
+
+
+class LoraRecipe(LowRankRecipe):
     """All parts of LoRA or DoRA."""
 
     SECTION: ClassVar = ("lora", "dora")
     name: Literal["lora", "dora"]
-    rank: Count
-    alpha: Positive
-    dropout: Share
-    target_modules: Targets
-    layers: Layers
-    learning_rate: Positive
 
 
-class TimeLoraRecipe(TrainingRecipe):
+class TimeLoraRecipe(LowRankRecipe):
     """All parts of LoRA that moves with the domain."""
 
     SECTION: ClassVar = ("time_lora",)
     name: Literal["time_lora"]
-    rank: Count
-    alpha: Positive
-    dropout: Share
-    target_modules: Targets
-    layers: Layers
-    learning_rate: Positive
     degree: Count
 
 
@@ -235,9 +234,7 @@ class StackedRecipe(TrainingRecipe):
 
 PartRecipe = LoraRecipe | TimeLoraRecipe | PromptRecipe | PrefixRecipe | PTuningRecipe | FullRecipe
 AnyRecipe = Recipe | PartRecipe | StackedRecipe
-_RECIPES: tuple[type[TrainingRecipe], ...] = (
-    LoraRecipe, TimeLoraRecipe, PromptRecipe, PrefixRecipe, PTuningRecipe, FullRecipe, StackedRecipe
-)  # fmt: skip
+_RECIPES: tuple[type[TrainingRecipe], ...] = (*get_args(PartRecipe), StackedRecipe)
 
 
 def _checks() -> dict[Part, TypeAdapter[Any]]:

@@ -12,13 +12,13 @@ from tqdm import tqdm
 
 from pipelines.best import BestRecipe, read_best
 from pipelines.errors import PipelineError
-from pipelines.files import whole_directory, write_json
+from pipelines.files import whole_directory, write_json, write_table
 from pipelines.keys import train_key
 from pipelines.methods import READS_DOMAIN, AnyRecipe, plain_parts
 from pipelines.params import Params
 from pipelines.process import work_folder
 from pipelines.tracking import LiveRun, live_run
-from pipelines.training import Bench, build_model, open_bench, train_steps, write_table
+from pipelines.training import Bench, build_model, open_bench, train_steps
 from reft import AdapterInfo, NonFiniteLossError, StepMetrics
 from reft.peers.directory import MethodModel, save_method
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -18,6 +19,7 @@ from pipelines.methods import (
     AnyRecipe,
     FullRecipe,
     LoraRecipe,
+    LowRankRecipe,
     PartRecipe,
     PrefixRecipe,
     PromptRecipe,
@@ -209,25 +211,10 @@ def peer_form(recipe: PartRecipe | StackedRecipe, num_layers: int, domains: Doma
 def _part_form(recipe: PartRecipe, num_layers: int, domains: DomainRange) -> PartConfig:
     match recipe:
         case TimeLoraRecipe():
-            return TimeLoraConfig(
-                layers=parse_layers(recipe.layers, num_layers),
-                targets=tuple(recipe.target_modules.split(",")),
-                rank=recipe.rank,
-                alpha=recipe.alpha,
-                low=domains[0],
-                high=domains[1],
-                degree=recipe.degree,
-                dropout=recipe.dropout,
-            )
+            low, high = domains
+            return TimeLoraConfig(**_low_rank(recipe, num_layers), low=low, high=high, degree=recipe.degree)
         case LoraRecipe():
-            return LoraConfig(
-                layers=parse_layers(recipe.layers, num_layers),
-                targets=tuple(recipe.target_modules.split(",")),
-                rank=recipe.rank,
-                alpha=recipe.alpha,
-                dropout=recipe.dropout,
-                decomposed=recipe.name == "dora",
-            )
+            return LoraConfig(**_low_rank(recipe, num_layers), decomposed=recipe.name == "dora")
         case PromptRecipe():
             return PromptConfig(recipe.virtual_tokens, recipe.init)
         case PrefixRecipe():
@@ -236,6 +223,16 @@ def _part_form(recipe: PartRecipe, num_layers: int, domains: DomainRange) -> Par
             return PrefixConfig(recipe.virtual_tokens)
         case FullRecipe():
             return FullConfig(parse_layers(recipe.layers, num_layers), recipe.embeddings)
+
+
+def _low_rank(recipe: LowRankRecipe, num_layers: int) -> dict[str, Any]:
+    return {
+        "layers": parse_layers(recipe.layers, num_layers),
+        "targets": tuple(recipe.target_modules.split(",")),
+        "rank": recipe.rank,
+        "alpha": recipe.alpha,
+        "dropout": recipe.dropout,
+    }
 
 
 def build_model(bench: Bench, recipe: AnyRecipe, *, seed: int) -> MethodModel:
@@ -300,9 +297,3 @@ def fit_config(recipe: Recipe | PartRecipe, params: Params, *, seed: int) -> Fit
         checkpoint_every=params.train.checkpoint_every,
         gradient_checkpointing=params.train.gradient_checkpointing,
     )
-
-
-def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Write a CSV file of plain values."""
-    lines = [",".join(header), *(",".join(str(value) for value in row) for row in rows)]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")

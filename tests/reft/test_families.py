@@ -95,11 +95,16 @@ def test_a_trained_adapter_is_loaded_with_the_same_bits(tmp_path: Path, family: 
             assert not torch.equal(loaded(batch), model(batch)), "nothing was learned"
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("activation", ["linear", "gelu"])
+@pytest.mark.parametrize(
+    ("method", "activation"),
+    [
+        (method, activation)
+        for method in METHODS
+        for activation in ("linear", "gelu")
+        if activation == "linear" or method not in ("consreft", "lobireft")  # whose formulas have no activation
+    ],
+)
 def test_every_method_is_loaded_as_it_was_saved(tmp_path: Path, method: str, activation: str) -> None:
-    if activation != "linear" and method in ("consreft", "lobireft"):
-        pytest.skip("no activation in its formula")
     more = {"projection_bias": True} if method == "noreft" else {}
     model = build_model(method=method, activation=activation, dropout=0.3, tied=False, **more)
     list(fit(model, build_rows(8), TWO_STEPS, pad_id=0))
