@@ -24,12 +24,21 @@ CLASSES = {
 """pyreft's class of each method; what the paper calls DiReFT is its ``NodireftIntervention``."""
 
 
-def authors_intervention(method: str, hidden_size: int, form: EditForm) -> nn.Module:
-    """Build pyreft's module of a method in fp32, from torch's global generator; in training mode, as any module."""
+def authors_intervention(
+    method: str, hidden_size: int, form: EditForm, *, dtype: torch.dtype = torch.float32
+) -> nn.Module:
+    """Build pyreft's module of a method from torch's global generator; in training mode, as any module.
+
+    Args:
+        method: by our name.
+        hidden_size: of the base.
+        form: of the edit.
+        dtype: of W and b, which must be the base's; R is fp32 whatever that is.
+    """
     module: nn.Module = CLASSES[method](
         embed_dim=hidden_size,
         low_rank_dimension=form.rank,
-        dtype=torch.float32,
+        dtype=dtype,
         act_fn=form.activation,
         dropout=form.dropout,
         add_bias=form.projection_bias,

@@ -89,11 +89,14 @@ class PeerTraining:
 
 
 def pyreft_model(subject: Subject, config: ReftConfig, *, seed: int = 0) -> Any:
-    """Return pyreft's model of a LoReFT recipe with one intervention a layer, in fp32, freshly drawn from a seed."""
+    """Return pyreft's model of a LoReFT recipe with one intervention a layer, freshly drawn from a seed.
+
+    W and b are in the base's dtype, as pyreft demands: it trains them in bfloat16 on a base in bfloat16.
+    """
     from benchmarks.authors import authors_intervention, pyreft
 
     base = subject.own_base()
-    width = int(base.config.get_text_config().hidden_size)
+    width, dtype = int(base.config.get_text_config().hidden_size), next(base.parameters()).dtype
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         representations = [
@@ -101,7 +104,7 @@ def pyreft_model(subject: Subject, config: ReftConfig, *, seed: int = 0) -> Any:
                 "layer": layer,
                 "component": "block_output",
                 "low_rank_dimension": config.rank,
-                "intervention": authors_intervention(config.method, width, config.form(layer)),
+                "intervention": authors_intervention(config.method, width, config.form(layer), dtype=dtype),
             }
             for layer in config.layers
         ]

@@ -6,20 +6,26 @@ compare-methods` takes them. Beside them stand pyreft's own training and classes
 its loss, its modules, its start, and the same rows in the same batches with the same schedule; what it trained is asked
 the test rows by this project's scoring, whose logits are pyreft's to 1e-6 (tests/reft/test_parity.py).
 
-Each training is a file in --out. Stopped and started again with the same words, it goes on.
+Each training is a file in --out. Stopped and started again with the same words, it goes on. Each method has a process
+of its own, whose messages are in --out, and --workers says how many there are at once.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
+import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from benchmarks.arguments import names, number, numbers, parser
 from benchmarks.models import Subject
@@ -45,6 +51,9 @@ ARITHMETIC = tuple("ABCDE")
 ANSWERS = tuple(f"answer{place}" for place in range(1, 5))
 PYREFT = {"pyreft, paper": "LoReFT, paper", "pyreft, last 4": "LoReFT, last 4"}
 """pyreft's lines in the table, and whose recipe each has."""
+
+ROWS = ("tuning", "train", "validation", "test")
+DTYPES = ("float32", "bfloat16", "float16")
 
 OURS, RIVAL = "LoReFT, paper", "LoRA"
 """What the sentence below a table compares."""
@@ -144,39 +153,47 @@ class PyreftContender(Contender):
         return self._recipe.epochs * -(-rows // self._recipe.batch_size)
 
 
-def pyreft_contenders(params: Params) -> list[Contender]:
-    """pyreft's lines.
+def every_contender(params: Params, only: Sequence[str] = ()) -> list[Contender]:
+    """The lines of params.yaml, and pyreft's; some ``only``, if any are named.
 
     Raises:
-        PipelineError: if params.yaml has not the recipes that they take.
+        PipelineError: for a name that is not there, or if params.yaml has not the recipes that pyreft's lines take.
     """
-    made: list[Contender] = []
-    for name, ours in PYREFT.items():
-        settings = params.compare.methods.get(ours)
-        if settings is None or settings.method != "reft":
-            raise PipelineError(f"pyreft has the recipe of compare.methods.{ours}", got="none", do="Add it.")
-        values = {**params.fixed(), **settings.values(), "epochs": params.compare.epochs, "learning_rate": 1.0}
-        recipe = make_recipe("reft", values)
-        if not isinstance(recipe, Recipe) or recipe.method != "loreft" or recipe.accumulation != 1:
-            raise PipelineError("pyreft is compared with LoReFT, without accumulation", got=recipe, do="Correct it.")
-        made.append(PyreftContender(name, recipe, tuple(settings.learning_rates), params))
-    return made
+    known = [*params.compare.methods, *PYREFT]
+    if strangers := [name for name in only if name not in known]:
+        raise PipelineError(f"--methods knows {'; '.join(known)}", got="; ".join(strangers), do="Name some of those.")
+    ours = [name for name in params.compare.methods if not only or name in only]
+    made = contenders(params, best=Path("none"), only=ours) if ours else []
+    return [*made, *(_pyreft(name, params) for name in PYREFT if not only or name in only)]
 
 
-def open_task(task: Task, raw: Mapping[str, Any], data: Path, place: Path) -> tuple[Params, Workshop, Bench]:
+def _pyreft(name: str, params: Params) -> Contender:
+    ours = PYREFT[name]
+    settings = params.compare.methods.get(ours)
+    if settings is None or settings.method != "reft":
+        raise PipelineError(f"pyreft has the recipe of compare.methods.{ours}", got="none", do="Add it.")
+    values = {**params.fixed(), **settings.values(), "epochs": params.compare.epochs, "learning_rate": 1.0}
+    recipe = make_recipe("reft", values)
+    if not isinstance(recipe, Recipe) or recipe.method != "loreft" or recipe.accumulation != 1:
+        raise PipelineError("pyreft is compared with LoReFT, without accumulation", got=recipe, do="Correct it.")
+    return PyreftContender(name, recipe, tuple(settings.learning_rates), params)
+
+
+def open_task(
+    task: Task, raw: Mapping[str, Any], data: Path, place: Path, *, again: bool = False
+) -> tuple[Params, Workshop, Bench]:
     """Copy a task's files to a folder of its own, make base and data there, and open them.
+
+    Args:
+        task: which.
+        raw: params.yaml.
+        data: the folder of data sets.
+        place: the task's own folder.
+        again: whether another process has just made them, which only need to be opened.
 
     Raises:
         PipelineError: for a file that is missing, or rows that break a rule.
     """
-    own = place / "data" / "own"
-    own.mkdir(parents=True, exist_ok=True)
-    for file in task.files.values():
-        try:
-            shutil.copyfile(data / task.folder / file, own / file)
-        except OSError as error:
-            rule = f"the folder of {VARIABLE} must hold {task.folder}/{file}"
-            raise PipelineError(rule, got=error, do=f"Correct {VARIABLE}.") from None
     asked = raw["compare"]["test_rows"]
     compared = {**raw["compare"], "test_rows": asked if task.test_rows is None else min(asked, task.test_rows)}
     counts = {f"{split}_rows": compared[f"{split}_rows"] for split in ("train", "validation", "test")}
@@ -185,10 +202,22 @@ def open_task(task: Task, raw: Mapping[str, Any], data: Path, place: Path) -> tu
     searched = {**raw["search"], "train_rows": min(raw["search"]["train_rows"], counts["train_rows"])}
     params = check_params({**raw, "prepare": section, "search": searched, "compare": compared}, "params.yaml")
     base, prepared = place / "base.json", place / "prepared"
-    base_stage.run(params, root=place, out=base)
-    prepare_stage.run(params, root=place, base=base, out=prepared, card=place / "data.json")
+    if not again:
+        _copy(task, data, place / "data" / "own")
+        base_stage.run(params, root=place, out=base)
+        prepare_stage.run(params, root=place, base=base, out=prepared, card=place / "data.json")
     bench = open_bench(params, root=place, base=base, prepared=prepared)
     return params, Workshop(bench, params, Budget.of(params.compare), root=place), bench
+
+
+def _copy(task: Task, data: Path, own: Path) -> None:
+    own.mkdir(parents=True, exist_ok=True)
+    for file in task.files.values():
+        try:
+            shutil.copyfile(data / task.folder / file, own / file)
+        except OSError as error:
+            rule = f"the folder of {VARIABLE} must hold {task.folder}/{file}"
+            raise PipelineError(rule, got=error, do=f"Correct {VARIABLE}.") from None
 
 
 def level(lines: Sequence[Line]) -> str:
@@ -205,14 +234,29 @@ def level(lines: Sequence[Line]) -> str:
     return f"With {share}, {OURS} {said} {RIVAL} here: {value:+.1f} points ({low:+.1f} to {high:+.1f}).\n"
 
 
-def measure(name: str, raw: Mapping[str, Any], data: Path, out: Path) -> str:
-    """Make the cells of a task that are not there; return its table and its sentence."""
+def measure(
+    name: str, raw: Mapping[str, Any], data: Path, out: Path, *, only: Sequence[str] = (), again: bool = False
+) -> str:
+    """Make the cells of a task that are not there; return its table and its sentence.
+
+    Args:
+        name: of the task.
+        raw: params.yaml.
+        data: the folder of data sets.
+        out: where cells are, and the task's data.
+        only: names of the methods; none for all.
+        again: see :func:`open_task`.
+
+    Raises:
+        PipelineError: for a method that is not there, or as :func:`open_task` does.
+    """
     task, place = TASKS[name], out / name
-    params, shop, bench = open_task(task, raw, data, place)
-    methods = [*contenders(params, best=place / "none"), *pyreft_contenders(params)]
+    params, shop, bench = open_task(task, raw, data, place, again=again)
+    methods = every_contender(params, only)
     seeds = params.compare.seeds if task.several_seeds else params.compare.seeds[:1]
     found = compare(shop, methods, seeds)
-    write_comparison(found, params.evaluate, place / "compare", title=task.folder)
+    if not again:
+        write_comparison(found, params.evaluate, place / "compare", title=task.folder)
     return report(task, found, params, bench)
 
 
@@ -220,14 +264,14 @@ def report(task: Task, found: Comparison, params: Params, bench: Bench) -> str:
     """The table of a task in Markdown, and what it says of LoReFT and LoRA."""
     lines = lines_of(found, params.evaluate)
     rows = f"{params.compare.train_rows} training rows, {params.compare.epochs} epoch(s)"
-    heading = f"{task.folder}: {len(found.base.right)} test rows, {rows}, {bench.base_source.partition('#')[0]}"
+    base = f"{bench.base_source.partition('#')[0]} in {params.base.dtype}"
+    heading = f"{task.folder}: {len(found.base.right)} test rows, {rows}, {base}"
     return f"{heading}\n\n{markdown(lines)}\n{level(lines)}"
 
 
-def _work(raw: Mapping[str, Any], tasks: Sequence[str]) -> float:
+def _work(raw: Mapping[str, Any], tasks: Sequence[str], methods: int) -> float:
     """About how many tokens' worth of plain training is ahead, if no cell is there; a third of it is a forward pass."""
     compared, tokens = raw["compare"], {"sst2": 31, "arc": 100, "arithmetic": 70}
-    methods = len(compared["methods"]) + len(PYREFT)
     total = 0.0
     for name in tasks:
         seeds = len(compared["seeds"]) if TASKS[name].several_seeds else 1
@@ -245,7 +289,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words.add_argument("--seeds", type=numbers, help="of sst2, the others have the first (default: as params.yaml)")
     words.add_argument("--rows", type=numbers, help="of tuning, training, validation and test")
     words.add_argument("--epochs", type=number, help="of each training")
-    words.add_argument("--methods", type=lambda text: text.split(";"), help="some of compare.methods, with ; between")
+    words.add_argument(
+        "--methods", type=lambda text: text.split(";"), default=[], help="some of the table's, with ; between"
+    )
+    words.add_argument("--dtype", choices=DTYPES, help="of the base (default: base.dtype of params.yaml)")
+    words.add_argument("--workers", type=number, default=1, help="processes that train at once (default: 1)")
+    words.add_argument("--again", action="store_true", help=argparse.SUPPRESS)
     given = words.parse_args(arguments)
     try:
         data = os.environ.get(VARIABLE)
@@ -253,9 +302,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise PipelineError(f"the rows are in the folder that {VARIABLE} names", got="nothing", do="Set it.")
         raw: Any = read_yaml(given.root / "params.yaml")
         _say(raw, given)
-        _announce(raw, given.tasks, Path(data), given.out)
+        if given.again:
+            measure(given.tasks[0], raw, Path(data), given.out, only=given.methods, again=True)
+            return 0
+        _announce(raw, given, Path(data))
+        _share(raw, given, Path(data))
         for name in given.tasks:
-            print(measure(name, raw, Path(data), given.out), flush=True)
+            print(measure(name, raw, Path(data), given.out, only=given.methods), flush=True)
     except PipelineError as error:
         print(error, file=sys.stderr)
         return 2
@@ -266,23 +319,63 @@ def _say(raw: Any, given: Any) -> None:
     """Put what the command line says into the parameters."""
     compared = raw["compare"]
     if given.rows is not None:
-        if len(given.rows) != 4:
+        if len(given.rows) != len(ROWS):
             raise PipelineError("--rows needs four numbers", got=len(given.rows), do="Give all of them.")
-        compared |= dict(zip(("tuning_rows", "train_rows", "validation_rows", "test_rows"), given.rows, strict=True))
+        compared |= {f"{kind}_rows": count for kind, count in zip(ROWS, given.rows, strict=True)}
     if given.seeds is not None:
         compared["seeds"] = given.seeds
     if given.epochs is not None:
         compared["epochs"] = given.epochs
     if given.threads is not None:
         raw["run"]["threads"] = given.threads
-    if given.methods is not None:
-        compared["methods"] = {n: s for n, s in compared["methods"].items() if n in (*given.methods, *PYREFT.values())}
+    if given.dtype is not None:
+        raw["base"]["dtype"] = given.dtype
 
 
-def _announce(raw: Mapping[str, Any], tasks: Sequence[str], data: Path, out: Path) -> None:
-    _, _, bench = open_task(TASKS[tasks[0]], raw, data, out / tasks[0])
+def _announce(raw: Mapping[str, Any], given: Any, data: Path) -> None:
+    params, _, bench = open_task(TASKS[given.tasks[0]], raw, data, given.out / given.tasks[0])
+    methods = len(every_contender(params, given.methods))
     texts = tuple(row.prompt for row in bench.rows("train")) * 40
-    announce(subject_of(bench, Text(texts, TASKS[tasks[0]].folder)), _work(raw, tasks))
+    text = Text(texts, TASKS[given.tasks[0]].folder)
+    announce(subject_of(bench, text), _work(raw, given.tasks, methods) / given.workers)
+
+
+def _share(raw: Mapping[str, Any], given: Any, data: Path) -> None:
+    """Make every cell, each method of each task in a process of its own, some at once.
+
+    Raises:
+        PipelineError: if one of them fails; those that are under way end before it is raised.
+    """
+    parts = []
+    for task in given.tasks:
+        params, shop, _ = open_task(TASKS[task], raw, data, given.out / task)
+        shop.base()
+        parts += [(task, method.name) for method in every_contender(params, given.methods)]
+    compared = raw["compare"]
+    same = [
+        *("--again", "--root", given.root, "--out", given.out),
+        *("--threads", raw["run"]["threads"], "--dtype", raw["base"]["dtype"], "--epochs", compared["epochs"]),
+        *("--rows", ",".join(str(compared[f"{kind}_rows"]) for kind in ROWS)),
+        *("--seeds", ",".join(map(str, compared["seeds"]))),
+    ]
+    with ThreadPoolExecutor(given.workers) as pool, tqdm(total=len(parts), desc="methods", unit="method") as bar:
+        runs = {pool.submit(_run, part, given.out, same): part for part in parts}
+        for run in as_completed(runs):
+            if (error := run.exception()) is not None:
+                pool.shutdown(cancel_futures=True)
+                raise error
+            bar.set_postfix_str(", ".join(runs[run]))
+            bar.update()
+
+
+def _run(part: tuple[str, str], out: Path, same: Sequence[object]) -> None:
+    task, method = part
+    log = out / task / f"{re.sub(r'[^a-z0-9]+', '-', method.lower())}.log"
+    words = [sys.executable, "-m", "benchmarks.quality", "--tasks", task, "--methods", method, *map(str, same)]
+    with log.open("w", encoding="utf-8") as messages:
+        code = subprocess.run(words, stdout=messages, stderr=messages, check=False).returncode
+    if code:
+        raise PipelineError(f"{method} on {task} must end with exit code 0", got=code, do=f"Read {log}.")
 
 
 def subject_of(bench: Bench, text: Text) -> Subject:

@@ -36,11 +36,12 @@ def test_it_prints_a_table_with_pyreft_and_goes_on_where_it_was(
 ) -> None:
     monkeypatch.setenv(quality.VARIABLE, str(folder / "data"))
     words = ["--root", str(folder), "--out", str(folder / "out"), "--tasks", "sst2", "--seeds", "42"]
-    words += ["--rows", "16,16,8,8", "--methods", "LoReFT, paper;LoRA"]
+    words += ["--rows", "16,16,8,8", "--workers", "2", "--dtype", "bfloat16"]
+    words += ["--methods", "LoReFT, paper;LoRA;pyreft, paper"]
     assert quality.main(words) == 0
     said = capsys.readouterr().out
     names = [line.split("|")[1].strip() for line in said.splitlines() if line.startswith("|")]
-    expected = ["method", "---", "base", "LoReFT, paper", "LoReFT, last 4", "LoRA", "pyreft, paper", "pyreft, last 4"]
+    expected = ["method", "---", "base", "LoReFT, paper", "LoRA", "pyreft, paper"]
     assert names == expected
     rows = {line.split("|")[1].strip(): line for line in said.splitlines() if line.startswith("|")}
     assert "failed" not in said
@@ -48,9 +49,22 @@ def test_it_prints_a_table_with_pyreft_and_goes_on_where_it_was(
     assert counts["pyreft, paper"] == counts["LoReFT, paper"]
     assert "LoReFT, paper is" in said or "answers every test row" in said
     cells = {path: path.stat().st_mtime_ns for path in (folder / "out").rglob("compare/*/*.json")}
-    assert len(cells) == 1 + 5 * (3 + 1)
+    assert len(cells) == 1 + 3 * (3 + 1)
     assert quality.main(words) == 0
     assert {path: path.stat().st_mtime_ns for path in cells} == cells
+
+
+def test_a_worker_that_fails_is_told_with_its_messages(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A row of 16 to a batch of 16 is one step, which two methods cannot share."""
+    monkeypatch.setenv(quality.VARIABLE, str(folder / "data"))
+    words = ["--root", str(folder), "--out", str(folder / "out"), "--tasks", "sst2", "--seeds", "42"]
+    words += ["--rows", "16,16,8,8"]
+    assert quality.main([*words, "--methods", "LoRA;LoRA then LoReFT", "--workers", "2"]) == 2
+    assert "for LoRA then LoReFT" in capsys.readouterr().err
+    assert quality.main([*words, "--methods", "Lora"]) == 2
+    assert "--methods knows" in capsys.readouterr().err
 
 
 def test_without_data_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
