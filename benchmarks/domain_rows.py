@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from benchmarks.quality import VARIABLE, Task
+from benchmarks.quality_cells import VARIABLE, Task
 from pipelines.errors import PipelineError
 
 TRAINED, BETWEEN = (1.0, 2.0, 3.0, 4.0), (1.5, 2.5, 3.5)

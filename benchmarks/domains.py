@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks.arguments import number, numbers, parser
 from benchmarks.domain_rows import BETWEEN, FOLDER, PLAIN, TOLD, TRAINED, task, write_rows
-from benchmarks.quality import VARIABLE, open_task, subject_of
+from benchmarks.quality_cells import VARIABLE, open_task, subject_of
 from benchmarks.rows import Text
 from benchmarks.setting import announce
 from benchmarks.tables import table

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import yaml
 
+from benchmarks.quality_cells import Task
 from pipelines import base, prepare, search, train
 from pipelines.evaluate import probabilities
 from pipelines.files import read_json, sha256_json, write_json, write_text
@@ -25,15 +26,6 @@ from pipelines.training import open_bench
 from reft import load_adapter
 
 Contender = Literal["paper", "searched", "random", "unpruned", "pruned"]
-
-
-@dataclass(frozen=True)
-class Task:
-    """A data set of the folder: its files, and what of section `prepare` it needs."""
-
-    name: str
-    files: tuple[str, ...]
-    prepare: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -91,12 +83,12 @@ class Workshop:
     def __init__(self, task: Task, setting: Setting, *, raw: Mapping[str, Any], root: Path, data: Path, out: Path):
         """Prepare the rows; ``raw`` is the params.yaml of ``root``, ``data`` the folder of data sets."""
         self._task, self._setting, self._raw = task, setting, raw
-        self._out, self._root = out, out / task.name
+        self._out, self._root = out, out / task.folder
         self._base, self._rows = self._root / "base.json", self._root / "prepared"
         own = self._root / "data" / "own"
         own.mkdir(parents=True, exist_ok=True)
-        for file in task.files:
-            shutil.copyfile(data / task.name / file, own / file)
+        for file in task.files.values():
+            shutil.copyfile(data / task.folder / file, own / file)
         params = self.params()
         base.run(params, root=root, out=self._base)
         prepare.run(params, root=self._root, base=self._base, out=self._rows, card=self._root / "card.json")
@@ -107,7 +99,8 @@ class Workshop:
         raw["seed"] = changes.pop("seed", raw["seed"])
         raw["run"]["threads"] = setting.threads or raw["run"]["threads"]
         counts = dict(zip(("train_rows", "validation_rows", "test_rows"), setting.rows, strict=True))
-        raw["prepare"] |= {**self._task.prepare, **counts, "sha256": None}
+        sources = {key: f"file:data/own/{file}" for key, file in self._task.files.items()}
+        raw["prepare"] |= {"validation_source": None, **self._task.prepare, **sources, **counts, "sha256": None}
         whole = {"train_rows": setting.rows[0], "pruner": {"name": "none"}}
         raw["search"] |= {"trials": setting.trials, **whole, **changes}
         raw["train"]["epochs"] = setting.epochs
@@ -117,7 +110,7 @@ class Workshop:
         """The cell as its file has it, or made."""
         params = self.params(seed=seed, **changes)
         key = sha256_json(params.model_dump(mode="json", exclude={"tracking", "notify"}))[:16]
-        path = self._out / f"{self._task.name}-{seed}-{contender}.json"
+        path = self._out / f"{self._task.folder}-{seed}-{contender}.json"
         if path.is_file() and read_json(path)["key"] == key:
             return read_cell(path)
         made = self._make(contender, seed, params, key)
@@ -140,7 +133,7 @@ class Workshop:
             out=folder / "adapter", metrics=folder / "train.json", plots=folder / "plots",
         )  # fmt: skip
         return Cell(
-            task=self._task.name,
+            task=self._task.folder,
             seed=seed,
             contender=contender,
             recipe=trained.chosen,

@@ -18,54 +18,25 @@ import os
 import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.arguments import names, number, numbers, parser
-from benchmarks.search_cells import Cell, Contender, Setting, Task, Workshop
+from benchmarks.quality_cells import TASKS, VARIABLE
+from benchmarks.search_cells import Cell, Contender, Setting, Workshop
 from benchmarks.tables import table
 from pipelines.errors import PipelineError
 from pipelines.evaluate import Interval, paired_difference
 from pipelines.recipe import PARTS as RECIPE
 from pipelines.yaml_file import read_yaml
 
-VARIABLE = "REFT_BENCH_DATA"
 PAPER: Mapping[str, Any] = {"layers": "all", "positions": "f7+l7", "rank": 8, "learning_rate": 9.0e-4}
-SST2 = Task(
-    "sst2",
-    ("train.tsv", "validation.tsv", "test.tsv"),
-    {
-        "source": "file:data/own/train.tsv",
-        "validation_source": "file:data/own/validation.tsv",
-        "test_source": "file:data/own/test.tsv",
-        "format": "tsv",
-        "columns": ["sentence", "label"],
-        "quoting": False,
-        "template": "Review: {sentence}\nSentiment:",
-        "label_column": "label",
-        "labels": {
-            "negative": {"word": " negative", "min": None, "max": None, "values": ["0"]},
-            "positive": {"word": " positive", "min": None, "max": None, "values": ["1"]},
-        },
-    },
-)
-ANSWERS = tuple(f"answer{place}" for place in range(1, 5))
-ARC = Task(
-    "ARC-Easy",
-    ("train.json", "test.json"),
-    {
-        "source": "file:data/own/train.json",
-        "validation_source": None,  # the data set's own has two rows too few
-        "test_source": "file:data/own/test.json",
-        "format": "json",
-        "columns": None,
-        "template": "{instruction}\nthe correct answer is",
-        "label_column": "answer",
-        "labels": {name: {"word": f" {name}", "min": None, "max": None, "values": [name]} for name in ANSWERS},
-    },
-)
+SST2 = TASKS["sst2"]
+# The validation split is cut from the training file: the data set's own has two rows too few.
+ARC = replace(TASKS["arc"], files={key: file for key, file in TASKS["arc"].files.items() if key != "validation_source"})
 PARTS = {"sst2": SST2, "pruning": SST2, "arc": ARC}
 # Random search proposes the same recipes whatever is pruned, so both studies are of the same trials. The first one
 # computes the base's constants, which the other finds: so the pruned one is first.
