@@ -25,7 +25,7 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmarks.arguments import names, number, numbers, parser
-from benchmarks.quality_cells import TASKS, VARIABLE, Task, every_contender, open_task, subject_of
+from benchmarks.quality_cells import DTYPES, TASKS, VARIABLE, Task, every_contender, open_task, subject_of
 from benchmarks.rows import Text
 from benchmarks.setting import announce
 from pipelines.compare import compare
@@ -36,7 +36,6 @@ from pipelines.training import Bench
 from pipelines.yaml_file import read_yaml
 
 ROWS = ("tuning", "train", "validation", "test")
-DTYPES = ("float32", "bfloat16", "float16")
 
 OURS, RIVAL = "LoReFT, paper", "LoRA"
 """What the sentence below a table compares."""

@@ -26,6 +26,7 @@ from reft import CausalModel, Encoded, NonFiniteLossError, ReftModel
 from reft.schedule import Schedule
 
 VARIABLE = "REFT_BENCH_DATA"
+DTYPES = ("float32", "bfloat16", "float16")
 ARITHMETIC = tuple("ABCDE")
 ANSWERS = tuple(f"answer{place}" for place in range(1, 5))
 PYREFT = {"pyreft, paper": "LoReFT, paper", "pyreft, last 4": "LoReFT, last 4"}

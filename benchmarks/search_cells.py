@@ -37,12 +37,14 @@ class Setting:
         trials: of a search; each is trained on all training rows, to its end.
         epochs: of the training of each cell's recipe.
         threads: of torch on the CPU; None as params.yaml says.
+        dtype: of the base; None as params.yaml says.
     """
 
     rows: tuple[int, int, int] = (400, 200, 400)
     trials: int = 12
     epochs: int = 2
     threads: int | None = None
+    dtype: str | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ class Workshop:
         raw, setting = copy.deepcopy(dict(self._raw)), self._setting
         raw["seed"] = changes.pop("seed", raw["seed"])
         raw["run"]["threads"] = setting.threads or raw["run"]["threads"]
+        raw["base"]["dtype"] = setting.dtype or raw["base"]["dtype"]
         counts = dict(zip(("train_rows", "validation_rows", "test_rows"), setting.rows, strict=True))
         sources = {key: f"file:data/own/{file}" for key, file in self._task.files.items()}
         raw["prepare"] |= {"validation_source": None, **self._task.prepare, **sources, **counts, "sha256": None}

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.arguments import names, number, numbers, parser
-from benchmarks.quality_cells import TASKS, VARIABLE
+from benchmarks.quality_cells import DTYPES, TASKS, VARIABLE
 from benchmarks.search_cells import Cell, Contender, Setting, Workshop
 from benchmarks.tables import table
 from pipelines.errors import PipelineError
@@ -141,10 +141,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words.add_argument("--rows", type=numbers, default=list(Setting.rows), help="of training, validation and test")
     words.add_argument("--trials", type=number, default=Setting.trials, help="of a search")
     words.add_argument("--epochs", type=number, default=Setting.epochs, help="of the training of a recipe")
+    words.add_argument("--dtype", choices=DTYPES, help="of the base (default: base.dtype of params.yaml)")
     given = words.parse_args(arguments)
     if len(given.rows) != 3:
         words.error(f"--rows needs three numbers; got {len(given.rows)}")
-    setting = Setting(tuple(given.rows), given.trials, given.epochs, given.threads)
+    setting = Setting(tuple(given.rows), given.trials, given.epochs, given.threads, given.dtype)
     try:
         for part in given.parts:
             print(_part(part, setting, given.root, given.out, given.seeds), flush=True)
