@@ -177,14 +177,19 @@ def open_task(
     params = check_params({**raw, "prepare": section, "search": searched, "compare": compared}, "params.yaml")
     base, prepared = place / "base.json", place / "prepared"
     if not again:
-        _copy(task, data, place / "data" / "own")
+        copy_files(task, data, place / "data" / "own")
         base_stage.run(params, root=place, out=base)
         prepare_stage.run(params, root=place, base=base, out=prepared, card=place / "data.json")
     bench = open_bench(params, root=place, base=base, prepared=prepared)
     return params, Workshop(bench, params, Budget.of(params.compare), root=place), bench
 
 
-def _copy(task: Task, data: Path, own: Path) -> None:
+def copy_files(task: Task, data: Path, own: Path) -> None:
+    """Copy a task's files from the folder of data sets to a project's own.
+
+    Raises:
+        PipelineError: for a file that is missing.
+    """
     own.mkdir(parents=True, exist_ok=True)
     for file in task.files.values():
         try:

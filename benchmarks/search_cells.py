@@ -7,7 +7,6 @@ a database and its training has checkpoints. The constants of the base are kept 
 from __future__ import annotations
 
 import copy
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import yaml
 
-from benchmarks.quality_cells import Task
+from benchmarks.quality_cells import Task, copy_files
 from pipelines import base, prepare, search, train
 from pipelines.evaluate import probabilities
 from pipelines.files import read_json, sha256_json, write_json, write_text
@@ -87,10 +86,7 @@ class Workshop:
         self._task, self._setting, self._raw = task, setting, raw
         self._out, self._root = out, out / task.folder
         self._base, self._rows = self._root / "base.json", self._root / "prepared"
-        own = self._root / "data" / "own"
-        own.mkdir(parents=True, exist_ok=True)
-        for file in task.files.values():
-            shutil.copyfile(data / task.folder / file, own / file)
+        copy_files(task, data, self._root / "data" / "own")
         params = self.params()
         base.run(params, root=root, out=self._base)
         prepare.run(params, root=self._root, base=self._base, out=self._rows, card=self._root / "card.json")

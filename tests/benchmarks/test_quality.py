@@ -57,7 +57,7 @@ def test_it_prints_a_table_with_pyreft_and_goes_on_where_it_was(
 def test_a_worker_that_fails_is_told_with_its_messages(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A row of 16 to a batch of 16 is one step, which two methods cannot share."""
+    """Sixteen rows in batches of sixteen are one step, which two methods cannot share."""
     monkeypatch.setenv(quality.VARIABLE, str(folder / "data"))
     words = ["--root", str(folder), "--out", str(folder / "out"), "--tasks", "sst2", "--seeds", "42"]
     words += ["--rows", "16,16,8,8"]

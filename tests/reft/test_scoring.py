@@ -36,3 +36,21 @@ def test_scores_are_sums_of_log_probabilities_in_the_order_given(choices: list[t
 def test_nothing_to_score_is_refused(choices: list[tuple[int, ...]], batch_size: int) -> None:
     with pytest.raises(ValueError, match="correct them"):
         score_choices(build_model(), [(1, 2)], choices, batch_size=batch_size)
+
+
+def test_the_head_reads_the_kept_columns_as_one_matrix() -> None:
+    """A slice of the hidden states is none, so torch would copy the head's weights for each row."""
+    model, rows = build_model(), build_rows(3)
+    seen: list[bool] = []
+    head = model.base.get_output_embeddings()
+    handle = head.register_forward_hook(lambda _head, args, _out: seen.append(args[0].is_contiguous()))
+    try:
+        with torch.no_grad():
+            kept = model.logits(Collator(0, padding_side="left")(rows), logits_to_keep=2)
+    finally:
+        handle.remove()
+    assert seen == [True]
+    with torch.no_grad():
+        whole = model.logits(Collator(0, padding_side="left")(rows))
+    torch.testing.assert_close(kept, whole[:, -2:])
+    assert not head._forward_pre_hooks
