@@ -41,7 +41,7 @@ class Setting:
 
     rows: tuple[int, int, int] = (400, 200, 400)
     trials: int = 12
-    epochs: int = 2
+    epochs: int = 1
     threads: int | None = None
     dtype: str | None = None
 

@@ -1,13 +1,13 @@
 """Does a search pay? The recipe that it finds, the paper's, and what random search finds in as many seconds.
 
-Rows are SST-2 and ARC-Easy of the folder that the variable REFT_BENCH_DATA names; the base is that of params.yaml, and
-so is the space, with the positions of the paper's recipe added, which is tried first. A trial is trained on all
-training rows, for as many epochs as the recipe is afterwards, and not pruned; the most accurate one is chosen. Every
-recipe is then trained for these epochs on these rows, and measured on test rows, which no trial read. Splits are the
-same for every seed; a seed is of the sampler, the initial weights and the order of the rows. Random search tries no
-recipe of ours first, begins no trial after it took as long as the search did, and finds the base's constants on disk
-already. The part `pruning` has the same study of random search, of positions at the prompt's end, with and without a
-pruner.
+Rows are SST-2 and ARC-Easy of the folder that the variable REFT_BENCH_DATA names. The base is that of params.yaml, and
+so are layers and ranks of the space; positions and learning rates are SPACE, since the project's own are for short runs
+on two cores. The paper's recipe is tried first, then those of search.enqueue. A trial is trained on all training rows,
+for as many epochs as the recipe is afterwards, and not pruned; the most accurate one is chosen. Every recipe is then
+trained for these epochs on these rows, and measured on test rows, which no trial read. Splits are the same for every
+seed; a seed is of the sampler, the initial weights and the order of the rows. Random search tries no recipe of ours
+first, begins no trial after it took as long as the search did, and finds the base's constants on disk already. The part
+`pruning` has the same study of random search, of positions at the prompt's end, with and without a pruner.
 
 Each cell is a file in --out. Stopped and started again with the same words, it goes on.
 """
@@ -34,6 +34,10 @@ from pipelines.recipe import PARTS as RECIPE
 from pipelines.yaml_file import read_yaml
 
 PAPER: Mapping[str, Any] = {"layers": "all", "positions": "f7+l7", "rank": 8, "learning_rate": 9.0e-4}
+SPACE: Mapping[str, Any] = {
+    "positions": [PAPER["positions"], "l7", "l5", "l4", "l3", "l2", "l1"],
+    "learning_rate": {"low": 2.0e-4, "high": 8.0e-3, "log": True},
+}
 SST2 = TASKS["sst2"]
 # The validation split is cut from the training file: the data set's own has two rows too few.
 ARC = replace(TASKS["arc"], files={key: file for key, file in TASKS["arc"].files.items() if key != "validation_source"})
@@ -155,15 +159,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def widened(raw: Any, epochs: int) -> None:
+    """Put the benchmark's space into params.yaml, and the paper's recipe before those that are tried first."""
+    known = [dict(PAPER), *(recipe for recipe in raw["search"]["enqueue"] if recipe != PAPER)]
+    raw["search"] |= {"enqueue": known, "choose": "best", "epochs": epochs}
+    raw["search"]["space"] |= SPACE
+
+
 def _part(part: str, setting: Setting, root: Path, out: Path, seeds: Sequence[int]) -> str:
     data = os.environ.get(VARIABLE)
     if not data:
         raise PipelineError(f"the rows are in the folder that {VARIABLE} names", got="nothing", do="Set it.")
     raw: Any = read_yaml(root / "params.yaml")
-    raw["search"] |= {"enqueue": [dict(PAPER)], "choose": "best", "epochs": setting.epochs}
-    raw["search"]["space"]["positions"] = list(
-        dict.fromkeys([PAPER["positions"], *raw["search"]["space"]["positions"]])
-    )
+    widened(raw, setting.epochs)
     shop = Workshop(PARTS[part], setting, raw=raw, root=root, data=Path(data), out=out)
     cells = []
     for cell in pruned(shop, seeds[0]) if part == "pruning" else compared(shop, seeds if part == "sst2" else seeds[:1]):

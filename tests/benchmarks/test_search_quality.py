@@ -10,8 +10,9 @@ import yaml
 
 from benchmarks import search_cells, search_quality
 from benchmarks.search_cells import Cell, Contender, read_cell
-from benchmarks.search_quality import report
-from tests.project import review_rows, write_own_files
+from benchmarks.search_quality import report, widened
+from pipelines.params import check_params
+from tests.project import ROOT, review_rows, write_own_files
 from tests.searching import FEW, raw_params
 
 WORDS = ["--rows", "24,12,16", "--trials", "2", "--epochs", "1", "--seeds", "1", "--threads", "1"]
@@ -27,6 +28,7 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     write_own_files(root)
     raw = raw_params(FEW)
     monkeypatch.setattr(search_quality, "PAPER", raw["search"]["enqueue"][0])
+    monkeypatch.setattr(search_quality, "SPACE", {})  # its learning rates are for the real base
     (root / "params.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
     (tmp_path / "data" / "sst2").mkdir(parents=True)
     rows = [f"{text}\t{int(label == 'good')}\n" for text, label in review_rows(160)]
@@ -59,6 +61,15 @@ def test_cells_are_made_once_and_the_table_says_what_they_hold(
     spoilt.write_text(json.dumps(json.loads(spoilt.read_text()) | {"key": "of other parameters"}))
     with pytest.raises(TypeError):
         search_quality.main([*words, "--parts", "sst2"])
+
+
+def test_the_paper_s_recipe_and_the_project_s_own_lie_in_the_space() -> None:
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    widened(raw, 1)
+    params = check_params(raw, "params.yaml")
+    assert params.search.enqueue[0] == search_quality.PAPER
+    assert len(params.search.enqueue) == 3
+    assert params.search.epochs == 1
 
 
 def cell(contender: Contender, seed: int, right: str, seconds: float = 0.0) -> Cell:
