@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from reft.alone import Prompts
 from reft.config import ReftConfig
-from reft.constants import ConstantStore, Ids, RowKey, Want
+from reft.constants import ConstantStore, Ids, RowKey, Want, by_stem
 from reft.data import Encoded
 from reft.grouped_attention import GROUPED, Pairs, is_small, takes_groups
 from reft.keeper import Keeper, keeper_of
@@ -107,23 +107,25 @@ class Cone:
         columns = [next_token[:, choice[0]] for choice in choices]
         if longer:
             frozen, mask = _closed_up(after, window.mask)
-            for place, choice in enumerate(choices):
-                if len(choice) > 1:
-                    columns[place] = columns[place] + self._continued(kept, frozen, mask, choice)
+            for stem, places in by_stem(choices).items():
+                if stem:
+                    ends = [choices[place][-1] for place in places]
+                    for place, column in zip(places, self._continued(kept, frozen, mask, stem, ends), strict=True):
+                        columns[place] = columns[place] + column
         return torch.stack(columns, dim=-1)
 
-    def _continued(self, kept: Sequence[Kept], frozen: Pairs, mask: Tensor, choice: Ids) -> Tensor:
-        """Return the log-probability of a choice's tokens but the first, [batch]."""
-        run = len(choice) - 1
-        device = self._model.device
-        hidden = torch.stack([each.constants.outputs[self._layer, choice[:-1]] for each in kept]).to(device)
-        ids = torch.tensor(choice, device=device).expand(len(kept), -1)
+    def _continued(self, kept: Sequence[Kept], frozen: Pairs, mask: Tensor, stem: Ids, ends: Sequence[int]) -> Tensor:
+        """Return the log-probability of all but the first token of choices that are stem and end, [ends, batch]."""
+        run, device = len(stem), self._model.device
+        hidden = torch.stack([each.constants.outputs[self._layer, stem] for each in kept]).to(device)
+        ids = torch.tensor(stem, device=device).expand(len(kept), -1)
         mask = torch.cat([mask, mask.new_ones(len(kept), run)], dim=-1)
         lengths = torch.tensor([each.row.prompt_length for each in kept], device=device)
-        window = Window(ids[:, :-1], mask, lengths, torch.zeros_like(mask).bool(), hidden, frozen)
+        window = Window(ids, mask, lengths, torch.zeros_like(mask).bool(), hidden, frozen)
         logits, _ = self._run(window, range(len(kept) * run))
-        tokens = logits.view(len(kept), run, -1).float().log_softmax(-1).gather(-1, ids[:, 1:].unsqueeze(-1))
-        return tokens.squeeze(-1).sum(-1)
+        words = logits.view(len(kept), run, -1).float().log_softmax(-1)
+        begun = words[:, :-1].gather(-1, ids[:, 1:].unsqueeze(-1)).squeeze(-1).sum(-1)
+        return begun + words[:, -1, torch.tensor(ends, device=device)].T
 
     def _keep(self, row: Encoded, *continuations: Ids) -> Kept:
         """Find a row's constants, and those of what may follow it."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from reft.cone import Cone
-from reft.constants import Ids
+from reft.constants import Ids, by_stem
 from reft.data import Batch, Collator, Encoded
 from reft.model import CausalModel, ReftModel
 
@@ -29,8 +29,8 @@ def score_choices(
     """Return the log-probability of each choice after each prompt.
 
     Rows are run in order of length, to pad little, and what no intervention can change is kept between calls. Choices
-    of one token each need one pass a batch; longer ones are run after the prompt, a pass for each choice. Inside
-    ``model.disabled()`` the frozen base is scored.
+    that differ in their last token alone, as those of one token do, need one pass a batch. Inside ``model.disabled()``
+    the frozen base is scored.
 
     Args:
         model: the model asked.
@@ -80,25 +80,20 @@ def _scores(model: CausalModel, prompts: list[Ids], choices: Sequence[Ids], doma
     cone = Cone.of(model) if isinstance(model, ReftModel) else None
     if cone is not None:
         return cone.scores(prompts, choices)
-    if all(len(choice) == 1 for choice in choices):
-        return _next_token(model, prompts, choices, domains)
     return _joined(model, prompts, choices, domains)
 
 
-def _next_token(model: CausalModel, prompts: list[Ids], choices: Sequence[Ids], domains: Domains) -> Tensor:
-    logits = model.logits(_batch(model, prompts, (), domains), logits_to_keep=1)[:, -1]
-    ids = torch.tensor([choice[0] for choice in choices], device=logits.device)
-    return logits.float().log_softmax(-1)[:, ids]
-
-
 def _joined(model: CausalModel, prompts: list[Ids], choices: Sequence[Ids], domains: Domains) -> Tensor:
-    columns = []
-    for choice in choices:
-        logits = model.logits(_batch(model, prompts, choice, domains), logits_to_keep=len(choice) + 1)[:, :-1]
-        ids = torch.tensor(choice, device=logits.device).expand(len(prompts), -1)
-        tokens = logits.float().log_softmax(-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1)
-        columns.append(tokens.sum(-1))
-    return torch.stack(columns, dim=-1)
+    """A pass for each way in which choices begin: the base is causal, so their last tokens need not be read."""
+    scores = torch.empty(len(prompts), len(choices), device=model.device)
+    for stem, places in by_stem(choices).items():
+        logits = model.logits(_batch(model, prompts, stem, domains), logits_to_keep=len(stem) + 1)
+        words = logits.float().log_softmax(-1)
+        ids = torch.tensor(stem, device=words.device, dtype=torch.long).expand(len(prompts), -1)
+        begun = words[:, :-1].gather(-1, ids.unsqueeze(-1)).squeeze(-1).sum(-1)
+        ends = torch.tensor([choices[place][-1] for place in places], device=words.device)
+        scores[:, places] = begun[:, None] + words[:, -1, ends]
+    return scores
 
 
 def _batch(model: CausalModel, prompts: list[Ids], choice: Sequence[int], domains: Domains) -> Batch:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from reft.data import Collator, Encoded
+from reft.keeper import ConeConfig, set_cone
 from reft.model import ReftModel
 from reft.scoring import score_choices
 from tests.reft.tiny import build_model, build_rows
@@ -15,7 +16,9 @@ def by_hand(model: ReftModel, prompt: tuple[int, ...], choice: tuple[int, ...]) 
         return -model.target_losses(batch).sum().item()
 
 
-@pytest.mark.parametrize("choices", [[(3,), (4,), (5,)], [(3,), (4, 5)], [(3, 4), (3, 5, 6)]])
+@pytest.mark.parametrize(
+    "choices", [[(3,), (4,), (5,)], [(3,), (4, 5)], [(3, 4), (3, 5, 6)], [(3, 4, 5), (6,), (3, 4, 7), (3, 4)]]
+)
 @pytest.mark.parametrize("edited", [True, False])
 def test_scores_are_sums_of_log_probabilities_in_the_order_given(choices: list[tuple[int, ...]], edited: bool) -> None:
     model = build_model()
@@ -30,6 +33,26 @@ def test_scores_are_sums_of_log_probabilities_in_the_order_given(choices: list[t
             expected = [[by_hand(model, prompt, choice) for choice in choices] for prompt in prompts]
     torch.testing.assert_close(scores, torch.tensor(expected), atol=1e-4, rtol=1e-5)
     assert done == [3, 3, 1]
+
+
+@pytest.mark.parametrize("cone", [True, False])
+def test_choices_that_differ_in_their_last_token_take_one_pass_after_the_prompt(cone: bool) -> None:
+    """As the answers of a question do: answer1, answer2 and so on, each of two tokens."""
+    model = build_model()
+    set_cone(model.base, ConeConfig(enabled=cone))
+    prompts = [row.prompt_ids for row in build_rows(4)]
+    one, several = [(7, 8, 3)], [(7, 8, place) for place in range(3, 7)]
+
+    def passes(choices: list[tuple[int, ...]]) -> int:
+        ran: list[int] = []
+        handle = model.base.get_output_embeddings().register_forward_hook(lambda *_: ran.append(1))
+        try:
+            score_choices(model, prompts, choices, batch_size=4)
+        finally:
+            handle.remove()
+        return len(ran)
+
+    assert passes(several) == passes(one)
 
 
 @pytest.mark.parametrize(("choices", "batch_size"), [([], 1), ([(1,), ()], 1), ([(1,)], 0)])
