@@ -23,6 +23,10 @@ from reft.prefix_cache import PrefixCache
 
 SAVED = "prompt_embeddings"  # PEFT's name of the one tensor
 
+START = 0.02
+"""The standard deviation of P-tuning v2's first keys and values. PEFT draws them with 1, as embeddings are; as values
+they then outweigh the base's own, and a short training does not find back to what the base knew."""
+
 
 class VirtualPart(Part):
     """Virtual tokens, in one tensor [virtual tokens, numbers of each].
@@ -146,6 +150,9 @@ class PrefixPart(VirtualPart):
 
         with drawn_from(seed):
             encoder = PrefixEncoder(prefix_settings(base, config))
+        if config.width is None:
+            with torch.no_grad():
+                encoder.embedding.weight.mul_(START)
         super().__init__(base, encoder, config.virtual_tokens)
         described = text_config(base)
         uses = getattr(described, "use_sliding_window", True)  # Qwen names a window that it may not use
