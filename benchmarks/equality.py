@@ -1,8 +1,8 @@
 """Hierarchical equality: does a small network hold whether each pair is equal, and along which directions?
 
 For each seed a network is taught the task, distributed alignment search learns a rotation of its second layer
-whose halves are the two variables, and every way to give each variable half of the units is tried. Both are chosen
-on the same rows and measured on others.
+whose halves are the two variables, and every way to give each variable half of the units is tried on the first of the
+rows that the rotation is learned from. Both are measured on other rows.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class EqualitySetting:
 
     Attributes:
         training: of the network.
-        das: how rotations are learned; a seed's own replaces its seed.
+        das: how rotations are learned. The network and the rotation's start have the seed of the outcome.
         train_rows: counterfactual rows to learn rotations from.
         choice_rows: how many of them every choice of units is tried on.
         test_rows: other rows, that all are measured on.

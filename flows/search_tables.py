@@ -33,9 +33,8 @@ def estimate_table(found: Estimate) -> RenderableType:
     plan.add_row("points of the space", points)
     confirming = f", and {found.confirmations} runs to confirm the best" if found.confirmations else ""
     plan.add_row("trials", f"{found.trials}{confirming}")
-    for name, extreme in (("smallest recipe", found.smallest), ("largest recipe", found.largest)):
-        if extreme is not None:
-            plan.add_row(name, Text(_extreme(extreme, found)))
+    for name, extreme in _ends(found).items():
+        plan.add_row(f"{name} recipe", Text(_extreme(extreme, found)))
     if found.missing is not None:
         plan.add_row("to know more, first make", found.missing)
     if found.seconds is not None:
@@ -43,6 +42,23 @@ def estimate_table(found: Estimate) -> RenderableType:
         said = f"{duration(low)} to {duration(high)} on one process, without what the pruner saves"
         plan.add_row("estimated time", said)
     return Group(space, "", plan)
+
+
+def _ends(found: Estimate) -> dict[str, Extreme]:
+    """The recipes at the ends of the space by what they are, one that is two things once."""
+    names: dict[str, str] = {}
+    ends = {"smallest": found.smallest, "largest": found.largest, "quickest": found.quickest, "slowest": found.slowest}
+    shown: list[tuple[str, Extreme]] = []
+    for name, extreme in ends.items():
+        if extreme is None:
+            continue
+        first = next((other for other, each in shown if each.recipe == extreme.recipe), None)
+        if first is None:
+            shown.append((name, extreme))
+            names[name] = name
+        else:
+            names[first] = f"{names[first]} and {name}"
+    return {names[name]: extreme for name, extreme in shown}
 
 
 def _extreme(extreme: Extreme, found: Estimate) -> str:

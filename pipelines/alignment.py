@@ -142,7 +142,9 @@ def _model(params: Params, loaded: LoadedBase, root: Path) -> tuple[torch.nn.Mod
             return load_adapter(path, loaded.model, base_sha256=loaded.record.sha256), adapter_sha256(path)
         except (ValueError, OSError) as error:
             raise PipelineError(
-                "align.model: adapter needs the adapter of train", got=error, do="Run: reft run"
+                "align.model: adapter needs a ReFT adapter of train",
+                got=error,
+                do="Set method.name: reft and run: reft run; or set align.model: base.",
             ) from None
     if align.teach is None:
         return loaded.model, None

@@ -18,7 +18,7 @@ from pipelines.params import Params
 from pipelines.proposals import Point, propose
 from pipelines.records import TrialRecord
 from pipelines.search_params import SearchParams
-from pipelines.study import CANDIDATE, RECIPE, SEED, SharedStudy, counted, in_state, killed_trials
+from pipelines.study import CANDIDATE, ENDED, RECIPE, SEED, SharedStudy, counted, in_state, killed_trials
 from pipelines.trial import COSTS
 from pipelines.warm_start import first_points
 
@@ -48,7 +48,7 @@ def next_trial(shared: SharedStudy, params: Params, ground: Ground) -> Step:
         if in_state(trials, TrialState.WAITING):
             return Step.BEGIN
         first = first_points(shared, params, base_sha256=ground.base_sha256)
-        if not is_over(ended, params.search):
+        if not is_over(trials, params.search):
             found = propose(trials, params, first=first, num_layers=ground.num_layers, allowed=ground.allowed)
             if found is not None:
                 point, attributes = found
@@ -57,11 +57,16 @@ def next_trial(shared: SharedStudy, params: Params, ground: Ground) -> Step:
     return Step.WAIT if running else Step.DONE
 
 
-def is_over(ended: Sequence[FrozenTrial], settings: SearchParams) -> bool:
-    """Whether the budget of seconds is spent, or no trial was better for as many as search.patience."""
-    if settings.seconds is not None and sum(map(seconds_of, ended)) >= settings.seconds:
+def is_over(trials: Sequence[FrozenTrial], settings: SearchParams) -> bool:
+    """Whether the budget of seconds is spent, or no trial was better for as many as search.patience.
+
+    Args:
+        trials: all of the study. Those that a person stopped took their time too, though they do not count as ended.
+        settings: with the budget.
+    """
+    if settings.seconds is not None and sum(map(seconds_of, in_state(trials, *ENDED))) >= settings.seconds:
         return True
-    return settings.patience is not None and _since_better(ended) >= settings.patience
+    return settings.patience is not None and _since_better(counted(trials)) >= settings.patience
 
 
 def seconds_of(trial: FrozenTrial) -> float:

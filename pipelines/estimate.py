@@ -15,12 +15,13 @@ from pipelines.domains import Conditional, Span, Steps
 from pipelines.evaluate import probabilities
 from pipelines.methods import AnyRecipe
 from pipelines.params import Params
-from pipelines.sizes import check_limit, extremes, parameters_of
+from pipelines.sizes import check_limit, extremes, paces, parameters_of
 from pipelines.space import check_space
 from pipelines.training import Bench, build_model, open_bench, train_steps
 
 STEPS = 4  # that are taken; the first, which also sets things up, is left out
 ROWS = 32  # that are scored
+ENDS = ("smallest", "largest", "quickest", "slowest")  # recipes of the space
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Estimate:
         trials: how many are to end, and, beside them, the runs that confirm the best.
         smallest: the recipe with fewest parameters; None before there is a base.
         largest: that with most.
+        quickest: the recipe whose trial computes least, by :func:`pipelines.sizes.work_of`.
+        slowest: that with most to compute.
         missing: what must be made before more can be said.
     """
 
@@ -52,18 +55,17 @@ class Estimate:
     confirmations: int
     smallest: Extreme | None
     largest: Extreme | None
+    quickest: Extreme | None
+    slowest: Extreme | None
     missing: str | None
 
     @property
     def seconds(self) -> tuple[float, float] | None:
-        """The time of all trials on one process, if each were the smallest, and if each were the largest."""
-        if self.smallest is None or self.largest is None:
-            return None
-        if self.smallest.trial_seconds is None or self.largest.trial_seconds is None:
-            return None
+        """The time of all trials on one process, if each were the quickest measured, and if each were the slowest."""
+        measured = (self.smallest, self.largest, self.quickest, self.slowest)
+        trials = [each.trial_seconds for each in measured if each is not None and each.trial_seconds is not None]
         runs = self.trials + self.confirmations
-        low, high = sorted((runs * self.smallest.trial_seconds, runs * self.largest.trial_seconds))
-        return low, high
+        return (runs * min(trials), runs * max(trials)) if trials else None
 
 
 def estimate(params: Params, *, root: Path, base: Path, prepared: Path) -> Estimate:
@@ -80,17 +82,23 @@ def estimate(params: Params, *, root: Path, base: Path, prepared: Path) -> Estim
         "confirmations": 0 if confirm is None else confirm.top * confirm.seeds,
     }
     if not base.is_file():
-        return Estimate(**known, smallest=None, largest=None, missing="the base: dvc repro base")
+        return Estimate(
+            **known, smallest=None, largest=None, quickest=None, slowest=None, missing="the base: dvc repro base"
+        )
     record = read_base(base)
     check_space(params, record)
     check_limit(params, record)
+    ends = dict(zip(ENDS, (*extremes(params, record), *paces(params, record)), strict=True))
     if not prepared.is_dir():
-        smallest, largest = (_extreme(recipe, record) for recipe in extremes(params, record))
-        return Estimate(**known, smallest=smallest, largest=largest, missing="the data: dvc repro prepare")
+        sized: dict[str, Any] = {name: _extreme(recipe, record) for name, recipe in ends.items()}
+        return Estimate(**known, **sized, missing="the data: dvc repro prepare")
     bench = open_bench(params, root=root, base=base, prepared=prepared)
-    fewest, most = extremes(params, record)
-    largest = _measured(params, bench, most, record)  # first: what a process begins with is little beside its steps
-    return Estimate(**known, smallest=_measured(params, bench, fewest, record), largest=largest, missing=None)
+    # What a process begins with is little beside the slowest recipe's steps, so that is first.
+    found: dict[str, Any] = {}
+    for name, recipe in reversed(ends.items()):
+        same = next((each for each in found.values() if each.recipe == recipe), None)
+        found[name] = same or _measured(params, bench, recipe, record)
+    return Estimate(**known, **found, missing=None)
 
 
 def _extreme(recipe: AnyRecipe, record: BaseRecord) -> Extreme:

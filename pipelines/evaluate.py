@@ -103,14 +103,25 @@ def _load(adapter: Path, bench: Bench) -> MethodModel:
 
 
 def probabilities(bench: Bench, model: CausalModel, rows: Sequence[Row], *, batch_size: int, title: str) -> Floats:
-    """The probability of each label, normalised over the labels' words: [rows, labels]."""
+    """The probability of each label, normalised over the labels' words: [rows, labels].
+
+    Raises:
+        PipelineError: if a score is NaN or infinite, which says nothing of any label.
+    """
     encoded = [bench.encode_row(row) for row in rows]
     with tqdm(total=len(rows), desc=f"score {title}", unit="row", leave=False) as bar:
         scores = score_choices(
             model, [row.prompt_ids for row in encoded], bench.choices(), batch_size=batch_size,
             domains=[row.domain for row in encoded], progress=lambda n: _advance(bar, n),
         )  # fmt: skip
-    return np.asarray(scores.double().softmax(dim=-1).cpu().numpy())
+    found = np.asarray(scores.double().softmax(dim=-1).cpu().numpy())
+    if broken := int((~np.isfinite(found).all(1)).sum()):
+        raise PipelineError(
+            f"scores of {title} must be numbers",
+            got=f"NaN or infinity for {broken} of {len(rows)} rows",
+            do="Lower the learning rate, or set base.dtype: float32.",
+        )
+    return found
 
 
 def _advance(bar: tqdm[NoReturn], rows: int) -> None:

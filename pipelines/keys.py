@@ -66,7 +66,8 @@ def cells_folder(root: Path) -> Path:
 def cells_key(params: Params, inputs: Keyed) -> str:
     """The hash of what all cells of a comparison depend on; what each depends on beside that is in its name."""
     run = [params.run.threads, params.run.device, params.cone.enabled, params.evaluate.batch_size]
-    return input_key("train", "compare", CELLS_FORMAT, inputs.base_sha256, inputs.data_sha256, run)
+    scoring = [installed_code()["evaluate"], package_version("peft")]
+    return input_key("train", "compare", CELLS_FORMAT, inputs.base_sha256, inputs.data_sha256, run, scoring)
 
 
 def input_key(stage: str, *parts: object) -> str:

@@ -148,8 +148,11 @@ class TrainingRecipe(Section):
     def effect(self, num_layers: int) -> dict[str, Any]:
         """What the recipe does to a base of so many layers: equal for recipes that are the same adapter's."""
         found = self.model_dump()
-        layers = found.get("layers")
-        return found | ({} if layers is None else {"layers": list(parse_layers(layers, num_layers))})
+        if "layers" in found:
+            found["layers"] = list(parse_layers(found["layers"], num_layers))
+        if "target_modules" in found:
+            found["target_modules"] = sorted(set(found["target_modules"].split(",")))
+        return found
 
 
 class LowRankRecipe(TrainingRecipe):

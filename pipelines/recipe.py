@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, TypeAdapter, field_validator
@@ -75,6 +76,7 @@ class Recipe(Section):
         two_ends = any(parse_positions(positions).two_sided for positions in (self.positions, *own))
         return self.model_dump() | {
             "layers": list(parse_layers(self.layers, num_layers)),
+            "positions": asdict(parse_positions(self.positions).simplest()),
             "tied": self.tied or not two_ends,
             "dropout_on": self.dropout_on if self.dropout else None,
         }

@@ -14,6 +14,7 @@ from pydantic_core import InitErrorDetails
 
 from pipelines.domains import Conditional, Domain, Span, Steps, checked, size, values_of
 from pipelines.methods import CHECKS, METHODS, PARTS, Part, is_part_of, owner
+from pipelines.paper_recipes import paper_point
 from pipelines.sections import STRICT, Count, Section, refuse
 
 Objective = Literal["accuracy", "parameters", "seconds", "memory_mb"]
@@ -219,9 +220,21 @@ class SearchParams(Section):
     enqueue: list[dict[Part, Any]]
     earlier: Annotated[int, Field(ge=0)]
 
+    @model_validator(mode="before")
+    @classmethod
+    def _published(cls, raw: Any) -> Any:
+        """Put what the space has of it in the place of a published recipe's name."""
+        if not isinstance(raw, Mapping) or not isinstance(raw.get("enqueue"), list):
+            return raw
+        space = raw.get("space")
+        if not isinstance(space, Mapping):
+            return raw
+        points = [paper_point(each, space) if isinstance(each, str) else each for each in raw["enqueue"]]
+        return {**raw, "enqueue": points}
+
     @model_validator(mode="after")
     def _agrees(self) -> Self:
-        refuse([*self._objective_problems(), *self._enqueued_problems()])
+        refuse([*self._objective_problems(), *self._pruner_problems(), *self._enqueued_problems()])
         return self
 
     @field_validator("storage")
@@ -252,6 +265,22 @@ class SearchParams(Section):
         if len(self.objectives) > 1 and self.pruner.name != "none":
             problems.append(f"trials with several objectives cannot be pruned; got {self.pruner.name}; use name: none")
         return problems
+
+    def _pruner_problems(self) -> list[str]:
+        """A pruner looks at every report but the last, so its first look must come before that."""
+        match self.pruner:
+            case HalvingPruner(min_reports=least):
+                key, first = "min_reports", least
+            case MedianPruner(warmup_reports=warmup) | WilcoxonPruner(warmup_reports=warmup):
+                key, first = "warmup_reports", warmup + 1
+            case _:
+                return []
+        if first < self.reports:
+            return []
+        return [
+            f"pruner {self.pruner.name} first looks at report {first}, and the last of a trial's reports is too late; "
+            f"got {self.reports} reports; raise search.reports, lower pruner.{key}, or use name: none"
+        ]
 
     def of_method(self, method: str) -> Self:
         """The section without what is other methods': parts of the space, and enqueued recipes."""

@@ -16,8 +16,10 @@ from pipelines.params import Params
 from pipelines.recipe import Recipe
 from pipelines.training import peer_form, reft_form
 from reft import ReftConfig, count_parameters
+from reft.layers import parse_layers
 from reft.peers.methods import PeerConfig, StackedConfig
 from reft.peers.model import count_part
+from reft.positions import parse_positions
 
 UNSIZED = {"alpha", "dropout", "init", "learning_rate", "lora_share"}
 # Those of rivals are counted on the base's modules, without its weights.
@@ -25,6 +27,8 @@ SIZED: tuple[Part, ...] = (
     "method", "init", "layers", "positions", "tied", "activation", "projection_bias", "rank",
     *(part for part in OWN_PARTS if part.rpartition(".")[2] not in UNSIZED),
 )  # fmt: skip
+
+PACED: tuple[Part, ...] = ("epochs", "batch_size", "accumulation")  # what changes a trial's time and not its size
 
 
 def parameters_of(recipe: AnyRecipe, record: BaseRecord) -> int:
@@ -69,6 +73,29 @@ def extremes(params: Params, record: BaseRecord) -> tuple[AnyRecipe, AnyRecipe]:
     recipes = [params.recipe(point, trial=True) for point in points]
     sizes = [parameters_of(recipe, record) for recipe in recipes]
     return recipes[sizes.index(min(sizes))], recipes[sizes.index(max(sizes))]
+
+
+def paces(params: Params, record: BaseRecord) -> tuple[AnyRecipe, AnyRecipe]:
+    """The recipe of the space whose trial does least work, and that with most, by :func:`work_of`."""
+    points = params.search.space.corners((*SIZED, *PACED))
+    recipes = [params.recipe(point, trial=True) for point in points]
+    works = [work_of(recipe, record.num_layers) for recipe in recipes]
+    return recipes[works.index(min(works))], recipes[works.index(max(works))]
+
+
+def work_of(recipe: AnyRecipe, num_layers: int) -> tuple[float, float]:
+    """How much a trial computes, for comparison with others of the space: passes over the rows, then steps.
+
+    A pass counts in whole passes of the base. Where ReFT edits the prompt's end alone, what stands before is computed
+    once (the cone), and so are the layers below the lowest edited one; such a pass counts a tenth.
+    """
+    pass_ = 1.0
+    if isinstance(recipe, Recipe):
+        lowest = min(parse_layers(recipe.layers, num_layers))
+        places = [recipe.positions, *(each.positions for each in recipe.overrides if each.positions is not None)]
+        at_end = all((parsed := parse_positions(place)).last and not parsed.first for place in places)
+        pass_ = (num_layers - lowest) / num_layers * (0.1 if at_end else 1.0)
+    return recipe.epochs * pass_, recipe.epochs / (recipe.batch_size * recipe.accumulation)
 
 
 def check_limit(params: Params, record: BaseRecord) -> None:

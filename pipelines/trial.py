@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import optuna
 
+from pipelines.errors import PipelineError
 from pipelines.evaluate import Floats, Ints, probabilities
 from pipelines.memory import peak_memory
 from pipelines.params import Params
@@ -24,10 +25,12 @@ from reft import CausalModel, Encoded, NonFiniteLossError, ReftConfig, ReftModel
 
 log = logging.getLogger(__name__)
 
-# What a trial may end with and the search goes on; torch's out-of-memory errors are RuntimeErrors.
-FAILURES = (NonFiniteLossError, MemoryError, RuntimeError)
+# What a trial may end with and the search goes on; torch's out-of-memory errors are RuntimeErrors, and PipelineErrors
+# are of recipes that cannot be trained on these rows.
+FAILURES = (NonFiniteLossError, MemoryError, RuntimeError, PipelineError)
 # User attributes of a trial, beside those of pipelines.study.
 CURVE = "curve"  # the validation accuracy at each report, where Optuna takes no reports: of several objectives
+STATE = "reft.state"  # tag of its run in MLflow
 COSTS = "costs"  # a mapping: parameters, seconds, tokens (real ones, trained on), memory_mb
 
 
@@ -80,7 +83,7 @@ def run_trial(trial: optuna.Trial, shared: SharedStudy, desk: Desk, begun: Calla
     with (
         desk.live.child(run_name(trial), finished_by=(optuna.TrialPruned,)) as run,
         peak_memory(desk.bench.base.device) as peak,
-        _noted(trial, params, Costs(time.monotonic(), peak)) as costs,
+        _noted(trial, params, Costs(time.monotonic(), peak), run) as costs,
     ):
         run.log_params({**point, SEED: seed})
         _train(trial, desk, run, costs)
@@ -158,14 +161,19 @@ def _hopeless(trial: optuna.Trial, params: Params, costs: Costs) -> bool:
 
 
 @contextmanager
-def _noted(trial: optuna.Trial, params: Params, costs: Costs) -> Iterator[Costs]:
-    """Keep what a trial cost, by how much it is over each limit, and, when it fails, its error."""
+def _noted(trial: optuna.Trial, params: Params, costs: Costs, run: LiveRun) -> Iterator[Costs]:
+    """Keep what a trial cost, by how much it is over each limit, and, when it fails, its error; also in its run."""
+    tags: dict[str, object] = {}
     try:
         yield costs
+        tags = {STATE: "complete"}
     except optuna.TrialPruned:
+        tags = {STATE: "pruned"}
         raise
     except Exception as error:
-        trial.set_user_attr(ERROR, f"{type(error).__name__}: {error}")
+        said = f"{type(error).__name__}: {error}"
+        tags = {STATE: "fail", "reft.error": said}
+        trial.set_user_attr(ERROR, said)
         log.info("trial %d failed", trial.number, exc_info=True)
         raise
     except BaseException:
@@ -176,3 +184,6 @@ def _noted(trial: optuna.Trial, params: Params, costs: Costs) -> Iterator[Costs]
         trial.set_user_attr(COSTS, figures)
         for cost, bound in params.search.limits.bounds().items():
             trial.set_constraint(cost, figures[cost] / bound - 1)  # above 0 is over the limit
+        run.log_metrics(figures)
+        if tags:
+            run.set_tags(tags)

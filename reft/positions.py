@@ -42,6 +42,20 @@ class Positions:
         """Whether both ends of the prompt are edited."""
         return self.first > 0 and self.last > 0
 
+    def simplest(self) -> Positions:
+        """Return the same positions, ranges in order and joined; those from the first token on as ``first``."""
+        if not self.ranges:
+            return self
+        joined: list[tuple[int, int]] = []
+        for start, stop in sorted(self.ranges):
+            if joined and start <= joined[-1][1]:
+                joined[-1] = (joined[-1][0], max(stop, joined[-1][1]))
+            else:
+                joined.append((start, stop))
+        if len(joined) == 1 and joined[0][0] == 0:
+            return Positions(first=joined[0][1])
+        return Positions(ranges=tuple(joined))
+
 
 @dataclass(frozen=True)
 class PositionMasks:

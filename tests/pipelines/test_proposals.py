@@ -11,6 +11,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from pipelines.claims import is_over
 from pipelines.params import Params
 from pipelines.proposals import Point, propose, random_point
 from pipelines.study import ENQUEUED, ERROR, RETRY_OF
@@ -159,3 +160,11 @@ def test_points_by_chance_are_spread_over_the_space_as_its_scales_say() -> None:
     assert abs((rates < middle).mean() - 0.5) < 0.05  # the middle of a logarithmic scale
     shares = [sum(point["rank"] == rank for point in found) / len(found) for rank in (1, 4, 8)]
     assert shares == pytest.approx([1 / 3] * 3, abs=0.05)
+
+
+def test_the_budget_counts_the_time_of_trials_that_a_person_stopped() -> None:
+    params = default(seconds=10.0)
+    ended = trial_of({"rank": 1}, params, 0, 0.5, costs={"seconds": 4.0})
+    stopped = killed(trial_of({"rank": 1}, params, 1, 0.5, costs={"seconds": 6.5}, interrupted=True))
+    assert is_over([ended, stopped], params.search)
+    assert not is_over([ended, killed(trial_of({"rank": 1}, params, 1, 0.5))], params.search)

@@ -20,6 +20,7 @@ from optuna.trial import TrialState
 
 from pipelines import search, trial, worker
 from pipelines.claims import other_seeds
+from pipelines.errors import PipelineError
 from pipelines.estimate import estimate
 from pipelines.prepared import read_rows
 from pipelines.search import SearchResult
@@ -107,6 +108,36 @@ def test_a_loss_that_is_no_number_fails_its_trial(site: Site) -> None:
     assert best(site)["chosen"]["learning_rate"] == 0.01
 
 
+def test_scores_that_are_no_numbers_fail_their_trial(site: Site) -> None:
+    """A single step at such a rate has a loss, and leaves weights that overflow when the validation rows are run."""
+    changes = {"space.learning_rate": [1e38, 0.01], "space.rank": [2], "space.positions": ["l1"], "enqueue": []}
+    result = run(site, trials=2, train_rows=16, sampler="grid", **changes)
+    assert (result.complete, result.failed) == (1, 1)
+    failed = next(record for record in trials(site) if record["state"] == "fail")
+    assert "must be numbers. Got: NaN or infinity for 8 of 8 rows" in failed["error"]
+    assert best(site)["chosen"]["learning_rate"] == 0.01
+
+
+def test_a_trial_is_stopped_as_soon_as_it_is_over_a_limit(site: Site) -> None:
+    limits = {"parameters": None, "seconds": 1e-3, "memory_mb": None}
+    with pytest.raises(PipelineError, match=r"at least one trial must be complete and within search\.limits"):
+        run(site, trials=1, limits=limits, epochs=4)
+    [record] = bring_to_target(
+        dataclasses.replace(site, params=make_params({"search.trials": 1, "search.epochs": 4, "search.limits": limits}))
+    ).records
+    assert (record.state, record.over) == ("pruned", ("seconds",))
+    assert list(record.intermediate) == [1]  # of two reports
+
+
+def test_a_search_begins_with_the_best_recipe_of_an_earlier_one_on_the_base(site: Site) -> None:
+    run(site, trials=3)
+    found = best(site)["chosen"]
+    run(site, trials=1, earlier=1, enqueue=[], **{"space.rank": [2, 4, 8]})  # another space is another study
+    assert trials(site)[0]["params"] == found
+    run(site, trials=1, earlier=1, enqueue=[], **{"space.rank": [8, 16]})  # in which that recipe does not lie
+    assert trials(site)[0]["params"]["rank"] in (8, 16)
+
+
 def test_a_space_that_has_fewer_recipes_than_trials_is_tried_whole(site: Site) -> None:
     changes = {"space.learning_rate": [0.01], "space.rank": [2], "enqueue": []}
     assert run(site, trials=9, **changes).complete == 2
@@ -155,8 +186,9 @@ def test_an_estimate_says_what_there_is_to_try_and_how_long_it_takes(site: Site)
     assert found.largest is not None
     assert (found.smallest.parameters, found.largest.parameters) == ((2 * 32 + 1) * 2, (2 * 32 + 1) * 4)
     assert found.seconds is not None
-    each = [found.smallest.trial_seconds, found.largest.trial_seconds]
-    assert list(found.seconds) == pytest.approx(sorted(18 * (seconds or 0.0) for seconds in each))
+    ends = (found.smallest, found.largest, found.quickest, found.slowest)
+    each = [18 * (end.trial_seconds or 0.0) for end in ends if end is not None]
+    assert found.seconds == pytest.approx((min(each), max(each)))
     assert 0 < found.seconds[0] < 600
     assert not (site.root / ".reft" / "optuna.db").exists()
     unprepared = estimate(params, root=site.root, base=site.base, prepared=site.root / "nowhere")

@@ -80,6 +80,10 @@ def test_the_report_and_the_learning_curves_are_in_mlflow(searched: tuple[Site, 
         assert child is not None
         curve = store.client.get_metric_history(child.id, "validation_accuracy")
         assert [point.value for point in curve] == list(trial["intermediate"].values())
+        logged = store.client.get_run(child.id).data
+        assert logged.tags["reft.state"] == "complete"
+        for cost in ("parameters", "seconds", "tokens"):
+            assert logged.metrics[cost] == trial[cost]
 
 
 def test_a_report_goes_to_the_run_of_its_trials_and_waits_for_a_store_that_is_away(

@@ -12,7 +12,7 @@ from pipelines.errors import PipelineError
 from pipelines.keys import Inputs, study_key
 from pipelines.params import Params, check_params
 from pipelines.recipe import Recipe
-from pipelines.sizes import check_limit, extremes, parameters_of
+from pipelines.sizes import check_limit, extremes, paces, parameters_of
 from pipelines.space import check_space
 from tests.searching import RAW, make_params, raw_params
 
@@ -157,6 +157,41 @@ def test_recipes_that_do_the_same_to_the_base_have_the_same_effect() -> None:
     assert effect(positions="l4", tied=True) == effect(positions="l4", tied=False)
     assert effect(positions="f1+l1", tied=True) != effect(positions="f1+l1", tied=False)
     assert effect(dropout_on="edit") == effect(dropout_on="output")
+    assert effect(positions="f4") == effect(positions="0:4") == effect(positions="2:4,0:3") != effect(positions="l4")
+    assert effect(positions="1:3") == effect(positions="2:3,1:2") != effect(positions="1:4")
+
+
+def test_targets_in_another_order_are_the_same_adapter_s() -> None:
+    def effect(targets: str) -> dict[str, Any]:
+        changes = {"method.name": "lora", "method.lora.rank": 4, "method.lora.learning_rate": 1e-3}
+        found = params({**changes, "method.lora.target_modules": targets, "search.enqueue": [], "search.space": {}})
+        return found.recipe({}, trial=True).effect(4)
+
+    assert effect("q_proj,v_proj") == effect("v_proj,q_proj") != effect("q_proj")
+
+
+def test_the_quickest_and_the_slowest_recipe_are_those_with_least_and_most_to_compute() -> None:
+    searched = {"train.epochs": "searched", "search.epochs": None, "search.space.epochs": [3, 1], "search.enqueue": []}
+    space = {"search.space.positions": ["l4", "f7+l7"], "search.space.layers": ["all", "upper-half"]}
+    found = params({**searched, **space})
+    quickest, slowest = paces(found, LLAMA)
+    assert isinstance(quickest, Recipe)
+    assert isinstance(slowest, Recipe)
+    assert (quickest.epochs, quickest.positions, quickest.layers) == (1, "l4", "upper-half")
+    assert (slowest.epochs, slowest.positions, slowest.layers) == (3, "f7+l7", "all")
+
+
+def test_a_published_recipe_is_named_and_has_what_the_space_searches() -> None:
+    space = {"search.space.positions": ["f7+l7", "l4"], "search.space.rank": [1, 8]}
+    found = params({**space, "search.enqueue": ["commonsense", {"layers": "all", "positions": "l4", "rank": 8}]} | {
+        "search.space.learning_rate": None, "train.learning_rate": 9.0e-4,
+    })  # fmt: skip
+    assert found.search.enqueue[0] == {"layers": "all", "positions": "f7+l7", "rank": 8}
+    assert "does not: positions is not of search.space" in refused({"search.enqueue": ["arithmetic"]})
+    said = refused({"search.enqueue": ["comonsense"]})
+    assert "a published recipe is one of commonsense, arithmetic, instructions, glue; got 'comonsense'" in said
+    conditional = params({**CONDITIONAL, "search.enqueue": ["commonsense"]}).search.enqueue[0]
+    assert conditional == {"method": "loreft", "layers": "all", "positions": "f7+l7", "rank": 8}
 
 
 def test_the_name_of_a_study_holds_what_its_values_depend_on_and_no_more() -> None:

@@ -347,3 +347,18 @@ def test_a_streamer_is_told_of_the_prompt_and_the_text_alone() -> None:
     ids, mask = prompts([5])
     text = model.generate(ids, mask, Decoding(3, pad_token_id=0), streamer=told)
     assert told.ids == text[0].tolist()
+
+
+def test_p_tuning_v2_starts_nearer_to_the_base_than_peft_would() -> None:
+    """Keys and values of unit size, as PEFT draws them, outweigh the base's own."""
+    model = build_method(build_base("llama"), CONFIGS["p_tuning_v2"], seed=0)
+    [table] = model.trainable_parameters().values()
+    assert table.std().item() == pytest.approx(0.02, rel=0.1)
+    batch = Collator(0)([Encoded((3, 4, 5, 6, 7), 4)])
+    with torch.no_grad():
+        near = model.logits(batch)
+        table.data.mul_(50)
+        far = model.logits(batch)
+        with model.disabled():
+            base = model.logits(batch)
+    assert 2 * (near - base).norm() < (far - base).norm()
