@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,7 @@ class PyreftContender(Contender):
         self._recipe = recipe.model_copy(update={"init": "paper"})
         self._params = params
         key = {part: value for part, value in self._recipe.model_dump().items() if part != "learning_rate"}
+        key |= {package: version(package) for package in ("pyreft", "pyvene")}
         super().__init__(name, "pyreft", learning_rates, key)
 
     def train(
