@@ -52,7 +52,7 @@ bench-search: $(READY)  ## what a search finds beside the paper's recipe and ran
 bench-causal: $(READY)  ## where a small network and the language model hold a variable, with plots/align/map.png
 	$(BIN)/python -m benchmarks.causal
 
-bench-quality: $(READY)  ## accuracy beside LoRA, DoRA, prompts, full fine-tuning and pyreft on three tasks of REFT_BENCH_DATA; two to three hours
+bench-quality: $(READY)  ## accuracy beside LoRA, DoRA, prompts, full fine-tuning and pyreft on three tasks of REFT_BENCH_DATA; about two hours
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.quality --dtype bfloat16 --threads 1 --workers 2
 
 bench-domains: $(READY)  ## LoRA that moves with a domain beside one for all and one for each, on STS-B of REFT_BENCH_DATA; about 25 minutes
