@@ -1,8 +1,8 @@
 """Does a search pay? The recipe that it finds, the paper's, and what random search finds in as many seconds.
 
 Rows are SST-2 and ARC-Easy of the folder that the variable REFT_BENCH_DATA names. The base is that of params.yaml, and
-so are layers and ranks of the space; positions and learning rates are SPACE, since the project's own are for short runs
-on two cores. The paper's recipe is tried first, then those of search.enqueue. A trial is trained on all training rows,
+so are layers and ranks of the space; the rest of it is SPACE, since the project's own is for short runs on two cores.
+The paper's recipe is tried first, then those of search.enqueue. A trial is trained on all training rows,
 for as many epochs as the recipe is afterwards, and not pruned; the most accurate one is chosen. Every recipe is then
 trained for these epochs on these rows, and measured on test rows, which no trial read. Splits are the same for every
 seed; a seed is of the sampler, the initial weights and the order of the rows. Random search tries no recipe of ours
@@ -33,10 +33,13 @@ from pipelines.evaluate import Interval, paired_difference
 from pipelines.recipe import PARTS as RECIPE
 from pipelines.yaml_file import read_yaml
 
-PAPER: Mapping[str, Any] = {"layers": "all", "positions": "f7+l7", "rank": 8, "learning_rate": 9.0e-4}
+PAPER: Mapping[str, Any] = {
+    "layers": "all", "positions": "f7+l7", "rank": 8, "learning_rate": 9.0e-4, "batch_size": 16,
+}  # fmt: skip
 SPACE: Mapping[str, Any] = {
     "positions": [PAPER["positions"], "l7", "l5", "l4", "l3", "l2", "l1"],
     "learning_rate": {"low": 2.0e-4, "high": 8.0e-3, "log": True},
+    "batch_size": [4, 8, 16],
 }
 SST2 = TASKS["sst2"]
 # The validation split is cut from the training file: the data set's own has two rows too few.
@@ -161,9 +164,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def widened(raw: Any, epochs: int) -> None:
     """Put the benchmark's space into params.yaml, and the paper's recipe before those that are tried first."""
-    known = [dict(PAPER), *(recipe for recipe in raw["search"]["enqueue"] if recipe != PAPER)]
-    raw["search"] |= {"enqueue": known, "choose": "best", "epochs": epochs}
     raw["search"]["space"] |= SPACE
+    raw["train"] |= dict.fromkeys(SPACE, "searched")
+    own = [{**{part: PAPER[part] for part in SPACE}, **recipe} for recipe in raw["search"]["enqueue"]]
+    raw["search"] |= {"enqueue": [dict(PAPER), *own], "choose": "best", "epochs": epochs}
 
 
 def _part(part: str, setting: Setting, root: Path, out: Path, seeds: Sequence[int]) -> str:
