@@ -30,7 +30,7 @@ VARIABLE = "REFT_BENCH_DATA"
 DTYPES = ("float32", "bfloat16", "float16")
 ARITHMETIC = tuple("ABCDE")
 ANSWERS = tuple(f"answer{place}" for place in range(1, 5))
-PYREFT = {"pyreft, paper": "LoReFT, paper", "pyreft, last 4": "LoReFT, last 4"}
+PYREFT = {"pyreft, paper": "LoReFT, paper", "pyreft, searched": "LoReFT, searched"}
 """pyreft's lines in the table, and whose recipe each has."""
 
 

@@ -48,5 +48,7 @@ def paper_point(name: str, space: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _chosen(domain: Any, recipe: Mapping[str, Any]) -> bool:
-    when = domain.get("when", {}) if isinstance(domain, Mapping) else {}
-    return all(recipe.get(parent) in values for parent, values in when.items())
+    when = domain.get("when") if isinstance(domain, Mapping) else None
+    if not isinstance(when, Mapping):  # none, or one that is refused when the space is read
+        return True
+    return all(isinstance(values, list) and recipe.get(parent) in values for parent, values in when.items())
