@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import re
@@ -16,10 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from flows.report import search_card
+from flows.search_tables import estimate_table
 from pipelines import dashboard, search
 from pipelines.errors import PipelineError
+from pipelines.estimate import estimate
 from pipelines.history import log_report
 from pipelines.search import SearchResult
 from pipelines.tracking import child_tags, find_run, live_run, open_store
@@ -118,6 +122,22 @@ def test_the_card_on_the_runs_page_says_what_won_and_links_the_report(
     assert f"| the frozen base | {100 * figures['base_value']:.1f} % |" in card
     assert f"[report.html]({page.as_uri()})" in card
     assert "2 trials (2 complete, 0 pruned, 0 failed) in " in card
+
+
+def test_the_plan_tells_what_is_small_and_what_is_slow(searched: tuple[Site, SearchResult, str]) -> None:
+    """`reft search --dry-run`: a recipe that is two things at once stands there once, with its measured step."""
+    site, _, _ = searched
+    changes = {**STORE, "search.space.positions": ["l1", "f1+l1"], "search.space.rank": [2], "search.enqueue": []}
+    params = make_params({**changes, "search.space.learning_rate": [0.01, 0.02]})
+    console = Console(record=True, width=200, file=io.StringIO())
+    console.print(estimate_table(estimate(params, root=site.root, base=site.base, prepared=site.prepared)))
+    said = console.export_text()
+    assert re.search(r"points of the space +\S+ 4 ", said)
+    assert re.search(
+        r"smallest and largest and quickest recipe +\S+ 130 parameters \(.*positions l1,.* s a step, ", said
+    )
+    assert re.search(r"slowest recipe +\S+ 130 parameters \(.*positions f1\+l1,.* s a step, ", said)
+    assert "on one process, without what the pruner saves" in said
 
 
 def test_without_the_package_the_dashboard_says_what_to_install(
