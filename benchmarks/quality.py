@@ -20,6 +20,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,28 +33,39 @@ from benchmarks.setting import announce
 from pipelines.compare import compare
 from pipelines.comparison import Comparison, Line, lines_of, markdown, write_comparison
 from pipelines.errors import PipelineError
-from pipelines.params import Params
+from pipelines.params import EvaluateParams, Params
 from pipelines.training import Bench
 from pipelines.yaml_file import read_yaml
 
 ROWS = ("tuning", "train", "validation", "test")
 
-OURS, RIVAL = "LoReFT, paper", "LoRA"
-"""What the sentence below a table compares."""
+OURS, RIVAL = ("LoReFT, paper", "LoReFT, searched"), "LoRA"
+"""What the sentences below a table compare."""
 
 
-def level(lines: Sequence[Line]) -> str:
-    """One sentence: at what share of LoRA's trained numbers LoReFT is level with it, or not, by the paired interval."""
-    found = {line.name: line for line in lines}
-    ours, rival = found.get(OURS), found.get(RIVAL)
-    if ours is None or rival is None or ours.accuracy is None or rival.accuracy is None:
-        return f"{OURS} and {RIVAL} were not both measured.\n"
+def level(found: Comparison, settings: EvaluateParams) -> str:
+    """A sentence for each LoReFT: with what share of LoRA's trained numbers it is level, by the paired interval."""
+    by_name = {line[0].name: line for line in found.lines}
+    said = []
+    for name in OURS:
+        if name not in by_name or RIVAL not in by_name:
+            said.append(f"{name} and {RIVAL} were not both measured.\n")
+            continue
+        _, ours, rival = lines_of(replace(found, lines=(by_name[name], by_name[RIVAL])), settings)
+        said.append(sentence(ours, rival))
+    return "".join(said)
+
+
+def sentence(ours: Line, rival: Line) -> str:
+    """The sentence of two lines, of which the rival's difference is to ours."""
+    if ours.accuracy is None or rival.accuracy is None:
+        return f"{ours.name} and {rival.name} were not both measured.\n"
     share = f"{ours.parameters / rival.parameters:.0%} of its trained numbers"
     if rival.difference is None:
-        return f"{OURS} answers every test row as {RIVAL} does, with {share}.\n"
+        return f"{ours.name} answers every test row as {rival.name} does, with {share}.\n"
     low, value, high = (-100 * each for each in (rival.difference.high, rival.difference.value, rival.difference.low))
-    said = "is level with" if low <= 0 <= high else "is above" if low > 0 else "is below"
-    return f"With {share}, {OURS} {said} {RIVAL} here: {value:+.1f} points ({low:+.1f} to {high:+.1f}).\n"
+    verdict = "is level with" if low <= 0 <= high else "is above" if low > 0 else "is below"
+    return f"With {share}, {ours.name} {verdict} {rival.name} here: {value:+.1f} points ({low:+.1f} to {high:+.1f}).\n"
 
 
 def measure(
@@ -88,7 +100,7 @@ def report(task: Task, found: Comparison, params: Params, bench: Bench) -> str:
     rows = f"{params.compare.train_rows} training rows, {params.compare.epochs} epoch(s)"
     base = f"{bench.base_source.partition('#')[0]} in {params.base.dtype}"
     heading = f"{task.folder}: {len(found.base.right)} test rows, {rows}, {base}"
-    return f"{heading}\n\n{markdown(lines)}\n{level(lines)}"
+    return f"{heading}\n\n{markdown(lines)}\n{level(found, params.evaluate)}"
 
 
 def _work(raw: Mapping[str, Any], tasks: Sequence[str], methods: int) -> float:

@@ -82,6 +82,6 @@ def test_the_sentence_follows_the_paired_interval(low: float, high: float, said:
     some = Interval(0.8, 0.7, 0.9)
     ours = Line("LoReFT, paper", 1e-3, 1, some, None, None, 30, 1.0, 1.0, "")
     lora = Line("LoRA", 1e-3, 1, some, None, Interval((low + high) / 2, low, high), 60, 1.0, 1.0, "")
-    sentence = quality.level([ours, lora])
+    sentence = quality.sentence(ours, lora)
     assert said in sentence
-    assert sentence.startswith("With 50% of its trained numbers")
+    assert sentence.startswith("With 50% of its trained numbers, LoReFT, paper is ")
