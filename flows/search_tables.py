@@ -46,19 +46,17 @@ def estimate_table(found: Estimate) -> RenderableType:
 
 def _ends(found: Estimate) -> dict[str, Extreme]:
     """The recipes at the ends of the space by what they are, one that is two things once."""
-    names: dict[str, str] = {}
     ends = {"smallest": found.smallest, "largest": found.largest, "quickest": found.quickest, "slowest": found.slowest}
-    shown: list[tuple[str, Extreme]] = []
+    shown: list[tuple[list[str], Extreme]] = []
     for name, extreme in ends.items():
         if extreme is None:
             continue
-        first = next((other for other, each in shown if each.recipe == extreme.recipe), None)
-        if first is None:
-            shown.append((name, extreme))
-            names[name] = name
+        same = next((names for names, each in shown if each.recipe == extreme.recipe), None)
+        if same is None:
+            shown.append(([name], extreme))
         else:
-            names[first] = f"{names[first]} and {name}"
-    return {names[name]: extreme for name, extreme in shown}
+            same.append(name)
+    return {" and ".join(names): extreme for names, extreme in shown}
 
 
 def _extreme(extreme: Extreme, found: Estimate) -> str:
