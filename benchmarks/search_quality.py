@@ -31,12 +31,13 @@ from benchmarks.search_cells import Cell, Contender, Setting, Workshop
 from benchmarks.tables import table
 from pipelines.errors import PipelineError
 from pipelines.evaluate import Interval, paired_difference
+from pipelines.paper_recipes import PAPER_RECIPES
 from pipelines.recipe import PARTS as RECIPE
 from pipelines.yaml_file import read_yaml
 
 PAPER: Mapping[str, Any] = {
-    "layers": "all", "positions": "f7+l7", "rank": 8, "learning_rate": 9.0e-4, "batch_size": 16,
-}  # fmt: skip
+    part: PAPER_RECIPES["commonsense"][part] for part in ("layers", "positions", "rank", "learning_rate", "batch_size")
+}
 SPACE: Mapping[str, Any] = {
     "positions": [PAPER["positions"], "l7", "l5", "l4", "l3", "l2", "l1"],
     "learning_rate": {"low": 2.0e-4, "high": 8.0e-3, "log": True},

@@ -6,7 +6,8 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from pipelines.search_params import HalvingPruner, MedianPruner, SearchParams, WilcoxonPruner
+from pipelines.pruner_params import HalvingPruner, MedianPruner, WilcoxonPruner
+from pipelines.search_params import SearchParams
 
 SCORES = "scores"  # user attributes "scores:1" and so on: the score of each validation row at a report
 

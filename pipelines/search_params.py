@@ -15,6 +15,7 @@ from pydantic_core import InitErrorDetails
 from pipelines.domains import Conditional, Domain, Span, Steps, checked, size, values_of
 from pipelines.methods import CHECKS, METHODS, PARTS, Part, is_part_of, owner
 from pipelines.paper_recipes import paper_point
+from pipelines.pruner_params import PrunerParams
 from pipelines.sections import STRICT, Count, Section, refuse
 
 Objective = Literal["accuracy", "parameters", "seconds", "memory_mb"]
@@ -148,39 +149,6 @@ class SpaceParams(RootModel[dict[Part, Domain]]):
                 yield f"{part}.when must leave out a choice of {parent}; got all of them; take the condition out"
 
 
-class NoPruner(Section):
-    """Every trial runs to its end."""
-
-    name: Literal["none"]
-
-
-class MedianPruner(Section):
-    """A trial below the median of the earlier ones at the same report is stopped."""
-
-    name: Literal["median"]
-    startup_trials: Annotated[int, Field(ge=0)]
-    warmup_reports: Annotated[int, Field(ge=0)]
-
-
-class HalvingPruner(Section):
-    """At reports min_reports, min_reports * reduction, and so on, the best one in ``reduction`` goes on."""
-
-    name: Literal["successive_halving", "hyperband"]
-    min_reports: Count
-    reduction: Annotated[int, Field(ge=2)]
-
-
-class WilcoxonPruner(Section):
-    """A trial whose rows are scored worse than the best trial's at the same report is stopped (signed-rank test)."""
-
-    name: Literal["wilcoxon"]
-    p: Annotated[float, Field(gt=0, lt=0.5)]
-    warmup_reports: Annotated[int, Field(ge=0)]
-
-
-PrunerParams = Annotated[NoPruner | MedianPruner | HalvingPruner | WilcoxonPruner, Field(discriminator="name")]
-
-
 class LimitParams(Section):
     """Bounds of a trial's costs; null is none."""
 
@@ -268,13 +236,7 @@ class SearchParams(Section):
 
     def _pruner_problems(self) -> list[str]:
         """A pruner looks at every report but the last, so its first look must come before that."""
-        match self.pruner:
-            case HalvingPruner(min_reports=least):
-                key, first = "min_reports", least
-            case MedianPruner(warmup_reports=warmup) | WilcoxonPruner(warmup_reports=warmup):
-                key, first = "warmup_reports", warmup + 1
-            case _:
-                return []
+        key, first = self.pruner.first_look()
         if first < self.reports:
             return []
         return [
