@@ -18,8 +18,8 @@ from pipelines.data_params import LabelParams
 from pipelines.domains import Conditional
 from pipelines.graph import read_graph
 from pipelines.params import Params, load_params
-from pipelines.recipe import PARTS, Recipe, TrainParams
 from pipelines.pruner_params import MedianPruner
+from pipelines.recipe import PARTS, Recipe, TrainParams
 from pipelines.search_params import SpaceParams
 
 ROOT = Path(__file__).parent.parent
