@@ -61,7 +61,7 @@ def is_over(trials: Sequence[FrozenTrial], settings: SearchParams) -> bool:
     """Whether the budget of seconds is spent, or no trial was better for as many as search.patience.
 
     Args:
-        trials: all of the study. Those that a person stopped took their time too, though they do not count as ended.
+        trials: all of the study. Those that were stopped or killed took their time too, though they do not count as ended.
         settings: with the budget.
     """
     if settings.seconds is not None and sum(map(seconds_of, in_state(trials, *ENDED))) >= settings.seconds:
@@ -70,7 +70,7 @@ def is_over(trials: Sequence[FrozenTrial], settings: SearchParams) -> bool:
 
 
 def seconds_of(trial: FrozenTrial) -> float:
-    """What a trial took to train and score; 0 where it was killed before it could say."""
+    """What a trial took to train and score; of one that was killed with its process, to its last report."""
     return float(trial.user_attrs.get(COSTS, {}).get("seconds", 0.0))
 
 

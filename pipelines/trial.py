@@ -125,6 +125,7 @@ def _report(trial: optuna.Trial, desk: Desk, model: CausalModel, costs: Costs, *
     """Score the validation rows, and tell the study."""
     scores, truth = _scored(desk, model, title=run_name(trial))
     costs.curve[report] = float((scores.argmax(1) == truth).mean())
+    trial.set_user_attr(COSTS, costs.figures())  # what counts of a trial whose process is killed after this
     if desk.params.search.pruner.name == "wilcoxon":
         right = scores[np.arange(len(truth)), truth]
         trial.set_user_attr(f"{SCORES}:{report}", [round(float(score), 4) for score in right])

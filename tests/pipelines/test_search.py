@@ -264,7 +264,10 @@ def test_a_search_killed_in_a_trial_ends_as_if_nobody_had(site: Site, tmp_path: 
     child.join()
     result = run(site, **changes)
     assert result.complete == 3
-    kept = [(r["params"], r["value"]) for r in trials(site) if r["error"] != "killed with its process"]
+    records = trials(site)
+    [killed] = [record for record in records if record["error"] == "killed with its process"]
+    assert killed["seconds"] > 0  # which the budget counts
+    kept = [(r["params"], r["value"]) for r in records if r is not killed]
     assert kept == [(r["params"], r["value"]) for r in trials(whole)]
 
 
