@@ -2,10 +2,11 @@
 
 Rows are SST-2, ARC-Easy and MathQA (arithmetic, five answers to choose from) of the folder that the variable
 REFT_BENCH_DATA names; base, methods, learning rates and budgets are those of params.yaml (section compare), as `reft
-compare-methods` takes them. Beside them stand pyreft's own training and classes, with the recipes of the two LoReFTs:
-its loss, its modules, its start (which edits every layer at random, where ours begins as the frozen base), and the same
-rows in the same batches with the same schedule. On a base in bfloat16 it trains W and b in bfloat16, as its modules do;
-what it trained is asked the test rows by this project's scoring (tests/reft/test_parity.py compares both edits).
+compare-methods` takes them. Beside them stand pyreft's own training and classes, with the recipes of the two LoReFTs
+but learning rates of their own: its loss, its modules, its start (which edits every layer at random, where ours begins
+as the frozen base), and the same rows in the same batches with the same schedule. On a base in bfloat16 it trains W and
+b in bfloat16, as its modules do; what it trained is asked the test rows by this project's scoring
+(tests/reft/test_parity.py compares both edits).
 
 Each training is a file in --out. Stopped and started again with the same words, it goes on. Each method has a process
 of its own, whose messages are in --out, and --workers says how many there are at once.

@@ -61,7 +61,8 @@ def is_over(trials: Sequence[FrozenTrial], settings: SearchParams) -> bool:
     """Whether the budget of seconds is spent, or no trial was better for as many as search.patience.
 
     Args:
-        trials: all of the study. Those that were stopped or killed took their time too, though they do not count as ended.
+        trials: all of the study. Those that were stopped or killed took their time too, though they do not count as
+            ended.
         settings: with the budget.
     """
     if settings.seconds is not None and sum(map(seconds_of, in_state(trials, *ENDED))) >= settings.seconds:
