@@ -89,7 +89,8 @@ def outcome_table(outcome: SearchOutcome) -> RenderableType:
     saved = f"; pruning saved about {duration(figures['saved_seconds'])}" if figures["saved_seconds"] else ""
     said.add_row("trials", f"{ends}; {duration(figures['seconds'])} together{saved}")
     spread = "" if figures["best_spread"] is None else f" (spread {points(figures['best_spread'], sign=False)})"
-    said.add_row("chosen", f"trial {figures['best_trial']}: {share(figures['best_value'])}{spread} on validation rows")
+    rows = "training rows that its runs did without" if figures["confirm_seconds"] else "validation rows"
+    said.add_row("chosen", f"trial {figures['best_trial']}: {share(figures['best_value'])}{spread} on {rows}")
     said.add_row("report", f"{folder}/report.html, for a browser: which recipe won, why, and what it cost")
     said.add_row("files", f"{folder}/best.yaml, {folder}/trials.csv")
     said.add_row("next", "reft run")

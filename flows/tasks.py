@@ -152,7 +152,7 @@ def _show_trials(folder: Path, metrics: Path) -> None:
     create_table_artifact(key="trials", table=[_flat(trial) for trial in trials], description="Trials of the search")
     confirmed = _json(folder / "confirmed.json")
     if confirmed:
-        said = "The best recipes with other seeds"
+        said = "The best recipes with other seeds and rows"
         create_table_artifact(key="confirmed", table=confirmed, description=said)
 
 

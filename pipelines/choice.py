@@ -8,37 +8,45 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 
 from pipelines.errors import PipelineError
+from pipelines.folds import fold_size
 from pipelines.records import TrialRecord
 from pipelines.search_params import SearchParams
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How to choose: the settings, and what the confidence interval of an accuracy follows from."""
+    """How to choose: the settings, and the rows of the splits, which the error of an accuracy follows from."""
 
     settings: SearchParams
+    training_rows: int
     validation_rows: int
     confidence: float
 
-    def least(self, accuracy: float) -> float:
-        """One standard error below an accuracy on the validation rows (Breiman et al. 1984, section 3.4.3)."""
-        return accuracy - math.sqrt(accuracy * (1 - accuracy) / self.validation_rows)
+    @property
+    def confirming_rows(self) -> int:
+        """How many rows the runs that confirm a recipe are asked together, each counted once."""
+        seeds = 0 if self.settings.confirm is None else self.settings.confirm.seeds
+        return min(self.training_rows, seeds * fold_size(self.training_rows, self.validation_rows))
 
-    def interval(self, accuracy: float) -> tuple[float, float]:
-        """The confidence interval (Wilson 1927) of an accuracy on the validation rows."""
+    def least(self, accuracy: float, rows: int) -> float:
+        """One standard error below an accuracy on so many rows (Breiman et al. 1984, section 3.4.3)."""
+        return accuracy - math.sqrt(accuracy * (1 - accuracy) / rows)
+
+    def interval(self, accuracy: float, rows: int) -> tuple[float, float]:
+        """The confidence interval (Wilson 1927) of an accuracy on so many rows."""
         from scipy import stats  # takes a second to import, and the workers of a search do without
 
-        rows = self.validation_rows
         interval = stats.binomtest(round(accuracy * rows), rows).proportion_ci(self.confidence, method="wilson")
         return float(interval.low), float(interval.high)
 
 
 @dataclass(frozen=True)
 class Confirmed:
-    """A candidate with the accuracies of all its runs: that of the trial, then those with other seeds.
+    """A candidate with the accuracies of all its runs: that of the trial, then those with other seeds and other rows.
 
-    A run that failed has None for its accuracy, and its recipe is not chosen: it does not stand another seed. The
-    spread is the sample's standard deviation; the seconds are those of the runs with other seeds together.
+    Mean and spread (the sample's standard deviation) are of the others alone: the trial's own accuracy was chosen as
+    one of the highest, so it is more often too high than too low. A run that failed has None, and its recipe is not
+    chosen: it does not stand another seed. The seconds are those of the others together.
     """
 
     trial: int
@@ -51,18 +59,20 @@ class Confirmed:
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen trial, the accuracy that it was chosen by, and its spread where there was more than one run."""
+    """The chosen trial, the accuracy that it was chosen by, on how many rows, and its spread where runs are several."""
 
     record: TrialRecord
     value: float
     spread: float | None
+    rows: int
 
 
 def confirmed(trial: int, runs: Mapping[int, float | None], *, seconds: float) -> Confirmed:
     """Sum up the runs of a candidate, by seed, in their order, and the seconds that those with other seeds took."""
     accuracies = tuple(runs.values())
-    stood = [accuracy for accuracy in accuracies if accuracy is not None]
-    whole = len(stood) == len(accuracies)
+    others = accuracies[1:]
+    stood = [accuracy for accuracy in others if accuracy is not None]
+    whole = len(stood) == len(others) > 0
     return Confirmed(
         trial=trial,
         seeds=tuple(runs),
@@ -82,16 +92,20 @@ def front(records: Sequence[TrialRecord], settings: SearchParams) -> list[TrialR
 
 
 def candidates(records: Sequence[TrialRecord], rule: Rule) -> list[TrialRecord]:
-    """The trials whose recipes are run again: the most accurate one, and those that the rule would take next."""
+    """The trials whose recipes are run again: the most accurate one, and those that the rule would take next.
+
+    The recipe that was tried first is one of them, or comes beside them: all others are to be better than it.
+    """
     confirm = rule.settings.confirm
     if confirm is None:
         return []
     able, accuracy = _able(records, rule), {record.number: record.value or 0.0 for record in records}
-    chosen = [_pick(able, accuracy, rule, "best")]
+    rows = rule.validation_rows
+    chosen = [_pick(able, accuracy, rule, "best", rows)]
     while len(chosen) < min(confirm.top, len(able)):
         rest = [record for record in able if record not in chosen]
-        chosen.append(_pick(rest, accuracy, rule, rule.settings.choose))
-    return chosen
+        chosen.append(_pick(rest, accuracy, rule, rule.settings.choose, rows))
+    return [*chosen, *(record for record in able if record.enqueued == 0 and record not in chosen)]
 
 
 def choose(records: Sequence[TrialRecord], confirmations: Sequence[Confirmed], rule: Rule) -> Choice:
@@ -102,8 +116,9 @@ def choose(records: Sequence[TrialRecord], confirmations: Sequence[Confirmed], r
     """
     able = _able(records, rule)
     if not confirmations:
-        best = _pick(able, {record.number: record.value or 0.0 for record in able}, rule, rule.settings.choose)
-        return Choice(best, best.value or 0.0, None)
+        values, rows = {record.number: record.value or 0.0 for record in able}, rule.validation_rows
+        best = _pick(able, values, rule, rule.settings.choose, rows)
+        return Choice(best, best.value or 0.0, None, rows)
     means = {one.trial: one.mean for one in confirmations if one.mean is not None}
     if not means:
         raise PipelineError(
@@ -111,8 +126,10 @@ def choose(records: Sequence[TrialRecord], confirmations: Sequence[Confirmed], r
             got=f"trials {', '.join(str(one.trial) for one in confirmations)}, each of which failed with one",
             do="Lower the learning rates of search.space, or raise search.confirm.top.",
         )
-    best = _pick([record for record in able if record.number in means], means, rule, rule.settings.choose)
-    return Choice(best, means[best.number], next(one.spread for one in confirmations if one.trial == best.number))
+    rows, stood = rule.confirming_rows, [record for record in able if record.number in means]
+    best = _pick(stood, means, rule, rule.settings.choose, rows)
+    spread = next(one.spread for one in confirmations if one.trial == best.number)
+    return Choice(best, means[best.number], spread, rows)
 
 
 def _able(records: Sequence[TrialRecord], rule: Rule) -> list[TrialRecord]:
@@ -127,10 +144,12 @@ def _able(records: Sequence[TrialRecord], rule: Rule) -> list[TrialRecord]:
     return able
 
 
-def _pick(records: Sequence[TrialRecord], accuracy: Mapping[int, float], rule: Rule, choose: str) -> TrialRecord:
-    """By the rule and these accuracies; of equal ones the smaller, then the earlier."""
+def _pick(
+    records: Sequence[TrialRecord], accuracy: Mapping[int, float], rule: Rule, choose: str, rows: int
+) -> TrialRecord:
+    """By the rule and these accuracies, on so many rows; of equal ones the smaller, then the earlier."""
     if choose == "smallest":
-        least = rule.least(max(accuracy[record.number] for record in records))
+        least = rule.least(max(accuracy[record.number] for record in records), rows)
         records = [record for record in records if accuracy[record.number] >= least]
         return min(records, key=lambda r: (r.parameters or 0, -accuracy[r.number], r.number))
     return min(records, key=lambda r: (-accuracy[r.number], r.parameters or 0, r.number))

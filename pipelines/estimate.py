@@ -79,7 +79,8 @@ def estimate(params: Params, *, root: Path, base: Path, prepared: Path) -> Estim
         "space": {part: _words(space.root[part]) for part in space.parts()},
         "points": space.size(),
         "trials": int(min(params.search.trials, space.size())),
-        "confirmations": 0 if confirm is None else confirm.top * confirm.seeds,
+        # The recipe that is tried first comes beside the best, if it is none of them.
+        "confirmations": 0 if confirm is None else (confirm.top + bool(params.search.enqueue)) * confirm.seeds,
     }
     if not base.is_file():
         return Estimate(

@@ -7,7 +7,6 @@ brings the study to its number of trials, as other processes may have done befor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from pipelines.choice import Choice, choose
 from pipelines.files import whole_directory, write_json, write_text
 from pipelines.history import log_report
 from pipelines.params import Params
-from pipelines.records import TrialRecord, saved_seconds, write_trials_csv
+from pipelines.records import saved_seconds, write_trials_csv
 from pipelines.search_params import SpaceParams
 from pipelines.worker import Found, Site, bring_to_target
 
@@ -28,10 +27,10 @@ REPORT = "report.html"
 class SearchResult:
     """What metrics/search.json holds.
 
-    ``best_value`` is the accuracy that the recipe was chosen by: of its trial, or the mean of its runs where the best
-    ones were run again; ``best_spread`` is the standard deviation of those. ``first_value`` is the accuracy of the
-    recipe that was tried first, ``base_value`` that of the frozen base, on the same rows. The seconds are those of all
-    trials that ended, of the runs that confirm the best, and, about, those that pruning saved.
+    ``best_value`` is the accuracy that the recipe was chosen by: of its trial, or the mean of the runs that confirm it;
+    ``best_spread`` is the standard deviation of those. ``first_value`` is the accuracy of the recipe that was tried
+    first, ``base_value`` that of the frozen base, on the same rows. The seconds are those of all trials that ended, of
+    the runs that confirm the best, and, about, those that pruning saved.
     """
 
     study: str
@@ -71,16 +70,20 @@ def _result(found: Found, choice: Choice) -> SearchResult:
         best_trial=choice.record.number,
         best_value=choice.value,
         best_spread=choice.spread,
-        first_value=_first_value(found.records),
-        base_value=found.base_accuracy,
+        first_value=_first_value(found),
+        base_value=found.base_confirmed if found.confirmations else found.base_accuracy,
         seconds=round(sum(record.seconds or 0.0 for record in found.records), 1),
         confirm_seconds=round(sum(one.seconds for one in found.confirmations), 1),
         saved_seconds=round(sum(saved_seconds(record, reports) for record in found.records), 1),
     )
 
 
-def _first_value(records: Sequence[TrialRecord]) -> float | None:
-    return next((record.value for record in records if record.enqueued == 0 and record.value is not None), None)
+def _first_value(found: Found) -> float | None:
+    """None too where the first recipe was not run on the rows that the choice was made by."""
+    first = next((record for record in found.records if record.enqueued == 0 and record.value is not None), None)
+    if first is None or not found.confirmations:
+        return None if first is None else first.value
+    return next((one.mean for one in found.confirmations if one.trial == first.number), None)
 
 
 def _write_outputs(found: Found, choice: Choice, space: SpaceParams, out: Path) -> None:

@@ -162,7 +162,7 @@ class LimitParams(Section):
 
 
 class ConfirmParams(Section):
-    """The ``top`` recipes run again with so many other ``seeds`` each, before one is chosen."""
+    """The ``top`` recipes and the one tried first, run again with so many other ``seeds`` each before one is chosen."""
 
     top: Count
     seeds: Count

@@ -46,12 +46,12 @@ def _header(verdict: Verdict) -> Element:
     choice = verdict.choice
     spread = "" if choice.spread is None else f" ± {points(choice.spread, sign=False)}"
     runs = verdict.standings()[0].runs
-    low, high = verdict.found.rule.interval(choice.value)
-    rows = verdict.found.rule.validation_rows
+    low, high = verdict.found.rule.interval(choice.value, choice.rows)
     of_runs = "one run" if runs == 1 else f"the mean of {runs} seeds, ± their standard deviation"
+    kind = "held-out training row" if verdict.confirmed else "validation row"
     on_rows = (
-        f"Accuracy on {many(rows, 'validation row')}: {of_runs}. {100 * verdict.found.rule.confidence:g} % interval of "
-        f"so many rows: {share(low)} to {share(high)}."
+        f"Accuracy on {many(choice.rows, kind)}: {of_runs}. {100 * verdict.found.rule.confidence:g} % interval of so "
+        f"many rows: {share(low)} to {share(high)}."
     )
     space = verdict.settings.space
     values = space.complete(choice.record.params)
@@ -71,17 +71,20 @@ def _header(verdict: Verdict) -> Element:
                 element("p", {"class": "small"}, on_rows),
                 table(("part", "value"), recipe, kind="recipe"),
             ),
-            _card("Against what", _comparison(verdict), element("p", {"class": "small"}, CAVEAT)),
+            _card("Against what", _comparison(verdict), element("p", {"class": "small"}, _caveat(verdict))),
             _card("Why it won", _list(verdict.reasons())),
             _card("What it cost", _list(verdict.bill())),
         ),
     )
 
 
-CAVEAT = (
-    "These rows chose the winner, so they flatter it. What it is worth, the stage evaluate says, on test rows that no "
-    "trial has seen."
-)
+def _caveat(verdict: Verdict) -> str:
+    flatter = (
+        "These are training rows that the runs did without; they chose among the best, so they flatter a little."
+        if verdict.confirmed
+        else "These rows chose the winner, so they flatter it."
+    )
+    return f"{flatter} What it is worth, the stage evaluate says, on test rows that no trial has seen."
 
 
 def _setting(verdict: Verdict) -> str:
@@ -96,22 +99,22 @@ def _setting(verdict: Verdict) -> str:
 
 def _comparison(verdict: Verdict) -> Element:
     chosen, *others = verdict.standings()
-    rows = [_line(chosen, None), *(_line(standing, chosen) for standing in others)]
+    rows = [_line(chosen, winner=True), *(_line(standing) for standing in others)]
     header = ("", "accuracy", "winner's lead", "trained numbers")
     return element("div", {"class": "frame"}, table(header, rows, kind="lines"))
 
 
-def _line(standing: Standing, winner: Standing | None) -> list[Child]:
+def _line(standing: Standing, *, winner: bool = False) -> list[Child]:
     record = standing.record
     name = standing.name if record is None else f"{standing.name} (trial {record.number})"
     if standing.accuracy is None:
-        state = "failed" if record is not None and record.state == "fail" else "stopped early"
+        state = "stopped early" if record is not None and record.state == "pruned" else "failed"
         accuracy, lead = state, ""
     else:
         spread = "" if standing.spread is None else f" ± {100 * standing.spread:.1f}"
         runs = f", {standing.runs} seeds" if standing.runs > 1 else ""
         accuracy = f"{share(standing.accuracy)}{spread}{runs}"
-        lead = "" if winner is None else points((winner.accuracy or 0.0) - standing.accuracy)
+        lead = "" if winner or standing.lead is None else points(standing.lead)
     numbers = "0" if record is None else "" if record.parameters is None else f"{record.parameters:,}"
     return [name, accuracy, lead, numbers]
 

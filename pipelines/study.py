@@ -47,7 +47,7 @@ ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 SEED = "seed"  # user attribute: of the initial weights and the order of the rows
 CANDIDATE = "candidate"  # user attribute, in a study of confirmations: the trial whose recipe is run again
 RECIPE = "recipe"  # user attribute: all parts of the recipe
-BASE_ACCURACY = "base_accuracy"  # user attribute of a study: of the frozen base, on the validation rows
+BASE_ACCURACY = "base_accuracy"  # user attributes of a study: of the frozen base, on the rows that a fold is asked
 KEPT = (ENQUEUED, SEED, CANDIDATE, RECIPE)  # what a repetition has of the trial that it repeats
 
 

@@ -75,12 +75,12 @@ def history(verdict: Verdict) -> Element:
 
 
 def confirmations(verdict: Verdict) -> Element:
-    """The runs of the best recipes with several seeds, with mean and spread."""
+    """The runs of the best recipes with other seeds and rows, with mean and spread."""
     lines = sorted(verdict.found.confirmations, key=lambda one: -(one.mean or 0.0))
     values = [percent(value) for one in lines for value in one.accuracies if value is not None]
     names = [f"trial {one.trial}" for one in lines]
     x, y = Axis(Choices(names), "recipe, the best mean first"), Axis(Linear.around(values), ACCURACY)
-    chart = Chart(x, y, size=WIDE, says="Accuracy of the best recipes with each seed, their mean and spread")
+    chart = Chart(x, y, size=WIDE, says="Accuracy of the best recipes with each seed, and mean and spread")
     for name, one in zip(names, lines, strict=True):
         kind: Kind = "chosen" if one.trial == verdict.choice.record.number else "complete"
         if one.mean is not None:
@@ -92,8 +92,9 @@ def confirmations(verdict: Verdict) -> Element:
                 aside = 10.0 * (place - (len(one.accuracies) - 1) / 2)
                 chart.mark(name, percent(value), "complete", one.trial, aside=aside)
     says = (
-        "Each dot is a run with another seed, the first the trial's own; line and box are their mean and its spread "
-        "(one standard deviation). Boxes that overlap leave the order to chance."
+        "The first dot is the trial's own run, on the validation rows; each other one is a run with another seed, on "
+        "training rows that it did without. Line and box are the mean and the spread (one standard deviation) of these "
+        "others. Boxes that overlap leave the order to chance."
     )
     return figure("The best, with other seeds", says, chart.svg, wide=True)
 

@@ -1,10 +1,10 @@
-"""One trial: a recipe trained on the search's rows and scored on the validation split. It never sees a test row."""
+"""One trial: a recipe trained on rows of the search and scored on others. It never sees a test row."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -13,6 +13,7 @@ import optuna
 
 from pipelines.errors import PipelineError
 from pipelines.evaluate import Floats, Ints, probabilities
+from pipelines.folds import OF_TRIALS, Fold, fold
 from pipelines.memory import peak_memory
 from pipelines.params import Params
 from pipelines.prepared import Row
@@ -21,7 +22,7 @@ from pipelines.pruning import SCORES
 from pipelines.study import CANDIDATE, ERROR, INTERRUPTED, OWNER, SEED, SharedStudy, this_process
 from pipelines.tracking import LiveRun
 from pipelines.training import Bench, build_model, train_steps
-from reft import CausalModel, Encoded, NonFiniteLossError, ReftConfig, ReftModel
+from reft import CausalModel, NonFiniteLossError, ReftConfig, ReftModel
 
 log = logging.getLogger(__name__)
 
@@ -36,13 +37,17 @@ COSTS = "costs"  # a mapping: parameters, seconds, tokens (real ones, trained on
 
 @dataclass(frozen=True)
 class Desk:
-    """What every trial of a process works with: parameters, base and data, the rows, and the run that it logs to."""
+    """What every trial of a process works with: parameters, base and data, the splits, and the run that it logs to."""
 
     params: Params
     bench: Bench
-    train: list[Encoded]
+    train: list[Row]
     validation: list[Row]
     live: LiveRun
+
+    def fold(self, place: int) -> Fold:
+        """The rows of a trial, or of a run that confirms one; see :func:`pipelines.folds.fold`."""
+        return fold(self.train, self.validation, place=place, count=self.params.search.train_rows)
 
 
 @dataclass
@@ -107,23 +112,27 @@ def confirmation_name(candidate: int, seed: int) -> str:
 
 def _train(trial: optuna.Trial, desk: Desk, run: LiveRun, costs: Costs) -> None:
     params, seed, reports = desk.params, trial.user_attrs[SEED], desk.params.search.reports
+    rows = desk.fold(seed - params.seed if CANDIDATE in trial.user_attrs else OF_TRIALS)
+    encoded = [desk.bench.encode_row(row) for row in rows.train]
     recipe = params.recipe(suggest(trial, params.search.space), trial=True)
     model = build_model(desk.bench, recipe, seed=seed)
     costs.parameters = model.num_trainable()
-    for step in train_steps(model, desk.train, recipe, params, seed=seed, pad_id=desk.bench.pad_id):
+    for step in train_steps(model, encoded, recipe, params, seed=seed, pad_id=desk.bench.pad_id):
         costs.tokens += step.tokens
         run.log_metrics({"loss": step.loss}, step=step.step)
         report = step.step * reports // step.total_steps
         if report > max(costs.curve, default=0):
-            _report(trial, desk, model, costs, report=report)
+            _report(trial, desk, model, rows.asked, costs, report=report)
             run.log_metrics({"validation_accuracy": costs.curve[report]}, step=step.step)
             if report < reports and _hopeless(trial, params, costs):
                 raise optuna.TrialPruned
 
 
-def _report(trial: optuna.Trial, desk: Desk, model: CausalModel, costs: Costs, *, report: int) -> None:
-    """Score the validation rows, and tell the study."""
-    scores, truth = _scored(desk, model, title=run_name(trial))
+def _report(
+    trial: optuna.Trial, desk: Desk, model: CausalModel, asked: Sequence[Row], costs: Costs, *, report: int
+) -> None:
+    """Score the rows that the run is asked, and tell the study."""
+    scores, truth = _scored(desk, model, asked, title=run_name(trial))
     costs.curve[report] = float((scores.argmax(1) == truth).mean())
     trial.set_user_attr(COSTS, costs.figures())  # what counts of a trial whose process is killed after this
     if desk.params.search.pruner.name == "wilcoxon":
@@ -135,21 +144,21 @@ def _report(trial: optuna.Trial, desk: Desk, model: CausalModel, costs: Costs, *
         trial.set_user_attr(CURVE, {str(place): value for place, value in costs.curve.items()})
 
 
-def base_accuracy(desk: Desk) -> float:
-    """The accuracy of the frozen base on the validation rows: what a recipe is to be better than."""
+def base_accuracy(desk: Desk, place: int) -> float:
+    """The accuracy of the frozen base on the rows that a fold is asked: what a recipe is to be better than."""
     # Edits at the lowest layer and the last token: so of the base is kept what most recipes of a search need.
     unused = ReftConfig(layers=(0,), positions="l1", rank=1)
     model = ReftModel(desk.bench.base, unused, seed=desk.params.seed)
     with model.disabled():
-        scores, truth = _scored(desk, model, title="frozen base")
+        scores, truth = _scored(desk, model, desk.fold(place).asked, title="frozen base")
     return float((scores.argmax(1) == truth).mean())
 
 
-def _scored(desk: Desk, model: CausalModel, *, title: str) -> tuple[Floats, Ints]:
-    """The probability of each label for the validation rows, [rows, labels], and the right labels' places, [rows]."""
+def _scored(desk: Desk, model: CausalModel, asked: Sequence[Row], *, title: str) -> tuple[Floats, Ints]:
+    """The probability of each label for the rows, [rows, labels], and the right labels' places, [rows]."""
     labels, size = list(desk.bench.task.labels), desk.params.evaluate.batch_size
-    scores = probabilities(desk.bench, model, desk.validation, batch_size=size, title=title)
-    return scores, np.array([labels.index(row.label) for row in desk.validation])
+    scores = probabilities(desk.bench, model, asked, batch_size=size, title=title)
+    return scores, np.array([labels.index(row.label) for row in asked])
 
 
 def _hopeless(trial: optuna.Trial, params: Params, costs: Costs) -> bool:

@@ -22,13 +22,17 @@ SURE = 20  # complete trials, below which importances are a hint
 
 @dataclass(frozen=True)
 class Standing:
-    """A line of the comparison: what it is, its accuracy (of how many runs, with what spread), and its trial."""
+    """A line of the comparison: what it is, its accuracy (of how many runs, with what spread), and its trial.
+
+    ``lead``: by how much the chosen recipe is more accurate on the same rows.
+    """
 
     name: str
     accuracy: float | None
     spread: float | None
     runs: int
     record: TrialRecord | None
+    lead: float | None
 
 
 @dataclass(frozen=True)
@@ -96,11 +100,18 @@ class Verdict:
         )
 
     def standing(self, name: str, record: TrialRecord) -> Standing:
-        """How a trial's recipe stands: by all its runs, where it had several."""
+        """How a trial's recipe stands: by the runs that confirm it, where there are any; else by its trial."""
         runs = self.confirmed.get(record.number)
-        if runs is not None and runs.mean is not None:
-            return Standing(name, runs.mean, runs.spread, len(runs.accuracies), record)
-        return Standing(name, record.value, None, 1, record)
+        if runs is not None:
+            lead = None if runs.mean is None else self.choice.value - runs.mean
+            return Standing(name, runs.mean, runs.spread, len(runs.accuracies) - 1, record, lead)
+        lead = None if record.value is None else (self.choice.record.value or 0.0) - record.value
+        return Standing(name, record.value, None, 1, record, lead)
+
+    @property
+    def base_accuracy(self) -> float | None:
+        """That of the frozen base on the rows that the choice was made by."""
+        return self.found.base_confirmed if self.confirmed else self.found.base_accuracy
 
     def standings(self) -> list[Standing]:
         """The chosen recipe, the best of the others, the one tried first, the frozen base: what there is of them."""
@@ -109,8 +120,8 @@ class Verdict:
             found.append(self.standing("best of the others", second))
         if self.first is not None and self.first.number not in [line.record.number for line in found if line.record]:
             found.append(self.standing("tried first", self.first))
-        if self.found.base_accuracy is not None:
-            found.append(Standing("frozen base", self.found.base_accuracy, None, 1, None))
+        if (base := self.base_accuracy) is not None:
+            found.append(Standing("frozen base", base, None, 1, None, self.choice.value - base))
         return found
 
     def _second(self) -> TrialRecord | None:
@@ -132,8 +143,9 @@ class Verdict:
         if len(settings.objectives) > 1:
             able = f"the {many(len(self.front), 'trial')} on the Pareto front of {_listed(settings.objectives)}"
         if self.confirmed:
-            runs = len(self.found.confirmations[0].seeds)
-            able = f"the {many(len(self.confirmed), 'recipe')} that were run with {many(runs, 'seed')} each"
+            runs = len(self.found.confirmations[0].seeds) - 1
+            again = f"run again with {many(runs, 'other seed')} each, on rows that chose none of them"
+            able = f"the {many(len(self.confirmed), 'recipe')} that were {again}"
         if settings.choose == "smallest":
             return (
                 f"Of {able}, it has the fewest parameters among those whose accuracy lies within one standard error of "
@@ -152,7 +164,10 @@ class Verdict:
         second = self._second()
         if second is None:
             return ""
-        return self._lead(f"The best of the others ({recipe_words(second.params)})", self.standing("", second))
+        name = f"The best of the others ({recipe_words(second.params)})"
+        if second is self.first:
+            name = f"The recipe that was tried first ({recipe_words(second.params)}), the best of the others,"
+        return self._lead(name, self.standing("", second))
 
     def _against_first(self) -> str:
         first, best = self.first, self.choice.record
@@ -173,21 +188,22 @@ class Verdict:
         return self._lead(name, self.standing("", first))
 
     def _against_base(self) -> str:
-        accuracy = self.found.base_accuracy
+        accuracy = self.base_accuracy
         if accuracy is None:
             return ""
-        lead, low = self.choice.value - accuracy, self.found.rule.interval(self.choice.value)[0]
+        lead, low = self.choice.value - accuracy, self.found.rule.interval(self.choice.value, self.choice.rows)[0]
         level = f"{100 * self.found.rule.confidence:g} %"
         sure = "" if accuracy < low else f", which lies inside its {level} interval on so few rows"
         return f"The frozen base has {share(accuracy)}: the winner is {_apart(lead)}{sure}."
 
     def _lead(self, name: str, other: Standing) -> str:
         """By how much the chosen recipe is better than another, and whether that is more than chance."""
-        if other.accuracy is None:
-            return ""
-        lead = self.choice.value - other.accuracy
+        if other.accuracy is None or other.lead is None:
+            return f"{name} failed with another seed."
+        lead = other.lead
         said = f"{name} has {share(other.accuracy)}: the winner is {_apart(lead)}"
-        spreads = [spread for spread in (self.choice.spread, other.spread) if spread is not None]
+        of_runs = other.record is not None and other.record.number in self.confirmed
+        spreads = [spread for spread in (self.choice.spread, other.spread) if spread is not None] if of_runs else []
         if not spreads:
             return f"{said}, in one run each."
         words = "more than" if abs(lead) > max(spreads) else "not more than"

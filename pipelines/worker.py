@@ -11,11 +11,12 @@ import gc
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import mean
 from typing import NoReturn
 
 import optuna
@@ -29,10 +30,11 @@ from pipelines.claims import Ground, Step, confirmations, next_confirmation, nex
 from pipelines.code import check_code
 from pipelines.errors import PipelineError
 from pipelines.figures import recipe_words
+from pipelines.folds import OF_TRIALS
 from pipelines.graph import read_graph
 from pipelines.keys import Inputs, study_key
 from pipelines.params import Params, load_params
-from pipelines.prepared import data_sha256, read_rows
+from pipelines.prepared import Split, data_sha256, read_rows
 from pipelines.process import begin_process
 from pipelines.records import TrialRecord, trial_records
 from pipelines.sizes import check_limit, parameters_of
@@ -44,6 +46,7 @@ from pipelines.trial import COSTS, FAILURES, Desk, base_accuracy, run_name, run_
 
 log = logging.getLogger(__name__)
 
+SPLITS: tuple[Split, ...] = ("train", "validation")  # what a search reads; nobody asks it for test rows
 POLL_SECONDS = 0.5  # between two looks at what other processes do
 
 
@@ -62,7 +65,8 @@ class Site:
 class Found:
     """What the study came to: its trials, the candidates that were run again, and the rule to choose by.
 
-    ``base_accuracy`` is that of the frozen base on the validation rows; None where it could not be measured.
+    ``base_accuracy`` is that of the frozen base on the validation rows, ``base_confirmed`` that on the rows of the runs
+    that confirm; None where it could not be measured.
     """
 
     study: str
@@ -71,6 +75,7 @@ class Found:
     confirmations: list[Confirmed]
     rule: Rule
     base_accuracy: float | None
+    base_confirmed: float | None
 
 
 def bring_to_target(site: Site) -> Found:
@@ -92,16 +97,29 @@ def bring_to_target(site: Site) -> Found:
         worker = _Worker(site, key, stack)
         study = open_study(params, site.root, name=f"search-{key}")
         ground = Ground(record.sha256, record.num_layers, allowed)
-        worker.work(study, partial(next_trial, params=params, ground=ground), total=params.search.trials)
-        rule = Rule(params.search, len(read_rows(site.prepared, "validation")), params.evaluate.confidence)
-        records, frozen = trial_records(study), study.study.user_attrs.get(BASE_ACCURACY)
+        step = partial(next_trial, params=params, ground=ground)
+        worker.work(study, step, total=params.search.trials, folds=[OF_TRIALS])
+        rows = {split: len(read_rows(site.prepared, split)) for split in SPLITS}
+        rule = Rule(params.search, rows["train"], rows["validation"], params.evaluate.confidence)
+        records, frozen = trial_records(study), _of_base(study, [OF_TRIALS])
         again = candidates(records, rule)
         if not again:
-            return Found(study.name, key, records, [], rule, frozen)
-        confirming = open_study(params, site.root, name=f"{study.name}{CONFIRM}")
-        step = partial(next_confirmation, params=params, candidates=again)
-        worker.work(confirming, step, total=len(again) * len(other_seeds(params)))
-        return Found(study.name, key, records, confirmations(confirming, params, again), rule, frozen)
+            return Found(study.name, key, records, [], rule, frozen, None)
+        confirming, seeds = open_study(params, site.root, name=f"{study.name}{CONFIRM}"), other_seeds(params)
+        step, folds = partial(next_confirmation, params=params, candidates=again), range(1, len(seeds) + 1)
+        worker.work(confirming, step, total=len(again) * len(seeds), folds=folds)
+        runs = confirmations(confirming, params, again)
+        return Found(study.name, key, records, runs, rule, frozen, _of_base(confirming, folds))
+
+
+def _of_base(shared: SharedStudy, folds: Sequence[int]) -> float | None:
+    """The mean accuracy of the frozen base on the rows that these folds are asked; None where one was not measured."""
+    found = [shared.study.user_attrs.get(_base_attribute(place)) for place in folds]
+    return None if None in found else mean(found)
+
+
+def _base_attribute(place: int) -> str:
+    return BASE_ACCURACY if place == OF_TRIALS else f"{BASE_ACCURACY}:{place}"
 
 
 class _Worker:
@@ -113,14 +131,16 @@ class _Worker:
         # A file of sqlite is this machine's, and the lock on the project keeps other containers out.
         self._alone = site.params.search.storage.startswith("sqlite")
 
-    def work(self, shared: SharedStudy, look: Callable[[SharedStudy], Step], *, total: int) -> None:
-        """Run trials until the study has no more, and no other process has one."""
+    def work(
+        self, shared: SharedStudy, look: Callable[[SharedStudy], Step], *, total: int, folds: Sequence[int]
+    ) -> None:
+        """Run trials until the study has no more, and no other process has one; the base is asked the folds' rows."""
         with shared.locked():
             if self._look(shared, look) is Step.DONE:
                 return
         if self._desk is None:
             self._desk = self._open_desk(shared)
-            self._measure_base(shared)
+        self._measure_base(shared, folds)
         title = "confirm" if shared.name.endswith(CONFIRM) else "search"
         with tqdm(total=total, desc=title, unit="trial", disable=self._site.place > 0) as bar:
             while self._turn(shared, look, bar):
@@ -165,22 +185,25 @@ class _Worker:
         settings = site.params.search
         layers = site.params.values("layers") if site.params.has("layers") else ()
         bench = open_bench(_on_device(site), root=site.root, base=site.base, prepared=site.prepared, recipes=layers)
-        train, validation = bench.encoded("train", settings.train_rows), bench.rows("validation")
         run = live_run(site.params, root=site.root, stage="search", input_hash=self._key, name=shared.name)
         with shared.locked():  # two processes that look for the run at once would make two
             live = self._stack.enter_context(run)
         live.log_params({"trials": settings.trials, "train_rows": settings.train_rows})
-        return Desk(site.params, bench, train, validation, live)
+        return Desk(site.params, bench, bench.rows("train"), bench.rows("validation"), live)
 
-    def _measure_base(self, shared: SharedStudy) -> None:
+    def _measure_base(self, shared: SharedStudy, folds: Sequence[int]) -> None:
         """Keep in the study what its trials are to be better than; one process of a machine sees to that."""
-        if self._site.place > 0 or shared.name.endswith(CONFIRM) or BASE_ACCURACY in shared.study.user_attrs:
+        if self._site.place > 0:
             return
         assert self._desk is not None
-        try:
-            shared.study.set_user_attr(BASE_ACCURACY, base_accuracy(self._desk))
-        except FAILURES as error:  # as a trial may, which fails by itself and tells why
-            log.warning("the frozen base could not be scored, so no trial is compared with it: %s", error)
+        for place in folds:
+            if _base_attribute(place) in shared.study.user_attrs:
+                continue
+            try:
+                shared.study.set_user_attr(_base_attribute(place), base_accuracy(self._desk, place))
+            except FAILURES as error:  # as a trial may, which fails by itself and tells why
+                log.warning("the frozen base could not be scored, so no trial is compared with it: %s", error)
+                return
 
 
 def _on_device(site: Site) -> Params:

@@ -17,7 +17,7 @@ from pipelines.verdict import Verdict
 from pipelines.worker import Found
 from tests.searching import RAW, make_params
 
-REPORTS, ROWS = 4, 200
+REPORTS, TRAINING_ROWS, ROWS = 4, 600, 200
 
 
 def settings(others: Mapping[str, Any] | None = None, **search: Any) -> Params:
@@ -90,7 +90,9 @@ def runs(records: Iterable[TrialRecord], rule: Rule) -> list[Confirmed]:
 
 def end(params: Params, records: list[TrialRecord], *, base_accuracy: float | None = 0.71) -> Verdict:
     """The study of these trials, with what is chosen of it."""
-    rule = Rule(params.search, ROWS, 0.95)
+    rule = Rule(params.search, TRAINING_ROWS, ROWS, 0.95)
     confirmations = runs(records, rule)
-    found = Found("search-0123456789abcdef", "0123456789abcdef", records, confirmations, rule, base_accuracy)
+    found = Found(
+        "search-0123456789abcdef", "0123456789abcdef", records, confirmations, rule, base_accuracy, base_accuracy
+    )
     return Verdict(found, choose(records, confirmations, rule))

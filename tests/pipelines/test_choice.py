@@ -24,7 +24,7 @@ def record(number: int, *values: float, parameters: int = 100, **other: Any) -> 
 
 def rule(rows: int = 200, **search: Any) -> Rule:
     changes = {f"search.{key}": value for key, value in {"choose": "best", **search}.items()}
-    return Rule(make_params(changes).search, validation_rows=rows, confidence=0.95)
+    return Rule(make_params(changes).search, training_rows=1000, validation_rows=rows, confidence=0.95)
 
 
 def test_the_most_accurate_wins_of_equal_ones_the_smaller_then_the_earlier() -> None:
@@ -54,7 +54,7 @@ def test_what_failed_was_pruned_or_is_over_a_limit_is_not_chosen() -> None:
 def test_the_smallest_is_the_one_with_fewest_parameters_within_a_standard_error_of_the_best() -> None:
     """The standard error of 180 right of 200 is the root of 0.9 * 0.1 / 200: 0.0212."""
     records = [record(0, 0.9, parameters=900), record(1, 0.88, parameters=90), record(2, 0.86, parameters=9)]
-    assert rule().least(0.9) == pytest.approx(0.8788, abs=5e-5)
+    assert rule().least(0.9, 200) == pytest.approx(0.8788, abs=5e-5)
     assert choose(records, [], rule(choose="smallest")).record.number == 1
     assert choose(records, [], rule(rows=50, choose="smallest")).record.number == 2
     assert choose(records, [], rule(rows=50)).record.number == 0
@@ -80,20 +80,29 @@ def test_the_candidates_are_the_best_one_and_what_the_rule_would_take_next() -> 
     assert [one.number for one in candidates(records, rule(confirm=confirm))] == [0, 1]
     assert [one.number for one in candidates(records, rule(confirm=confirm, choose="smallest"))] == [0, 2]
     assert len(candidates(records, rule(confirm={"top": 9, "seeds": 1}))) == 3
+    tried_first = [*records, record(3, 0.5, enqueued=0), record(4, 0.6, enqueued=1)]
+    assert [one.number for one in candidates(tried_first, rule(confirm=confirm))] == [0, 1, 3]
+    assert [one.number for one in candidates([record(0, 0.9, enqueued=0), *records[1:]], rule(confirm=confirm))] == [
+        0,
+        1,
+    ]
 
 
 def test_other_seeds_decide_by_the_mean_and_a_recipe_that_does_not_stand_one_is_out() -> None:
-    records = [record(0, 0.95), record(1, 0.9), record(2, 0.91)]
+    """The accuracy that a recipe was picked for does not count: by it, trial 0 would have the best mean of three."""
+    records = [record(0, 0.99), record(1, 0.8), record(2, 0.91)]
     runs = [
-        confirmed(0, {42: 0.95, 43: 0.70, 44: 0.75}, seconds=1.0),
-        confirmed(1, {42: 0.90, 43: 0.88, 44: 0.92}, seconds=1.0),
+        confirmed(0, {42: 0.99, 43: 0.80, 44: 0.84}, seconds=1.0),
+        confirmed(1, {42: 0.80, 43: 0.83, 44: 0.85}, seconds=1.0),
         confirmed(2, {42: 0.91, 43: None, 44: 0.99}, seconds=1.0),
     ]
-    assert runs[0].mean == pytest.approx(0.8)
-    assert runs[1].spread == pytest.approx(0.02)
+    assert runs[0].mean == pytest.approx(0.82)
+    assert runs[1].spread == pytest.approx(0.01 * 2**0.5)
     assert (runs[2].mean, runs[2].spread) == (None, None)
     chosen = choose(records, runs, rule(confirm={"top": 3, "seeds": 2}))
     assert chosen.record.number == 1
-    assert (chosen.value, chosen.spread) == (pytest.approx(0.9), pytest.approx(0.02))
+    assert (chosen.value, chosen.spread) == (pytest.approx(0.84), runs[1].spread)
+    assert chosen.rows == 400
+    assert confirmed(0, {42: 0.9, 43: 0.8}, seconds=1.0).spread is None
     with pytest.raises(PipelineError, match="must train with other seeds too"):
         choose(records, runs[2:], rule())
