@@ -46,8 +46,8 @@ bench-speed: $(READY)  ## training, scoring, generation and memory beside pyreft
 bench-growth: $(READY)  ## time of a training step against rank, layers, prompt length and rows, with plots/growth.png
 	$(BIN)/python -m benchmarks.growth --plot plots/growth.png
 
-bench-search: $(READY)  ## what a search finds beside the paper's recipe and random search, on test rows; about two hours
-	$(BIN)/python -m benchmarks.search_quality
+bench-search: $(READY)  ## what a search finds beside the paper's recipe and random search, on test rows of REFT_BENCH_DATA; about two hours
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.search_quality --dtype bfloat16 --threads 1
 
 bench-causal: $(READY)  ## where a small network and the language model hold a variable, with plots/align/map.png
 	$(BIN)/python -m benchmarks.causal
