@@ -52,8 +52,9 @@ class Cell:
 
     Attributes:
         recipe: what of it the search chose, or the paper's authors.
-        validation: the accuracy that it was chosen by; None for the paper's.
+        chosen_by: the accuracy that it was chosen by; None for the paper's.
         search_seconds: of all trials that ended.
+        confirm_seconds: of the runs that confirmed the best.
         trials: how many were complete, pruned and failed.
         parameters: that were trained.
         right: for each test row whether the trained adapter judges it as its label says; no trial read one.
@@ -64,8 +65,9 @@ class Cell:
     seed: int
     contender: Contender
     recipe: dict[str, Any]
-    validation: float | None
+    chosen_by: float | None
     search_seconds: float
+    confirm_seconds: float
     trials: tuple[int, int, int]
     parameters: int
     train_seconds: float
@@ -136,8 +138,9 @@ class Workshop:
             seed=seed,
             contender=contender,
             recipe=trained.chosen,
-            validation=None if found is None else found.best_value,
+            chosen_by=None if found is None else found.best_value,
             search_seconds=0.0 if found is None else found.seconds,
+            confirm_seconds=0.0 if found is None else found.confirm_seconds,
             trials=(0, 0, 0) if found is None else (found.complete, found.pruned, found.failed),
             parameters=trained.trainable_parameters,
             train_seconds=round(time.monotonic() - started, 1),

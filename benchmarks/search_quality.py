@@ -87,7 +87,14 @@ def report(cells: Sequence[Cell], confidence: float, resamples: int) -> str:
     """The cells of one part as a table in Markdown, and the paired differences."""
     by_contender = {who: [cell for cell in cells if cell.contender == who] for who in WORDS}
     by_contender = {who: own for who, own in by_contender.items() if own}
-    header = ["recipe", "test accuracy, mean (spread) of its seeds", "parameters", "trials", "search, s", "training, s"]
+    header = [
+        "recipe",
+        "test accuracy, mean (spread) of its seeds",
+        "parameters",
+        "trials",
+        "trials + confirming, s",
+        "training, s",
+    ]
     rows = [[WORDS[who], *_figures(own)] for who, own in by_contender.items()]
     first = "pruned" if "pruned" in by_contender else "searched"
     lines = [
@@ -110,7 +117,7 @@ def _figures(own: Sequence[Cell]) -> list[str]:
         f"{100 * statistics.mean(accuracies):.1f} % ({spread})",
         " / ".join(f"{cell.parameters:,}" for cell in own),
         trials,
-        " / ".join(f"{cell.search_seconds:.0f}" for cell in own),
+        " / ".join(f"{cell.search_seconds:.0f} + {cell.confirm_seconds:.0f}" for cell in own),
         " / ".join(f"{cell.train_seconds:.0f}" for cell in own),
     ]
 
@@ -129,7 +136,7 @@ def _points(difference: Interval) -> str:
 def _recipe(cell: Cell) -> str:
     values = {part: cell.recipe[part] for part in RECIPE if part in cell.recipe}
     parts = ", ".join(f"{part} {f'{v:.2g}' if isinstance(v, float) else v}" for part, v in values.items())
-    chosen = "" if cell.validation is None else f", {100 * cell.validation:.1f} % of validation rows in its runs"
+    chosen = "" if cell.chosen_by is None else f", chosen by {100 * cell.chosen_by:.1f} %"
     return f"{parts}; {100 * cell.accuracy:.1f} %{chosen}"
 
 

@@ -44,7 +44,7 @@ def data_card(card: dict[str, Any]) -> str:
 def search_card(figures: dict[str, Any], trials: Sequence[dict[str, Any]], *, page: Path) -> str:
     """Which recipe won the search, against what, what that cost, and where the page with the rest is."""
     winner = next(trial for trial in trials if trial["number"] == figures["best_trial"])
-    spread = "" if figures["best_spread"] is None else f" ± {points(figures['best_spread'], sign=False)} over seeds"
+    spread = "" if figures["best_spread"] is None else f" ± {points(figures['best_spread'], sign=False)} over its runs"
     rows = [[f"**trial {winner['number']}, which won**", f"{share(figures['best_value'])}{spread}", ""]]
     for name, key in (("the recipe that was tried first", "first_value"), ("the frozen base", "base_value")):
         if figures[key] is not None:

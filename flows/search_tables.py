@@ -31,7 +31,7 @@ def estimate_table(found: Estimate) -> RenderableType:
     plan.add_column("value", overflow="fold")
     points = "without number: a part is a real number" if math.isinf(found.points) else f"{found.points:,.0f}"
     plan.add_row("points of the space", points)
-    confirming = f", and {found.confirmations} runs to confirm the best" if found.confirmations else ""
+    confirming = f", and up to {found.confirmations} runs to confirm the best" if found.confirmations else ""
     plan.add_row("trials", f"{found.trials}{confirming}")
     for name, extreme in _ends(found).items():
         plan.add_row(f"{name} recipe", Text(_extreme(extreme, found)))

@@ -85,16 +85,21 @@ def confirmed(trial: int, runs: Mapping[int, float | None], *, seconds: float) -
 
 def front(records: Sequence[TrialRecord], settings: SearchParams) -> list[TrialRecord]:
     """The trials that may be chosen: complete, within the limits, and, of several objectives, on the Pareto front."""
-    complete = [record for record in records if record.state == "complete" and not record.over]
+    complete = _whole(records)
     if len(settings.objectives) == 1:
         return complete
     return [one for one in complete if not any(_dominates(other, one) for other in complete)]
 
 
+def _whole(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    return [record for record in records if record.state == "complete" and not record.over]
+
+
 def candidates(records: Sequence[TrialRecord], rule: Rule) -> list[TrialRecord]:
     """The trials whose recipes are run again: the most accurate one, and those that the rule would take next.
 
-    The recipe that was tried first is one of them, or comes beside them: all others are to be better than it.
+    The recipe that was tried first is one of them, or comes beside them if it is complete and within the limits: the
+    chosen one is to be better than it, on the same rows. It is chosen itself only if it might be without that.
     """
     confirm = rule.settings.confirm
     if confirm is None:
@@ -105,7 +110,8 @@ def candidates(records: Sequence[TrialRecord], rule: Rule) -> list[TrialRecord]:
     while len(chosen) < min(confirm.top, len(able)):
         rest = [record for record in able if record not in chosen]
         chosen.append(_pick(rest, accuracy, rule, rule.settings.choose, rows))
-    return [*chosen, *(record for record in able if record.enqueued == 0 and record not in chosen)]
+    first = [record for record in _whole(records) if record.enqueued == 0 and record not in chosen]
+    return [*chosen, *first]
 
 
 def choose(records: Sequence[TrialRecord], confirmations: Sequence[Confirmed], rule: Rule) -> Choice:
@@ -120,13 +126,14 @@ def choose(records: Sequence[TrialRecord], confirmations: Sequence[Confirmed], r
         best = _pick(able, values, rule, rule.settings.choose, rows)
         return Choice(best, best.value or 0.0, None, rows)
     means = {one.trial: one.mean for one in confirmations if one.mean is not None}
-    if not means:
+    stood = [record for record in able if record.number in means]
+    if not stood:
         raise PipelineError(
             "one of the best recipes must train with other seeds too",
             got=f"trials {', '.join(str(one.trial) for one in confirmations)}, each of which failed with one",
             do="Lower the learning rates of search.space, or raise search.confirm.top.",
         )
-    rows, stood = rule.confirming_rows, [record for record in able if record.number in means]
+    rows = rule.confirming_rows
     best = _pick(stood, means, rule, rule.settings.choose, rows)
     spread = next(one.spread for one in confirmations if one.trial == best.number)
     return Choice(best, means[best.number], spread, rows)

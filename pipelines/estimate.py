@@ -75,12 +75,14 @@ def estimate(params: Params, *, root: Path, base: Path, prepared: Path) -> Estim
         PipelineError: for a space that the base cannot have, or limits that no recipe keeps.
     """
     confirm, space = params.search.confirm, params.search.space
+    trials = int(min(params.search.trials, space.size()))
+    # The recipe that is tried first comes beside the best, if it is none of them.
+    named = bool(params.search.enqueue) or params.search.earlier > 0
     known: dict[str, Any] = {
         "space": {part: _words(space.root[part]) for part in space.parts()},
         "points": space.size(),
-        "trials": int(min(params.search.trials, space.size())),
-        # The recipe that is tried first comes beside the best, if it is none of them.
-        "confirmations": 0 if confirm is None else (confirm.top + bool(params.search.enqueue)) * confirm.seeds,
+        "trials": trials,
+        "confirmations": 0 if confirm is None else min(confirm.top + named, trials) * confirm.seeds,
     }
     if not base.is_file():
         return Estimate(

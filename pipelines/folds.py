@@ -29,18 +29,21 @@ def fold(train: Sequence[Row], validation: Sequence[Row], *, place: int, count: 
     Args:
         train: the training split.
         validation: the validation split.
-        place: 0 for a trial; from 1, for a run that confirms one: it is asked the next as many training rows as there
-            are validation rows, from the first again after the last.
-        count: how many rows it trains on.
+        place: 0 for a trial; from 1, for a run that confirms one: it is asked the next :func:`fold_size` training rows,
+            from the first again after the last.
+        count: how many rows it trains on, if the training split has so many.
     """
     if place == OF_TRIALS:
         return Fold(list(train[:count]), list(validation))
     size = fold_size(len(train), len(validation))
     asked = [(start + (place - 1) * size) % len(train) for start in range(size)]
     others = sorted(set(range(len(train))) - set(asked))
-    return Fold([*(train[row] for row in others), *validation][:count], [train[row] for row in asked])
+    return Fold([*(train[row] for row in others), *validation][: min(count, len(train))], [train[row] for row in asked])
 
 
 def fold_size(train: int, validation: int) -> int:
-    """How many rows a run that confirms is asked, in splits of so many rows."""
-    return min(train, validation)
+    """How many rows a run that confirms is asked, in splits of so many.
+
+    As many as a trial, but half of the training rows at most: so two runs are asked different rows.
+    """
+    return max(1, min(validation, train // 2))

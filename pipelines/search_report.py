@@ -47,7 +47,7 @@ def _header(verdict: Verdict) -> Element:
     spread = "" if choice.spread is None else f" ± {points(choice.spread, sign=False)}"
     runs = verdict.standings()[0].runs
     low, high = verdict.found.rule.interval(choice.value, choice.rows)
-    of_runs = "one run" if runs == 1 else f"the mean of {runs} seeds, ± their standard deviation"
+    of_runs = "one run" if runs == 1 else f"the mean of {runs} runs, ± their standard deviation"
     kind = "held-out training row" if verdict.confirmed else "validation row"
     on_rows = (
         f"Accuracy on {many(choice.rows, kind)}: {of_runs}. {100 * verdict.found.rule.confidence:g} % interval of so "
@@ -99,12 +99,12 @@ def _setting(verdict: Verdict) -> str:
 
 def _comparison(verdict: Verdict) -> Element:
     chosen, *others = verdict.standings()
-    rows = [_line(chosen, winner=True), *(_line(standing) for standing in others)]
+    rows = [_line(verdict, chosen), *(_line(verdict, standing) for standing in others)]
     header = ("", "accuracy", "winner's lead", "trained numbers")
     return element("div", {"class": "frame"}, table(header, rows, kind="lines"))
 
 
-def _line(standing: Standing, *, winner: bool = False) -> list[Child]:
+def _line(verdict: Verdict, standing: Standing) -> list[Child]:
     record = standing.record
     name = standing.name if record is None else f"{standing.name} (trial {record.number})"
     if standing.accuracy is None:
@@ -112,9 +112,9 @@ def _line(standing: Standing, *, winner: bool = False) -> list[Child]:
         accuracy, lead = state, ""
     else:
         spread = "" if standing.spread is None else f" ± {100 * standing.spread:.1f}"
-        runs = f", {standing.runs} seeds" if standing.runs > 1 else ""
-        accuracy = f"{share(standing.accuracy)}{spread}{runs}"
-        lead = "" if winner or standing.lead is None else points(standing.lead)
+        runs = f", {standing.runs} runs" if standing.runs > 1 else ""
+        accuracy = f"{share(standing.accuracy)}{spread}{runs}{verdict.on_rows(standing)}"
+        lead = "" if record is verdict.choice.record or standing.lead is None else points(standing.lead)
     numbers = "0" if record is None else "" if record.parameters is None else f"{record.parameters:,}"
     return [name, accuracy, lead, numbers]
 

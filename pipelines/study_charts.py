@@ -79,7 +79,7 @@ def confirmations(verdict: Verdict) -> Element:
     lines = sorted(verdict.found.confirmations, key=lambda one: -(one.mean or 0.0))
     values = [percent(value) for one in lines for value in one.accuracies if value is not None]
     names = [f"trial {one.trial}" for one in lines]
-    x, y = Axis(Choices(names), "recipe, the best mean first"), Axis(Linear.around(values), ACCURACY)
+    x, y = Axis(Choices(names), "recipe, the best mean first"), Axis(Linear.around(values), "accuracy (%)")
     chart = Chart(x, y, size=WIDE, says="Accuracy of the best recipes with each seed, and mean and spread")
     for name, one in zip(names, lines, strict=True):
         kind: Kind = "chosen" if one.trial == verdict.choice.record.number else "complete"
@@ -94,7 +94,7 @@ def confirmations(verdict: Verdict) -> Element:
     says = (
         "The first dot is the trial's own run, on the validation rows; each other one is a run with another seed, on "
         "training rows that it did without. Line and box are the mean and the spread (one standard deviation) of these "
-        "others. Boxes that overlap leave the order to chance."
+        "others. A seed's rows are the same for every recipe, so dots are to be compared in their order."
     )
     return figure("The best, with other seeds", says, chart.svg, wide=True)
 

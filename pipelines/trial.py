@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 # are of recipes that cannot be trained on these rows.
 FAILURES = (NonFiniteLossError, MemoryError, RuntimeError, PipelineError)
 # User attributes of a trial, beside those of pipelines.study.
-CURVE = "curve"  # the validation accuracy at each report, where Optuna takes no reports: of several objectives
+CURVE = "curve"  # the accuracy at each report, where Optuna takes no reports: of several objectives
 STATE = "reft.state"  # tag of its run in MLflow
 COSTS = "costs"  # a mapping: parameters, seconds, tokens (real ones, trained on), memory_mb
 
@@ -112,7 +112,9 @@ def confirmation_name(candidate: int, seed: int) -> str:
 
 def _train(trial: optuna.Trial, desk: Desk, run: LiveRun, costs: Costs) -> None:
     params, seed, reports = desk.params, trial.user_attrs[SEED], desk.params.search.reports
-    rows = desk.fold(seed - params.seed if CANDIDATE in trial.user_attrs else OF_TRIALS)
+    confirms = CANDIDATE in trial.user_attrs
+    metric = "held_out_accuracy" if confirms else "validation_accuracy"
+    rows = desk.fold(seed - params.seed if confirms else OF_TRIALS)
     encoded = [desk.bench.encode_row(row) for row in rows.train]
     recipe = params.recipe(suggest(trial, params.search.space), trial=True)
     model = build_model(desk.bench, recipe, seed=seed)
@@ -123,7 +125,7 @@ def _train(trial: optuna.Trial, desk: Desk, run: LiveRun, costs: Costs) -> None:
         report = step.step * reports // step.total_steps
         if report > max(costs.curve, default=0):
             _report(trial, desk, model, rows.asked, costs, report=report)
-            run.log_metrics({"validation_accuracy": costs.curve[report]}, step=step.step)
+            run.log_metrics({metric: costs.curve[report]}, step=step.step)
             if report < reports and _hopeless(trial, params, costs):
                 raise optuna.TrialPruned
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
 from pipelines.charts import Kind
@@ -24,7 +25,8 @@ SURE = 20  # complete trials, below which importances are a hint
 class Standing:
     """A line of the comparison: what it is, its accuracy (of how many runs, with what spread), and its trial.
 
-    ``lead``: by how much the chosen recipe is more accurate on the same rows.
+    ``lead``: by how much the chosen recipe is more accurate on the same rows; ``lead_spread``: the standard deviation
+    of that over the runs, of which each pair has a seed and its rows in common.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Standing:
     runs: int
     record: TrialRecord | None
     lead: float | None
+    lead_spread: float | None = None
 
 
 @dataclass(frozen=True)
@@ -103,10 +106,17 @@ class Verdict:
         """How a trial's recipe stands: by the runs that confirm it, where there are any; else by its trial."""
         runs = self.confirmed.get(record.number)
         if runs is not None:
-            lead = None if runs.mean is None else self.choice.value - runs.mean
-            return Standing(name, runs.mean, runs.spread, len(runs.accuracies) - 1, record, lead)
+            lead, spread = self._paired(runs)
+            return Standing(name, runs.mean, runs.spread, len(runs.accuracies) - 1, record, lead, spread)
         lead = None if record.value is None else (self.choice.record.value or 0.0) - record.value
         return Standing(name, record.value, None, 1, record, lead)
+
+    def _paired(self, other: Confirmed) -> tuple[float | None, float | None]:
+        """The mean lead of the chosen recipe over another's runs, and its spread; None where there is none."""
+        pairs = zip(self.confirmed[self.choice.record.number].accuracies[1:], other.accuracies[1:], strict=True)
+        leads = [own - theirs for own, theirs in pairs if own is not None and theirs is not None]
+        whole = len(leads) == len(other.accuracies) - 1
+        return (mean(leads) if whole else None), (stdev(leads) if whole and len(leads) > 1 else None)
 
     @property
     def base_accuracy(self) -> float | None:
@@ -200,14 +210,16 @@ class Verdict:
         """By how much the chosen recipe is better than another, and whether that is more than chance."""
         if other.accuracy is None or other.lead is None:
             return f"{name} failed with another seed."
-        lead = other.lead
-        said = f"{name} has {share(other.accuracy)}: the winner is {_apart(lead)}"
-        of_runs = other.record is not None and other.record.number in self.confirmed
-        spreads = [spread for spread in (self.choice.spread, other.spread) if spread is not None] if of_runs else []
-        if not spreads:
-            return f"{said}, in one run each."
-        words = "more than" if abs(lead) > max(spreads) else "not more than"
-        return f"{said}, {words} the spread over seeds ({points(max(spreads), sign=False)})."
+        said = f"{name} has {share(other.accuracy)}: the winner is {_apart(other.lead)}"
+        if other.lead_spread is not None:
+            words = "more than" if abs(other.lead) > other.lead_spread else "not more than"
+            return f"{said}, {words} the spread of that over the runs ({points(other.lead_spread, sign=False)})."
+        return f"{said}, in one run each{self.on_rows(other)}."
+
+    def on_rows(self, other: Standing) -> str:
+        """Which rows, where they are not those that the choice was made by."""
+        apart = other.record is not None and bool(self.confirmed) and other.record.number not in self.confirmed
+        return " on validation rows" if apart else ""
 
     def _what_matters(self) -> str:
         shares = list(self.importances.items())

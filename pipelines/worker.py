@@ -135,8 +135,9 @@ class _Worker:
         self, shared: SharedStudy, look: Callable[[SharedStudy], Step], *, total: int, folds: Sequence[int]
     ) -> None:
         """Run trials until the study has no more, and no other process has one; the base is asked the folds' rows."""
+        measured = self._site.place > 0 or all(_base_attribute(place) in shared.study.user_attrs for place in folds)
         with shared.locked():
-            if self._look(shared, look) is Step.DONE:
+            if self._look(shared, look) is Step.DONE and measured:
                 return
         if self._desk is None:
             self._desk = self._open_desk(shared)
@@ -203,7 +204,7 @@ class _Worker:
                 shared.study.set_user_attr(_base_attribute(place), base_accuracy(self._desk, place))
             except FAILURES as error:  # as a trial may, which fails by itself and tells why
                 log.warning("the frozen base could not be scored, so no trial is compared with it: %s", error)
-                return
+                shared.study.set_user_attr(_base_attribute(place), None)
 
 
 def _on_device(site: Site) -> Params:
@@ -240,7 +241,7 @@ def _show(shared: SharedStudy, bar: tqdm[NoReturn]) -> None:
     bar.n = len(counted(trials))
     complete = in_state(trials, TrialState.COMPLETE)
     able = [trial for trial in complete if all(excess <= 0 for excess in trial.constraints.values())]
-    if able:
+    if able and not shared.name.endswith(CONFIRM):  # whose runs are asked different rows
         best = min(able, key=lambda trial: (-_first(trial), trial.user_attrs[COSTS]["parameters"], trial.number))
         bar.set_postfix_str(f"best {_first(best):.3f} by {run_name(best)}: {recipe_words(best.params)}", refresh=False)
     bar.refresh()

@@ -75,8 +75,8 @@ def test_the_paper_s_recipe_and_the_project_s_own_lie_in_the_space() -> None:
 def cell(contender: Contender, seed: int, right: str, seconds: float = 0.0) -> Cell:
     """An outcome on as many test rows as there are letters: x is right."""
     return Cell(
-        task="sst2", seed=seed, contender=contender, recipe={"rank": seed, "layers": "all"}, validation=None,
-        search_seconds=seconds, trials=(0, 0, 0), parameters=5, train_seconds=1.0,
+        task="sst2", seed=seed, contender=contender, recipe={"rank": seed, "layers": "all"}, chosen_by=None,
+        search_seconds=seconds, confirm_seconds=0.0, trials=(0, 0, 0), parameters=5, train_seconds=1.0,
         right=tuple(letter == "x" for letter in right), key="",
     )  # fmt: skip
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.choice import confirmed
 from pipelines.importance import LEAST, importances
 from pipelines.records import saved_seconds
 from pipelines.search_report import write_report
@@ -126,15 +127,24 @@ def test_what_pruning_saves_is_the_reports_to_come_at_the_pace_of_those_before(r
     assert saved_seconds(record(0, PAPER), REPORTS) == 0.0
 
 
-@pytest.mark.parametrize(
-    ("spread", "said"), [(0.01, "more than the spread over seeds"), (0.5, "not more than the spread over seeds")]
-)
-def test_a_lead_is_weighed_by_the_spread(spread: float, said: str) -> None:
+@pytest.mark.parametrize(("steps", "said"), [((0.05, 0.06), "more than"), ((-0.02, 0.08), "not more than")])
+def test_a_lead_is_weighed_by_its_spread_over_runs_on_the_same_rows(steps: tuple[float, float], said: str) -> None:
+    """Rows that are harder for both spread the accuracies, and not the lead."""
     params = settings(confirm={"top": 1, "seeds": 2})
     verdict = end(params, [record(0, PAPER, enqueued=0), record(1, OTHER)])
-    weighed = Verdict(verdict.found, replace(verdict.choice, spread=spread))
-    (sentence,) = [one for one in weighed.reasons() if one.startswith("The recipe that was tried first")]
-    assert f"better, {said} ({100 * spread:.1f} points)" in sentence
+    first = confirmed(0, {42: 0.8, 43: 0.7, 44: 0.9}, seconds=1.0)
+    best = confirmed(1, {42: 0.9, 43: 0.7 + steps[0], 44: 0.9 + steps[1]}, seconds=1.0)
+    found = replace(verdict.found, confirmations=[best, first])
+    reasons = Verdict(found, replace(verdict.choice, value=best.mean or 0.0)).reasons()
+    (sentence,) = [one for one in reasons if one.startswith("The recipe that was tried first")]
+    assert f"better, {said} the spread of that over the runs" in sentence
+
+
+def test_a_first_recipe_over_a_limit_is_told_on_the_rows_that_it_had(tmp_path: Path) -> None:
+    params = settings(confirm={"top": 1, "seeds": 2})
+    verdict = end(params, [record(0, PAPER, enqueued=0, over=("seconds",)), record(1, OTHER)])
+    assert any("in one run each on validation rows." in one for one in verdict.reasons())
+    assert "% on validation rows" in report(tmp_path, verdict).words
 
 
 def test_without_confirmation_it_says_that_chance_is_not_known() -> None:
