@@ -19,6 +19,7 @@ from pipelines import prepare as prepare_stage
 from pipelines.cells import Budget, Contender, Workshop
 from pipelines.compare import contenders
 from pipelines.errors import PipelineError
+from pipelines.files import sha256_file
 from pipelines.methods import make_recipe
 from pipelines.params import Params, check_params
 from pipelines.recipe import Recipe
@@ -36,6 +37,9 @@ PYREFT = {
 }
 """pyreft's lines in the table: whose recipe each has, and of which learning rates it has the best. They are its own:
 since it starts with random edits, it wants higher ones with the paper's recipe."""
+
+CODE = ("authors.py", "peers.py", "quality_cells.py")
+"""What of the benchmark's code decides pyreft's figures."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ class PyreftContender(Contender):
         self._params = params
         key = {part: value for part, value in self._recipe.model_dump().items() if part != "learning_rate"}
         key |= {package: version(package) for package in ("pyreft", "pyvene")}
+        key |= {file: sha256_file(Path(__file__).with_name(file)) for file in CODE}
         super().__init__(name, "pyreft", learning_rates, key)
 
     def train(

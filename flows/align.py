@@ -130,7 +130,7 @@ def _lines(result: AlignResult) -> dict[tuple[int, str], dict[str, str]]:
 
 def _values(cell: Cell) -> dict[str, str]:
     if cell.chance is None:
-        return {"whole state": share(cell.test.value)}
+        return {"whole state" if cell.method == "whole" else f"block of {cell.dimension}": share(cell.test.value)}
     learned = cell.method if cell.method == "boundless" else f"{cell.method} {cell.dimension}"
     asked = "random" if cell.method == "boundless" else f"random {cell.dimension}"
     return {learned: share(cell.test.value), asked: share(cell.chance)}

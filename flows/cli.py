@@ -139,7 +139,8 @@ def align(project: Project = Path()) -> None:
     A pair of prompts, base and source, is run through the model; at one layer and token, a part of the base's hidden
     state is replaced by the source's, b + R'(Rs - Rb). If that part is the variable, the model now answers as if the
     variable had its value from the source. How often it does on new pairs is the interchange accuracy; distributed
-    alignment search learns R. Read it beside three others: no swap at all, the whole state, and random rotations.
+    alignment search learns R. Read it beside three others: no swap at all, the whole state, and random rotations; and,
+    with align.blocks, beside the best of all blocks of neighbouring units (a localist alignment).
 
     The section `align` of params.yaml says everything: the task (price-range, or pairs of your own as JSON lines), the
     model (the base, the base taught the task first, or your trained adapter), layers, tokens, dimensions. Every cell is

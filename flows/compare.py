@@ -29,6 +29,7 @@ from pipelines.params import Params
 from pipelines.process import locked
 
 BEFORE = ("base", "prepare")  # the stages whose outputs are read
+SEARCH = "search"  # and that one, for a method with a part that is searched
 REFUSED = 2  # exit code of a process that told of a user's mistake
 
 
@@ -62,10 +63,11 @@ def run(project: Path, *, only: Sequence[str] = ()) -> Compared:
         only: names of compare.methods; all of them if none is given.
 
     Raises:
-        PipelineError: for a name that is none, before anything is done.
+        PipelineError: for a name that is none, or more rows than there are to be, before anything is done.
     """
     params = check_ready(project.resolve())
     _check_names(params, only)
+    _check_rows(params)
     orphans.claim()
     state: State[Any] = compare_methods(str(project.resolve()), list(only), return_state=True)
     found: Compared = state.result()
@@ -88,8 +90,9 @@ def compare_methods(project: str = ".", only: list[str] | None = None) -> Compar
         dvc.mend(root)
         refresh_code(root)
         graph = read_graph(root)
+        before = {*BEFORE, *([SEARCH] if params.compare.needs_search(only or (), params.fixed()) else ())}
         for stage in graph.stages:
-            if stage.name in BEFORE:
+            if stage.name in before:
                 bring_up_to_date(root, stage)
         compare(root, only or [])
     return Compared(root / graph.paths["comparison"])
@@ -121,6 +124,17 @@ def _check_names(params: Params, only: Sequence[str]) -> None:
         raise PipelineError(
             f"compare.methods has {', '.join(known)}", got=", ".join(strangers), do="Name some of those."
         )
+
+
+def _check_rows(params: Params) -> None:
+    for split in ("train", "validation", "test"):
+        wanted, there = (getattr(section, f"{split}_rows") for section in (params.compare, params.prepare))
+        if wanted > there:
+            raise PipelineError(
+                f"compare.{split}_rows must not be above prepare.{split}_rows, {there}",
+                got=wanted,
+                do=f"Lower it, or raise prepare.{split}_rows.",
+            )
 
 
 def _interval(row: dict[str, str], name: str, otherwise: str) -> str:

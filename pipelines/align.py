@@ -2,8 +2,9 @@
 
 Each cell of the search is one layer, one place in the prompt and one dimension: a rotation is learned on training rows
 and measured on rows of other prompts, beside the swap of the whole state and beside rotations that nothing was learned
-of. A finished cell is a JSON file in a folder whose name hashes all that its figures depend on, so a search that was
-stopped goes on where it was.
+of; and, where ``align.blocks`` asks for it, beside the best block of neighbouring units, for which all are tried (a
+localist alignment). A finished cell is a JSON file in a folder whose name hashes all that its figures depend on, so a
+search that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from tqdm import tqdm
 
 from pipelines.align_params import AlignParams
 from pipelines.alignment import AlignBench, open_alignment
-from pipelines.alignment_map import WHOLE, AlignResult, Cell, Figures, write_map
+from pipelines.alignment_map import UNITS, UNLEARNED, WHOLE, AlignResult, Cell, Figures, write_map
 from pipelines.files import read_json, write_json
 from pipelines.params import Params
 from pipelines.process import locked, work_folder
@@ -35,7 +36,9 @@ from reft.causal import (
     interchange_accuracy,
     learn_rotation,
     measured,
+    search_units,
     unchanged_accuracy,
+    unit_blocks,
 )
 
 
@@ -79,7 +82,7 @@ def _search(params: Params, bench: AlignBench, folder: Path, live: LiveRun) -> A
                 {f"{cell.positions.replace(':', '-')}/{method}-{dimension}": cell.test.value}, step=site.layer
             )
             bar.update()
-    learned = [cell for cell in cells if cell.method != WHOLE]
+    learned = [cell for cell in cells if cell.method not in UNLEARNED]
     size, data = params.evaluate.batch_size, bench.data
     result = AlignResult(
         variable=align.variable,
@@ -104,12 +107,16 @@ def _wanted(bench: AlignBench, align: AlignParams) -> Iterator[tuple[LayerSite, 
         for positions in align.positions:
             site = LayerSite(layer, positions)
             yield site, WHOLE, bench.hidden_size
+            for size in align.blocks:
+                yield site, UNITS, size
             for dimension in align.dimensions:
                 yield site, align.method, dimension
 
 
 def _measure(params: Params, bench: AlignBench, site: LayerSite, method: str, dimension: int, live: LiveRun) -> Cell:
     """Learn and measure one cell."""
+    if method == UNITS:
+        return _measure_units(params, bench, site, dimension)
     started = time.monotonic()
     align, data, probe, size = params.align, bench.data, bench.probe, params.evaluate.batch_size
     swap = _swap(bench.hidden_size, align.variable, method, dimension, params.seed).to(bench.device)
@@ -142,6 +149,29 @@ def _measure(params: Params, bench: AlignBench, site: LayerSite, method: str, di
         random=tuple(interchange_accuracy(probe, site, each, data.test, batch_size=size).value for each in random),
         losses=_ends(losses),
         seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def _measure_units(params: Params, bench: AlignBench, site: LayerSite, size: int) -> Cell:
+    """Try every block of neighbouring units on the training rows, and measure the best one."""
+    started = time.monotonic()
+    data, probe = bench.data, bench.probe
+    blocks = unit_blocks(bench.hidden_size, params.align.variable, size)
+    best = search_units(probe, site, data.train, blocks, chunk=1)[0].units  # all rows at once are enough for a pass
+    validation, test = (
+        Figures.of(search_units(probe, site, rows, [best])[0].accuracy) for rows in (data.validation, data.test)
+    )
+    return Cell(
+        layer=site.layer,
+        positions=site.positions,
+        method=UNITS,
+        dimension=size,
+        validation=validation,
+        test=test,
+        random=(),
+        losses=(),
+        seconds=round(time.monotonic() - started, 3),
+        first_unit=best[params.align.variable][0],
     )
 
 

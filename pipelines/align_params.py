@@ -36,6 +36,7 @@ class AlignParams(Section):
     layers: Layers
     positions: Annotated[list[PositionsSpec], Field(min_length=1)]
     dimensions: Annotated[list[Count], Field(min_length=1)]
+    blocks: list[Count]
     method: Literal["das", "boundless"]
     epochs: Count
     batch_size: Count
@@ -45,7 +46,11 @@ class AlignParams(Section):
     @model_validator(mode="after")
     def _agrees(self) -> Self:
         problems = []
-        for name, choices in (("positions", self.positions), ("dimensions", self.dimensions)):
+        for name, choices in (
+            ("positions", self.positions),
+            ("dimensions", self.dimensions),
+            ("blocks", self.blocks),
+        ):
             if len(set(choices)) < len(choices):
                 problems.append(f"{name} are tried once each; got {choices}; take the second one out")
         if self.data != "price-range" and not self.data.startswith("file:"):

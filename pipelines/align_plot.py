@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.alignment_map import WHOLE, AlignResult, Cell
+from pipelines.alignment_map import UNITS, WHOLE, AlignResult, Cell
 from pipelines.plots import plt, save
 
 
 def draw_map(path: Path, result: AlignResult) -> None:
-    """Draw a panel for the whole state, and two for each dimension: learned, and the mean of random rotations."""
+    """Draw a panel for the whole state and each size of blocks, and two for each dimension: learned, and random."""
     layers = sorted({cell.layer for cell in result.cells})
     positions = list(result.tokens)
     panels = _panels(result)
@@ -50,4 +50,6 @@ def _panels(result: AlignResult) -> dict[str, dict[tuple[int, str], float]]:
 def _title(cell: Cell) -> str:
     if cell.method == WHOLE:
         return "whole state"
+    if cell.method == UNITS:
+        return f"best of all blocks of {cell.dimension} units"
     return "boundless" if cell.method == "boundless" else f"{cell.method}, dimension {cell.dimension}"

@@ -66,7 +66,7 @@ class AlignBench:
 
     def key(self, params: Params) -> str:
         """Return a short hash of everything that a cell's figures depend on, but for its own place."""
-        grid = {"layers", "positions", "dimensions"}  # a map may grow
+        grid = {"layers", "positions", "dimensions", "blocks"}  # a map may grow
         packages = [f"{name} {package_version(name)}" for name in ("torch", "transformers")]
         settings = [params.align.model_dump(exclude=grid), params.seed, params.run.threads, params.run.device]
         parts = [*self._identity, self.data.sha256, settings, params.cone.enabled, packages, code_sha256(CODE)]
@@ -124,12 +124,13 @@ def open_alignment(params: Params, *, root: Path) -> AlignBench:
             token_places([each for row in rows for each in (row.base, row.taken[0].source)], positions)
     except ValueError as error:
         raise PipelineError("align must name layers and tokens that are there", got=error, do="Correct it.") from None
-    if max(align.dimensions) > record.hidden_size:
-        raise PipelineError(
-            f"align.dimensions must not be above the base's hidden size {record.hidden_size}",
-            got=max(align.dimensions),
-            do="Lower it.",
-        )
+    for name, sizes in (("dimensions", align.dimensions), ("blocks", align.blocks)):
+        if max(sizes, default=0) > record.hidden_size:
+            raise PipelineError(
+                f"align.{name} must not be above the base's hidden size {record.hidden_size}",
+                got=max(sizes),
+                do="Lower it.",
+            )
     return bench
 
 

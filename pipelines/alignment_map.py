@@ -11,7 +11,9 @@ from pipelines.files import whole_directory, write_json, write_table
 from reft.causal import Accuracy
 
 WHOLE = "whole"  # the method of a cell that swaps the whole state
-HEADER = ("layer", "positions", "method", "dimension", "validation", "test", "low", "high", "random")
+UNITS = "units"  # and of one that swaps the best block of neighbouring units
+UNLEARNED = (WHOLE, UNITS)
+HEADER = ("layer", "positions", "method", "dimension", "validation", "test", "low", "high", "random", "first unit")
 
 
 @dataclass(frozen=True)
@@ -36,13 +38,15 @@ class Cell:
     Attributes:
         layer: at whose output the states are swapped.
         positions: of the tokens at which they are.
-        method: ``das``, ``boundless`` or ``whole``.
-        dimension: of the subspace that is swapped: the one asked for, learned by boundless, or the whole state's.
+        method: ``das``, ``boundless``, ``whole`` or ``units``.
+        dimension: of the subspace that is swapped: the one asked for, learned by boundless, the whole state's, or the
+            units of a block.
         validation: interchange accuracy on the rows that choose the best cell.
         test: on those that are reported.
-        random: on those too, of each random rotation of that dimension; none for the whole state.
-        losses: the mean loss of the first and the last tenth of the steps, in nats; none for the whole state.
+        random: on those too, of each random rotation of that dimension; none where nothing was learned.
+        losses: the mean loss of the first and the last tenth of the steps, in nats; none where nothing was learned.
         seconds: that the cell took.
+        first_unit: of the block of units that had the best interchange accuracy on the training rows; None elsewhere.
     """
 
     layer: int
@@ -54,6 +58,7 @@ class Cell:
     random: tuple[float, ...]
     losses: tuple[float, ...]
     seconds: float
+    first_unit: int | None = None
 
     @property
     def name(self) -> str:
@@ -62,7 +67,7 @@ class Cell:
 
     @property
     def chance(self) -> float | None:
-        """The mean of the random rotations; None for the whole state."""
+        """The mean of the random rotations; None where nothing was learned."""
         return sum(self.random) / len(self.random) if self.random else None
 
     @classmethod
@@ -111,6 +116,7 @@ def write_map(out: Path, result: AlignResult) -> None:
         (
             *(cell.layer, f'"{cell.positions}"', cell.method, cell.dimension, cell.validation.value, cell.test.value),
             *(cell.test.low, cell.test.high, "" if cell.chance is None else cell.chance),
+            "" if cell.first_unit is None else cell.first_unit,
         )
         for cell in result.cells
     ]

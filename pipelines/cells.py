@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import logging
 import re
 import sys
 import time
@@ -18,7 +19,7 @@ from tqdm import tqdm
 
 from pipelines.compare_params import CompareParams
 from pipelines.errors import PipelineError
-from pipelines.evaluate import probabilities
+from pipelines.evaluate import ScoresError, probabilities
 from pipelines.files import read_json, sha256_json, write_json
 from pipelines.keys import CELLS_FORMAT, cells_folder, cells_key
 from pipelines.memory import peak_memory
@@ -27,7 +28,10 @@ from pipelines.prepared import Row, Split
 from pipelines.training import Bench, cone_config
 from reft import CausalModel, Encoded, NonFiniteLossError, ReftConfig, ReftModel, set_cone
 
+log = logging.getLogger(__name__)
+
 BASE = "base"
+MOST_LETTERS = 300  # of an error that is told
 Purpose = Literal["tuning", "test"]
 
 
@@ -178,8 +182,12 @@ class Workshop:
             right = self._answers(model, asked, contender.name)
             seconds = time.perf_counter() - started
             found = replace(found, accuracy=float(np.mean(right)), right=right, score_seconds=seconds)
-        except NonFiniteLossError as error:
+        except (NonFiniteLossError, ScoresError) as error:
             found = replace(found, error=str(error))
+        except (MemoryError, RuntimeError) as error:  # torch's out-of-memory errors are RuntimeErrors
+            log.warning("%s failed", contender.name, exc_info=True)
+            said = " ".join(f"{type(error).__name__}: {error}".split())[:MOST_LETTERS]
+            return replace(found, error=said)  # not kept: there may be more memory the next time
         return _written(path, found)
 
     def _trained(self, contender: Contender, rows: Sequence[Encoded], cell: Cell) -> tuple[CausalModel, Cell]:

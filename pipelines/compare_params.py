@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from pipelines.methods import CHECKS, STACKED, MethodName, Part, is_part_of
+from pipelines.methods import CHECKS, STACKED, MethodName, Part, is_part_of, make_recipe
 from pipelines.sections import Count, Positive, Section, refuse
 
 
@@ -62,6 +63,22 @@ class CompareParams(Section):
     test_rows: Count
     epochs: Count
     methods: Annotated[dict[str, ContenderParams], Field(min_length=1)]
+
+    def needs_search(self, only: Sequence[str], fixed: Mapping[str, Any]) -> bool:
+        """Whether a method has a part that is neither set here nor fixed, so that the search has to say it.
+
+        Args:
+            only: names of methods; all of them if there are none.
+            fixed: what `train` and `method` say of all parts but those that are searched.
+        """
+        for name in only or self.methods:
+            settings = self.methods[name]
+            rates = {str(part): settings.learning_rates[0] for part in settings.rates}
+            try:
+                make_recipe(settings.method, {**fixed, **settings.values(), "epochs": self.epochs, **rates})
+            except KeyError:
+                return True
+        return False
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:

@@ -128,9 +128,10 @@ def write_comparison(found: Comparison, settings: EvaluateParams, out: Path, *, 
 def heading(found: Comparison, settings: EvaluateParams, title: str) -> str:
     """What the table's figures are of."""
     rows, confidence = len(found.base.right), f"{settings.confidence:.0%}"
+    reference = next((method.name for method, _, cells in found.lines if _stood(cells)), "no method, as all failed")
     return (
         f"Accuracy on {rows} test rows with {confidence} intervals, the mean over the seeds (spread: standard "
-        f"deviation over the seeds); differences are paired, to the first line below the base. {title}."
+        f"deviation over the seeds); differences are paired, to {reference}. {title}."
     )
 
 

@@ -67,6 +67,10 @@ class Evaluation:
     better: bool
 
 
+class ScoresError(PipelineError):
+    """A score is NaN or infinite, so it says nothing of any label."""
+
+
 def run(
     params: Params,
     *,
@@ -106,7 +110,7 @@ def probabilities(bench: Bench, model: CausalModel, rows: Sequence[Row], *, batc
     """The probability of each label, normalised over the labels' words: [rows, labels].
 
     Raises:
-        PipelineError: if a score is NaN or infinite, which says nothing of any label.
+        ScoresError: if a score is NaN or infinite.
     """
     encoded = [bench.encode_row(row) for row in rows]
     with tqdm(total=len(rows), desc=f"score {title}", unit="row", leave=False) as bar:
@@ -116,7 +120,7 @@ def probabilities(bench: Bench, model: CausalModel, rows: Sequence[Row], *, batc
         )  # fmt: skip
     found = np.asarray(scores.double().softmax(dim=-1).cpu().numpy())
     if broken := int((~np.isfinite(found).all(1)).sum()):
-        raise PipelineError(
+        raise ScoresError(
             f"scores of {title} must be numbers",
             got=f"NaN or infinity for {broken} of {len(rows)} rows",
             do="Lower the learning rate, or set base.dtype: float32.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,10 +62,19 @@ def propose(path: Path, source: str, split: Split, params: Params) -> Proposal:
     sizes = split_sizes(found.usable, {name: getattr(params.prepare, f"{name}_rows") for name in cut})
     prepare |= {f"{name}_rows": size for name, size in sizes.items()}
     prepare["max_tokens"] = max(params.prepare.max_tokens, min(found.max_tokens, LONGEST))
-    changes: Changes = {"prepare": prepare}
-    if params.search.train_rows > sizes["train"]:
+    return Proposal(layout, rows, {"prepare": prepare, **_lowered(params, sizes)})
+
+
+def _lowered(params: Params, sizes: Mapping[str, int]) -> Changes:
+    """What of other sections is more rows than the splits are to have."""
+    changes: Changes = {}
+    if params.search.train_rows > sizes.get("train", params.search.train_rows):
         changes["search"] = {"train_rows": sizes["train"]}
-    return Proposal(layout, rows, changes)
+    named = {f"{split}_rows": size for split, size in sizes.items()}
+    if "train" in sizes:
+        named["tuning_rows"] = sizes["train"]
+    compared = {name: size for name, size in named.items() if getattr(params.compare, name) > size}
+    return {**changes, **({"compare": compared} if compared else {})}
 
 
 def apply_changes(path: Path, changes: Changes) -> str:
@@ -122,7 +131,8 @@ def _propose_split(path: Path, source: str, split: Split, params: Params) -> Pro
             do="Name a file with the columns and labels of the training file.",
         )
     size = split_sizes(usable, {split: getattr(section, f"{split}_rows")})[split]
-    return Proposal(layout, rows, {"prepare": {f"{split}_source": source, f"{split}_rows": size}})
+    changes = {"prepare": {f"{split}_source": source, f"{split}_rows": size}, **_lowered(params, {split: size})}
+    return Proposal(layout, rows, changes)
 
 
 def _foreign(layout: Layout, section: PrepareParams) -> list[Split]:

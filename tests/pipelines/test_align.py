@@ -25,7 +25,7 @@ SMALL: dict[str, Any] = {
     "teach": {"layers": "all", "positions": "l4", "rank": 2, "learning_rate": 0.02, "rows": 16, "epochs": 1,
               "batch_size": 8},
     "questions": 24, "train_rows": 16, "validation_rows": 8, "test_rows": 12, "layers": "0,2",
-    "positions": ["l1", "l4"], "dimensions": [1, 4], "epochs": 1, "batch_size": 8, "random_rotations": 2,
+    "positions": ["l1", "l4"], "dimensions": [1, 4], "blocks": [], "epochs": 1, "batch_size": 8, "random_rotations": 2,
 }  # fmt: skip
 
 
@@ -96,6 +96,18 @@ def test_a_file_of_ones_own_pairs_and_a_learned_dimension(root: Path) -> None:
     assert result.accuracy.rows == 4
 
 
+def test_blocks_of_units_are_tried_and_the_whole_state_is_the_largest(root: Path) -> None:
+    result = measured(root, layers="2", positions=["l1"], dimensions=[4], blocks=[8, 32])
+    by_name = {(cell.method, cell.dimension): cell for cell in result.cells}
+    whole, eight, all_units = by_name["whole", 32], by_name["units", 8], by_name["units", 32]
+    assert (all_units.first_unit, all_units.test, all_units.validation) == (0, whole.test, whole.validation)
+    assert eight.first_unit in (0, 8, 16, 24)
+    assert (eight.random, eight.losses) == ((), ())
+    assert result.best.method == "das"
+    assert result.resumed == 0
+    assert measured(root, layers="2", positions=["l1"], dimensions=[4], blocks=[8, 32, 16]).resumed == len(result.cells)
+
+
 def write_pairs(root: Path, count: int, **changes: Any) -> None:
     tones = ("positive", "negative")
     rows = [
@@ -120,6 +132,7 @@ OWN: dict[str, Any] = {"data": "file:data/own/pairs.jsonl", "variable": "tone", 
         ({"layers": "0,3"}, {}, "numbered 0 to 2"),
         ({"positions": ["90:91"]}, {}, "a site is as many tokens"),
         ({"dimensions": [33]}, {}, "must not be above the base's hidden size 32"),
+        ({"blocks": [8, 33]}, {}, "align.blocks must not be above the base's hidden size 32"),
         ({"model": "adapter", "teach": None}, {}, "dvc.yaml"),
     ],
 )

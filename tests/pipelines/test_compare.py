@@ -222,6 +222,48 @@ def test_a_training_too_short_for_two_methods_is_refused(made: Site) -> None:
         train_steps(model, bench.encoded("train", 8), recipe, chosen, seed=3, pad_id=bench.pad_id)
 
 
+def test_scores_that_are_no_numbers_fail_a_cell_and_the_others_are_measured(made: Site, tmp_path: Path) -> None:
+    """A single step at such a rate has a loss, and leaves weights that overflow when rows are asked."""
+    methods = {
+        "too fast": {"method": "full", "parts": {}, "learning_rates": [1e38]},
+        "LoRA": {"method": "lora", "parts": {"lora.rank": 2}, "learning_rates": [1e-3]},
+    }
+    rows = {"tuning_rows": 8, "train_rows": 8}
+    failed, stood = run(made, tmp_path, {"methods": methods, "seeds": [7], "epochs": 1, **rows}).lines
+    assert "must be numbers" in (failed[2][0].error or "")
+    assert failed[2][0].accuracy is None
+    assert stood[2][0].accuracy is not None
+    text = (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert "failed: scores of too fast must be numbers" in text
+    assert "differences are paired, to LoRA." in text
+
+
+def test_a_training_without_enough_memory_is_told_and_tried_again_the_next_time(
+    made: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    methods = {"LoRA": {"method": "lora", "parts": {"lora.rank": 3}, "learning_rates": [1e-3]}}
+    real = comparing.build_model
+
+    def full(*args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("CUDA out of memory.\nTried to allocate 2 GiB")
+
+    monkeypatch.setattr(comparing, "build_model", full)
+    (line,) = run(made, tmp_path / "one", {"methods": methods, "seeds": [7]}).lines
+    assert line[2][0].error == "RuntimeError: CUDA out of memory. Tried to allocate 2 GiB"
+    assert "failed: RuntimeError: CUDA" in (tmp_path / "one" / "table.md").read_text(encoding="utf-8")
+    monkeypatch.setattr(comparing, "build_model", real)
+    (line,) = run(made, tmp_path / "two", {"methods": methods, "seeds": [7]}).lines
+    assert line[2][0].accuracy is not None
+
+
+def test_the_search_is_needed_where_a_part_is_left_to_it() -> None:
+    methods = {"open": {"method": "reft", "parts": {"layers": "all"}, "learning_rates": [1e-3]}, **METHODS}
+    chosen = params({"methods": methods})
+    assert chosen.compare.needs_search((), chosen.fixed())
+    assert chosen.compare.needs_search(["open"], chosen.fixed())
+    assert not chosen.compare.needs_search(["LoRA", "too fast"], chosen.fixed())
+
+
 def test_cells_of_other_inputs_are_left_over(found: Comparison, made: Site) -> None:
     """Of what a comparison keeps, that on the present base and rows stays."""
     assert found.lines

@@ -1,0 +1,91 @@
+"""`reft compare-methods` and `reft align` as a user runs them, on a tiny project."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.pipelines.test_align import SMALL, write_pairs
+from tests.project import Project, make_tiny_project
+
+COMPARE: dict[str, Any] = {
+    "compare.seeds": [3],
+    "compare.tuning_rows": 8,
+    "compare.train_rows": 16,
+    "compare.validation_rows": 8,
+    "compare.test_rows": 8,
+    "compare.methods": {
+        "LoReFT, searched": {"method": "reft", "parts": {"method": "loreft"}, "learning_rates": [0.02]},
+        "LoRA": {"method": "lora", "parts": {"lora.rank": 2}, "learning_rates": [1e-3, 1e-2]},
+    },
+}
+ALIGN: dict[str, Any] = {
+    **SMALL, "data": "file:data/own/pairs.jsonl", "variable": "tone", "model": "base", "teach": None, "layers": "0,2",
+    "positions": ["l1"], "dimensions": [4], "blocks": [8], "train_rows": 16, "validation_rows": 8, "test_rows": 12,
+}  # fmt: skip
+
+
+def measured(project: Project) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in (project.root / ".reft" / "compare").rglob("*.json")}
+
+
+def test_methods_are_compared_after_the_search_that_one_of_them_needs(tmp_path: Path) -> None:
+    project = make_tiny_project(tmp_path / "project", tmp_path / "home", COMPARE)
+    alone = project.run("reft", "compare-methods", "--method", "LoRA").stdout
+    assert "LoRA" in alone
+    assert "LoReFT" not in alone
+    assert not (project.root / "search").exists()  # nothing asked for it
+    cells = measured(project)
+    assert len(cells) == 1 + 2 + 1  # the base, two learning rates, and the chosen one
+    both = project.run("reft", "compare-methods").stdout
+    assert "LoReFT, searched" in both
+    assert (project.root / "search" / "best.yaml").is_file()
+    table = (project.root / "reports" / "compare" / "table.md").read_text(encoding="utf-8")
+    assert [row.split("|")[1].strip() for row in table.splitlines() if row.startswith("|")][2:] == [
+        "base", "LoReFT, searched", "LoRA",
+    ]  # fmt: skip
+    after = measured(project)
+    assert {name: after[name] for name in cells} == cells  # what was measured is not measured again
+    assert len(after) == len(cells) + 1
+
+
+@pytest.mark.parametrize(
+    ("words", "changes", "said"),
+    [
+        (["--method", "Lora"], {}, "compare.methods has LoReFT, searched, LoRA"),
+        ([], {"compare.test_rows": 49}, "compare.test_rows must not be above prepare.test_rows, 48"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_is_done(
+    tmp_path: Path, words: list[str], changes: dict[str, Any], said: str
+) -> None:
+    project = make_tiny_project(tmp_path / "project", tmp_path / "home", COMPARE | changes)
+    done = project.run("reft", "compare-methods", *words, check=False)
+    assert done.returncode == 2
+    assert said in " ".join((done.stdout + done.stderr).split())
+    assert project.markers() == {}
+
+
+def test_an_alignment_is_shown_drawn_and_logged_as_a_training_is(tmp_path: Path) -> None:
+    changes = {f"align.{key}": value for key, value in ALIGN.items()}
+    project = make_tiny_project(tmp_path / "project", tmp_path / "home", changes)
+    write_pairs(project.root, 36)
+    said = " ".join(project.run("reft", "align").stdout.split())
+    for words in ("Interchange accuracy of 'tone', 12 test rows", "block of 8", "das 4", "random 4", "whole state"):
+        assert words in said
+    assert (project.root / "plots" / "align" / "map.png").read_bytes().startswith(b"\x89PNG")
+    with closing(sqlite3.connect(project.root / "mlflow" / "mlflow.db")) as db:
+        runs = dict(db.execute("select name, status from runs").fetchall())
+        metrics = dict(db.execute("select key, count(*) from metrics group by key").fetchall())
+    assert runs["align-tone"] == "FINISHED"
+    assert {name for name in runs if name.endswith("das 4")} == {"0 l1 das 4", "2 l1 das 4"}
+    assert metrics["loss"] == 2 * 2  # two layers, two steps each
+    assert metrics["l1/units-8"] == 2
+    assert metrics["best_test_accuracy"] == 1
+    assert list((project.root / "mlflow").rglob("map.png"))
+    again = " ".join(project.run("reft", "align").stdout.split())
+    assert "6 of 6" in again
