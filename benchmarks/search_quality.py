@@ -178,7 +178,7 @@ def widened(raw: Any, epochs: int) -> None:
     raw["train"] |= dict.fromkeys(SPACE, "searched")
     own = [{**{part: PAPER[part] for part in SPACE}, **recipe} for recipe in raw["search"]["enqueue"]]
     raw["search"] |= {"enqueue": [dict(PAPER), *own], "choose": "best", "epochs": epochs, "confirm": CONFIRM}
-    raw["search"]["reports"] = 1  # nothing is pruned
+    raw["search"] |= {"reports": 1, "pruner": {"name": "none"}}
 
 
 def _part(part: str, setting: Setting, root: Path, out: Path, seeds: Sequence[int]) -> str:

@@ -229,7 +229,7 @@ def test_comments_and_all_else_of_params_stay(tmp_path: Path) -> None:
     changed = [number for number, (old, new) in enumerate(zip(before, after, strict=True)) if old != new]
     assert {before[number].split(":")[0].strip() for number in changed} <= {
         "source", "sha256", "format", "columns", "template", "label_column", "negative", "positive",
-        "train_rows", "validation_rows", "test_rows",
+        "train_rows", "validation_rows", "test_rows", "tuning_rows",
     }  # fmt: skip
     assert [line.partition("#")[2] for line in before] == [
         line.partition("#")[2] if "pypi:" not in old else old.partition("#")[2]
@@ -256,11 +256,20 @@ def with_training_file(tmp_path: Path) -> Params:
     return check_params(raw, "params.yaml")
 
 
+def test_no_section_asks_for_more_rows_than_a_split_is_to_have(tmp_path: Path) -> None:
+    params = with_training_file(tmp_path)
+    sizes = params.prepare
+    assert params.search.train_rows == params.compare.train_rows == params.compare.tuning_rows == sizes.train_rows < 96
+    assert params.compare.validation_rows == sizes.validation_rows < 64
+    assert params.compare.test_rows == sizes.test_rows < 400
+
+
 def test_a_test_file_changes_its_own_keys_only(tmp_path: Path) -> None:
     params = with_training_file(tmp_path)
     path = write(tmp_path, llm_adapters(["true", "false"], 20))
     assert propose(path, "file:data/own/test", "test", params).changes == {
-        "prepare": {"test_source": "file:data/own/test", "test_rows": 19}
+        "prepare": {"test_source": "file:data/own/test", "test_rows": 19},
+        "compare": {"test_rows": 19},
     }
 
 
