@@ -186,11 +186,12 @@ class _Worker:
         settings = site.params.search
         layers = site.params.values("layers") if site.params.has("layers") else ()
         bench = open_bench(_on_device(site), root=site.root, base=site.base, prepared=site.prepared, recipes=layers)
+        train, validation = bench.rows("train"), bench.rows("validation")  # before anything is logged
         run = live_run(site.params, root=site.root, stage="search", input_hash=self._key, name=shared.name)
         with shared.locked():  # two processes that look for the run at once would make two
             live = self._stack.enter_context(run)
         live.log_params({"trials": settings.trials, "train_rows": settings.train_rows})
-        return Desk(site.params, bench, bench.rows("train"), bench.rows("validation"), live)
+        return Desk(site.params, bench, train, validation, live)
 
     def _measure_base(self, shared: SharedStudy, folds: Sequence[int]) -> None:
         """Keep in the study what its trials are to be better than; one process of a machine sees to that."""
