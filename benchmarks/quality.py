@@ -156,7 +156,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _say(raw: Any, given: Any) -> None:
     """Put what the command line says into the parameters, and the recipe that was searched elsewhere."""
     compared = raw["compare"]
-    compared["methods"]["LoReFT, searched"]["parts"] = dict(SEARCHED)
+    searched = compared["methods"].get(OURS[1])
+    if searched is not None:  # without that line, pyreft's own of it says what is missing
+        searched["parts"] = dict(SEARCHED)
     if given.rows is not None:
         if len(given.rows) != len(ROWS):
             raise PipelineError("--rows needs four numbers", got=len(given.rows), do="Give all of them.")

@@ -67,6 +67,18 @@ def test_a_worker_that_fails_is_told_with_its_messages(
     assert "--methods knows" in capsys.readouterr().err
 
 
+def test_without_the_line_that_pyreft_follows_it_says_what_is_missing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(quality.VARIABLE, str(folder / "data"))
+    raw = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
+    del raw["compare"]["methods"]["LoReFT, searched"]
+    (folder / "params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
+    words = ["--root", str(folder), "--out", str(folder / "out"), "--tasks", "sst2", "--rows", "32,32,8,8"]
+    assert quality.main(words) == 2
+    assert "pyreft has the recipe of compare.methods.LoReFT, searched" in capsys.readouterr().err
+
+
 def test_without_data_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.delenv(quality.VARIABLE, raising=False)
     assert quality.main(["--root", str(ROOT)]) == 2
