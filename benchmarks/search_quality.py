@@ -51,10 +51,11 @@ PARTS = {"sst2": SST2, "pruning": SST2, "arc": ARC}
 # Random search proposes the same recipes whatever is pruned, so both studies are of the same trials. The first one
 # computes the base's constants, which the other finds: so the pruned one is first.
 PRUNING: Mapping[Contender, Mapping[str, Any]] = {
-    "pruned": {"pruner": {"name": "successive_halving", "min_reports": 1, "reduction": 3}},
+    "pruned": {"pruner": {"name": "successive_halving", "min_reports": 2, "reduction": 3}},
     "unpruned": {"pruner": {"name": "none"}},
 }
-PRUNING_REPORTS = 4
+PRUNING_EPOCHS = 3  # times those of the other parts: a pruner is for long trials, and few steps say little
+PRUNING_REPORTS = 6
 WORDS: Mapping[Contender, str] = {
     "paper": "the paper's",
     "searched": "found by the search",
@@ -163,9 +164,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if len(given.rows) != 3:
         words.error(f"--rows needs three numbers; got {len(given.rows)}")
     setting = Setting(tuple(given.rows), given.trials, given.epochs, given.threads, given.dtype)
+    longer = replace(setting, epochs=PRUNING_EPOCHS * setting.epochs)
     try:
         for part in given.parts:
-            print(_part(part, setting, given.root, given.out, given.seeds), flush=True)
+            print(_part(part, longer if part == "pruning" else setting, given.root, given.out, given.seeds), flush=True)
     except PipelineError as error:
         print(error, file=sys.stderr)
         return 2
