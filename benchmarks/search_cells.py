@@ -34,6 +34,7 @@ class Setting:
     Attributes:
         rows: of the training, validation and test splits; the same ones for every seed.
         trials: of a search; each is trained on all training rows, to its end.
+        trial_epochs: of a trial.
         epochs: of the training of each cell's recipe.
         threads: of torch on the CPU; None as params.yaml says.
         dtype: of the base; None as params.yaml says.
@@ -41,6 +42,7 @@ class Setting:
 
     rows: tuple[int, int, int] = (400, 200, 400)
     trials: int = 12
+    trial_epochs: int = 1
     epochs: int = 1
     threads: int | None = None
     dtype: str | None = None
@@ -102,7 +104,7 @@ class Workshop:
         counts = dict(zip(("train_rows", "validation_rows", "test_rows"), setting.rows, strict=True))
         sources = {key: f"file:data/own/{file}" for key, file in self._task.files.items()}
         raw["prepare"] |= {"validation_source": None, **self._task.prepare, **sources, **counts, "sha256": None}
-        whole = {"train_rows": setting.rows[0], "pruner": {"name": "none"}}
+        whole = {"train_rows": setting.rows[0], "epochs": setting.trial_epochs, "pruner": {"name": "none"}}
         raw["search"] |= {"trials": setting.trials, **whole, **changes}
         raw["train"]["epochs"] = setting.epochs
         return check_params(raw, "params.yaml")
@@ -111,15 +113,18 @@ class Workshop:
         """The cell as its file has it, or made."""
         params = self.params(seed=seed, **changes)
         key = sha256_json(params.model_dump(mode="json", exclude={"tracking", "notify"}))[:16]
-        path = self._out / f"{self._task.folder}-{seed}-{contender}.json"
+        path = self._out / f"{self._task.folder}-{self._name(contender, seed)}.json"
         if path.is_file() and read_json(path)["key"] == key:
             return read_cell(path)
         made = self._make(contender, seed, params, key)
         write_json(path, asdict(made))
         return made
 
+    def _name(self, contender: Contender, seed: int) -> str:
+        return f"{seed}-{contender}-{self._setting.epochs}"
+
     def _make(self, contender: Contender, seed: int, params: Params, key: str) -> Cell:
-        folder = self._root / "cells" / f"{seed}-{contender}"
+        folder = self._root / "cells" / self._name(contender, seed)
         found = None
         if contender == "paper":
             self._write_paper(params, folder / "search")

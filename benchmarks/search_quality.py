@@ -2,13 +2,14 @@
 
 Rows are SST-2 and ARC-Easy of the folder that the variable REFT_BENCH_DATA names. The base is that of params.yaml, and
 so are layers and ranks of the space; the rest of it is SPACE, since the project's own is for short runs on two cores.
-The paper's recipe is tried first, then those of search.enqueue. A trial is trained on all training rows, for as many
-epochs as the recipe is afterwards, and not pruned; the best four, and the paper's, are run again with two other seeds
-on rows that each does without, and the most accurate by the mean is chosen. Every recipe is then trained for these
-epochs on these rows, and measured on test rows, which no trial read. Splits are the same for every seed; a seed is of
-the sampler, the initial weights and the order of the rows. Random search tries no recipe of ours first, begins no trial
-after its own took as long as the search's, and finds the base's constants on disk already. The part `pruning` has the
-same study of random search, of positions at the prompt's end, with and without a pruner.
+The paper's recipe is tried first, then those of search.enqueue. A trial is trained on all training rows for --trial-
+epochs, and not pruned; the best four, and the paper's, are run again with two other seeds on rows that each does
+without, and the most accurate by the mean is chosen. Every recipe is then trained on these rows for --epochs, the
+paper's too, and measured on test rows, which no trial read; other epochs take no other search. Splits are the same for
+every seed; a seed is of the sampler, the initial weights and the order of the rows. Random search tries no recipe of
+ours first, begins no trial after its own took as long as the search's, and finds the base's constants on disk already.
+The part `pruning` has the same study of random search, of positions at the prompt's end and longer trials, with and
+without a pruner.
 
 Each cell is a file in --out. Stopped and started again with the same words, it goes on.
 """
@@ -158,13 +159,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words.add_argument("--seeds", type=numbers, default=[42, 43, 44], help="of sst2; the others have the first")
     words.add_argument("--rows", type=numbers, default=list(Setting.rows), help="of training, validation and test")
     words.add_argument("--trials", type=number, default=Setting.trials, help="of a search")
-    words.add_argument("--epochs", type=number, default=Setting.epochs, help="of the training of a recipe")
+    words.add_argument("--trial-epochs", type=number, default=Setting.trial_epochs, help="of a trial")
+    words.add_argument("--epochs", type=number, help="of the training of a recipe (default: those of a trial)")
     words.add_argument("--dtype", choices=DTYPES, help="of the base (default: base.dtype of params.yaml)")
     given = words.parse_args(arguments)
     if len(given.rows) != 3:
         words.error(f"--rows needs three numbers; got {len(given.rows)}")
-    setting = Setting(tuple(given.rows), given.trials, given.epochs, given.threads, given.dtype)
-    longer = replace(setting, epochs=PRUNING_EPOCHS * setting.epochs)
+    epochs = given.epochs or given.trial_epochs
+    setting = Setting(tuple(given.rows), given.trials, given.trial_epochs, epochs, given.threads, given.dtype)
+    long = PRUNING_EPOCHS * given.trial_epochs
+    longer = replace(setting, trial_epochs=long, epochs=long)
     try:
         for part in given.parts:
             print(_part(part, longer if part == "pruning" else setting, given.root, given.out, given.seeds), flush=True)
@@ -174,12 +178,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def widened(raw: Any, epochs: int) -> None:
+def widened(raw: Any) -> None:
     """Put the benchmark's space into params.yaml, and the paper's recipe before those that are tried first."""
     raw["search"]["space"] |= SPACE
     raw["train"] |= dict.fromkeys(SPACE, "searched")
     own = [{**{part: PAPER[part] for part in SPACE}, **recipe} for recipe in raw["search"]["enqueue"]]
-    raw["search"] |= {"enqueue": [dict(PAPER), *own], "choose": "best", "epochs": epochs, "confirm": CONFIRM}
+    raw["search"] |= {"enqueue": [dict(PAPER), *own], "choose": "best", "confirm": CONFIRM}
     raw["search"] |= {"reports": 1, "pruner": {"name": "none"}}
 
 
@@ -188,7 +192,7 @@ def _part(part: str, setting: Setting, root: Path, out: Path, seeds: Sequence[in
     if not data:
         raise PipelineError(f"the rows are in the folder that {VARIABLE} names", got="nothing", do="Set it.")
     raw: Any = read_yaml(root / "params.yaml")
-    widened(raw, setting.epochs)
+    widened(raw)
     shop = Workshop(PARTS[part], setting, raw=raw, root=root, data=Path(data), out=out)
     cells = []
     for cell in pruned(shop, seeds[0]) if part == "pruning" else compared(shop, seeds if part == "sst2" else seeds[:1]):

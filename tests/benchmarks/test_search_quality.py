@@ -15,7 +15,7 @@ from pipelines.params import check_params
 from tests.project import ROOT, review_rows, write_own_files
 from tests.searching import FEW, raw_params
 
-WORDS = ["--rows", "24,12,16", "--trials", "2", "--epochs", "1", "--seeds", "1", "--threads", "1"]
+WORDS = ["--rows", "24,12,16", "--trials", "2", "--seeds", "1", "--threads", "1"]
 
 
 @pytest.fixture
@@ -43,21 +43,21 @@ def test_cells_are_made_once_and_the_table_says_what_they_hold(
     assert search_quality.main([*words, "--parts", "sst2,pruning"]) == 0
     printed = capsys.readouterr().out
     files = sorted((tmp_path / "out").glob("*.json"))
-    made = [f"sst2-1-{who}" for who in ("paper", "pruned", "random", "searched", "unpruned")]
+    made = [f"sst2-1-{who}" for who in ("paper-1", "pruned-3", "random-1", "searched-1", "unpruned-3")]
     assert [file.stem for file in files] == made
     cells = {file.stem: read_cell(file) for file in files}
     assert {len(cell.right) for cell in cells.values()} == {16}
-    assert cells["sst2-1-paper"].recipe["learning_rate"] == 0.02
-    assert sum(cells["sst2-1-searched"].trials) == 2
-    assert cells["sst2-1-pruned"].search_seconds > 0
-    assert f"| found by the search | {100 * cells['sst2-1-searched'].accuracy:.1f} % (one seed) |" in printed
+    assert cells["sst2-1-paper-1"].recipe["learning_rate"] == 0.02
+    assert sum(cells["sst2-1-searched-1"].trials) == 2
+    assert cells["sst2-1-pruned-3"].search_seconds > 0
+    assert f"| found by the search | {100 * cells['sst2-1-searched-1'].accuracy:.1f} % (one seed) |" in printed
     assert "found by the search against the paper's: " in printed
     assert "the pruner saved " in printed
     # Again: nothing is made; one cell of another recipe is.
     monkeypatch.setattr(search_cells.Workshop, "_make", None)
     assert search_quality.main([*words, "--parts", "sst2,pruning"]) == 0
     assert capsys.readouterr().out == printed
-    spoilt = tmp_path / "out" / "sst2-1-paper.json"
+    spoilt = tmp_path / "out" / "sst2-1-paper-1.json"
     spoilt.write_text(json.dumps(json.loads(spoilt.read_text()) | {"key": "of other parameters"}))
     with pytest.raises(TypeError):
         search_quality.main([*words, "--parts", "sst2"])
@@ -65,7 +65,7 @@ def test_cells_are_made_once_and_the_table_says_what_they_hold(
 
 def test_the_paper_s_recipe_and_the_project_s_own_lie_in_the_space() -> None:
     raw = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    widened(raw, 1)
+    widened(raw)
     params = check_params(raw, "params.yaml")
     assert params.search.enqueue[0] == search_quality.PAPER
     assert len(params.search.enqueue) == 3
