@@ -5,6 +5,7 @@ It looks under the study's lock, and begins a trial before it lets go, so all to
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -16,11 +17,14 @@ from pipelines.choice import Confirmed, confirmed
 from pipelines.methods import plain_parts
 from pipelines.params import Params
 from pipelines.proposals import Point, propose
+from pipelines.pruning import within_limits
 from pipelines.records import TrialRecord
 from pipelines.search_params import SearchParams
 from pipelines.study import CANDIDATE, ENDED, RECIPE, SEED, SharedStudy, counted, in_state, killed_trials
 from pipelines.trial import COSTS
 from pipelines.warm_start import first_points
+
+log = logging.getLogger(__name__)
 
 
 class Step(Enum):
@@ -54,6 +58,12 @@ def next_trial(shared: SharedStudy, params: Params, ground: Ground) -> Step:
                 point, attributes = found
                 _enqueue(shared, params, point, {SEED: params.seed, **attributes})
                 return Step.BEGIN
+            if not running:
+                log.warning(
+                    "the search ends after %d of %d trials: no other recipe of search.space was found%s",
+                    len(ended), params.search.trials,
+                    "" if params.search.limits.parameters is None else " within search.limits.parameters",
+                )  # fmt: skip
     return Step.WAIT if running else Step.DONE
 
 
@@ -79,7 +89,7 @@ def _since_better(ended: Sequence[FrozenTrial]) -> int:
     """How many trials ended since one that was better than all before it; of several objectives, in accuracy."""
     best, since = float("-inf"), 0
     for trial in sorted(ended, key=lambda trial: (trial.datetime_complete, trial.number)):
-        able = trial.state is TrialState.COMPLETE and all(excess <= 0 for excess in trial.constraints.values())
+        able = trial.state is TrialState.COMPLETE and within_limits(trial)
         if able and trial.values[0] > best:
             best, since = trial.values[0], 0
         else:

@@ -47,6 +47,7 @@ def constants_folder(root: Path) -> Path:
 def train_key(params: Params, bench: Keyed, best: BestRecipe) -> str:
     """The hash of everything that decides the adapter's bits: what its checkpoints and its run belong to."""
     inputs = [bench.base_sha256, bench.data_sha256, best.recipe.model_dump(), params.train.gradient_checkpointing]
+    inputs += _of_peers(params)
     return input_key("train", *inputs, params.cone.enabled, params.seed, params.run.threads, params.run.device)
 
 
@@ -54,8 +55,13 @@ def study_key(params: Params, bench: Keyed) -> str:
     """The hash that the study's name ends in. What a study may grow by, and the rule to choose by, are left out."""
     settings = params.search.model_dump(exclude=BESIDE)
     fixed = {part: value for part, value in params.decides().items() if part != "epochs"}
-    inputs = [bench.base_sha256, bench.data_sha256, settings, fixed, params.evaluate.batch_size]
+    inputs = [bench.base_sha256, bench.data_sha256, settings, fixed, params.evaluate.batch_size, *_of_peers(params)]
     return input_key("search", *inputs, params.cone.enabled, params.seed, params.run.threads, params.run.device)
+
+
+def _of_peers(params: Params) -> list[str]:
+    """The version of the package that trains the methods beside ReFT, where one of them is trained."""
+    return [] if params.method.name == "reft" else [f"peft {package_version('peft')}"]
 
 
 def cells_folder(root: Path) -> Path:

@@ -24,7 +24,7 @@ from pipelines.study import ENQUEUED, killed_trials, point_of, study_directions
 
 ATTEMPTS = 20  # of a sampler to choose something new, before chance does
 GP_ATTEMPTS = 3  # each fits a Gaussian process
-CHANCES = 1000
+CHANCES = 10_000  # where few points are within search.limits.parameters
 
 Point = dict[str, Any]
 

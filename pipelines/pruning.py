@@ -30,10 +30,16 @@ def make_pruner(settings: SearchParams) -> optuna.pruners.BasePruner:
             return optuna.pruners.NopPruner()
 
 
+def within_limits(trial: FrozenTrial) -> bool:
+    """Whether a trial that ended is over none of search.limits."""
+    return all(excess <= 0 for excess in trial.constraints.values())
+
+
 class RowPruner(optuna.pruners.BasePruner):
     """Stops a trial whose rows are scored worse than the best trial's, by the Wilcoxon signed-rank test.
 
-    At a report the scores of the same rows are compared, of this trial and of the best complete one at that report.
+    At a report the scores of the same rows are compared, of this trial and of the best complete one within the limits
+    at that report.
     Optuna's own WilcoxonPruner takes all that a trial has reported for one sample: along a learning curve it would
     count each row once a report, and a report would be as many writes to the database as there are rows.
     """
@@ -50,7 +56,7 @@ class RowPruner(optuna.pruners.BasePruner):
             return False
         name = f"{SCORES}:{report}"
         complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        rivals = [rival for rival in complete if name in rival.user_attrs]
+        rivals = [rival for rival in complete if name in rival.user_attrs and within_limits(rival)]
         if not rivals:
             return False
         best = max(rivals, key=lambda rival: (rival.value, -rival.number))

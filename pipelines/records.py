@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pipelines.study import ENDED, ENQUEUED, ERROR, MAX_KILLS, SEED, SharedStudy, in_state, killed_trials, point_of
 from pipelines.trial import COSTS, CURVE
 
+KILLED = "killed with its process"
 COLUMNS = ("parameters", "seconds", "tokens", "memory_mb", "seed", "error")
 
 
@@ -51,6 +52,11 @@ class TrialRecord:
     enqueued: int | None
     error: str | None
 
+    @property
+    def was_killed(self) -> bool:
+        """Whether it ended with its process, and says nothing about its recipe, which was run again."""
+        return self.error == KILLED
+
 
 def trial_records(shared: SharedStudy) -> list[TrialRecord]:
     """Every trial of the study that ended, in order of its number."""
@@ -60,8 +66,8 @@ def trial_records(shared: SharedStudy) -> list[TrialRecord]:
 
 
 def saved_seconds(record: TrialRecord, reports: int) -> float:
-    """What it spared to stop a trial, if each report that it did not come to had taken as long as those before it."""
-    if record.state != "pruned" or not record.intermediate:
+    """What the pruner spared, if each report that a trial did not come to had taken as long as those before it."""
+    if record.state != "pruned" or record.over or not record.intermediate:
         return 0.0
     done = max(record.intermediate)
     return (record.seconds or 0.0) * (reports - done) / done
@@ -93,8 +99,8 @@ def _error(trial: FrozenTrial, killed: set[int]) -> str | None:
     if trial.state is not TrialState.FAIL:
         return None
     if trial.number in killed:
-        return "killed with its process"
-    return str(trial.user_attrs.get(ERROR, f"killed with its process {MAX_KILLS} times"))
+        return KILLED
+    return str(trial.user_attrs.get(ERROR, f"{KILLED} {MAX_KILLS} times"))
 
 
 def write_trials_csv(path: Path, records: Sequence[TrialRecord]) -> None:

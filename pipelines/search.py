@@ -60,7 +60,8 @@ def run(params: Params, *, root: Path, base: Path, prepared: Path, out: Path, me
 
 
 def _result(found: Found, choice: Choice) -> SearchResult:
-    states, reports = [record.state for record in found.records], found.rule.settings.reports
+    states = [record.state for record in found.records if not record.was_killed]
+    reports = found.rule.settings.reports
     return SearchResult(
         study=found.study,
         input_hash=found.key,

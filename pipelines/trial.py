@@ -27,8 +27,8 @@ from reft import CausalModel, NonFiniteLossError, ReftConfig, ReftModel
 log = logging.getLogger(__name__)
 
 # What a trial may end with and the search goes on; torch's out-of-memory errors are RuntimeErrors, and PipelineErrors
-# are of recipes that cannot be trained on these rows.
-FAILURES = (NonFiniteLossError, MemoryError, RuntimeError, PipelineError)
+# are of recipes that cannot be trained on these rows. Libraries refuse what does not fit a base with the last two.
+FAILURES = (NonFiniteLossError, MemoryError, RuntimeError, PipelineError, ValueError, IndexError)
 # User attributes of a trial, beside those of pipelines.study.
 CURVE = "curve"  # the accuracy at each report, where Optuna takes no reports: of several objectives
 STATE = "reft.state"  # tag of its run in MLflow

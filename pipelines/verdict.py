@@ -233,11 +233,13 @@ class Verdict:
 
     def bill(self) -> list[str]:
         """What it cost, a sentence each."""
-        states = [record.state for record in self.found.records]
+        states = [record.state for record in self.found.records if not record.was_killed]
+        killed = len(self.found.records) - len(states)
         ends = [("complete", "complete"), ("pruned", "stopped early"), ("fail", "failed")]
         said = ", ".join(f"{states.count(state)} {words}" for state, words in ends if states.count(state))
         costs, best = self.costs(), self.choice.record
         again = sum(len(one.seeds) - 1 for one in self.found.confirmations)
+        said += f"; {killed} more ended with their process and were run again" if killed else ""
         lines = [f"{many(len(states), 'trial')}: {said}" + (f"; and {again} runs with other seeds" if again else "")]
         took = f"{duration(costs.spent)} of training and scoring, all processes together"
         lines.append(took + (f", {duration(costs.confirmations)} of it with other seeds" if again else ""))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from pipelines.methods import REFT
 from pipelines.params import Params
 from pipelines.study import RECIPE, SharedStudy
+from pipelines.trial import COSTS
 
 BASE = "base_sha256"  # user attribute of a study: the base that its trials edit
 FIRST = "first"  # user attribute of a study: the points that it tries first
@@ -28,7 +29,10 @@ def first_points(shared: SharedStudy, params: Params, *, base_sha256: str) -> li
 
 
 def _earlier(shared: SharedStudy, params: Params, base_sha256: str) -> list[dict[str, Any]]:
-    """The best recipe of each earlier study on the base, the latest study first, as points of the present space."""
+    """The best recipes of earlier studies on the base, one of each, the latest study's first, as points of the space.
+
+    None is over the present limits, by what its trial cost, and none is there twice.
+    """
     if params.search.earlier == 0:
         return []
     summaries = optuna.get_all_study_summaries(shared.storage, include_best_trial=False)
@@ -42,13 +46,21 @@ def _earlier(shared: SharedStudy, params: Params, base_sha256: str) -> list[dict
     points: list[dict[str, Any]] = []
     for summary in sorted(earlier, key=lambda one: one.datetime_start, reverse=True):
         study = optuna.load_study(study_name=summary.study_name, storage=shared.storage)
-        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        complete = [
+            one for one in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if _able(params, one)
+        ]
         if complete:
             best = max(complete, key=lambda trial: (trial.values[0], -trial.number))
             recipe = best.user_attrs[RECIPE]
             if recipe.get("name", REFT) == params.method.name:
                 points.append(_in_space(params, recipe))
-    return [point for point in points if not params.search.space.problems(point)][: params.search.earlier]
+    inside = [point for place, point in enumerate(points) if point not in points[:place]]
+    return [point for point in inside if not params.search.space.problems(point)][: params.search.earlier]
+
+
+def _able(params: Params, trial: FrozenTrial) -> bool:
+    costs = trial.user_attrs[COSTS]
+    return all(costs[cost] <= bound for cost, bound in params.search.limits.bounds().items())
 
 
 def _in_space(params: Params, recipe: dict[str, Any]) -> dict[str, Any]:

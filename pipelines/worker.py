@@ -36,6 +36,7 @@ from pipelines.keys import Inputs, study_key
 from pipelines.params import Params, load_params
 from pipelines.prepared import Split, data_sha256, read_rows
 from pipelines.process import begin_process
+from pipelines.pruning import within_limits
 from pipelines.records import TrialRecord, trial_records
 from pipelines.sizes import check_limit, parameters_of
 from pipelines.space import check_space
@@ -241,7 +242,7 @@ def _show(shared: SharedStudy, bar: tqdm[NoReturn]) -> None:
     trials = shared.trials()
     bar.n = len(counted(trials))
     complete = in_state(trials, TrialState.COMPLETE)
-    able = [trial for trial in complete if all(excess <= 0 for excess in trial.constraints.values())]
+    able = [trial for trial in complete if within_limits(trial)]
     if able and not shared.name.endswith(CONFIRM):  # whose runs are asked different rows
         best = min(able, key=lambda trial: (-_first(trial), trial.user_attrs[COSTS]["parameters"], trial.number))
         bar.set_postfix_str(f"best {_first(best):.3f} by {run_name(best)}: {recipe_words(best.params)}", refresh=False)

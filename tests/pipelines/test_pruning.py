@@ -57,6 +57,21 @@ def test_a_pruner_stops_bad_trials_and_no_good_one(pruner: dict[str, Any]) -> No
         assert set(stopped_bad) == {1}
 
 
+def test_no_trial_is_measured_by_one_that_is_over_a_limit() -> None:
+    study = optuna.create_study(
+        direction="maximize", pruner=make_pruner(make_params({"search.pruner": PRUNERS[3]}).search)
+    )
+    for excess, stops in ((0.5, False), (-0.5, True)):
+        rival = study.ask()
+        rival.set_user_attr(f"{SCORES}:1", [0.9] * ROWS)
+        rival.set_constraint("seconds", excess)
+        study.tell(rival, 0.9)
+        trial = study.ask()
+        trial.report(0.5, step=1)
+        trial.set_user_attr(f"{SCORES}:1", [0.5] * ROWS)
+        assert trial.should_prune() is stops
+
+
 def test_without_a_pruner_every_trial_runs_to_its_end() -> None:
     assert [stopped for _, stopped in carried_out({"name": "none"}, trials=6)] == [None] * 6
 

@@ -81,18 +81,18 @@ def test_a_study_has_exactly_the_trials_asked_for_and_grows_by_the_rest(site: Si
 
 
 def test_a_failed_trial_keeps_its_error_and_is_never_chosen(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = trial.build_model
+    real, errors = trial.build_model, iter([MemoryError("too large"), IndexError("out of range")])
 
     def broken(bench: Any, recipe: Any, *, seed: int) -> Any:
         if recipe.rank == 4:
-            raise MemoryError("too large")
+            raise next(errors)
         return real(bench, recipe, seed=seed)
 
     monkeypatch.setattr(trial, "build_model", broken)
     result = run(site, trials=4, **{"space.rank": [2, 4], "space.learning_rate": [0.01], "enqueue": []})
     assert (result.complete, result.failed) == (2, 2)
     failed = [record for record in trials(site) if record["state"] == "fail"]
-    assert {record["error"] for record in failed} == {"MemoryError: too large"}
+    assert {record["error"] for record in failed} == {"MemoryError: too large", "IndexError: out of range"}
     assert {record["value"] for record in failed} == {None}
     assert best(site)["chosen"]["rank"] == 2
 
@@ -138,9 +138,12 @@ def test_a_search_begins_with_the_best_recipe_of_an_earlier_one_on_the_base(site
     assert trials(site)[0]["params"]["rank"] in (8, 16)
 
 
-def test_a_space_that_has_fewer_recipes_than_trials_is_tried_whole(site: Site) -> None:
+def test_a_space_that_has_fewer_recipes_than_trials_is_tried_whole(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
     changes = {"space.learning_rate": [0.01], "space.rank": [2], "enqueue": []}
     assert run(site, trials=9, **changes).complete == 2
+    assert "the search ends after 2 of 9 trials: no other recipe of search.space was found" in caplog.text
     assert {record["params"]["positions"] for record in trials(site)} == {"l1", "l4"}
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.choice import confirmed
 from pipelines.importance import LEAST, importances
-from pipelines.records import saved_seconds
+from pipelines.records import KILLED, saved_seconds
 from pipelines.search_report import write_report
 from pipelines.verdict import Verdict
 from tests.browser import Tab, browser, chromium
@@ -77,6 +77,19 @@ def test_it_says_who_won_against_what_and_at_what_cost(tmp_path: Path) -> None:
     )
     assert f"{spent / 60:.1f} min of training and scoring" in page.words
     assert "test rows that no trial has seen" in " ".join(page.words.split())
+
+
+def test_a_trial_that_was_killed_with_its_process_is_no_failed_one() -> None:
+    params = settings()
+    found = trials(params, 6)
+    killed = failed(6, found[3].params, KILLED)
+    verdict = end(params, [*found, killed, replace(found[3], number=7)])
+    assert verdict.bill()[0].startswith("7 trials: 5 complete, 2 stopped early; 1 more ended with their process")
+
+
+def test_a_trial_over_a_limit_spares_the_pruner_nothing() -> None:
+    assert saved_seconds(pruned(0, PAPER), REPORTS) > 0
+    assert saved_seconds(pruned(0, PAPER, over=("seconds",)), REPORTS) == 0
 
 
 def test_every_trial_is_in_each_chart_and_in_the_table(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from pipelines.study import (
     this_process,
 )
 from pipelines.trial import COSTS
+from pipelines.warm_start import first_points
 from tests.searching import RAW, make_params
 
 GROUND = Ground(base_sha256="0" * 64, num_layers=30, allowed=lambda point: True)
@@ -228,3 +229,20 @@ def test_the_table_of_trials_has_a_row_for_each(root: Path, name: str, tmp_path:
 def test_a_storage_that_cannot_be_is_told(root: Path, url: str) -> None:
     with pytest.raises(PipelineError, match=r"search\.storage"):
         shared_study(root, "s", storage=url)
+
+
+def test_the_first_recipes_of_a_study_are_good_ones_of_earlier_studies(root: Path, name: str) -> None:
+    """Each once, and none whose trial was over a limit of this study."""
+    slow, fast = ({"layers": "all", "positions": "l1", "rank": rank, "learning_rate": 0.001} for rank in (8, 4))
+    database = {"storage": f"sqlite:///{root / name}.db"}
+    for place, points in enumerate(([slow, fast], [fast])):
+        earlier = shared_study(root, f"{name}-{place}", enqueue=points, **database)
+        for point in points:
+            trial = begin(earlier, enqueue=points, **database)
+            trial.set_user_attr(COSTS, {"parameters": 10, "seconds": 9.0 if point is slow else 1.0, "memory_mb": 1.0})
+            earlier.study.tell(trial, 0.9 if point is slow else 0.8)
+    for seconds, expected in ((None, [fast, slow]), (5.0, [fast])):
+        limits = {"parameters": None, "seconds": seconds, "memory_mb": None}
+        own = {"earlier": 2, "enqueue": [], "limits": limits, **database}
+        shared = shared_study(root, f"{name}-{seconds}", **own)
+        assert first_points(shared, params(**own), base_sha256=GROUND.base_sha256) == expected
