@@ -2,9 +2,9 @@
 
 Rows are SST-2 and ARC-Easy of the folder that the variable REFT_BENCH_DATA names. The base is that of params.yaml, and
 so are layers and ranks of the space; the rest of it is SPACE, since the project's own is for short runs on two cores.
-The paper's recipe is tried first, then those of search.enqueue. A trial is trained on all training rows for --trial-
-epochs, and not pruned; the best four, and the paper's, are run again with two other seeds on rows that each does
-without, and the most accurate by the mean is chosen. Every recipe is then trained on these rows for --epochs, the
+The paper's recipe is tried first, then those of search.enqueue. A trial is trained on all training rows for
+--trial-epochs, and not pruned; the best four, and the paper's, are run again with two other seeds on rows that each
+does without, and the most accurate by the mean is chosen. Every recipe is then trained on these rows for --epochs, the
 paper's too, and measured on test rows, which no trial read; other epochs take no other search. Splits are the same for
 every seed; a seed is of the sampler, the initial weights and the order of the rows. Random search tries no recipe of
 ours first, begins no trial after its own took as long as the search's, and finds the base's constants on disk already.

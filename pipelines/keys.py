@@ -11,6 +11,7 @@ from pipelines.best import BestRecipe
 from pipelines.code import installed_code
 from pipelines.files import canonical_json
 from pipelines.lineage import package_version
+from pipelines.methods import REFT
 from pipelines.params import Params
 from pipelines.process import work_folder
 
@@ -61,7 +62,7 @@ def study_key(params: Params, bench: Keyed) -> str:
 
 def _of_peers(params: Params) -> list[str]:
     """The version of the package that trains the methods beside ReFT, where one of them is trained."""
-    return [] if params.method.name == "reft" else [f"peft {package_version('peft')}"]
+    return [] if params.method.name == REFT else [f"peft {package_version('peft')}"]
 
 
 def cells_folder(root: Path) -> Path:

@@ -38,10 +38,9 @@ def within_limits(trial: FrozenTrial) -> bool:
 class RowPruner(optuna.pruners.BasePruner):
     """Stops a trial whose rows are scored worse than the best trial's, by the Wilcoxon signed-rank test.
 
-    At a report the scores of the same rows are compared, of this trial and of the best complete one within the limits
-    at that report.
-    Optuna's own WilcoxonPruner takes all that a trial has reported for one sample: along a learning curve it would
-    count each row once a report, and a report would be as many writes to the database as there are rows.
+    At a report the scores of the same rows are compared, of this trial and of the best complete one that is within the
+    limits. Optuna's own WilcoxonPruner takes all that a trial has reported for one sample: along a learning curve it
+    would count each row once a report, and a report would be as many writes to the database as there are rows.
     """
 
     def __init__(self, p: float, warmup_reports: int) -> None:

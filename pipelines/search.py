@@ -29,8 +29,9 @@ class SearchResult:
 
     ``best_value`` is the accuracy that the recipe was chosen by: of its trial, or the mean of the runs that confirm it;
     ``best_spread`` is the standard deviation of those. ``first_value`` is the accuracy of the recipe that was tried
-    first, ``base_value`` that of the frozen base, on the same rows. The seconds are those of all trials that ended, of
-    the runs that confirm the best, and, about, those that pruning saved.
+    first, ``base_value`` that of the frozen base, on the same rows. A trial that was killed with its process and run
+    again is not counted as failed. The seconds are those of all trials that ended, of the runs that confirm the best,
+    and, about, those that pruning saved.
     """
 
     study: str

@@ -13,8 +13,10 @@ import psutil
 import pytest
 from optuna.trial import TrialState
 
+from pipelines import keys
 from pipelines.claims import Ground, Step, next_trial
 from pipelines.errors import PipelineError
+from pipelines.keys import Inputs
 from pipelines.params import Params
 from pipelines.proposals import suggest
 from pipelines.records import trial_records, write_trials_csv
@@ -246,3 +248,12 @@ def test_the_first_recipes_of_a_study_are_good_ones_of_earlier_studies(root: Pat
         own = {"earlier": 2, "enqueue": [], "limits": limits, **database}
         shared = shared_study(root, f"{name}-{seconds}", **own)
         assert first_points(shared, params(**own), base_sha256=GROUND.base_sha256) == expected
+
+
+def test_a_study_of_lora_belongs_to_a_version_of_peft_and_one_of_reft_to_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def key(method: str, peft: str) -> str:
+        monkeypatch.setattr(keys, "package_version", lambda name: peft if name == "peft" else "1")
+        return keys.study_key(make_params({"method.name": method}), Inputs("0" * 64, "1" * 64))
+
+    assert key("reft", "1.0") == key("reft", "2.0")
+    assert key("lora", "1.0") != key("lora", "2.0")
