@@ -38,7 +38,7 @@ DISK = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one stage; the exit code is 0, 2 after a message for the user's mistake, or 130 after Ctrl-C."""
+    """Run one stage; the exit code is 0, 2 after a message for the user's mistake, or 130 after Ctrl-C or SIGTERM."""
     arguments = _parser().parse_args(argv)
     begin_process()
     root = Path.cwd()

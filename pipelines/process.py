@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 from filelock import FileLock, Timeout
@@ -27,17 +28,29 @@ SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh", "cmd.exe", "powershell.exe
 FLOW_PID = "REFT_FLOW_PID"  # set by the flow: a stage must not outlive it, even when dvc does
 POLL_SECONDS = 0.3
 NOISY = ("httpx", "httpx2", "alembic", "mlflow.store", "mlflow.utils", "matplotlib", "datasets")
-DYING_SECONDS = 5.0  # how long an orphan may take to see that its parent is gone
+STOPPING_SECONDS = 2.0  # how long a process whose parent is gone may take to note that it was stopped
+DYING_SECONDS = 5.0  # how long an orphan may take to see that its parent is gone, and to end
 
 
 def begin_process() -> None:
-    """Log to stderr, without what libraries say of themselves, and end when a process that this one works for does."""
+    """Log to stderr, without what libraries say of themselves, and end when a process that this one works for does.
+
+    SIGTERM is from now on as Ctrl-C is: a KeyboardInterrupt, so that what is in progress is noted as stopped.
+    """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     for noisy in NOISY:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     end_quickly()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     die_with_parents()
+
+
+def _stop(_number: int, _frame: object) -> NoReturn:
+    # A terminal tells the parent too, whose end is told by SIGTERM: that must not cut short what is being noted now.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def end_quickly() -> None:
@@ -140,7 +153,7 @@ def _describe(holder: Path) -> str:
 
 
 def die_with_parents() -> None:
-    """End this process (as kill -9 does) as soon as one that it works for is gone.
+    """End this process as soon as one that it works for is gone: by SIGTERM, and two seconds later as kill -9 does.
 
     That is the parent, the grandparent when the parent is the shell of ``dvc repro``, and the flow. It watches and does
     not use the kernel's parent-death signal, which fires for the thread that started the child and is Linux's alone.
@@ -152,6 +165,8 @@ def die_with_parents() -> None:
     def watch() -> None:
         while all(_alive(process) for process in watched):
             time.sleep(POLL_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(STOPPING_SECONDS)
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, name="die-with-parents", daemon=True).start()

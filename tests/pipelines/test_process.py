@@ -33,9 +33,23 @@ die_with_parents()
 print("up", flush=True)
 time.sleep(60)
 """
+# A stage: it notes what it was stopped by. With a word it is one that would then never end.
+STAGE = """
+import sys, time
+from pathlib import Path
+from pipelines.process import begin_process
+begin_process()
+try:
+    print("up", flush=True)
+    time.sleep(60)
+except KeyboardInterrupt:
+    Path(sys.argv[1]).write_text("stopped")
+    while len(sys.argv) > 2:
+        time.sleep(1)
+"""
 PARENT = """
 import os, subprocess, sys, time
-child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE)
+child = subprocess.Popen([sys.executable, "-c", *sys.argv[1:]], stdout=subprocess.PIPE)
 child.stdout.readline()
 print(child.pid, flush=True)
 time.sleep(60)
@@ -104,6 +118,24 @@ def test_a_stage_ends_when_the_flow_is_killed_though_its_parent_lives() -> None:
     assert parent.poll() is None
     parent.kill()
     parent.wait()
+
+
+def test_sigterm_stops_a_stage_as_ctrl_c_does(tmp_path: Path) -> None:
+    stage = start(STAGE, str(tmp_path / "note"))
+    assert line(stage) == "up"
+    stage.terminate()
+    assert stage.wait(timeout=DEADLINE) == 0
+    assert (tmp_path / "note").read_text() == "stopped"
+
+
+@pytest.mark.parametrize("more", [[], ["never end"]])
+def test_a_stage_whose_parent_is_killed_can_note_that_it_was_stopped(tmp_path: Path, more: list[str]) -> None:
+    parent = start(PARENT, STAGE, str(tmp_path / "note"), *more)
+    child = int(line(parent))
+    parent.kill()
+    parent.wait()
+    assert gone(child)
+    assert (tmp_path / "note").read_text() == "stopped"
 
 
 def test_each_run_leaves_another_marker(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -23,8 +24,9 @@ from pipelines.claims import other_seeds
 from pipelines.errors import PipelineError
 from pipelines.estimate import estimate
 from pipelines.prepared import read_rows
+from pipelines.process import begin_process
 from pipelines.search import SearchResult
-from pipelines.study import open_study
+from pipelines.study import INTERRUPTED, open_study
 from pipelines.worker import Site, bring_to_target
 from reft import NonFiniteLossError
 from tests.searching import make_params, make_site
@@ -274,6 +276,27 @@ def test_a_search_killed_in_a_trial_ends_as_if_nobody_had(site: Site, tmp_path: 
     assert killed["seconds"] > 0  # which the budget counts
     kept = [(r["params"], r["value"]) for r in records if r is not killed]
     assert kept == [(r["params"], r["value"]) for r in trials(whole)]
+
+
+def test_a_search_that_is_told_to_stop_does_not_hold_it_against_the_recipe(site: Site) -> None:
+    child = multiprocessing.get_context("fork").Process(target=_stage_in_a_child, args=(site, {"epochs": 400}))
+    child.start()
+    database = site.root / ".reft" / "optuna.db"
+    reports = "select count(*) from trial_intermediate_values"
+    wait_for("report", lambda: _count(database, reports) >= 1, seconds=120, every=0.05)
+    child.terminate()
+    child.join()
+    assert child.exitcode == 130
+    assert _count(database, "select count(*) from trials where state = 'FAIL'") == 1
+    assert _count(database, f"select count(*) from trial_user_attributes where key = '{INTERRUPTED}'") == 1
+
+
+def _stage_in_a_child(site: Site, changes: dict[str, Any]) -> None:
+    begin_process()
+    try:
+        run(site, **changes)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def _count(database: Path, query: str) -> int:
