@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from statistics import mean
 from typing import Any
 
 import optuna
@@ -9,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pipelines.methods import REFT
 from pipelines.params import Params
-from pipelines.study import RECIPE, SharedStudy
+from pipelines.study import CANDIDATE, CONFIRM, RECIPE, SharedStudy, counted
 from pipelines.trial import COSTS
 
 BASE = "base_sha256"  # user attribute of a study: the base that its trials edit
@@ -31,6 +33,7 @@ def first_points(shared: SharedStudy, params: Params, *, base_sha256: str) -> li
 def _earlier(shared: SharedStudy, params: Params, base_sha256: str) -> list[dict[str, Any]]:
     """The best recipes of earlier studies on the base, one of each, the latest study's first, as points of the space.
 
+    A recipe that was run again, to confirm it, goes before those that were not, and counts by the mean of these runs.
     None is over the present limits, by what its trial cost, and none is there twice.
     """
     if params.search.earlier == 0:
@@ -43,6 +46,7 @@ def _earlier(shared: SharedStudy, params: Params, base_sha256: str) -> list[dict
         and summary.user_attrs.get(BASE) == base_sha256  # no study of confirmations has one
         and summary.datetime_start is not None
     ]
+    names = {summary.study_name for summary in summaries}
     points: list[dict[str, Any]] = []
     for summary in sorted(earlier, key=lambda one: one.datetime_start, reverse=True):
         study = optuna.load_study(study_name=summary.study_name, storage=shared.storage)
@@ -50,12 +54,25 @@ def _earlier(shared: SharedStudy, params: Params, base_sha256: str) -> list[dict
             one for one in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if _able(params, one)
         ]
         if complete:
-            best = max(complete, key=lambda trial: (trial.values[0], -trial.number))
+            confirming = f"{summary.study_name}{CONFIRM}"
+            means = _confirmed(shared.storage, confirming) if confirming in names else {}
+            best = max(complete, key=lambda one: (means.get(one.number, -1.0), one.values[0], -one.number))
             recipe = best.user_attrs[RECIPE]
             if recipe.get("name", REFT) == params.method.name:
                 points.append(_in_space(params, recipe))
     inside = [point for place, point in enumerate(points) if point not in points[:place]]
     return [point for point in inside if not params.search.space.problems(point)][: params.search.earlier]
+
+
+def _confirmed(storage: optuna.storages.RDBStorage, name: str) -> dict[int, float]:
+    """The mean accuracy of the runs of each recipe that a study confirmed, by the number of its trial."""
+    accuracies: dict[int, list[float]] = {}
+    for run in counted(optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)):
+        value = run.values[0] if run.state is TrialState.COMPLETE else math.nan
+        accuracies.setdefault(run.user_attrs[CANDIDATE], []).append(value)
+    means = {trial: mean(own) for trial, own in accuracies.items()}
+    # One of which a run failed is left out: it does not stand another seed.
+    return {trial: value for trial, value in means.items() if not math.isnan(value)}
 
 
 def _able(params: Params, trial: FrozenTrial) -> bool:

@@ -21,6 +21,8 @@ from pipelines.params import Params
 from pipelines.proposals import suggest
 from pipelines.records import trial_records, write_trials_csv
 from pipelines.study import (
+    CANDIDATE,
+    CONFIRM,
     ERROR,
     INTERRUPTED,
     MAX_KILLS,
@@ -248,6 +250,28 @@ def test_the_first_recipes_of_a_study_are_good_ones_of_earlier_studies(root: Pat
         own = {"earlier": 2, "enqueue": [], "limits": limits, **database}
         shared = shared_study(root, f"{name}-{seconds}", **own)
         assert first_points(shared, params(**own), base_sha256=GROUND.base_sha256) == expected
+
+
+def test_the_first_recipe_of_a_study_is_what_an_earlier_one_confirmed(root: Path, name: str) -> None:
+    """Not the best trial, whose accuracy was luck, nor a recipe that did not stand another seed."""
+    lucky, good, broken = (
+        {"layers": "all", "positions": "l1", "rank": rank, "learning_rate": 0.001} for rank in (1, 4, 8)
+    )
+    points = [lucky, good, broken]
+    own = {"enqueue": points, "earlier": 1, "storage": f"sqlite:///{root / name}.db"}
+    earlier = shared_study(root, f"{name}-earlier", **own)
+    for value in (0.9, 0.85, 0.8):
+        earlier.study.tell(begin(earlier, **own), value)
+    confirming = shared_study(root, f"{name}-earlier{CONFIRM}", **own)
+    for number, values in enumerate(((0.8, 0.81), (0.84, 0.83), (0.95, None))):
+        for value in values:
+            confirming.study.enqueue_trial(points[number], user_attrs={CANDIDATE: number})
+            run = confirming.study.ask()
+            if value is None:
+                run.set_user_attr(ERROR, "out of memory")
+            confirming.study.tell(run, value, state=TrialState.FAIL if value is None else None)
+    shared = shared_study(root, name, **own)
+    assert first_points(shared, params(**own), base_sha256=GROUND.base_sha256)[-1] == good
 
 
 def test_a_study_of_lora_belongs_to_a_version_of_peft_and_one_of_reft_to_none(monkeypatch: pytest.MonkeyPatch) -> None:
