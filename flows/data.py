@@ -14,12 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from flows import dvc
+from pipelines.data_proposal import Changes, Proposal, apply_changes, propose
 from pipelines.errors import PipelineError, printable
 from pipelines.files import require_space, temporary_directory, write_text
 from pipelines.params import Params, load_params
 from pipelines.prepared import Split
 from pipelines.process import locked
-from pipelines.proposal import Changes, Proposal, apply_changes, propose
 from pipelines.roundtrip import load_document, section_text
 from pipelines.sources import HUB_MODEL_FILES, HUB_REFUSED_FILES
 

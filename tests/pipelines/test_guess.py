@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
+from pipelines.data_proposal import Proposal, apply_changes, propose
 from pipelines.errors import PipelineError
 from pipelines.guess import guess, split_sizes
 from pipelines.layout import Layout, find_layout, sample_rows
 from pipelines.params import Params, check_params, load_params
-from pipelines.proposal import Proposal, apply_changes, propose
 
 ROOT = Path(__file__).parents[2]
 PARAMS = ROOT / "params.yaml"
