@@ -24,7 +24,7 @@ from pipelines.params import Params, check_params
 from pipelines.training import open_bench
 from reft import load_adapter
 
-Contender = Literal["paper", "searched", "random", "unpruned", "pruned"]
+Contender = Literal["published", "paper", "searched", "random", "unpruned", "pruned"]
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,10 @@ class Workshop:
         prepare.run(params, root=self._root, base=self._base, out=self._rows, card=self._root / "card.json")
 
     def params(self, **changes: Any) -> Params:
-        """params.yaml with the task's rows; changes are of section `search`, and the seed."""
+        """params.yaml with the task's rows; changes are of section `search`, and the seed, and `train` are of that."""
         raw, setting = copy.deepcopy(dict(self._raw)), self._setting
         raw["seed"] = changes.pop("seed", raw["seed"])
+        given = changes.pop("train", {})
         raw["run"]["threads"] = setting.threads or raw["run"]["threads"]
         raw["base"]["dtype"] = setting.dtype or raw["base"]["dtype"]
         counts = dict(zip(("train_rows", "validation_rows", "test_rows"), setting.rows, strict=True))
@@ -106,27 +107,24 @@ class Workshop:
         raw["prepare"] |= {"validation_source": None, **self._task.prepare, **sources, **counts, "sha256": None}
         whole = {"train_rows": setting.rows[0], "epochs": setting.trial_epochs, "pruner": {"name": "none"}}
         raw["search"] |= {"trials": setting.trials, **whole, **changes}
-        raw["train"]["epochs"] = setting.epochs
+        raw["train"] |= {"epochs": setting.epochs, **given}
         return check_params(raw, "params.yaml")
 
     def cell(self, contender: Contender, seed: int, **changes: Any) -> Cell:
         """The cell as its file has it, or made."""
         params = self.params(seed=seed, **changes)
         key = sha256_json(params.model_dump(mode="json", exclude={"tracking", "notify"}))[:16]
-        path = self._out / f"{self._task.folder}-{self._name(contender, seed)}.json"
+        path = self._out / f"{self._task.folder}-{_name(contender, params)}.json"
         if path.is_file() and read_json(path)["key"] == key:
             return read_cell(path)
-        made = self._make(contender, seed, params, key)
+        made = self._make(contender, params, key)
         write_json(path, asdict(made))
         return made
 
-    def _name(self, contender: Contender, seed: int) -> str:
-        return f"{seed}-{contender}-{self._setting.epochs}"
-
-    def _make(self, contender: Contender, seed: int, params: Params, key: str) -> Cell:
-        folder = self._root / "cells" / self._name(contender, seed)
+    def _make(self, contender: Contender, params: Params, key: str) -> Cell:
+        folder = self._root / "cells" / _name(contender, params)
         found = None
-        if contender == "paper":
+        if contender in ("published", "paper"):
             self._write_paper(params, folder / "search")
         else:
             found = search.run(
@@ -140,7 +138,7 @@ class Workshop:
         )  # fmt: skip
         return Cell(
             task=self._task.folder,
-            seed=seed,
+            seed=params.seed,
             contender=contender,
             recipe=trained.chosen,
             chosen_by=None if found is None else found.best_value,
@@ -167,6 +165,10 @@ class Workshop:
         scores = probabilities(bench, model, rows, batch_size=params.evaluate.batch_size, title="test rows")
         truth = np.array([labels.index(row.label) for row in rows])
         return tuple(bool(right) for right in scores.argmax(1) == truth)
+
+
+def _name(contender: Contender, params: Params) -> str:
+    return f"{params.seed}-{contender}-{params.train.epochs}"
 
 
 def read_cell(path: Path) -> Cell:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -43,15 +44,18 @@ def test_cells_are_made_once_and_the_table_says_what_they_hold(
     assert search_quality.main([*words, "--parts", "sst2,pruning"]) == 0
     printed = capsys.readouterr().out
     files = sorted((tmp_path / "out").glob("*.json"))
-    made = [f"sst2-1-{who}" for who in ("paper-1", "pruned-3", "random-1", "searched-1", "unpruned-3")]
+    made = [f"sst2-1-{who}" for who in ("paper-1", "pruned-3", "published-6", "random-1", "searched-1", "unpruned-3")]
     assert [file.stem for file in files] == made
     cells = {file.stem: read_cell(file) for file in files}
     assert {len(cell.right) for cell in cells.values()} == {16}
     assert cells["sst2-1-paper-1"].recipe["learning_rate"] == 0.02
+    recipes = [_trained(tmp_path / "out" / "sst2" / "cells" / name) for name in ("1-published-6", "1-paper-1")]
+    differs = {part: value for part, value in recipes[0].items() if value != recipes[1][part]}
+    assert differs == {"init": "paper", "dropout_on": "output", "accumulation": 2, "epochs": 6}
     assert sum(cells["sst2-1-searched-1"].trials) == 2
     assert cells["sst2-1-pruned-3"].search_seconds > 0
     assert f"| found by the search | {100 * cells['sst2-1-searched-1'].accuracy:.1f} % (one seed) |" in printed
-    assert "found by the search against the paper's: " in printed
+    assert "found by the search against the paper's choices, trained as ours: " in printed
     assert "the pruner saved " in printed
     # Again: nothing is made; one cell of another recipe is.
     monkeypatch.setattr(search_cells.Workshop, "_make", None)
@@ -61,6 +65,12 @@ def test_cells_are_made_once_and_the_table_says_what_they_hold(
     spoilt.write_text(json.dumps(json.loads(spoilt.read_text()) | {"key": "of other parameters"}))
     with pytest.raises(TypeError):
         search_quality.main([*words, "--parts", "sst2"])
+
+
+def _trained(cell: Path) -> dict[str, Any]:
+    """The whole recipe of a cell's adapter."""
+    recipe: dict[str, Any] = json.loads((cell / "train.json").read_text(encoding="utf-8"))["recipe"]
+    return recipe
 
 
 def test_the_paper_s_recipe_and_the_project_s_own_lie_in_the_space() -> None:
@@ -91,8 +101,8 @@ def test_the_figures_are_means_over_seeds_and_the_interval_is_over_rows() -> Non
     ]
     said = report(cells, 0.95, 2000)
     assert "| found by the search | 62.5 % (17.7) | 5 / 5 |" in said
-    assert "found by the search against the paper's: +25.0 points (+0.0 to +50.0)" in said
-    assert "- the paper's, seed 2: layers all, rank 2; 25.0 %\n" in said
+    assert "found by the search against the paper's choices, trained as ours: +25.0 points (+0.0 to +50.0)" in said
+    assert "- the paper's choices, trained as ours, seed 2: layers all, rank 2; 25.0 %\n" in said
 
 
 def test_what_a_pruner_saves_is_a_share_of_the_seconds_without_it() -> None:
