@@ -22,7 +22,7 @@ from pipelines.comparison import Comparison, write_comparison
 from pipelines.errors import PipelineError
 from pipelines.methods import STACKED, AnyRecipe, make_recipe, plain_parts
 from pipelines.params import Params, load_params
-from pipelines.process import begin_process, locked
+from pipelines.process import DYING_SECONDS, begin_process, locked
 from pipelines.recipe import SEARCHED
 from pipelines.training import Bench, build_model, open_bench, train_steps
 from pipelines.yaml_file import read_yaml
@@ -178,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     root = Path.cwd()
     try:
         params = load_params(root / "params.yaml")
-        with locked(root, "compare", wait_seconds=params.run.wait_seconds):
+        with locked(root, "compare", wait_seconds=DYING_SECONDS + params.run.wait_seconds):
             paths = {name: getattr(given, name) for name in ("base", "prepared", "search", "out")}
             run(params, root=root, **paths, only=given.method)
     except PipelineError as error:

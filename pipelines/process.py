@@ -29,6 +29,7 @@ FLOW_PID = "REFT_FLOW_PID"  # set by the flow: a stage must not outlive it, even
 POLL_SECONDS = 0.3
 NOISY = ("httpx", "httpx2", "alembic", "mlflow.store", "mlflow.utils", "matplotlib", "datasets")
 STOPPING_SECONDS = 2.0  # how long a process whose parent is gone may take to note that it was stopped
+_STOPPED = threading.Event()  # this process was told to stop: its watcher need not tell it again, while it notes that
 DYING_SECONDS = 5.0  # how long an orphan may take to see that its parent is gone, and to end
 
 
@@ -48,8 +49,7 @@ def begin_process() -> None:
 
 
 def _stop(_number: int, _frame: object) -> NoReturn:
-    # A terminal tells the parent too, whose end is told by SIGTERM: that must not cut short what is being noted now.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _STOPPED.set()
     raise KeyboardInterrupt
 
 
@@ -165,7 +165,8 @@ def die_with_parents() -> None:
     def watch() -> None:
         while all(_alive(process) for process in watched):
             time.sleep(POLL_SECONDS)
-        os.kill(os.getpid(), signal.SIGTERM)
+        if not _STOPPED.is_set():  # a terminal tells parent and child
+            os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(STOPPING_SECONDS)
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -36,7 +36,7 @@ OWNER = "owner"  # the process that runs it
 RETRY_OF = "retry_of"  # the killed trial that it repeats
 ENQUEUED = "enqueued"  # its place among the recipes that are tried first
 ERROR = "error"  # why it failed: a failed trial without one was killed with its process
-INTERRUPTED = "interrupted"  # its process was told to stop, or ended with its parent: not for what it did
+INTERRUPTED = "interrupted"  # its process was told to stop, or its parent ended: no kill of its recipe
 
 MAX_KILLS = 3  # a recipe whose process is killed as often counts as failed: it may be what kills it
 HEARTBEAT_SECONDS = 15  # how often a running trial says so in a database that other machines share

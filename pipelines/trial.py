@@ -19,7 +19,7 @@ from pipelines.params import Params
 from pipelines.prepared import Row
 from pipelines.proposals import suggest
 from pipelines.pruning import SCORES
-from pipelines.study import CANDIDATE, ERROR, INTERRUPTED, OWNER, SEED, SharedStudy, this_process
+from pipelines.study import CANDIDATE, ERROR, OWNER, SEED, SharedStudy, this_process
 from pipelines.tracking import LiveRun
 from pipelines.training import Bench, build_model, train_steps
 from reft import CausalModel, NonFiniteLossError, ReftConfig, ReftModel
@@ -187,9 +187,6 @@ def _noted(trial: optuna.Trial, params: Params, costs: Costs, run: LiveRun) -> I
         tags = {STATE: "fail", "reft.error": said}
         trial.set_user_attr(ERROR, said)
         log.info("trial %d failed", trial.number, exc_info=True)
-        raise
-    except BaseException:
-        trial.set_user_attr(INTERRUPTED, True)
         raise
     finally:
         figures = costs.figures()

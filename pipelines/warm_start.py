@@ -15,6 +15,7 @@ from pipelines.study import CANDIDATE, CONFIRM, RECIPE, SharedStudy, counted
 from pipelines.trial import COSTS
 
 BASE = "base_sha256"  # user attribute of a study: the base that its trials edit
+_NOT_CONFIRMED, _FAILED = -1.0, -2.0  # in the order of accuracies
 FIRST = "first"  # user attribute of a study: the points that it tries first
 
 
@@ -56,7 +57,7 @@ def _earlier(shared: SharedStudy, params: Params, base_sha256: str) -> list[dict
         if complete:
             confirming = f"{summary.study_name}{CONFIRM}"
             means = _confirmed(shared.storage, confirming) if confirming in names else {}
-            best = max(complete, key=lambda one: (means.get(one.number, -1.0), one.values[0], -one.number))
+            best = max(complete, key=lambda one: (means.get(one.number, _NOT_CONFIRMED), one.values[0], -one.number))
             recipe = best.user_attrs[RECIPE]
             if recipe.get("name", REFT) == params.method.name:
                 points.append(_in_space(params, recipe))
@@ -65,14 +66,18 @@ def _earlier(shared: SharedStudy, params: Params, base_sha256: str) -> list[dict
 
 
 def _confirmed(storage: optuna.storages.RDBStorage, name: str) -> dict[int, float]:
-    """The mean accuracy of the runs of each recipe that a study confirmed, by the number of its trial."""
-    accuracies: dict[int, list[float]] = {}
+    """The mean accuracy of the runs of each recipe that a study confirmed, by the number of its trial.
+
+    Of recipes with fewer runs than others nothing is said. One of which a run failed does not stand another seed, and
+    comes after all that were not run again.
+    """
+    runs: dict[int, list[float]] = {}
     for run in counted(optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)):
         value = run.values[0] if run.state is TrialState.COMPLETE else math.nan
-        accuracies.setdefault(run.user_attrs[CANDIDATE], []).append(value)
-    means = {trial: mean(own) for trial, own in accuracies.items()}
-    # One of which a run failed is left out: it does not stand another seed.
-    return {trial: value for trial, value in means.items() if not math.isnan(value)}
+        runs.setdefault(run.user_attrs[CANDIDATE], []).append(value)
+    most = max(map(len, runs.values()), default=0)
+    means = {trial: mean(own) for trial, own in runs.items() if len(own) == most or math.isnan(sum(own))}
+    return {trial: _FAILED if math.isnan(value) else value for trial, value in means.items()}
 
 
 def _able(params: Params, trial: FrozenTrial) -> bool:

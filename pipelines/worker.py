@@ -40,7 +40,17 @@ from pipelines.pruning import within_limits
 from pipelines.records import TrialRecord, trial_records
 from pipelines.sizes import check_limit, parameters_of
 from pipelines.space import check_space
-from pipelines.study import BASE_ACCURACY, CONFIRM, ERROR, SharedStudy, counted, in_state, open_study, repeat_killed
+from pipelines.study import (
+    BASE_ACCURACY,
+    CONFIRM,
+    ERROR,
+    INTERRUPTED,
+    SharedStudy,
+    counted,
+    in_state,
+    open_study,
+    repeat_killed,
+)
 from pipelines.tracking import live_run
 from pipelines.training import open_bench
 from pipelines.trial import COSTS, FAILURES, Desk, base_accuracy, run_name, run_trial
@@ -172,7 +182,11 @@ class _Worker:
         def objective(trial: optuna.Trial) -> list[float]:
             numbers.append(trial.number)
             assert self._desk is not None
-            return run_trial(trial, shared, self._desk, begun)
+            try:
+                return run_trial(trial, shared, self._desk, begun)
+            except KeyboardInterrupt:
+                trial.set_user_attr(INTERRUPTED, True)
+                raise
 
         try:
             shared.study.optimize(objective, n_trials=1, catch=FAILURES)

@@ -78,6 +78,7 @@ def test_the_paper_s_recipe_and_the_project_s_own_lie_in_the_space() -> None:
     widened(raw)
     params = check_params(raw, "params.yaml")
     assert params.search.enqueue[0] == search_quality.PAPER
+    assert search_quality.PAPER.items() <= search_quality.PUBLISHED.items()
     assert len(params.search.enqueue) == 3
     assert params.search.epochs == 1
 

@@ -285,7 +285,7 @@ def test_a_search_that_is_told_to_stop_does_not_hold_it_against_the_recipe(site:
     reports = "select count(*) from trial_intermediate_values"
     wait_for("report", lambda: _count(database, reports) >= 1, seconds=120, every=0.05)
     child.terminate()
-    child.join()
+    child.join(timeout=60)
     assert child.exitcode == 130
     assert _count(database, "select count(*) from trials where state = 'FAIL'") == 1
     assert _count(database, f"select count(*) from trial_user_attributes where key = '{INTERRUPTED}'") == 1
