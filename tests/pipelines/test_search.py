@@ -291,6 +291,19 @@ def test_a_search_that_is_told_to_stop_does_not_hold_it_against_the_recipe(site:
     assert _count(database, f"select count(*) from trial_user_attributes where key = '{INTERRUPTED}'") == 1
 
 
+def test_a_trial_that_is_stopped_before_its_first_note_is_no_kill_either(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(worker, "run_trial", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(site)
+    noted = f"select count(*) from trial_user_attributes where key = '{INTERRUPTED}'"
+    assert _count(site.root / ".reft" / "optuna.db", noted) == 1
+
+
 def _stage_in_a_child(site: Site, changes: dict[str, Any]) -> None:
     begin_process()
     try:

@@ -253,17 +253,17 @@ def test_the_first_recipes_of_a_study_are_good_ones_of_earlier_studies(root: Pat
 
 
 def test_the_first_recipe_of_a_study_is_what_an_earlier_one_confirmed(root: Path, name: str) -> None:
-    """Not the best trial, whose accuracy was luck, nor a recipe that did not stand another seed."""
-    lucky, good, broken = (
-        {"layers": "all", "positions": "l1", "rank": rank, "learning_rate": 0.001} for rank in (1, 4, 8)
-    )
-    points = [lucky, good, broken]
+    """Not the best trial, whose accuracy was luck, nor a recipe that did not stand another seed or has not yet."""
+    _, good, _, _ = points = [
+        {"layers": "all", "positions": place, "rank": rank, "learning_rate": 0.001}
+        for place, rank in (("l1", 1), ("l1", 4), ("l1", 8), ("l2", 1))
+    ]
     own = {"enqueue": points, "earlier": 1, "storage": f"sqlite:///{root / name}.db"}
     earlier = shared_study(root, f"{name}-earlier", **own)
-    for value in (0.9, 0.85, 0.8):
+    for value in (0.9, 0.85, 0.95, 0.8):
         earlier.study.tell(begin(earlier, **own), value)
     confirming = shared_study(root, f"{name}-earlier{CONFIRM}", **own)
-    for number, values in enumerate(((0.8, 0.81), (0.84, 0.83), (0.95, None))):
+    for number, values in enumerate(((0.8, 0.81), (0.84, 0.83), (0.95, None), (0.99,))):
         for value in values:
             confirming.study.enqueue_trial(points[number], user_attrs={CANDIDATE: number})
             run = confirming.study.ask()
