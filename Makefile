@@ -35,19 +35,19 @@ bad-inputs: $(READY)  ## what is said to each kind of bad input, as a table
 	$(BIN)/python -m tests.bad_inputs
 
 bench-rotation: $(READY)  ## time and memory of an orthonormal R beside pyreft's; fails below 50 times as fast
-	$(BIN)/python -m benchmarks.rotation --at-least 50
+	$(BIN)/python -m benchmarks.speed.rotation --at-least 50
 
 bench-encoder: $(READY)  ## LoReFT on a small encoder and SST-2 of REFT_BENCH_DATA, beside the head alone; some minutes
-	$(BIN)/python -m benchmarks.encoder
+	$(BIN)/python -m benchmarks.quality.encoder
 
 bench-speed: $(READY)  ## training, scoring, generation and memory beside pyreft, LoRA and the frozen floor; about an hour
 	$(BIN)/python -m benchmarks.speed
 
 bench-growth: $(READY)  ## time of a training step against rank, layers, prompt length and rows, with plots/growth.png
-	$(BIN)/python -m benchmarks.growth --plot plots/growth.png
+	$(BIN)/python -m benchmarks.speed.growth --plot plots/growth.png
 
 bench-search: $(READY)  ## what a search finds beside the paper's recipe and random search, on test rows of REFT_BENCH_DATA; about two hours
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.search_quality --dtype bfloat16 --threads 1
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.quality.search --dtype bfloat16 --threads 1
 
 bench-causal: $(READY)  ## where a small network and the language model hold a variable, with plots/align/map.png
 	$(BIN)/python -m benchmarks.causal
@@ -56,7 +56,7 @@ bench-quality: $(READY)  ## accuracy beside LoRA, DoRA, prompts, full fine-tunin
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.quality --dtype bfloat16 --threads 1 --workers 2
 
 bench-domains: $(READY)  ## LoRA that moves with a domain beside one for all and one for each, on STS-B of REFT_BENCH_DATA; about 25 minutes
-	$(BIN)/python -m benchmarks.domains
+	$(BIN)/python -m benchmarks.quality.domains
 
 check: $(READY)  ## lint, format and types
 	$(BIN)/ruff check .

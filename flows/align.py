@@ -16,13 +16,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from flows.report import pages, share
-from pipelines.graph import read_graph
-from pipelines.params import load_params
-from pipelines.store import public_store
+from flows.runs.cards import pages, share
+from pipelines.params.whole import load_params
+from pipelines.project.graph import read_graph
+from pipelines.tracking.store import public_store
 
 if TYPE_CHECKING:  # what it imports takes seconds to load
-    from pipelines.alignment_map import AlignResult, Cell
+    from pipelines.align.map import AlignResult, Cell
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def align(project: str = ".") -> State[AlignRun]:
 @task(name="align", cache_policy=NO_CACHE, persist_result=False)
 def search(root: Path, out: Path) -> AlignResult:
     """Bring every cell of the map up to date; what an earlier run finished stays."""
-    from pipelines.align import run as measure  # loads torch
+    from pipelines.align.run import run as measure  # loads torch
 
     return measure(load_params(root / "params.yaml"), root=root, out=out)
 

@@ -11,10 +11,10 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from flows.dvc import StageFailedError
-from flows.exchange import export_command, import_command
+from flows.commands.exchange import export_command, import_command
+from flows.runs.dvc import StageFailedError
 from pipelines.errors import PipelineError
-from pipelines.process import end_quickly, importing
+from pipelines.runtime.process import end_quickly, importing
 
 app = typer.Typer(
     help="Representation fine-tuning of language models: search a LoReFT recipe, train, evaluate, register.",
@@ -41,7 +41,7 @@ def run(
 
     Only what params.yaml, the data or the code made stale is run again. A run that was stopped goes on where it was.
     """
-    from flows.project import check_free, check_prefect, check_ready
+    from flows.runs.project import check_free, check_prefect, check_ready
 
     if dry_run:
         _show_plan(project.resolve())
@@ -52,7 +52,7 @@ def run(
     with importing():
         check_prefect()  # the first to import Prefect, which reads these settings then
         from flows import finetune
-        from flows.summary import summary
+        from flows.commands.summary import summary
 
     console.print(summary(finetune.run(project)))
 
@@ -76,14 +76,14 @@ def search(
     if dry_run:
         _show_estimate(root)
         return
-    from flows.project import check_free, check_prefect, check_ready
+    from flows.runs.project import check_free, check_prefect, check_ready
 
     check_free(root, check_ready(root))
     _quiet_prefect()
     with importing():
         check_prefect()
         from flows import search as searching
-        from flows.search_tables import outcome_table
+        from flows.commands.search_tables import outcome_table
 
     console.print(outcome_table(searching.run(root, workers=workers, runner=runner, scheduler=scheduler)))
 
@@ -108,7 +108,7 @@ def compare_methods(
     To use what won: set method.name in params.yaml (reft, lora, dora, time_lora, prompt, prefix, p_tuning_v2, full,
     lora_then_reft), then: reft run
     """
-    from flows.project import check_prefect, check_ready
+    from flows.runs.project import check_prefect, check_ready
 
     check_ready(project.resolve())
     _quiet_prefect()
@@ -125,8 +125,8 @@ def dashboard(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Where it listens, on this machine alone.")] = 8080,
 ) -> None:
     """Open the studies of search.storage in optuna-dashboard, while a search runs or after it. Ctrl-C ends it."""
-    from flows.project import check_ready
-    from pipelines.dashboard import serve
+    from flows.runs.project import check_ready
+    from pipelines.upkeep.dashboard import serve
 
     root = project.resolve()
     serve(check_ready(root), root, port=port)
@@ -148,7 +148,7 @@ def align(project: Project = Path()) -> None:
 
     It ends with a table, and writes map.png, map.csv and map.json to plots/align; losses and figures are in MLflow.
     """
-    from flows.project import check_prefect, check_ready
+    from flows.runs.project import check_prefect, check_ready
 
     check_ready(project.resolve())
     _quiet_prefect()
@@ -166,7 +166,7 @@ def schedule(
     name: Annotated[str, typer.Option(help="The name of the deployment.")] = "scheduled",
 ) -> None:
     """Put the flow on the schedule of a Prefect server, which must be running. Again: change it."""
-    from flows import schedule as scheduling
+    from flows.runs import schedule as scheduling
 
     made = scheduling.schedule(project.resolve(), name=name, pool=pool, cron=cron)
     console.print(f"{made.deployment} runs at {', '.join(made.crons)} (UTC); its server is {made.api}")
@@ -182,8 +182,8 @@ def doctor(
 ) -> None:
     """Look at this machine and this project, and say what to do about each finding; exit code 1 if a run would fail."""
     with importing():
-        from flows.doctor import examine
-    from flows.tables import findings_table
+        from flows.commands.doctor import examine
+    from flows.commands.tables import findings_table
 
     findings = examine(project.resolve())
     console.print(findings_table(findings))
@@ -203,8 +203,8 @@ def clean(
 ) -> None:
     """Show what takes room and what of it nothing refers to; remove that, after asking."""
     with importing():
-        from flows import clean as cleaning
-    from flows.tables import megabytes, survey_tables
+        from flows.commands import clean as cleaning
+    from flows.commands.tables import megabytes, survey_tables
 
     root = project.resolve()
     console.print(survey_tables(cleaning.survey(root, bases=bases)))
@@ -221,10 +221,10 @@ def _quiet_prefect() -> None:
 
 
 def _show_estimate(root: Path) -> None:
-    from flows.project import check_ready
-    from flows.search_tables import estimate_table
-    from pipelines.estimate import estimate
-    from pipelines.graph import read_graph
+    from flows.commands.search_tables import estimate_table
+    from flows.runs.project import check_ready
+    from pipelines.project.graph import read_graph
+    from pipelines.upkeep.estimate import estimate
 
     params, paths = check_ready(root), read_graph(root).paths
     found = estimate(params, root=root, base=root / paths["base"], prepared=root / paths["prepared"])
@@ -232,8 +232,8 @@ def _show_estimate(root: Path) -> None:
 
 
 def _show_plan(root: Path) -> None:
-    from flows.plan import plan
-    from flows.tables import plan_table
+    from flows.commands.plan import plan
+    from flows.commands.tables import plan_table
 
     console.print(plan_table(plan(root)))
 
@@ -241,7 +241,7 @@ def _show_plan(root: Path) -> None:
 @app.command()
 def setup(project: Project = Path()) -> None:
     """Make a fresh clone ready: give DVC a remote of its own when it has none, and check git."""
-    from flows.project import set_up
+    from flows.runs.project import set_up
 
     result = set_up(project.resolve())
     console.print(f"DVC's default remote: {result.remote}")
@@ -255,7 +255,7 @@ def setup(project: Project = Path()) -> None:
 @app.command()
 def init(folder: Annotated[Path, typer.Argument(help="A folder that is empty or not there yet.")]) -> None:
     """Make a new project folder: parameters, graph, git and DVC; the code stays in the installed package."""
-    from flows.init import make_project
+    from flows.commands.init import make_project
 
     result = make_project(folder)
     console.print(f"{folder} is a project; DVC's default remote: {result.remote}. Next:", markup=False)
@@ -288,7 +288,7 @@ def data_add(
 
     A folder with a transformers model, or a GGUF file, goes to models/own; anything else is rows and goes to data/own.
     """
-    from flows import data as own
+    from flows.commands import data as own
 
     root = project.resolve()
     addition = own.look_at(root, path, name=name, split=split)

@@ -16,17 +16,17 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from flows import dvc, orphans
-from flows.dvc import StageFailedError
-from flows.notify import tell_of_failure
-from flows.project import check_ready
-from flows.tasks import bring_up_to_date
-from pipelines.code import refresh_code
+from flows.runs import dvc, orphans
+from flows.runs.dvc import StageFailedError
+from flows.runs.notify import tell_of_failure
+from flows.runs.project import check_ready
+from flows.runs.tasks import bring_up_to_date
 from pipelines.errors import PipelineError
-from pipelines.figures import share
-from pipelines.graph import read_graph
-from pipelines.params import Params
-from pipelines.process import locked
+from pipelines.params.whole import Params
+from pipelines.project.code import refresh_code
+from pipelines.project.graph import read_graph
+from pipelines.runtime.process import locked
+from pipelines.wording import share
 
 BEFORE = ("base", "prepare")  # the stages whose outputs are read
 SEARCH = "search"  # and that one, for a method with a part that is searched

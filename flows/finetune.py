@@ -12,20 +12,20 @@ from prefect import State, flow, get_run_logger
 from prefect.runtime import deployment
 from prefect.states import Cancelled, Completed
 
-from flows import dvc, orphans, running
-from flows.notify import tell_of_failure
-from flows.outcome import StageRun, outcome_line
-from flows.project import check_ready
-from flows.tasks import bring_all_up_to_date, bring_up_to_date, pull, push, show, warn
-from pipelines.base import in_store
-from pipelines.code import refresh_code
-from pipelines.graph import Graph, read_graph
-from pipelines.lineage import git_state
-from pipelines.params import Params
-from pipelines.preflight import check_base_space, check_project_space
-from pipelines.process import BusyError, locked
-from pipelines.register import registered
-from pipelines.store import public_store
+from flows.runs import dvc, orphans, running
+from flows.runs.notify import tell_of_failure
+from flows.runs.outcome import StageRun, outcome_line
+from flows.runs.project import check_ready
+from flows.runs.tasks import bring_all_up_to_date, bring_up_to_date, pull, push, show, warn
+from pipelines.bases.store import in_store
+from pipelines.params.whole import Params
+from pipelines.project.code import refresh_code
+from pipelines.project.graph import Graph, read_graph
+from pipelines.project.lineage import git_state
+from pipelines.registry.versions import registered
+from pipelines.runtime.disk import check_base_space, check_project_space
+from pipelines.runtime.process import BusyError, locked
+from pipelines.tracking.store import public_store
 
 
 @dataclass(frozen=True)

@@ -19,18 +19,18 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
-from flows import dvc, orphans, running
-from flows.dvc import StageFailedError
-from flows.notify import tell_of_failure
-from flows.outcome import StageRun, outcome_line
-from flows.project import check_ready
-from flows.schedule import server_address
-from flows.tasks import bring_all_up_to_date, bring_up_to_date, show_search, warn
-from pipelines.code import refresh_code
+from flows.runs import dvc, orphans, running
+from flows.runs.dvc import StageFailedError
+from flows.runs.notify import tell_of_failure
+from flows.runs.outcome import StageRun, outcome_line
+from flows.runs.project import check_ready
+from flows.runs.schedule import server_address
+from flows.runs.tasks import bring_all_up_to_date, bring_up_to_date, show_search, warn
 from pipelines.errors import PipelineError
-from pipelines.graph import Graph, read_graph
-from pipelines.params import Params, load_params
-from pipelines.process import DYING_SECONDS, FLOW_PID, die_with_parents, locked
+from pipelines.params.whole import Params, load_params
+from pipelines.project.code import refresh_code
+from pipelines.project.graph import Graph, read_graph
+from pipelines.runtime.process import DYING_SECONDS, FLOW_PID, die_with_parents, locked
 
 Runner = Literal["threads", "processes", "dask"]
 STAGE = "search"
@@ -163,7 +163,7 @@ def work(root: Path, place: int) -> None:
     """
     if os.environ.get(FLOW_PID, str(os.getpid())) != str(os.getpid()):
         die_with_parents()  # neither a process of a pool nor one of Dask does by itself
-    command = [sys.executable, "-m", "pipelines.worker", "--place", str(place)]
+    command = [sys.executable, "-m", "pipelines.search.worker", "--place", str(place)]
     code = subprocess.run(command, cwd=root, check=False).returncode
     if code != 0:
         raise StageFailedError(f"its process ended with exit code {code}; its own messages stand above")

@@ -10,12 +10,12 @@ import sys
 import time
 from pathlib import Path
 
-from pipelines.code import check_code
 from pipelines.errors import PipelineError
 from pipelines.files import write_text
-from pipelines.params import Params, load_params
-from pipelines.preflight import check_project_space
-from pipelines.process import DYING_SECONDS, begin_process, error_path, importing, locked, write_marker
+from pipelines.params.whole import Params, load_params
+from pipelines.project.code import check_code
+from pipelines.runtime.disk import check_project_space
+from pipelines.runtime.process import DYING_SECONDS, begin_process, error_path, importing, locked, write_marker
 
 # A stage is the function run(params, *, root, <path flags>) of its module; the flags are its paths.
 STAGES: dict[str, tuple[str, ...]] = {
@@ -73,7 +73,9 @@ def _tell(root: Path, stage: str, error: PipelineError) -> int:
 def _run(stage: str, params: Params, root: Path, arguments: argparse.Namespace) -> None:
     paths = {flag.replace("-", "_"): getattr(arguments, flag.replace("-", "_")) for flag in STAGES[stage]}
     with importing():
-        module = importlib.import_module(f"pipelines.{stage}")  # here, so that a stage loads its own heavy tool only
+        module = importlib.import_module(
+            f"pipelines.stages.{stage}"
+        )  # here, so that a stage loads its own heavy tool only
     module.run(params, root=root, **paths)
 
 

@@ -23,7 +23,7 @@ _Representer.add_representer(
 
 
 def load_document(text: str) -> CommentedMap:
-    """Read a YAML mapping with its comments; the text is one that :func:`pipelines.params.read_yaml` accepts."""
+    """Read a YAML mapping with its comments; the text is one that :func:`pipelines.params.whole.read_yaml` accepts."""
     return _yaml().load(text)
 
 

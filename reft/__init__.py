@@ -1,6 +1,7 @@
 """Representation fine-tuning: small trained edits of a frozen language model's hidden states.
 
-Names are imported on first use, so ``reft.layers`` and ``reft.positions`` can be used without loading torch.
+Names are imported on first use, so ``reft.edits.layers`` and ``reft.edits.positions`` can be used without loading
+torch.
 """
 
 from __future__ import annotations
@@ -9,9 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from reft.adapted import AdaptedModel
-    from reft.adapter_files import adapter_sha256
-    from reft.checkpoint import (
+    from reft.adapters.directory import (
         AdapterInfo,
         load_adapter,
         load_encoder,
@@ -19,21 +18,23 @@ if TYPE_CHECKING:
         read_adapter,
         save_adapter,
     )
-    from reft.config import LayerOverride, ReftConfig, count_parameters
+    from reft.adapters.files import adapter_sha256
+    from reft.cone.keeper import ConeConfig, base_folder, set_cone
     from reft.data import Batch, Collator, Encoded, Example, encode, token_spans
-    from reft.decoding import Decoding
-    from reft.encoder import Labelled, LabelledBatch, ReftEncoder
-    from reft.forms import EditForm
-    from reft.interventions import ACTIVATIONS, METHODS, Intervention
-    from reft.keeper import ConeConfig, base_folder, set_cone
-    from reft.layers import check_layers, parse_layers
-    from reft.mixed import AdapterSet
-    from reft.model import CausalModel, ReftModel
-    from reft.positions import PositionMasks, Positions, parse_positions, position_masks
-    from reft.schedule import FitConfig
-    from reft.scoring import score_choices
-    from reft.seq2seq import Paired, PairedBatch, ReftSeq2Seq
-    from reft.training import NonFiniteLossError, StepMetrics, fit
+    from reft.edits.config import LayerOverride, ReftConfig, count_parameters
+    from reft.edits.forms import EditForm
+    from reft.edits.interventions import ACTIVATIONS, METHODS, Intervention
+    from reft.edits.layers import check_layers, parse_layers
+    from reft.edits.positions import PositionMasks, Positions, parse_positions, position_masks
+    from reft.models.adapted import AdaptedModel
+    from reft.models.decoder import CausalModel, ReftModel
+    from reft.models.decoding import Decoding
+    from reft.models.encoder import Labelled, LabelledBatch, ReftEncoder
+    from reft.models.mixed import AdapterSet
+    from reft.models.scoring import score_choices
+    from reft.models.seq2seq import Paired, PairedBatch, ReftSeq2Seq
+    from reft.training.fit import NonFiniteLossError, StepMetrics, fit
+    from reft.training.schedule import FitConfig
 
 __all__ = [
     "ACTIVATIONS",
@@ -84,9 +85,9 @@ __all__ = [
 ]
 
 _NAMES = {
-    "adapted": ("AdaptedModel",),
-    "adapter_files": ("adapter_sha256",),
-    "checkpoint": (
+    "models.adapted": ("AdaptedModel",),
+    "adapters.files": ("adapter_sha256",),
+    "adapters.directory": (
         "AdapterInfo",
         "load_adapter",
         "load_encoder",
@@ -94,21 +95,21 @@ _NAMES = {
         "read_adapter",
         "save_adapter",
     ),
-    "config": ("LayerOverride", "ReftConfig", "count_parameters"),
+    "edits.config": ("LayerOverride", "ReftConfig", "count_parameters"),
     "data": ("Batch", "Collator", "Encoded", "Example", "encode", "token_spans"),
-    "decoding": ("Decoding",),
-    "encoder": ("Labelled", "LabelledBatch", "ReftEncoder"),
-    "forms": ("EditForm",),
-    "interventions": ("ACTIVATIONS", "METHODS", "Intervention"),
-    "keeper": ("ConeConfig", "base_folder", "set_cone"),
-    "layers": ("check_layers", "parse_layers"),
-    "mixed": ("AdapterSet",),
-    "model": ("CausalModel", "ReftModel"),
-    "positions": ("PositionMasks", "Positions", "parse_positions", "position_masks"),
-    "schedule": ("FitConfig",),
-    "scoring": ("score_choices",),
-    "seq2seq": ("Paired", "PairedBatch", "ReftSeq2Seq"),
-    "training": ("NonFiniteLossError", "StepMetrics", "fit"),
+    "models.decoding": ("Decoding",),
+    "models.encoder": ("Labelled", "LabelledBatch", "ReftEncoder"),
+    "edits.forms": ("EditForm",),
+    "edits.interventions": ("ACTIVATIONS", "METHODS", "Intervention"),
+    "cone.keeper": ("ConeConfig", "base_folder", "set_cone"),
+    "edits.layers": ("check_layers", "parse_layers"),
+    "models.mixed": ("AdapterSet",),
+    "models.decoder": ("CausalModel", "ReftModel"),
+    "edits.positions": ("PositionMasks", "Positions", "parse_positions", "position_masks"),
+    "training.schedule": ("FitConfig",),
+    "models.scoring": ("score_choices",),
+    "models.seq2seq": ("Paired", "PairedBatch", "ReftSeq2Seq"),
+    "training.fit": ("NonFiniteLossError", "StepMetrics", "fit"),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
 

@@ -14,7 +14,7 @@ from tests.shared import SHARED
 # What takes longest begins first: a file is one process's work, and none is to be left over when the others are done.
 LONGEST = (
     "tests/test_pipeline.py",
-    "tests/flows/test_schedule.py",
+    "tests/flows/runs/test_schedule.py",
     "tests/test_kills.py",
     "tests/test_own_project.py",
     "tests/test_bad_inputs.py",

@@ -24,14 +24,15 @@ import pytest
 import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
 
-from pipelines import search, study
-from pipelines.claims import Ground, Step, next_trial
-from pipelines.params import load_params
-from pipelines.proposals import suggest
-from pipelines.records import KILLED
-from pipelines.study import ERROR, OWNER, RETRY_OF, in_state, open_study, point_of, repeat_killed
-from pipelines.tracking import PARENT, open_store
-from pipelines.worker import Site
+from pipelines.params.whole import load_params
+from pipelines.search import study
+from pipelines.search.next_step import Ground, Step, next_trial
+from pipelines.search.proposals import suggest
+from pipelines.search.records import KILLED
+from pipelines.search.study import ERROR, OWNER, RETRY_OF, in_state, open_study, point_of, repeat_killed
+from pipelines.search.worker import Site
+from pipelines.stages import search
+from pipelines.tracking.runs import PARENT, open_store
 from tests.postgres import postgres, why_not
 from tests.project import prefect_home
 from tests.searching import ROOT, make_site
@@ -119,7 +120,7 @@ def check_collected(site: Site) -> None:
 def _work(root: Path, home: str, place: int) -> None:
     os.chdir(root)
     os.environ["REFT_HOME"] = home
-    from pipelines.worker import main
+    from pipelines.search.worker import main
 
     sys.exit(main(["--place", str(place)]))
 
@@ -129,7 +130,7 @@ def test_of_two_processes_one_is_killed_in_a_trial_and_none_is_lost_or_doubled(
 ) -> None:
     site = make(tmp_path / "two", database, monkeypatch)
     context: ForkServerContext = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pipelines.worker", "pipelines.convert"])
+    context.set_forkserver_preload(["pipelines.search.worker", "pipelines.bases.convert"])
     workers: list[BaseProcess] = [
         context.Process(target=_work, args=(site.root, str(site.root / "home"), place)) for place in range(2)
     ]

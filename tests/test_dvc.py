@@ -14,13 +14,13 @@ import yaml
 from pydantic import BaseModel
 
 from pipelines.__main__ import STAGES, _parser
-from pipelines.data_params import LabelParams
-from pipelines.domains import Conditional
-from pipelines.graph import read_graph
-from pipelines.params import Params, load_params
-from pipelines.pruner_params import MedianPruner
-from pipelines.recipe import PARTS, Recipe, TrainParams
-from pipelines.search_params import SpaceParams
+from pipelines.params.data import LabelParams
+from pipelines.params.pruner import MedianPruner
+from pipelines.params.search import SpaceParams
+from pipelines.params.whole import Params, load_params
+from pipelines.project.graph import read_graph
+from pipelines.recipes.domains import Conditional
+from pipelines.recipes.reft import PARTS, Recipe, TrainParams
 
 ROOT = Path(__file__).parent.parent
 GRAPH = read_graph(ROOT)
@@ -45,7 +45,7 @@ def test_the_command_of_a_stage_is_one_that_the_code_takes(stage) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_flags_of_a_stage_are_the_paths_its_function_takes(stage: str) -> None:
-    signature = inspect.signature(importlib.import_module(f"pipelines.{stage}").run)
+    signature = inspect.signature(importlib.import_module(f"pipelines.stages.{stage}").run)
     assert next(iter(signature.parameters)) == "params"
     assert set(signature.parameters) == {"params", "root", *(flag.replace("-", "_") for flag in STAGES[stage])}
 

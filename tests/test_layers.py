@@ -17,8 +17,8 @@ FORBIDDEN = {
     "pipelines": {"flows", "prefect"},
     "flows": {"torch", "mlflow", "optuna", "transformers"},
 }
-FOREIGN_FILES = ROOT / "reft" / "peers" / "files.py"
-MLFLOW_ROOMS = {"tracking.py", "register.py", "promote.py", "pyfunc.py", "store.py", "versions.py"}
+FOREIGN_FILES = ROOT / "reft" / "formats" / "files.py"
+MLFLOW_ROOMS = {"runs.py", "versions.py", "promote.py", "pyfunc.py", "store.py", "download.py"}
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -44,7 +44,7 @@ def test_no_room_imports_what_is_above_it(room: str) -> None:
 def test_mlflow_is_imported_in_its_rooms_only() -> None:
     users = {file.name for file in (ROOT / "pipelines").rglob("*.py") if "mlflow" in set(imports(file))}
     assert users <= MLFLOW_ROOMS
-    assert "tracking.py" in users or "store.py" in users
+    assert "runs.py" in users or "store.py" in users
 
 
 def test_peft_is_loaded_by_the_methods_that_need_it_alone() -> None:
@@ -75,10 +75,10 @@ def test_other_libraries_pickles_are_read_as_plain_tensors_alone() -> None:
 
 # Each takes seconds to import, and what is named before it does its work without.
 LIGHT = {
-    "flows.cli flows.data flows.init flows.finetune flows.search flows.compare": {
+    "flows.cli flows.commands.data flows.commands.init flows.finetune flows.search flows.compare": {
         "torch", "mlflow", "optuna", "transformers", "prefect.server.api",
     },
-    "pipelines.leftovers": {"accelerate", "mlflow", "scipy.stats", "transformers.modeling_utils"},
+    "pipelines.upkeep.leftovers": {"accelerate", "mlflow", "scipy.stats", "transformers.modeling_utils"},
 }  # fmt: skip
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from flows import dvc
-from flows.plan import Planned, plan
+from flows.commands.plan import Planned, plan
+from flows.runs import dvc
 from tests.bad_inputs.sound import kept
 from tests.project import SMALL, TINY, Project, environment, prefect_home, review_rows
 from tests.servers import prefect_server

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from jinja2 import TemplateError
 
-from pipelines.data_params import LabelParams, PrepareParams, template_fields
+from pipelines.contracts.prepared import Rejection, TaskSpec
 from pipelines.errors import PipelineError, printable
-from pipelines.prepared import Rejection, TaskSpec
-from pipelines.prompts import render_prompt
-from pipelines.rows import RawRow
+from pipelines.params.data import LabelParams, PrepareParams, template_fields
+from pipelines.sources.rows import RawRow
+from pipelines.tasks.prompts import render_prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -18,8 +18,8 @@ from reft.causal.accuracy import Sources
 from reft.causal.counterfactuals import Counterfactual
 from reft.causal.probes import Probe, S, X
 from reft.causal.swaps import BoundlessSwap, RotatedSwap, Swap
-from reft.schedule import require
-from reft.training import NonFiniteLossError
+from reft.training.fit import NonFiniteLossError
+from reft.training.schedule import require
 
 
 @dataclass(frozen=True)

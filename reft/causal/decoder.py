@@ -13,23 +13,23 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from reft.alone import Prompts
 from reft.causal.probes import Probe, changed_output
-from reft.cone import only_columns, unproved
-from reft.constants import Constants, Want
+from reft.cone.compute import Prompts
+from reft.cone.constants import Constants, Want
+from reft.cone.decoder import only_columns, unproved
+from reft.cone.grouped_attention import is_small, takes_groups
+from reft.cone.kept_layers import kept_output, output_fields
+from reft.cone.prefix_cache import PrefixCache, run_behind
+from reft.cone.window import Kept, lay_out
 from reft.data import Batch, Collator, Encoded, span_mask
-from reft.editing import Edits, Placed
-from reft.grouped_attention import is_small, takes_groups
-from reft.kept_layers import kept_output, output_fields
-from reft.model import ReftModel, causal_stack, position_ids
-from reft.positions import parse_positions, position_masks
-from reft.prefix_cache import PrefixCache, run_behind
-from reft.window import Kept, lay_out
+from reft.edits.hooks import Edits, Placed
+from reft.edits.positions import parse_positions, position_masks
+from reft.models.decoder import ReftModel, causal_stack, position_ids
 
 
 @dataclass(frozen=True)
 class LayerSite:
-    """A layer's output at some prompt tokens, which :mod:`reft.positions` writes: ``l1``, ``3:4`` or ``spans``."""
+    """A layer's output at prompt tokens, as :mod:`reft.edits.positions` writes them: ``l1``, ``3:4``, ``spans``."""
 
     layer: int
     positions: str

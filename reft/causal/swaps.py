@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reft.orthogonal import OrthonormalRows
+from reft.edits.orthogonal import OrthonormalRows
 
 LOWEST_BOUNDARY = 1e-3  # of a boundless swap: a boundary of 0 would have no gradient any more
 

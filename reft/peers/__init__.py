@@ -1,1 +1,1 @@
-"""Adapters of other libraries: read into this project's words, and written in theirs."""
+"""The rivals behind the interface of a ReFT model: LoRA and its kin, virtual tokens, full fine-tuning."""

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from reft.model import causal_stack
+from reft.models.decoder import causal_stack
 from reft.peers.methods import FullConfig
 from reft.peers.parts import Part, put_in
 

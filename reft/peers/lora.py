@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from reft.model import causal_stack
+from reft.models.decoder import causal_stack
 from reft.peers.methods import ALL_LINEAR, LoraConfig, TimeLoraConfig
 from reft.peers.parts import Part, drawn_from, put_in
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal, cast, get_args
 
-from reft.config import ReftConfig, check_integer, check_keys, check_layer_numbers
+from reft.edits.config import ReftConfig, check_integer, check_keys, check_layer_numbers
 
 ALL_LINEAR = "all-linear"
 """Stands for the names of all linear modules in the layers."""

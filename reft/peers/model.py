@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from reft.data import IGNORED, Batch, Collator, Encoded
-from reft.decoding import Decoding, Streamer
-from reft.editing import Stack, checkpointed
-from reft.model import CausalModel, causal_stack, text_config
+from reft.edits.hooks import Stack, checkpointed
+from reft.models.decoder import CausalModel, causal_stack, text_config
+from reft.models.decoding import Decoding, Streamer
 from reft.peers.full import FullPart, count_full
 from reft.peers.lora import LoraPart, count_lora
 from reft.peers.methods import (

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from reft.data import Batch, Encoded
-from reft.model import CausalModel, ReftModel
+from reft.models.decoder import CausalModel, ReftModel
 from reft.peers.methods import StackedConfig, config_to_dict
 from reft.peers.model import PeerModel, PlainRows
-from reft.schedule import FitConfig, Schedule
-from reft.training import StepMetrics, fit
+from reft.training.fit import StepMetrics, fit
+from reft.training.schedule import FitConfig, Schedule
 
 
 class StackedModel(PlainRows, CausalModel, nn.Module):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reft.model import causal_stack
+from reft.models.decoder import causal_stack
 from reft.peers.lora import place, targeted, widths
 from reft.peers.methods import TimeLoraConfig
 from reft.peers.parts import Part, drawn_from, put_in

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reft.model import causal_stack, text_config
+from reft.cone.prefix_cache import PrefixCache
+from reft.models.decoder import causal_stack, text_config
 from reft.peers.methods import PrefixConfig, PromptConfig
 from reft.peers.parts import Part, drawn_from
-from reft.prefix_cache import PrefixCache
 
 SAVED = "prompt_embeddings"  # PEFT's name of the one tensor
 

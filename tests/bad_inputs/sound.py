@@ -13,12 +13,17 @@ from dataclasses import dataclass
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
-from pipelines.graph import read_graph
+from pipelines.project.graph import read_graph
 from tests.bad_inputs.case import BadInput
 from tests.project import ROOT, TINY, Project, environment, write_own_files
 
 STAGES = ("base", "prepare", "search", "train", "evaluate", "register")
-PRELOADED = ["tests.bad_inputs", "pipelines.__main__", "pipelines.convert", *(f"pipelines.{stage}" for stage in STAGES)]
+PRELOADED = [
+    "tests.bad_inputs",
+    "pipelines.__main__",
+    "pipelines.bases.convert",
+    *(f"pipelines.stages.{stage}" for stage in STAGES),
+]
 SECONDS = 120.0
 
 

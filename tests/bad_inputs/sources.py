@@ -85,7 +85,7 @@ def unreachable(project: Project) -> None:
 
 def impatient() -> None:
     """Do not wait between tries."""
-    from pipelines import package_index
+    from pipelines.sources import package_index
 
     package_index.WAITS = ()
 

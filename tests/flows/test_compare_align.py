@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.pipelines.test_align import SMALL, write_pairs
+from tests.pipelines.align.test_align import SMALL, write_pairs
 from tests.project import make_tiny_project
 
 COMPARE: dict[str, Any] = {

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.notify import Event, NotifyError, read_notify, tell
+from flows.runs.notify import Event, NotifyError, read_notify, tell
 from pipelines.errors import PipelineError
-from pipelines.params import NotifyParams, load_params
+from pipelines.params.whole import NotifyParams, load_params
 from tests.project import ROOT
 
 EVENT = Event("/srv/project", "finetune", "0b2f", "calm-otter", "Failed", "train", "stage train ended with exit code 1")

@@ -12,14 +12,15 @@ import yaml
 from prefect.logging import disable_run_logger
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows import cli, dvc, schedule
-from flows.data import look_at, take_in
-from flows.project import check_prefect
-from flows.report import pages
+from flows import cli
+from flows.commands.data import look_at, take_in
+from flows.runs import dvc, schedule
+from flows.runs.cards import pages
+from flows.runs.project import check_prefect
+from flows.runs.tasks import warn
 from flows.search import Runner, check_workers
-from flows.tasks import warn
 from pipelines.errors import PipelineError
-from pipelines.process import locked
+from pipelines.runtime.process import locked
 from tests.project import Project, make_tiny_project
 from tests.searching import make_params
 from tests.tiny import write_tiny_base

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.choice import Confirmed, Rule, candidates, choose, confirmed
-from pipelines.params import Params
-from pipelines.proposals import random_point
-from pipelines.records import TrialRecord
-from pipelines.verdict import Verdict
-from pipelines.worker import Found
+from pipelines.params.whole import Params
+from pipelines.reports.search.verdict import Verdict
+from pipelines.search.choice import Confirmed, Rule, candidates, choose, confirmed
+from pipelines.search.proposals import random_point
+from pipelines.search.records import TrialRecord
+from pipelines.search.worker import Found
 from tests.searching import RAW, make_params
 
 REPORTS, TRAINING_ROWS, ROWS = 4, 600, 200

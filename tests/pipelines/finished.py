@@ -6,10 +6,10 @@ from pathlib import Path
 
 import yaml
 
-from pipelines.base import BaseRecord, load_base, obtain, read_base, write_record
+from pipelines.bases.store import BaseRecord, load_base, obtain, read_base, write_record
+from pipelines.contracts.prepared import Row, TaskSpec, data_sha256, write_rows, write_task
 from pipelines.files import write_json, write_jsonl
-from pipelines.params import Params, check_params
-from pipelines.prepared import Row, TaskSpec, data_sha256, write_rows, write_task
+from pipelines.params.whole import Params, check_params
 from reft import AdapterInfo, ReftConfig, ReftModel, adapter_sha256, save_adapter
 from tests.tiny import write_tiny_base
 

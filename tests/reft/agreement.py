@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reft.adapted import AdaptedModel
+from reft.models.adapted import AdaptedModel
 
 
 @dataclass(frozen=True)

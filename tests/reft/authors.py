@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.authors import authors_intervention, pyreft
-from reft.config import ReftConfig
+from benchmarks.sides.authors import authors_intervention, pyreft
 from reft.data import Batch, Encoded
-from reft.forms import EditForm
-from reft.interventions import METHODS, Intervention
-from reft.model import ReftModel
+from reft.edits.config import ReftConfig
+from reft.edits.forms import EditForm
+from reft.edits.interventions import METHODS, Intervention
+from reft.models.decoder import ReftModel
 from tests.reft.tiny import HIDDEN, build_base
 
 

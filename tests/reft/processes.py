@@ -14,9 +14,9 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from reft.adapted import AdaptedModel, Row
-from reft.schedule import FitConfig
-from reft.training import fit
+from reft.models.adapted import AdaptedModel, Row
+from reft.training.fit import fit
+from reft.training.schedule import FitConfig
 from tests.reft.tiny import (
     build_encoder,
     build_labelled,

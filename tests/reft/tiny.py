@@ -45,14 +45,14 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from reft.adapted import AdaptedModel
-from reft.config import ReftConfig
 from reft.data import Encoded
-from reft.encoder import Labelled, ReftEncoder
-from reft.forms import Init
-from reft.model import ReftModel
-from reft.schedule import FitConfig
-from reft.seq2seq import Paired, ReftSeq2Seq
+from reft.edits.config import ReftConfig
+from reft.edits.forms import Init
+from reft.models.adapted import AdaptedModel
+from reft.models.decoder import ReftModel
+from reft.models.encoder import Labelled, ReftEncoder
+from reft.models.seq2seq import Paired, ReftSeq2Seq
+from reft.training.schedule import FitConfig
 
 VOCABULARY = 61
 HIDDEN = 16

@@ -1,0 +1,1 @@
+"""Where a small network and the language model hold a variable."""

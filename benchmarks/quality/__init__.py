@@ -1,0 +1,1 @@
+"""What methods and searches are worth in accuracy, on the same rows."""

@@ -1,0 +1,102 @@
+"""Rows of real text for the measurements: windows of running text, cut into a prompt and a completion."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipelines.errors import PipelineError
+from pipelines.params.data import PrepareParams, template_fields
+from pipelines.sources.rows import Reader
+from reft import Encoded
+
+VARIABLE = "REFT_BENCH_DATA"
+TASKS = ("social_i_qa", "openbookqa", "ARC-Easy", "ARC-Challenge")  # of the folder that the variable names
+COMPLETION = 10  # tokens
+SPREAD = 0.3  # a prompt has from 1 - SPREAD to 1 + SPREAD times the nominal tokens
+
+
+@dataclass(frozen=True)
+class Text:
+    """What the rows are cut from: texts in their order, and what the tables say of their origin."""
+
+    texts: tuple[str, ...]
+    origin: str
+
+
+def real_text(section: PrepareParams, *, root: Path) -> Text:
+    """Read the questions and answers in the folder of ``REFT_BENCH_DATA``, or else the data that params.yaml names.
+
+    Args:
+        section: prepare, of params.yaml.
+        root: the project's root.
+
+    Raises:
+        PipelineError: if the folder lacks a file, or the source cannot be had.
+    """
+    folder = os.environ.get(VARIABLE)
+    if folder:
+        texts = [text for task in TASKS for text in _questions(Path(folder) / task / "train.json")]
+        return Text(tuple(texts), f"{', '.join(TASKS)} in the folder of {VARIABLE}")
+    fields = template_fields(section.template)
+    reader = Reader(section.format, section.columns, section.quoting, fields)
+    rows = (row.values for row in reader.read(section.source, section.sha256, root=root) if row.problem is None)
+    texts = [section.template.format_map({name: str(values[name]) for name in fields}) for values in rows]
+    return Text(tuple(texts), f"the rows of {section.source.partition('#')[0]}")
+
+
+def text_rows(
+    tokenizer: Callable[..., Any], texts: Iterable[str], *, prompt: int, count: int, completion: int = COMPLETION
+) -> list[Encoded]:
+    """Cut running text into rows, one after the other.
+
+    The texts are joined by blank lines. Prompts have ``prompt`` tokens on average, evenly spread over 30 percent to
+    either side, which is how much the questions of multiple-choice tasks differ in length; completions have all
+    the same number. The same arguments give the same rows.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        texts: read as far as is needed.
+        prompt: nominal tokens of a prompt.
+        count: how many rows.
+        completion: tokens of each completion; 0 for prompts alone.
+
+    Raises:
+        ValueError: if the texts end before the rows are full.
+    """
+    generator = torch.Generator().manual_seed(prompt)
+    low, high = round(prompt * (1 - SPREAD)), round(prompt * (1 + SPREAD))
+    lengths = torch.randint(low, high + 1, (count,), generator=generator).tolist()
+    tokens = _tokens(tokenizer, texts)
+    return [Encoded(tuple(_take(tokens, length + completion)), length) for length in lengths]
+
+
+def _tokens(tokenizer: Callable[..., Any], texts: Iterable[str]) -> Iterator[int]:
+    for text in texts:
+        yield from tokenizer(f"{text}\n\n", add_special_tokens=False)["input_ids"]
+
+
+def _take(tokens: Iterator[int], count: int) -> list[int]:
+    taken = list(islice(tokens, count))
+    if len(taken) < count:
+        raise ValueError(f"a row of {count} tokens needs as much text; got {len(taken)} at its end; give more text")
+    return taken
+
+
+def _questions(path: Path) -> list[str]:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PipelineError(
+            f"the folder of {VARIABLE} must hold {path.parent.name}/train.json, an array of objects",
+            got=error,
+            do=f"Correct {VARIABLE}, or unset it to use the data that params.yaml names.",
+        ) from None
+    return [f"{row['instruction']}\n{row['output']}" for row in rows]

@@ -1,0 +1,1 @@
+"""What the commands of `reft` print, one file a command."""

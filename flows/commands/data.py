@@ -1,0 +1,191 @@
+"""``reft data add``: a file or model of the user's own, copied in, put under DVC, and written into params.yaml."""
+
+from __future__ import annotations
+
+import filecmp
+import re
+import shutil
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from itertools import islice
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from flows.runs import dvc
+from pipelines.contracts.prepared import Split
+from pipelines.errors import PipelineError, printable
+from pipelines.files import require_space, temporary_directory, write_text
+from pipelines.intake.proposal import Changes, Proposal, apply_changes, propose
+from pipelines.params.whole import Params, load_params
+from pipelines.roundtrip import load_document, section_text
+from pipelines.runtime.process import locked
+from pipelines.sources.addresses import HUB_MODEL_FILES, HUB_REFUSED_FILES
+
+PREVIEW_ROWS = 5
+CELL = 60  # characters of a cell in the preview
+_NAME = re.compile(r"\w[\w.+-]*")
+
+
+@dataclass(frozen=True)
+class Addition:
+    """A file or folder that is to be the project's own.
+
+    Attributes:
+        path: where it is now.
+        own: where it goes, relative to the project.
+        changes: what params.yaml would say, or None if it reads that very file already.
+        proposal: of a data file.
+        advice: why nothing could be guessed, or None.
+    """
+
+    path: Path
+    own: str
+    changes: Changes | None
+    proposal: Proposal | None = None
+    advice: PipelineError | None = None
+
+
+def look_at(root: Path, path: Path, *, name: str | None, split: Split) -> Addition:
+    """Find out what a file or folder is, and what params.yaml would say; writes nothing.
+
+    Args:
+        root: the project.
+        path: a data file, a GGUF file, or a folder with a transformers model.
+        name: what it is to be called; its own name if None.
+        split: what a data file is for.
+
+    Raises:
+        PipelineError: if it is missing or unreadable, or the name cannot be used.
+    """
+    dvc.check_project(root)
+    params = load_params(root / "params.yaml")
+    if not path.exists():
+        raise PipelineError("the file to add must exist", got=path, do="Check the path.")
+    name = name or path.resolve().name
+    if not _NAME.fullmatch(name) or name == "README.md" or name.endswith(".dvc"):
+        raise PipelineError("a name is letters, digits, . _ + and -", got=name, do="Give another with --name.")
+    try:
+        if path.is_dir() or _is_gguf(path):
+            return _look_at_model(path, f"models/own/{name}", params)
+    except OSError as error:
+        do = "Mend its permissions, or add a copy of it."
+        raise PipelineError("the file to add must be readable", got=error, do=do) from None
+    own = f"data/own/{name}"
+    source = f"file:{own}"
+    if source == _present_source(params, split):
+        return Addition(path, own, None)
+    try:
+        proposal = propose(path, source, split, params)
+    except PipelineError as error:
+        return Addition(path, own, None, advice=error)
+    return Addition(path, own, proposal.changes, proposal)
+
+
+def take_in(root: Path, addition: Addition, *, force: bool) -> None:
+    """Copy it in, whole or not at all, and put it under DVC; not while a run works here, whose input it may be.
+
+    Raises:
+        PipelineError: if a run works here, other content has that name and ``force`` is not given, or DVC refuses it.
+    """
+    path, target = addition.path.resolve(), root.resolve() / addition.own
+    with locked(root, "run", wait_seconds=0):
+        if path != target and not _same(path, target):
+            if target.exists() and not force:
+                raise PipelineError(
+                    "other content with the same name must not be lost",
+                    got=addition.own,
+                    do="Give another --name, or --force to replace it.",
+                )
+            _copy(path, target)
+        dvc.read(root, ["add", addition.own])
+
+
+def changed_params(root: Path, changes: Changes) -> tuple[str, str]:
+    """Return params.yaml with the changes, and the sections of it that they concern."""
+    text = apply_changes(root / "params.yaml", changes)
+    document = load_document(text)
+    return text, "\n".join(section_text(document, section) for section in changes)
+
+
+def write_params(root: Path, text: str) -> None:
+    """Replace params.yaml, whole or not at all.
+
+    Raises:
+        PipelineError: if a run works here: its later stages would read other parameters than its first.
+    """
+    with locked(root, "run", wait_seconds=0):
+        write_text(root / "params.yaml", text)
+
+
+def preview(proposal: Proposal, name: str) -> Table:
+    """The first rows, as they will be read."""
+    rows = [row for row in islice(proposal.rows, PREVIEW_ROWS) if row.problem is None]
+    table = Table(title=f"{name}: {proposal.layout.format}, first rows", title_justify="left", show_lines=True)
+    columns = list(dict.fromkeys(column for row in rows for column in row.values))
+    for column in columns:
+        table.add_column(Text(printable(column)))
+    for row in rows:
+        table.add_row(*(_cell(row.values.get(column)) for column in columns))
+    return table
+
+
+def _look_at_model(path: Path, own: str, params: Params) -> Addition:
+    if path.is_dir() and not ((path / "config.json").is_file() and any(path.glob("*.safetensors"))):
+        raise PipelineError(
+            "a folder to add is a transformers model: config.json, tokenizer, safetensors",
+            got=f"{path} with {', '.join(sorted(p.name for p in path.iterdir())[:5]) or 'nothing'}",
+            do="Name such a folder, or one data file.",
+        )
+    changes = {"base": {"source": f"file:{own}", "sha256": None}}
+    return Addition(path, own, None if params.base.source == f"file:{own}" else changes)
+
+
+def _present_source(params: Params, split: Split) -> str | None:
+    section = params.prepare
+    return {"train": section.source, "validation": section.validation_source, "test": section.test_source}[split]
+
+
+def _is_gguf(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"GGUF"
+
+
+def _model_files(folder: Path) -> list[Path]:
+    """What of a model folder is taken: no pickles, no code, nothing in folders; as from a hub."""
+    names = sorted(path for path in folder.iterdir() if path.is_file())
+    wanted = [path for path in names if any(fnmatch(path.name, pattern) for pattern in HUB_MODEL_FILES)]
+    return [path for path in wanted if not any(fnmatch(path.name, pattern) for pattern in HUB_REFUSED_FILES)]
+
+
+def _same(path: Path, target: Path) -> bool:
+    if path.is_file():
+        return target.is_file() and filecmp.cmp(path, target, shallow=False)
+    if not target.is_dir():
+        return False
+    names = [file.name for file in _model_files(path)]
+    return names == sorted(p.name for p in target.iterdir()) and all(
+        filecmp.cmp(path / name, target / name, shallow=False) for name in names
+    )
+
+
+def _copy(path: Path, target: Path) -> None:
+    files = [path] if path.is_file() else _model_files(path)
+    require_space(target.parent, 2 * sum(file.stat().st_size for file in files))  # here, and in DVC's cache
+    with temporary_directory(target) as folder:
+        new = folder / target.name
+        if path.is_file():
+            shutil.copyfile(path, new)
+        else:
+            new.mkdir()
+            for file in files:
+                shutil.copyfile(file, new / file.name)
+        if target.exists() and (target.is_dir() or new.is_dir()):  # only a file can take a file's place
+            target.rename(folder / "old")
+        new.replace(target)
+
+
+def _cell(value: object) -> Text:
+    text = printable(" ".join(str("" if value is None else value).split()))
+    return Text(text if len(text) <= CELL else text[: CELL - 1] + "…")  # not markup, whatever brackets it has

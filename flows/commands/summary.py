@@ -1,0 +1,74 @@
+"""The table at the end of ``reft run``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from flows.finetune import FlowResult
+from flows.runs.cards import pages
+from pipelines.wording import part_value, share
+
+COLOURS = {"ran": "green", "restored": "cyan", "skipped": "bright_black"}
+
+
+def summary(result: FlowResult) -> RenderableType:
+    """What ran, what was skipped, and what came out."""
+    return Group("", _stages(result), "", _outcome(result), "", _next(result))
+
+
+def _stages(result: FlowResult) -> Table:
+    table = Table(title="Stages", title_justify="left")
+    table.add_column("stage")
+    table.add_column("outcome")
+    table.add_column("seconds", justify="right")
+    for run in result.runs:
+        table.add_row(run.stage, Text(run.outcome, style=COLOURS[run.outcome]), f"{run.seconds:.1f}")
+    table.add_section()
+    table.add_row("all", "", f"{sum(run.seconds for run in result.runs):.1f}")
+    return table
+
+
+def _outcome(result: FlowResult) -> Table:
+    evaluation, train, version = result.read("evaluation"), result.read("train_metrics"), result.read("registration")
+    table = Table(title="Outcome", title_justify="left", show_header=False)
+    table.add_column("figure")
+    table.add_column("value")
+    table.add_row("test rows", str(evaluation["rows"]))
+    table.add_row("base accuracy", _accuracy(evaluation["base"]))
+    table.add_row("adapter accuracy", _accuracy(evaluation["adapter"]))
+    difference = evaluation["difference"]
+    verdict = "better than the base" if evaluation["better"] else "not better than the base by more than the interval"
+    points = (
+        f"{100 * difference['value']:+.1f} points [{100 * difference['low']:+.1f}, {100 * difference['high']:+.1f}]"
+    )
+    table.add_row("paired difference", f"{points}: {verdict}")
+    recipe = ", ".join(f"{name} {part_value(value)}" for name, value in train["chosen"].items())
+    table.add_row("recipe", f"{recipe} (trial {train['trial']})")
+    table.add_row("trainable parameters", f"{train['trainable_parameters']:,}")
+    table.add_row("adapter size", f"{train['adapter_bytes'] / 1024:.0f} KiB")
+    alias = f"@{version['alias']}" if version["alias"] else "no alias"
+    table.add_row("model version", f"{version['model']} version {version['version']} ({alias})")
+    table.add_row("pushed to the DVC remote", "yes" if result.pushed else "no: none is set (reft setup makes one)")
+    return table
+
+
+def _next(result: FlowResult) -> Table:
+    paths = result.graph.paths
+    table = Table(title="Where to look next", title_justify="left", show_header=False)
+    table.add_row("runs and versions", pages(result.store))
+    table.add_row("this run and its artifacts", "prefect server start, then http://127.0.0.1:4200")
+    table.add_row("plots", f"dvc plots show --open, or the pictures in {paths['evaluate_plots']} and {paths['search']}")
+    table.add_row("the search: what won, why", f"{paths['search']}/report.html, in a browser")
+    table.add_row("each test row", paths["predictions"])
+    if any(run.outcome != "skipped" for run in result.runs):
+        code = " code.json" if (result.root / "code.json").is_file() else ""
+        table.add_row("keep this state", f"git add dvc.lock metrics{code} && git commit")
+    return table
+
+
+def _accuracy(figures: dict[str, Any]) -> str:
+    return f"{share(figures['accuracy'])} [{share(figures['low'])}, {share(figures['high'])}]"

@@ -1,0 +1,1 @@
+"""What flow runs are made of: DVC, tasks, cards, the schedule."""

@@ -1,0 +1,113 @@
+"""Figures as Markdown: what the flow puts on the run's page in Prefect."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flows.runs.outcome import StageRun, outcome_line
+from pipelines.wording import duration, many, points, recipe_words, share
+
+
+def run_summary(runs: Sequence[StageRun], evaluation: dict[str, Any], registration: dict[str, Any]) -> str:
+    """What a run did, stage by stage, and where that leaves the adapter."""
+    lines = ["# Run", "", f"{outcome_line(runs)}.", ""]
+    lines += _table(["stage", "outcome", "seconds"], [[run.stage, run.outcome, f"{run.seconds:.1f}"] for run in runs])
+    accuracy = [share(evaluation[system]["accuracy"]) for system in ("base", "adapter")]
+    version = f"{registration['model']} version {registration['version']}"
+    lines += ["", f"{version}: accuracy {accuracy[1]} on {evaluation['rows']} test rows, frozen base {accuracy[0]}."]
+    return "\n".join(lines)
+
+
+def data_card(card: dict[str, Any]) -> str:
+    """The data card: rows by split and label, lengths, what was rejected."""
+    splits, rejected = card["splits"], dict(card["rejected"])
+    total = rejected.pop("total")
+    labels = list(next(iter(splits.values()))["labels"])
+    lengths = list(next(iter(splits.values()))["tokens"])
+    lines = ["# Data card", "", f"Source: `{card['source']}`", "", f"Content sha256: `{card['content_sha256']}`", ""]
+    lines += _table(
+        ["split", "rows", *labels, *(f"tokens {name}" for name in lengths)],
+        [
+            [name, split["rows"], *(split["labels"][x] for x in labels), *(split["tokens"][x] for x in lengths)]
+            for name, split in splits.items()
+        ],
+    )
+    lines += ["", f"Read {card['read']} rows; {total} were rejected (rejected.jsonl beside the splits names each), "]
+    lines += [f"{card['unused']} are good and were not needed.", ""]
+    lines += _table(["reason", "rows"], [[reason, count] for reason, count in rejected.items()])
+    return "\n".join(lines)
+
+
+def search_card(figures: dict[str, Any], trials: Sequence[dict[str, Any]], *, page: Path) -> str:
+    """Which recipe won the search, against what, what that cost, and where the page with the rest is."""
+    winner = next(trial for trial in trials if trial["number"] == figures["best_trial"])
+    spread = "" if figures["best_spread"] is None else f" ± {points(figures['best_spread'], sign=False)} over its runs"
+    rows = [[f"**trial {winner['number']}, which won**", f"{share(figures['best_value'])}{spread}", ""]]
+    for name, key in (("the recipe that was tried first", "first_value"), ("the frozen base", "base_value")):
+        if figures[key] is not None:
+            rows.append([name, share(figures[key]), points(figures["best_value"] - figures[key])])
+    spent = duration(figures["seconds"] + figures["confirm_seconds"])
+    saved = f"; pruning saved about {duration(figures['saved_seconds'])}" if figures["saved_seconds"] else ""
+    ends = ", ".join(f"{figures[state]} {state}" for state in ("complete", "pruned", "failed"))
+    lines = [f"# Search: trial {winner['number']} won", "", f"{recipe_words(winner['params'])}.", ""]
+    lines += _table(["", "accuracy on the same rows", "the winner's lead"], rows)
+    lines += ["", f"{many(len(trials), 'trial')} ({ends}) in {spent} of training and scoring{saved}.", ""]
+    lines += [f"The whole report, for a browser: [{page.name}]({page.resolve().as_uri()}) (`{page}`)."]
+    return "\n".join(lines)
+
+
+def evaluation_table(evaluation: dict[str, Any]) -> str:
+    """Adapter beside base on the same test rows."""
+    adapter, base, difference = evaluation["adapter"], evaluation["base"], evaluation["difference"]
+    rows = [
+        [name, share(system["accuracy"]), f"{share(system['low'])} to {share(system['high'])}"]
+        for name, system in (("frozen base", base), ("adapter", adapter))
+    ]
+    verdict = "better than" if evaluation["better"] else "not better by more than the interval than"
+    lines = [f"# Evaluation on {evaluation['rows']} test rows", ""]
+    lines += _table(["system", "accuracy", f"{evaluation['confidence']:.0%} interval (Wilson)"], rows)
+    lines += [
+        "",
+        f"Paired difference: **{100 * difference['value']:+.1f} points** "
+        f"({100 * difference['low']:+.1f} to {100 * difference['high']:+.1f}, bootstrap over rows): "
+        f"the adapter is {verdict} the base.",
+        "",
+    ]
+    figures = ("precision", "recall", "f1")
+    lines += _table(
+        ["label", "rows", *(f"{figure}, {name}" for figure in figures for name in ("base", "adapter"))],
+        [
+            [label, a["support"], *(f"{x[figure]:.3f}" for figure in figures for x in (base["per_class"][label], a))]
+            for label, a in adapter["per_class"].items()
+        ],
+    )
+    return "\n".join(lines)
+
+
+def pages(store: str) -> str:
+    """How to see the pages of a store: those of a server are at its address."""
+    return store if store.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(store)}"
+
+
+def version_card(registration: dict[str, Any], *, store: str) -> str:
+    """The version in the registry, and how to use it; ``store`` is the registry's address."""
+    alias = f"alias `{registration['alias']}`" if registration["alias"] else "no alias"
+    name, version = registration["model"], registration["version"]
+    return "\n".join(
+        [
+            f"# {name} version {version} ({alias})",
+            "",
+            f"- registry: `{store}`",
+            f"- adapter sha256: `{registration['adapter_sha256']}`",
+            f'- load: `mlflow.pyfunc.load_model("models:/{name}/{version}")`',
+            f"- pages: `{pages(store)}`",
+        ]
+    )
+
+
+def _table(header: list[str], rows: list[list[Any]]) -> list[str]:
+    lines = [header, ["---"] * len(header), *rows]
+    return ["| " + " | ".join(str(cell) for cell in line) + " |" for line in lines]

@@ -1,0 +1,113 @@
+"""Telling somebody that a run failed or crashed: params.yaml's ``notify``, as hooks of the flow.
+
+What goes wrong here is raised: Prefect logs a hook's error on the run's page and keeps the run's own error as it was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from prefect import Flow
+from prefect.client.schemas.objects import FlowRun, State
+from pydantic import ValidationError
+
+from flows.runs.running import stage_of
+from pipelines.errors import PipelineError
+from pipelines.params.whole import NotifyParams, read_yaml
+
+SECRET = "REFT_WEBHOOK_SECRET"  # noqa: S105  (the variable's name)
+SECONDS = 30.0  # for a webhook to answer, for a command to end
+
+
+class NotifyError(Exception):
+    """Somebody who should have been told was not."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """What is told. ``state`` is "Failed" or "Crashed"; ``stage`` is None when the run was at none."""
+
+    project: str
+    flow: str
+    flow_run: str
+    flow_run_name: str
+    state: str
+    stage: str | None
+    message: str
+
+
+def tell_of_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Hook: tell of a failed or crashed run.
+
+    Raises:
+        PipelineError: if ``notify`` in params.yaml cannot be read.
+        NotifyError: if a webhook or command did not take it.
+    """
+    root = Path(flow_run.parameters.get("project", ".")).resolve()
+    event = Event(
+        project=str(root),
+        flow=flow.name,
+        flow_run=str(flow_run.id),
+        flow_run_name=flow_run.name,
+        state=state.name or state.type.value,
+        stage=stage_of(root, str(flow_run.id)),
+        message=state.message or "",
+    )
+    tell(read_notify(root), event, root=root)
+
+
+def read_notify(root: Path) -> NotifyParams:
+    """Read the section ``notify`` alone: a mistake elsewhere in params.yaml may be the failure to tell of."""
+    raw = read_yaml(root / "params.yaml")
+    section = raw.get("notify") if isinstance(raw, dict) else None
+    try:
+        return NotifyParams.model_validate(section)
+    except ValidationError as error:
+        said = error.errors()[0]["msg"]
+        raise PipelineError("notify in params.yaml must hold webhook and command", got=said) from None
+
+
+def tell(settings: NotifyParams, event: Event, *, root: Path) -> None:
+    """Tell whoever is set; one who cannot be told keeps nobody else from it.
+
+    Raises:
+        NotifyError: naming each that failed.
+    """
+    ways: list[Callable[[], None]] = []
+    if settings.webhook is not None:
+        ways.append(lambda: _post(str(settings.webhook), event))
+    if settings.command is not None:
+        ways.append(lambda: _run(list(settings.command or []), event, root))
+    failures = []
+    for way in ways:
+        try:
+            way()
+        except (NotifyError, OSError, subprocess.SubprocessError, httpx2.HTTPError, httpx2.InvalidURL) as error:
+            failures.append(f"{type(error).__name__}: {error}")
+    if failures:
+        raise NotifyError("; ".join(failures))
+
+
+def _post(url: str, event: Event) -> None:
+    secret = os.environ.get(SECRET)
+    headers = {"Authorization": f"Bearer {secret}"} if secret else {}
+    # No redirect is followed: it could carry the secret elsewhere.
+    answer = httpx2.post(url, json=asdict(event), headers=headers, timeout=SECONDS, follow_redirects=False)
+    if not answer.is_success:
+        raise NotifyError(f"the webhook answered {answer.status_code}")
+
+
+def _run(command: list[str], event: Event, root: Path) -> None:
+    done = subprocess.run(
+        command, cwd=root, input=json.dumps(asdict(event)), text=True, capture_output=True, timeout=SECONDS, check=False
+    )
+    if done.returncode != 0:
+        said = (done.stderr or done.stdout).strip().splitlines()
+        raise NotifyError(f"{command[0]} ended with exit code {done.returncode}: {said[-1] if said else 'no words'}")

@@ -1,0 +1,83 @@
+"""How a flow run ends that is stopped: at once; and the note in the project by which one that was killed is known."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound
+from prefect.runtime import flow_run
+from prefect.states import Crashed
+
+from pipelines.files import write_json
+from pipelines.runtime.process import work_folder
+
+
+def stop_at_once() -> None:
+    """From now on Ctrl-C and SIGTERM end this process at once."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+
+
+def _stop(number: int, _frame: object) -> NoReturn:
+    """End at once, as a kill does: stages see it, and the next run goes on. The exit code is the shell's: 130 or 143.
+
+    The same signal ends the server that Prefect started for this run, and Prefect would ask it for a minute to note the
+    end, or try the stage that the signal ended again. DVC must be let end by itself: Python would kill it while it
+    writes.
+    """
+    os.write(2, b"\nstopped; the next run goes on from here\n")
+    os._exit(128 + number)
+
+
+def begin(root: Path) -> None:
+    """Take over from the run that held the project's lock before this one.
+
+    One that was killed stays "Running" in Prefect's database for ever, since nobody was left to say otherwise. Its note
+    is still here, and the lock says that it is dead, so it is marked as crashed.
+    """
+    former = _read(root).get("flow_run")
+    if former is not None and former != flow_run.id:
+        _mark_crashed(UUID(former))
+    at_stage(root, None)
+
+
+def at_stage(root: Path, stage: str | None) -> None:
+    """Note which stage this run is at."""
+    write_json(_path(root), {"flow_run": flow_run.id, "stage": stage})
+
+
+def finish(root: Path) -> None:
+    """This run came to its end."""
+    _path(root).unlink(missing_ok=True)
+
+
+def stage_of(root: Path, run_id: str) -> str | None:
+    """The stage that a run had come to when it failed or was killed, if it left a note."""
+    note = _read(root)
+    stage = note.get("stage")
+    return stage if note.get("flow_run") == run_id else None
+
+
+def _mark_crashed(run_id: UUID) -> None:
+    with get_client(sync_client=True) as client, suppress(ObjectNotFound):  # another server's run
+        state = client.read_flow_run(run_id).state
+        if state is not None and not state.is_final():
+            client.set_flow_run_state(run_id, Crashed(message="Its process was killed."), force=True)
+
+
+def _path(root: Path) -> Path:
+    return work_folder(root) / "flow-run.json"
+
+
+def _read(root: Path) -> dict[str, str | None]:
+    try:
+        return dict(json.loads(_path(root).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}

@@ -1,0 +1,165 @@
+"""The tasks of the flow: one that has DVC bring a stage up to date, and those that show what came out."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import get_run_logger, task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.runtime import deployment
+
+from flows.runs import dvc, running
+from flows.runs.cards import data_card, evaluation_table, run_summary, search_card, version_card
+from flows.runs.dvc import StageFailedError
+from flows.runs.outcome import Outcome, StageRun
+from pipelines.errors import PipelineError
+from pipelines.project.graph import Graph, Stage
+from pipelines.runtime.process import error_path, read_marker
+
+# A retry helps where a network, a server or a killed process was in the way. Work in progress is kept between tries.
+RETRIES = 2
+RETRY_SECONDS: list[float] = [5, 30]
+
+
+async def _worth_a_retry(_task: object, _run: TaskRun, state: State[Any]) -> bool:
+    """Not for a user's mistake: it would be made again."""
+    result = await state.aresult(raise_on_failure=False)
+    return not isinstance(result, PipelineError)
+
+
+@task(
+    name="stage",
+    task_run_name="{stage.name}",
+    cache_policy=NO_CACHE,  # DVC decides whether
+    retries=RETRIES,
+    retry_delay_seconds=RETRY_SECONDS,
+    retry_condition_fn=_worth_a_retry,
+)
+def bring_up_to_date(root: Path, stage: Stage, *, force: bool = False, skip: bool = False) -> StageRun:
+    """Run ``dvc repro --single-item STAGE``; what an earlier run left comes back when it fails.
+
+    Args:
+        root: the project folder.
+        stage: of dvc.yaml.
+        force: run it also if nothing changed.
+        skip: DVC was asked already, and would do nothing.
+
+    Raises:
+        PipelineError: for a user's mistake that the stage found.
+        StageFailedError: for anything else.
+    """
+    started = time.monotonic()
+    if skip:
+        return StageRun(stage.name, "skipped", 0.0)
+    before = read_marker(root, stage.name), dvc.lock_entry(root, stage.name)
+    kept = {path: (root / path).read_bytes() for path in stage.uncached if (root / path).is_file()}
+    error_path(root, stage.name).unlink(missing_ok=True)
+    code = dvc.call(root, ["repro", "--single-item", *(["--force"] if force else []), stage.name])
+    if code != 0:
+        _bring_back(root, stage, kept)
+        message = error_path(root, stage.name)
+        if message.is_file():
+            raise PipelineError(f"stage {stage.name}: {message.read_text(encoding='utf-8').strip()}")
+        raise StageFailedError(f"stage {stage.name} ended with exit code {code}; its own messages stand above")
+    marker, entry = read_marker(root, stage.name), dvc.lock_entry(root, stage.name)
+    outcome: Outcome = "ran" if marker != before[0] else "restored" if entry != before[1] else "skipped"
+    return StageRun(stage.name, outcome, time.monotonic() - started)
+
+
+def bring_all_up_to_date(root: Path, stages: Sequence[Stage]) -> list[StageRun]:
+    """Bring stages up to date, in the order of dvc.yaml; DVC says once for all of them what it would skip.
+
+    Raises:
+        PipelineError: as :func:`bring_up_to_date`.
+        StageFailedError: as :func:`bring_up_to_date`.
+    """
+    unchanged = dvc.unchanged(root)
+    runs: list[StageRun] = []
+    for stage in stages:
+        running.at_stage(root, stage.name)
+        # What was said of a stage holds while none before it did anything.
+        skip = stage.name in unchanged and all(run.outcome == "skipped" for run in runs)
+        runs.append(bring_up_to_date(root, stage, skip=skip))
+    return runs
+
+
+def _bring_back(root: Path, stage: Stage, kept: dict[str, bytes]) -> None:
+    """DVC removes a stage's outputs before it runs; after a failure the last good ones belong in the folder again."""
+    if dvc.lock_entry(root, stage.name) is not None:
+        dvc.call(root, ["checkout", stage.name])
+    for path, data in kept.items():
+        if not (root / path).exists():
+            (root / path).write_bytes(data)
+
+
+@task(name="pull", cache_policy=NO_CACHE)
+def pull(root: Path) -> None:
+    """Fetch from DVC's default remote what this folder lacks: own data, and outputs that other machines made.
+
+    It is a saving and never a condition: what the remote lacks, a stage makes. A file of the user's that DVC does not
+    know stays as it is. A folder that lacks nothing asks the remote for nothing.
+    """
+    wanted = dvc.recorded(root)
+    if wanted and dvc.call(root, ["pull", "--allow-missing", *wanted]) != 0:
+        warn("dvc pull did not fetch everything; the run goes on with what is here")
+
+
+@task(name="push", cache_policy=NO_CACHE, retries=RETRIES, retry_delay_seconds=RETRY_SECONDS)
+def push(root: Path) -> None:
+    """Push data and adapter to DVC's default remote."""
+    if dvc.call(root, ["push"]) != 0:
+        raise StageFailedError("dvc push failed; its own messages stand above")
+
+
+def warn(message: str) -> None:
+    """Warn in the run's log, and on the terminal of ``reft run``, which keeps Prefect's own lines from it."""
+    get_run_logger().warning(message)
+    if deployment.id is None:  # a worker shows the log
+        sys.stderr.write(f"warning: {message}\n")
+
+
+@task(name="show", cache_policy=NO_CACHE)
+def show(root: Path, graph: Graph, runs: Sequence[StageRun], *, store: str) -> None:
+    """Put summary, data card, search, evaluation and version where a person sees them: on the run's page in Prefect."""
+    files = {name: root / path for name, path in graph.paths.items()}
+    evaluation, registration = _json(files["evaluation"]), _json(files["registration"])
+    create_markdown_artifact(key="summary", markdown=run_summary(runs, evaluation, registration))
+    create_markdown_artifact(key="data-card", markdown=data_card(_json(files["card"])))
+    _show_trials(files["search"], files["search_metrics"])
+    create_markdown_artifact(key="evaluation", markdown=evaluation_table(evaluation))
+    create_markdown_artifact(key="model-version", markdown=version_card(registration, store=store))
+
+
+@task(name="show", cache_policy=NO_CACHE)
+def show_search(root: Path, graph: Graph) -> None:
+    """Put data card, the search's outcome and its trials there, after a search by itself."""
+    files = {name: root / path for name, path in graph.paths.items()}
+    create_markdown_artifact(key="data-card", markdown=data_card(_json(files["card"])))
+    _show_trials(files["search"], files["search_metrics"])
+
+
+def _show_trials(folder: Path, metrics: Path) -> None:
+    trials = _json(folder / "trials.json")
+    card = search_card(_json(metrics), trials, page=folder / "report.html")
+    create_markdown_artifact(key="search", markdown=card)
+    create_table_artifact(key="trials", table=[_flat(trial) for trial in trials], description="Trials of the search")
+    confirmed = _json(folder / "confirmed.json")
+    if confirmed:
+        said = "The best recipes with other seeds and rows"
+        create_table_artifact(key="confirmed", table=confirmed, description=said)
+
+
+def _flat(trial: dict[str, Any]) -> dict[str, Any]:
+    flat = {key: value for key, value in trial.items() if key not in ("params", "intermediate")}
+    return flat | trial["params"]
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

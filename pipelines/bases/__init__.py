@@ -1,0 +1,1 @@
+"""The store of frozen models: fetched once, content-addressed, never changed."""

@@ -1,0 +1,247 @@
+"""Cells of a comparison: one training of one contender each, measured, and kept as a JSON file, written whole."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import logging
+import re
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from tqdm import tqdm
+
+from pipelines.contracts.prepared import Row, Split
+from pipelines.errors import PipelineError
+from pipelines.files import read_json, sha256_json, write_json
+from pipelines.model.workspace import Bench, cone_config
+from pipelines.params.compare import CompareParams
+from pipelines.params.whole import Params
+from pipelines.project.keys import CELLS_FORMAT, cells_folder, cells_key
+from pipelines.runtime.memory import peak_memory
+from pipelines.stages.evaluate import ScoresError, probabilities
+from reft import CausalModel, Encoded, NonFiniteLossError, ReftConfig, ReftModel, set_cone
+
+log = logging.getLogger(__name__)
+
+BASE = "base"
+MOST_LETTERS = 300  # of an error that is told
+Purpose = Literal["tuning", "test"]
+
+
+class Contender(ABC):
+    """What is compared.
+
+    Args:
+        name: in the table.
+        method: how it trains.
+        learning_rates: of which one is chosen.
+        key: all else that decides its numbers, as JSON can hold it.
+    """
+
+    def __init__(self, name: str, method: str, learning_rates: tuple[float, ...], key: Mapping[str, Any]) -> None:
+        self.name = name
+        self.method = method
+        self.learning_rates = learning_rates
+        self.key = key
+
+    @abstractmethod
+    def train(
+        self, bench: Bench, rows: Sequence[Encoded], *, learning_rate: float, seed: int
+    ) -> Iterator[tuple[CausalModel, int]]:
+        """Yield the model and its number of trained parameters before the first step, and after each."""
+
+    @abstractmethod
+    def steps(self, rows: int) -> int:
+        """How many steps a training of so many rows takes, for its progress bar."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The rows that a training has, one that chooses a learning rate and one that is measured, and those it is asked.
+
+    All contenders have the same.
+    """
+
+    tuning_rows: int
+    train_rows: int
+    validation_rows: int
+    test_rows: int
+
+    @classmethod
+    def of(cls, settings: CompareParams) -> Self:
+        """What the section says."""
+        return cls(settings.tuning_rows, settings.train_rows, settings.validation_rows, settings.test_rows)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training, and how it fared.
+
+    Attributes:
+        name: of the contender, or ``base`` for the frozen model, which is not trained.
+        purpose: ``tuning``: asked the validation rows; ``test``: asked the test rows.
+        learning_rate: None of the base.
+        seed: None of the base.
+        accuracy: None if it failed.
+        right: whether each row was answered right, in file order.
+        parameters: trained numbers.
+        steps: of its training.
+        train_seconds: of its steps, with what is computed once a row.
+        score_seconds: of asking the rows.
+        memory_mb: of the process at its height in training, base included, in millions of bytes; on CUDA, of torch.
+        error: why it failed.
+    """
+
+    name: str
+    purpose: Purpose
+    learning_rate: float | None
+    seed: int | None
+    accuracy: float | None
+    right: tuple[bool, ...]
+    parameters: int
+    steps: int
+    train_seconds: float
+    score_seconds: float
+    memory_mb: float
+    error: str | None
+
+
+class Workshop:
+    """Makes cells, or finds them where an earlier comparison of the same inputs left them.
+
+    Args:
+        bench: base and data.
+        params: all of params.yaml.
+        budget: rows of each cell.
+        root: the project's root; cells are in its work folder.
+
+    Raises:
+        PipelineError: if the data have fewer rows than the budget.
+    """
+
+    def __init__(self, bench: Bench, params: Params, budget: Budget, *, root: Path) -> None:
+        self._bench, self._params, self._budget, self._root = bench, params, budget, root
+        self._rows = {split: bench.rows(split) for split in ("train", "validation", "test")}
+        wanted: dict[Split, int] = {
+            "train": budget.train_rows, "validation": budget.validation_rows, "test": budget.test_rows
+        }  # fmt: skip
+        for split, count in wanted.items():
+            if len(self._rows[split]) < count:
+                raise PipelineError(
+                    f"compare.{split}_rows must not be above the rows that there are, {len(self._rows[split])}",
+                    got=count,
+                    do=f"Lower it, or raise prepare.{split}_rows.",
+                )
+        self.folder = cells_folder(root) / cells_key(params, bench)
+
+    def base(self) -> Cell:
+        """The frozen model on the test rows."""
+        rows = self._rows["test"][: self._budget.test_rows]
+        path = self._path(BASE, [BASE, len(rows)])
+        if path.is_file():
+            return _read(path)
+        self._begin()
+        model = ReftModel(self._bench.base, ReftConfig((0,), "l1", 1), seed=0)
+        with peak_memory(self._bench.base.device) as peak, model.disabled():
+            started = time.perf_counter()
+            right = self._answers(model, rows, BASE)
+            seconds = time.perf_counter() - started
+            cell = Cell(BASE, "test", None, None, float(np.mean(right)), right, 0, 0, 0.0, seconds, peak(), None)
+        return _written(path, cell)
+
+    def tuned(self, contender: Contender, learning_rate: float, seed: int) -> Cell:
+        """A short training, asked the validation rows."""
+        asked = self._rows["validation"][: self._budget.validation_rows]
+        return self._cell(contender, "tuning", learning_rate, seed, self._budget.tuning_rows, asked)
+
+    def measured(self, contender: Contender, learning_rate: float, seed: int) -> Cell:
+        """A whole training, asked the test rows."""
+        asked = self._rows["test"][: self._budget.test_rows]
+        return self._cell(contender, "test", learning_rate, seed, self._budget.train_rows, asked)
+
+    def _cell(
+        self, contender: Contender, purpose: Purpose, learning_rate: float, seed: int, count: int, asked: list[Row]
+    ) -> Cell:
+        decides = [contender.method, dict(contender.key), purpose, learning_rate, seed, count, len(asked)]
+        path = self._path(f"{contender.name}-{purpose}-{learning_rate:g}-{seed}", decides)
+        if path.is_file():
+            return replace(_read(path), name=contender.name)
+        self._begin()
+        rows = [self._bench.encode_row(row) for row in self._rows["train"][:count]]
+        found = Cell(contender.name, purpose, learning_rate, seed, None, (), 0, 0, 0.0, 0.0, 0.0, None)
+        try:
+            model, found = self._trained(contender, rows, found)
+            started = time.perf_counter()
+            right = self._answers(model, asked, contender.name)
+            seconds = time.perf_counter() - started
+            found = replace(found, accuracy=float(np.mean(right)), right=right, score_seconds=seconds)
+        except (NonFiniteLossError, ScoresError) as error:
+            found = replace(found, error=str(error))
+        except (MemoryError, RuntimeError) as error:  # torch's out-of-memory errors are RuntimeErrors
+            log.warning("%s failed", contender.name, exc_info=True)
+            said = " ".join(f"{type(error).__name__}: {error}".split())[:MOST_LETTERS]
+            return replace(found, error=said)  # not kept: there may be more memory the next time
+        return _written(path, found)
+
+    def _trained(self, contender: Contender, rows: Sequence[Encoded], cell: Cell) -> tuple[CausalModel, Cell]:
+        """Take every step; the model, and the cell with what that took."""
+        assert cell.learning_rate is not None
+        assert cell.seed is not None
+        training = contender.train(self._bench, rows, learning_rate=cell.learning_rate, seed=cell.seed)
+        total = contender.steps(len(rows))
+        title = f"{cell.name}, learning rate {cell.learning_rate:g}, seed {cell.seed}"
+        with (
+            peak_memory(self._bench.base.device) as peak,
+            tqdm(total=total, desc=title, unit="step", leave=False) as bar,
+        ):
+            model, parameters = next(training)
+            started, steps = time.perf_counter(), 0
+            for model, parameters in training:  # noqa: B007  # the last one counts
+                bar.update()
+                steps += 1
+            seconds = time.perf_counter() - started
+            return model, replace(cell, parameters=parameters, steps=steps, train_seconds=seconds, memory_mb=peak())
+
+    def _answers(self, model: CausalModel, rows: Sequence[Row], title: str) -> tuple[bool, ...]:
+        labels = list(self._bench.task.labels)
+        scores = probabilities(self._bench, model, rows, batch_size=self._params.evaluate.batch_size, title=title)
+        truth = np.array([labels.index(row.label) for row in rows])
+        return tuple(bool(one) for one in scores.argmax(1) == truth)
+
+    def _begin(self) -> None:
+        """Let go of what earlier cells left, so that each computes its own constants and takes its own memory."""
+        cone = cone_config(self._params, self._root, self._bench.base_sha256)
+        set_cone(self._bench.base, replace(cone, folder=None, disk_bytes=0, base_sha256=None))
+        gc.collect()
+        if sys.platform == "linux":
+            trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; musl has none
+            if trim is not None:
+                trim(0)
+
+    def _path(self, title: str, decides: Sequence[object]) -> Path:
+        name = re.sub(r"[^a-z0-9.]+", "-", title.lower()).strip("-")
+        return self.folder / f"{name}-{sha256_json(list(decides))[:8]}.json"
+
+
+def _written(path: Path, cell: Cell) -> Cell:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"format": CELLS_FORMAT, **asdict(cell)})
+    return cell
+
+
+def _read(path: Path) -> Cell:
+    raw = read_json(path)
+    try:
+        values = {name: value for name, value in raw.items() if name != "format"}
+        return Cell(**{**values, "right": tuple(values["right"])})
+    except (TypeError, KeyError, AttributeError) as error:
+        raise PipelineError(
+            "a cell must be what a comparison writes", got=f"{path}: {error}", do="Remove it."
+        ) from None

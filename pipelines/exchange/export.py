@@ -1,0 +1,140 @@
+"""Adapters that go elsewhere: as pyreft's directory, or as the repository of a hub with a model card."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pipelines.bases.store import read_base
+from pipelines.contracts.prepared import data_sha256
+from pipelines.errors import PipelineError
+from pipelines.exchange.imports import BASE_NAME, opened, refusals
+from pipelines.files import read_json
+from pipelines.params.whole import load_params
+from pipelines.project.graph import read_graph
+from pipelines.registry.download import PREFIX, fetch_version
+from pipelines.reports.model_card import CardFacts, model_card
+from pipelines.search.sizes import parameters_of_form
+from pipelines.yaml_file import read_yaml
+from reft import ReftConfig, read_adapter
+from reft.adapters.any_method import read_info, read_method
+from reft.adapters.directory import read_interventions
+from reft.adapters.files import adapter_names, adapter_sha256, read_file
+from reft.files import write_directory
+from reft.formats.pyreft_write import write_pyreft
+
+Layout = Literal["pyreft", "hub"]
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """An adapter that is to go out, and what is known of it."""
+
+    adapter: Path
+    base: Path | None
+    evaluation: Mapping[str, Any] | None = None
+    training: Mapping[str, object] = field(default_factory=dict)
+    data_source: str | None = None
+
+
+def export_adapter(source: str | None, out: Path, *, layout: Layout, root: Path) -> str:
+    """Write a decoder's adapter in another layout, whole or not at all; return its sha256.
+
+    Args:
+        source: an adapter directory, ``hub:NAME@COMMIT``, or a version of the registry, ``models:/NAME@ALIAS`` or
+            ``models:/NAME/NUMBER``; None is the adapter of the project.
+        out: a folder that is not there yet.
+        layout: ``pyreft``: what ``pyreft.ReftModel.load`` reads; ``hub``: a repository with a model card, which
+            :func:`pipelines.exchange.imports.load_published` reads.
+        root: the project's root.
+
+    Raises:
+        PipelineError: for what is no adapter, what the layout cannot say, or an ``out`` that is there.
+    """
+    with _chosen(source, root) as chosen, refusals():
+        if layout == "pyreft":
+            config, _ = read_adapter(chosen.adapter)
+            write_pyreft(out, config, read_interventions(chosen.adapter))
+        else:
+            if isinstance(read_method(chosen.adapter), ReftConfig):
+                read_interventions(chosen.adapter)  # whether its tensors are sound
+            write_directory(out, _repository(chosen, name=out.resolve().name))
+        return adapter_sha256(chosen.adapter)
+
+
+def _repository(chosen: _Chosen, *, name: str) -> dict[str, bytes]:
+    """Return the files of a hub's repository."""
+    config, info = read_method(chosen.adapter), read_info(chosen.adapter)
+    base = None if chosen.base is None else read_base(chosen.base)
+    if chosen.base is None or base is None or base.sha256 != info.base_sha256:
+        raise PipelineError(
+            f"a published adapter needs {BASE_NAME}, the record of its base {info.base_sha256}",
+            got="none" if base is None else base.sha256,
+            do=f"Put that {BASE_NAME} beside the adapter's files.",
+        )
+    facts = CardFacts(
+        name=name,
+        config=config,
+        trained=parameters_of_form(config, base),
+        info=info,
+        adapter_sha256=adapter_sha256(chosen.adapter),
+        base=base,
+        evaluation=chosen.evaluation,
+        training=chosen.training,
+        data_source=chosen.data_source,
+    )
+    files = {file: read_file(chosen.adapter, file, None) for file in adapter_names(chosen.adapter)}
+    return {**files, BASE_NAME: chosen.base.read_bytes(), "README.md": model_card(facts).encode()}
+
+
+@contextmanager
+def _chosen(source: str | None, root: Path) -> Iterator[_Chosen]:
+    if source is None:
+        yield _of_project(root)
+    elif source.startswith(PREFIX):
+        with tempfile.TemporaryDirectory() as scratch:
+            found = fetch_version(source, Path(scratch), params=load_params(root / "params.yaml"), root=root)
+            yield _Chosen(found.adapter, found.base, found.evaluation, found.training, found.data_source)
+    else:
+        with opened(source, root, published=True) as folder:
+            path = folder / BASE_NAME
+            yield _Chosen(folder, path if path.is_file() and not path.is_symlink() else None)
+
+
+def _of_project(root: Path) -> _Chosen:
+    """The adapter that stage train left, with the figures of the stages that were of that very adapter."""
+    paths = {name: root / path for name, path in read_graph(root).paths.items()}
+    if not paths["adapter"].is_dir():
+        raise PipelineError("the project must have an adapter", got=paths["adapter"], do="Run `reft run`, or name one.")
+    with refusals():
+        sha256 = adapter_sha256(paths["adapter"])
+        info = read_info(paths["adapter"])
+    evaluation, train = (_figures_of(sha256, paths[name]) for name in ("evaluation", "train_metrics"))
+    prepared = paths["prepared"]
+    same_data = prepared.is_dir() and data_sha256(prepared) == info.data_sha256
+    return _Chosen(
+        paths["adapter"],
+        paths["base"],
+        evaluation,
+        {} if train is None else {**train["recipe"], "steps": train["steps"]},
+        _data_source(root) if same_data else None,
+    )
+
+
+def _figures_of(sha256: str, path: Path) -> Mapping[str, Any] | None:
+    raw = read_json(path) if path.is_file() else {}
+    return raw if isinstance(raw, dict) and raw.get("adapter_sha256") == sha256 else None
+
+
+def _data_source(root: Path) -> str | None:
+    """The source of the prepared rows as DVC recorded it when it made them; params.yaml may have changed since."""
+    if not (root / "dvc.lock").is_file():
+        return None
+    found: Any = read_yaml(root / "dvc.lock")
+    for key in ("stages", "prepare", "params", "params.yaml", "prepare", "source"):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found if isinstance(found, str) else None

@@ -1,0 +1,1 @@
+"""What `reft data add` finds in a file, and what it proposes for params.yaml."""

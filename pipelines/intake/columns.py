@@ -1,0 +1,223 @@
+"""What a table of rows is about: which columns are text, which one is the label, and a template for the prompt.
+
+Everything is guessed from the rows themselves. A guess is a proposal: the user sees it before it is written anywhere.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.errors import PipelineError
+from pipelines.intake.labels import Scalar, as_number, choices, clean, ranges, usable_rows
+from pipelines.sources.rows import RawRow
+
+MOST_LABELS = 20
+MOSTLY = 0.95  # share of the rows for which something must hold
+SLACK = 0.95  # share of the usable rows that the splits may take: some may prove too long
+LABEL_TITLES = ("label", "answer", "class", "category", "target", "sentiment", "gold", "rating", "stars", "score")
+TOKEN_CHARACTERS = 3  # characters to a token, on the low side
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What the section ``prepare`` of params.yaml would say of the rows."""
+
+    template: str
+    text_columns: tuple[str, ...]
+    label_column: str
+    labels: dict[str, dict[str, Any]]  # as in params.yaml: name -> word, min, max, values
+    usable: int  # rows with text and a label, each text once
+    max_tokens: int  # a guess of what all but 1 row in 100 stays under
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column: its name and its values, None where there is none."""
+
+    name: str
+    values: list[Scalar | None]
+
+    @property
+    def filled(self) -> float:
+        """The share of rows with a value."""
+        return sum(value is not None for value in self.values) / max(len(self.values), 1)
+
+    @property
+    def present(self) -> list[Scalar]:
+        return [value for value in self.values if value is not None]
+
+    @property
+    def distinct(self) -> Counter[Scalar]:
+        return Counter(self.present)
+
+
+def guess(rows: Sequence[RawRow]) -> Guess:
+    """Guess text columns, label and template of rows.
+
+    Args:
+        rows: a sample of the file, read with its layout.
+
+    Raises:
+        PipelineError: if no column can be a label (2 to 20 different values, or numbers) or none can be text.
+    """
+    columns = _columns(rows)
+    label = _label_column(columns)
+    ranged = _is_ranged(label)
+    texts = _text_columns([c for c in columns if c is not label], label, ranged=ranged)
+    template = _template([c.name for c in texts], label.name)
+    labels = ranges(label.present) if ranged else choices(label.present, template)
+    lengths = sorted(sum(len(str(c.values[row])) for c in texts) + len(template) for row in range(len(texts[0].values)))
+    return Guess(
+        template=template,
+        text_columns=tuple(c.name for c in texts),
+        label_column=label.name,
+        labels=labels,
+        usable=usable_rows(rows, [c.name for c in texts], label.name, labels),
+        max_tokens=64 * math.ceil(lengths[int(0.99 * (len(lengths) - 1))] / TOKEN_CHARACTERS / 64),
+    )
+
+
+def split_sizes(usable: int, wanted: Mapping[str, int]) -> dict[str, int]:
+    """Row limits of the splits that are cut from one file: as wanted if it has so many, else in the same proportion.
+
+    Args:
+        usable: rows that the file has.
+        wanted: rows by split.
+
+    Raises:
+        PipelineError: if there are not two rows for each split.
+    """
+    available = int(SLACK * usable)
+    total = sum(wanted.values())
+    if available >= total:
+        return dict(wanted)
+    sizes = {split: max(2, available * size // total) for split, size in wanted.items()}
+    if sum(sizes.values()) > usable:
+        raise PipelineError(
+            f"the file must have at least {2 * len(wanted)} rows with text and a label", got=usable, do="Add rows."
+        )
+    return sizes
+
+
+def _columns(rows: Sequence[RawRow]) -> list[_Column]:
+    """The columns that hold single values and whose names a template can use."""
+    good = [row.values for row in rows if row.problem is None]
+    names = dict.fromkeys(name for values in good for name in values)
+    columns = []
+    for name in names:
+        values = [values.get(name) for values in good]
+        if any(isinstance(value, list | dict) for value in values):
+            continue
+        columns.append(_Column(name, [clean(value) for value in values]))
+    return [c for c in columns if c.filled >= MOSTLY]
+
+
+def _label_column(columns: list[_Column]) -> _Column:
+    """The column that is most like a label: named like one, else with the fewest different values, else the last."""
+    candidates = [c for c in columns if _is_choice(c) or _is_ranged(c)]
+    if not candidates:
+        found = ", ".join(f"{c.name} with {len(c.distinct)}" for c in columns)
+        raise PipelineError(
+            f"one column must be a label: 2 to {MOST_LABELS} different values, or numbers",
+            got=f"the columns {found}" if found else "no column that is filled",
+            do="Write the section prepare of params.yaml by hand.",
+        )
+    last = {c.name: place for place, c in enumerate(columns)}
+    return min(candidates, key=lambda c: (_title_rank(c.name), _is_ranged(c), len(c.distinct), -last[c.name]))
+
+
+def _title_rank(name: str) -> int:
+    words = re.split(r"[^a-z]+", name.lower())
+    return min((rank for rank, title in enumerate(LABEL_TITLES) if title in words), default=len(LABEL_TITLES))
+
+
+def _is_choice(column: _Column) -> bool:
+    """A few different short values, each of which comes again."""
+    distinct = column.distinct
+    few = 2 <= len(distinct) <= min(MOST_LABELS, max(2, len(column.present) // 3))
+    return few and all(len(str(value)) <= 40 for value in distinct)
+
+
+def _is_ranged(column: _Column) -> bool:
+    """Numbers of many values that are no row numbers."""
+    numbers = [as_number(value) for value in column.present]
+    if len(set(numbers)) <= MOST_LABELS or None in numbers:
+        return False
+    return not all(number is not None and number == int(number) for number in numbers) or (
+        len(set(numbers)) < len(numbers) / 2
+    )
+
+
+def _text_columns(columns: list[_Column], label: _Column, *, ranged: bool) -> list[_Column]:
+    """The columns to put into the prompt: written language that does not give the label away."""
+    texts = [c for c in columns if re.fullmatch(r"\w+", c.name) and _is_text(c)]
+    texts = [c for c in texts if ranged or not (_tells(c, label) or _ends_with_it(c, label))]
+    texts = [c for place, c in enumerate(texts) if not any(_repeats(c, earlier) for earlier in texts[:place])]
+    spoken = [c for c in texts if sum(" " in str(value) for value in c.present) > len(c.present) / 2]
+    chosen = spoken or texts[-1:]  # without spaces it may be an id, or a language that has none
+    if not chosen:
+        raise PipelineError(
+            "one column must be text that does not itself name the label",
+            got=f"the columns {', '.join([*(c.name for c in columns), label.name])}",
+            do="Write the section prepare of params.yaml by hand.",
+        )
+    return chosen
+
+
+def _is_text(column: _Column) -> bool:
+    """Many different values, most of them with a whole word of letters: an equation has none."""
+    if len(column.distinct) <= max(2, len(column.present) // 20):
+        return False
+    return (
+        sum(bool(re.search(r"(?<!\w)[^\W\d_]{2,}(?!\w)", str(value))) for value in column.present)
+        > len(column.present) / 2
+    )
+
+
+def _tells(column: _Column, label: _Column) -> bool:
+    """Whether the text of nearly every row names its own label and none of the others: the answer in other words."""
+    names = [str(value).casefold() for value in label.distinct]
+    patterns = {name: re.compile(rf"(?<!\w){re.escape(name)}(?!\w)") for name in names}
+    told = 0
+    for text, value in zip(column.values, label.values, strict=True):
+        own = str(value).casefold()
+        told += {name for name, pattern in patterns.items() if pattern.search(str(text).casefold())} == {own}
+    return told >= MOSTLY * len(column.values)
+
+
+def _ends_with_it(column: _Column, label: _Column) -> bool:
+    """Whether most rows of each label end with it, as a worked answer does ("... so 7 x 3 = 21. Answer: B")."""
+    rows: Counter[str] = Counter()
+    told: Counter[str] = Counter()
+    for text, value in zip(column.values, label.values, strict=True):
+        own = str(value).casefold()
+        rows[own] += 1
+        told[own] += (re.findall(r"\w+", str(text).casefold()) or [None])[-1] == own
+    return all(told[own] > count / 2 for own, count in rows.items())
+
+
+def _repeats(column: _Column, earlier: _Column) -> bool:
+    """Whether nearly every row says what an earlier column says, but for spaces, case and punctuation."""
+    same = sum(_bare(one) == _bare(other) for one, other in zip(column.values, earlier.values, strict=True))
+    return same >= MOSTLY * len(column.values)
+
+
+def _bare(value: object) -> str:
+    return re.sub(r"[\W_]+", "", str(value).casefold())
+
+
+def _template(names: list[str], label: str) -> str:
+    if names == ["instruction"]:
+        return "{instruction}\n"  # a whole question of its own, as the LLM-Adapters data sets have it
+    lines = [f"{_title(name)}: {{{name}}}" for name in names]
+    return "\n".join([*lines, f"{_title(label)}:"])
+
+
+def _title(name: str) -> str:
+    words = re.sub(r"[\W_]+", " ", name).strip()
+    return words[:1].upper() + words[1:]

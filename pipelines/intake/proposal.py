@@ -1,0 +1,148 @@
+"""What params.yaml would say for a data file of the user's own: guessed, shown, and written only when asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipelines.contracts.prepared import Split
+from pipelines.errors import PipelineError
+from pipelines.intake.columns import Guess, guess, split_sizes
+from pipelines.intake.labels import usable_rows
+from pipelines.intake.layout import Layout, find_layout, nameless, renamed, sample_rows
+from pipelines.params.data import PrepareParams, template_fields
+from pipelines.params.whole import Params, check_params, read_yaml
+from pipelines.roundtrip import dump_document, load_document, set_section
+from pipelines.sources.rows import RawRow
+
+LONGEST = 1024  # tokens; more is for the user to ask for
+Changes = dict[str, dict[str, Any]]  # section of params.yaml -> key -> value
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What was found in a file, and what of params.yaml would change."""
+
+    layout: Layout
+    rows: Sequence[RawRow]
+    changes: Changes
+
+
+def propose(path: Path, source: str, split: Split, params: Params) -> Proposal:
+    """Look at a file and propose what params.yaml would say to use it as a split's source.
+
+    Args:
+        path: the file.
+        source: its address, as params.yaml would have it.
+        split: "train": the main source, of which the splits without a file of their own are cut.
+        params: the present params.
+
+    Raises:
+        PipelineError: if the file cannot be read, or its columns are not those of the training file, or nothing in it
+            can be a label or a text.
+    """
+    if split != "train":
+        return _propose_split(path, source, split, params)
+    layout, rows, found = _explore(path)
+    prepare: dict[str, Any] = {"source": source, "sha256": None}
+    prepare |= {f"{other}_source": None for other in _foreign(layout, params.prepare)}
+    prepare |= {"format": layout.format, "columns": None if layout.columns is None else list(layout.columns)}
+    if layout.format in ("csv", "tsv"):
+        prepare["quoting"] = layout.quoting
+    prepare |= {"template": found.template, "label_column": found.label_column, "labels": found.labels}
+    cut: list[Split] = ["train"]
+    cut += [other for other in ("validation", "test") if _source_of(other, params, prepare) is None]
+    domain = params.prepare.domain_column
+    if domain is not None and not any(domain in row.values for row in rows):
+        prepare["domain_column"] = None  # of the file before
+    sizes = split_sizes(found.usable, {name: getattr(params.prepare, f"{name}_rows") for name in cut})
+    prepare |= {f"{name}_rows": size for name, size in sizes.items()}
+    prepare["max_tokens"] = max(params.prepare.max_tokens, min(found.max_tokens, LONGEST))
+    return Proposal(layout, rows, {"prepare": prepare, **_lowered(params, sizes)})
+
+
+def _lowered(params: Params, sizes: Mapping[str, int]) -> Changes:
+    """What of other sections is more rows than the splits are to have."""
+    changes: Changes = {}
+    if params.search.train_rows > sizes.get("train", params.search.train_rows):
+        changes["search"] = {"train_rows": sizes["train"]}
+    named = {f"{split}_rows": size for split, size in sizes.items()}
+    if "train" in sizes:
+        named["tuning_rows"] = sizes["train"]
+    compared = {name: size for name, size in named.items() if getattr(params.compare, name) > size}
+    return {**changes, **({"compare": compared} if compared else {})}
+
+
+def apply_changes(path: Path, changes: Changes) -> str:
+    """Return the text of params.yaml with the changes in it; comments and all else stay.
+
+    Raises:
+        PipelineError: if the outcome would break a rule.
+    """
+    read_yaml(path)  # refuses what a safe reader must not take
+    document = load_document(path.read_text(encoding="utf-8"))
+    for section, values in changes.items():
+        set_section(document[section], values)
+    text = dump_document(document)
+    check_params(yaml.safe_load(text), f"{path} with these changes")
+    return text
+
+
+def _explore(path: Path) -> tuple[Layout, list[RawRow], Guess]:
+    """Layout, rows and guess; columns without titles are called text and label."""
+    layout = find_layout(path)
+    rows = sample_rows(path, layout)
+    found = guess(rows)
+    if nameless(layout):
+        several = len(found.text_columns) > 1
+        names = {name: f"text{n}" if several else "text" for n, name in enumerate(found.text_columns, start=1)}
+        layout = renamed(layout, names | {found.label_column: "label"})
+        rows = sample_rows(path, layout)
+        found = guess(rows)
+    return layout, rows, found
+
+
+def _propose_split(path: Path, source: str, split: Split, params: Params) -> Proposal:
+    """A file for validation or test is read as the training file is."""
+    section = params.prepare
+    if not section.source.startswith("file:"):
+        raise PipelineError(
+            f"a {split} file goes with a training file of your own",
+            got=f"prepare.source {section.source.partition(':')[0]}:",
+            do="Add the training file first.",
+        )
+    found = find_layout(path)
+    if found.format != section.format:
+        raise PipelineError(f"the {split} file must be {section.format}, as the training file is", got=found.format)
+    columns = None if section.columns is None else tuple(section.columns)
+    layout = Layout(found.format, columns, section.quoting, titled=found.titled and columns is not None)
+    rows = sample_rows(path, layout)
+    texts = template_fields(section.template)
+    labels = {name: label.model_dump() for name, label in section.labels.items()}
+    usable = usable_rows(rows, texts, section.label_column, labels)
+    if usable < 2:
+        raise PipelineError(
+            f"the {split} file must have rows with {', '.join(texts)} and a label in {section.label_column}",
+            got=f"{usable} of {len(rows)} rows",
+            do="Name a file with the columns and labels of the training file.",
+        )
+    size = split_sizes(usable, {split: getattr(section, f"{split}_rows")})[split]
+    changes = {"prepare": {f"{split}_source": source, f"{split}_rows": size}, **_lowered(params, {split: size})}
+    return Proposal(layout, rows, changes)
+
+
+def _foreign(layout: Layout, section: PrepareParams) -> list[Split]:
+    """The splits whose present files cannot be read as the new training file is."""
+    columns = None if layout.columns is None else list(layout.columns)
+    if section.source.startswith("file:") and (layout.format, columns) == (section.format, section.columns):
+        return []
+    return ["validation", "test"]
+
+
+def _source_of(split: Split, params: Params, prepare: dict[str, Any]) -> object:
+    key = f"{split}_source"
+    return prepare[key] if key in prepare else getattr(params.prepare, key)

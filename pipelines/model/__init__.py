@@ -1,0 +1,1 @@
+"""Base, rows and recipe become a fitted and scored model; figures with their intervals."""

@@ -1,0 +1,242 @@
+"""params.yaml as typed, strict models: one class a section, no default anywhere.
+
+Every stage reads the whole file through :func:`load_params` before it does anything else, so a mistake in the last
+section is found before the first stage starts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from pipelines.errors import PipelineError
+from pipelines.params.align import AlignParams
+from pipelines.params.compare import CompareParams
+from pipelines.params.data import BaseParams, PrepareParams
+from pipelines.params.explain import explain
+from pipelines.params.search import SearchParams, check_address
+from pipelines.recipes.methods import (
+    PARTS,
+    READS_DOMAIN,
+    AnyRecipe,
+    MethodParams,
+    Part,
+    fixed_parts,
+    is_part_of,
+    make_recipe,
+)
+from pipelines.recipes.reft import SEARCHED, TrainParams, form_problem
+from pipelines.sections import Count, Name, Section, refuse
+from pipelines.yaml_file import read_yaml
+
+MAX_LINES = 20  # broken rules in one message
+# Parts that do not go with each other in every way.
+FORM: tuple[Part, ...] = ("method", "init", "activation", "projection_bias")
+
+
+class RunParams(Section):
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+    threads: Count
+    wait_seconds: Annotated[float, Field(ge=0)]
+
+
+class ConeParams(Section):
+    """How much of what no intervention can change is kept. The budgets change no result: no stage depends on them."""
+
+    enabled: bool
+    memory_gib: Annotated[float, Field(ge=0)]
+    disk_gib: Annotated[float, Field(ge=0)]
+
+
+class EvaluateParams(Section):
+    batch_size: Count
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    bootstrap: Annotated[int, Field(ge=100)]
+
+
+class TrackingParams(Section):
+    uri: str
+    artifacts: str
+    experiment: Name
+
+    @field_validator("uri")
+    @classmethod
+    def _known_store(cls, uri: str) -> str:
+        if not re.match(r"^(sqlite:///|postgresql(\+\w+)?://|mysql(\+\w+)?://|https?://)", uri):
+            raise ValueError("the tracking store is an sqlite:///, postgresql://, mysql:// or http(s):// address")
+        check_address(uri)
+        return uri
+
+
+class RegisterParams(Section):
+    model: Name
+
+
+class NotifyParams(Section):
+    """Who is told that a run failed or crashed. No stage reads it, so a change makes nothing stale."""
+
+    webhook: str | None
+    command: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] | None
+
+    @field_validator("webhook")
+    @classmethod
+    def _private(cls, webhook: str | None) -> str | None:
+        if webhook is None:
+            return None
+        parts = urlsplit(webhook)
+        local = parts.scheme == "http" and parts.hostname == "127.0.0.1"
+        if not parts.hostname or not (parts.scheme == "https" or local):
+            raise ValueError("a webhook is an https:// address (http:// only on 127.0.0.1)")
+        if parts.username or parts.password:
+            raise ValueError("a webhook's secret comes from the variable REFT_WEBHOOK_SECRET, not from its address")
+        return webhook
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    run: RunParams
+    base: BaseParams
+    prepare: PrepareParams
+    method: MethodParams
+    search: SearchParams
+    train: TrainParams
+    cone: ConeParams
+    evaluate: EvaluateParams
+    align: AlignParams
+    compare: CompareParams
+    tracking: TrackingParams
+    register_: Annotated[RegisterParams, Field(alias="register")]
+    notify: NotifyParams
+
+    def fixed(self) -> dict[str, Any]:
+        """What is fixed of all methods' parts, and ReFT's ``overrides``."""
+        return fixed_parts(self.train, self.method)
+
+    def recipe(self, point: Mapping[str, Any], *, trial: bool = False) -> AnyRecipe:
+        """The whole recipe of a point of the search space; a ``trial`` has the epochs of a trial."""
+        values: dict[str, Any] = self.search.space.complete(point)
+        if trial and self.search.epochs is not None:
+            values["epochs"] = self.search.epochs
+        return self.whole(values)
+
+    def whole(self, values: Mapping[str, Any]) -> AnyRecipe:
+        """The recipe of the trained method with these values, and those that are fixed for its other parts."""
+        return make_recipe(self.method.name, {**self.fixed(), **values})
+
+    def logged(self, recipe: Mapping[str, Any]) -> dict[str, Any]:
+        """What is logged of a training: the parts of its recipe, and how it is carried out."""
+        train = self.train
+        how = {"gradient_checkpointing": train.gradient_checkpointing, "checkpoint_every": train.checkpoint_every}
+        return {**how, **recipe}
+
+    def has(self, part: str) -> bool:
+        """Whether recipes of the method that is trained have the part."""
+        return is_part_of(part, self.method.name)
+
+    def values(self, part: Part) -> list[Any]:
+        """Every value that a part of the trained method may have; of a range, its ends."""
+        return [self.fixed()[part]] if part not in self.search.space.root else self.search.space.extremes(part)
+
+    def decides(self) -> dict[str, Any]:
+        """What of `train` and `method` decides a trained adapter, but for its epochs: what a search is keyed by."""
+        fixed = self.fixed()
+        own: dict[str, Any] = {part: fixed[part] for part in PARTS if part in fixed and self.has(part)}
+        if self.has("layers"):
+            own["overrides"] = [override.model_dump() for override in self.train.overrides]
+        return {"trained": self.method.name, "gradient_checkpointing": self.train.gradient_checkpointing} | own
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        problems = []
+        if self.search.train_rows > self.prepare.train_rows:
+            problems.append(
+                f"search.train_rows must not be above prepare.train_rows; "
+                f"got {self.search.train_rows} and {self.prepare.train_rows}"
+            )
+        problems += self._domain_problems()
+        # What is other methods' was checked, and is left out: it decides nothing here.
+        search = self.search.of_method(self.method.name)
+        refuse([*problems, *self._part_problems(), *(f"search: {problem}" for problem in search.sampler_problems())])
+        refuse(self._form_problems())
+        return self.model_copy(update={"search": search})
+
+    def _domain_problems(self) -> list[str]:
+        """A method that reads each row's domain needs a column that it stands in."""
+        if self.prepare.domain_column is not None:
+            return []
+        users = {"method.name": self.method.name}
+        users |= {f"compare.methods.{name}": settings.method for name, settings in self.compare.methods.items()}
+        return [
+            f"{place} is {method}, which reads a number of each row, its domain; prepare.domain_column must name the "
+            "column of the data that holds it; got null; set it, or take another method"
+            for place, method in users.items()
+            if method in READS_DOMAIN
+        ]
+
+    def _part_problems(self) -> list[str]:
+        """Each part of a recipe is fixed in train or method, or searched, and never both."""
+        problems = []
+        for part in PARTS:
+            fixed = self.method.value(part) if "." in part else getattr(self.train, part)
+            searched, place = part in self.search.space.root, f"method.{part}" if "." in part else f"train.{part}"
+            if searched and fixed != SEARCHED:
+                problems.append(
+                    f"{place} must be {SEARCHED} while search.space has {part}; got {fixed!r}; "
+                    f"write {SEARCHED}, or take it out of search.space"
+                )
+            elif fixed == SEARCHED and not searched and self.has(part):
+                problems.append(
+                    f"{place} is {SEARCHED}, so search.space must say what it is chosen from; got nothing; "
+                    f"add search.space.{part}, or give {place} a value"
+                )
+        if ("epochs" in self.search.space.root) != (self.search.epochs is None):
+            problems.append(
+                "search.epochs must be null when search.space has epochs, and a number when not; "
+                f"got {self.search.epochs}"
+            )
+        return problems
+
+    def _form_problems(self) -> list[str]:
+        """No point of the space may be an adapter that cannot be."""
+        if not self.has("init"):
+            return []
+        found = {
+            form_problem({**self.train.fixed(), **self.search.space.complete(point)})
+            for point in self.search.space.points(only=FORM)
+        }
+        return sorted(problem for problem in found if problem is not None)
+
+
+def load_params(path: Path) -> Params:
+    """Read and check params.yaml.
+
+    Raises:
+        PipelineError: for a file that is missing, not UTF-8 YAML, or breaks a rule; every broken rule is named, with
+            the key, the value and, for an unknown key, the nearest known one.
+    """
+    return check_params(read_yaml(path), str(path))
+
+
+def check_params(raw: object, name: str) -> Params:
+    """Check what was read from params.yaml; ``name`` stands in the messages."""
+    if not isinstance(raw, Mapping):
+        raise PipelineError(
+            f"{name} must hold a mapping of sections", got=type(raw).__name__, do="Write it as section: values."
+        )
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        lines = [line for e in error.errors(include_url=False) for line in explain(dict(e), Params)]
+        if len(lines) > MAX_LINES:
+            lines[MAX_LINES:] = [f"and {len(lines) - MAX_LINES} more"]
+        raise PipelineError(
+            f"{name} breaks {error.error_count()} rule(s), so nothing was run; correct each of them\n  "
+            + "\n  ".join(lines)
+        ) from None

@@ -1,0 +1,1 @@
+"""A project folder: dvc.yaml, hashes of code, keys of work in progress, lineage."""

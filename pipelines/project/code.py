@@ -1,0 +1,130 @@
+"""The code of a project folder that holds none: which code of the installed package each stage runs, as hashes.
+
+In a clone of this project dvc.yaml names the code files of a stage as its deps. In a folder that `reft init` made there
+are none; there each stage depends on its own key of code.json, which has the hash of the files that the dvc.yaml beside
+the installed package names. So another version of the package makes the same stages stale as a change of a clone does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from pipelines.errors import PipelineError
+from pipelines.files import read_json, sha256_file, sha256_json, write_json
+from pipelines.project.graph import Graph, read_graph
+from pipelines.roundtrip import dump_document, load_document
+
+CODE = "code.json"
+ROOMS = ("pipelines", "reft")  # the packages whose files are deps of stages
+PACKAGE = Path(__file__).parents[2]  # where the rooms lie, and, of an editable installation, dvc.yaml too
+
+
+def is_code(dep: str) -> bool:
+    """Whether a dep of a stage is code of the package."""
+    return Path(dep).parts[0] in ROOMS
+
+
+def holds_no_code(root: Path) -> bool:
+    """Whether the project's stages depend on code.json and not on code in the folder."""
+    if not (root / "dvc.yaml").is_file():
+        return False
+    return any(CODE in stage.params_files for stage in read_graph(root).stages)
+
+
+def shipped(name: str) -> Path:
+    """Return a file that comes with the package: params.yaml, dvc.yaml and their like.
+
+    Raises:
+        PipelineError: if the package was installed without them.
+    """
+    path = PACKAGE / name
+    if not path.exists() or not (PACKAGE / "dvc.yaml").is_file():
+        raise PipelineError(
+            f"{name} must lie beside the installed package",
+            got=f"none in {PACKAGE}",
+            do="Install from a clone of the project: pip install --editable CLONE.",
+        )
+    return path
+
+
+def installed_code() -> dict[str, str]:
+    """Return, by stage, the SHA-256 of the code that the installed package runs for it."""
+    graph = read_graph(shipped("dvc.yaml").parent)
+    hashes = {dep: _digest(PACKAGE / dep) for stage in graph.stages for dep in _code(stage.deps)}
+    return {stage.name: sha256_json({dep: hashes[dep] for dep in _code(stage.deps)}) for stage in graph.stages}
+
+
+def code_sha256(paths: Iterable[str]) -> str:
+    """Return the SHA-256 of files and folders of the installed package, for work in progress that is of no stage."""
+    return sha256_json({path: _digest(PACKAGE / path) for path in sorted(paths)})
+
+
+def refresh_code(root: Path) -> bool:
+    """Write code.json anew if the project holds no code and the installed package is another; whether it did.
+
+    Raises:
+        PipelineError: if the installed package has other stages than the project's dvc.yaml.
+    """
+    if not holds_no_code(root):
+        return False
+    _check_stages(read_graph(root))
+    code, path = installed_code(), root / CODE
+    if path.is_file() and read_json(path) == code:
+        return False
+    write_json(path, code)
+    return True
+
+
+def check_code(root: Path, stage: str) -> None:
+    """Refuse to run a stage whose code, as code.json has it, is not what is installed: DVC would not see the change.
+
+    Raises:
+        PipelineError: with what to do.
+    """
+    if not holds_no_code(root):
+        return
+    path = root / CODE
+    recorded = read_json(path).get(stage) if path.is_file() else None
+    installed = installed_code().get(stage)
+    if recorded != installed:
+        raise PipelineError(
+            f"{CODE} must name the installed code of the stage",
+            got=f"{str(recorded)[:12]}, and {str(installed)[:12]} is installed",
+            do="Run `reft setup`, which writes it anew, then again.",
+        )
+
+
+def project_graph() -> str:
+    """Return the text of dvc.yaml for a project folder without code: the shipped one, with code.json for the code."""
+    document = load_document(shipped("dvc.yaml").read_text(encoding="utf-8"))
+    for name, stage in document["stages"].items():
+        stage["deps"] = type(stage["deps"])(dep for dep in stage["deps"] if not is_code(dep))
+        stage["params"].append({CODE: [name]})
+    return dump_document(document)
+
+
+def _code(deps: Iterable[str]) -> list[str]:
+    return sorted(dep for dep in deps if is_code(dep))
+
+
+def _digest(path: Path) -> str:
+    if path.is_file():
+        return sha256_file(path)
+    return sha256_json({file.relative_to(path).as_posix(): sha256_file(file) for file in sorted(path.rglob("*.py"))})
+
+
+def _check_stages(graph: Graph) -> None:
+    """The package may have got other stages, or other flags of them, since the folder was made."""
+    flags, expected = _flags(graph), _flags(read_graph(shipped("dvc.yaml").parent))
+    if flags != expected:
+        changed = sorted(name for name in flags.keys() | expected.keys() if flags.get(name) != expected.get(name))
+        raise PipelineError(
+            "dvc.yaml must have the stages of the installed package",
+            got=f"another {', '.join(changed)}",
+            do="Run `reft init` in an empty folder and take its dvc.yaml.",
+        )
+
+
+def _flags(graph: Graph) -> dict[str, list[str]]:
+    return {stage.name: [word for word in stage.cmd.split() if word.startswith("--")] for stage in graph.stages}

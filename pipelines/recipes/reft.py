@@ -1,0 +1,146 @@
+"""A recipe: everything that decides an adapter. Each part is fixed in `train`, or chosen from `search.space`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
+
+from pydantic import AfterValidator, Discriminator, Field, Tag, TypeAdapter, field_validator
+
+from pipelines.sections import STRICT, Count, NotNegative, Positive, Section, Share
+from reft.edits.forms import Activation, DropoutOn, EditForm, Init, Method, check_form
+from reft.edits.layers import check_layers, parse_layers
+from reft.edits.positions import SPANS, parse_positions
+
+SEARCHED = "searched"  # stands in `train` for what `search.space` has
+Searched = Literal["searched"]
+
+# The parts of a recipe that a space may have: all of them.
+Part = Literal[
+    "method", "init", "layers", "positions", "rank", "tied", "activation", "dropout", "dropout_on",
+    "projection_bias", "learning_rate", "weight_decay", "warmup_ratio", "batch_size", "accumulation", "max_grad_norm",
+    "epochs",
+]  # fmt: skip
+PARTS: tuple[Part, ...] = get_args(Part)
+
+
+def _layers(spec: str) -> str:
+    check_layers(spec)
+    return spec
+
+
+def _positions(spec: str) -> str:
+    if parse_positions(spec).spans:
+        raise ValueError(f"positions of {SPANS} need rows that name their own, which prepared rows do not; take it out")
+    return spec
+
+
+Layers = Annotated[str, AfterValidator(_layers)]
+PositionsSpec = Annotated[str, AfterValidator(_positions)]
+
+
+class OverrideParams(Section):
+    """What one layer has of its own; see :class:`reft.edits.config.LayerOverride`."""
+
+    layer: Annotated[int, Field(ge=0)]
+    rank: Count | None
+    positions: PositionsSpec | None
+
+
+class Recipe(Section):
+    """All parts, each with its value, and the layers that have a rank or positions of their own."""
+
+    method: Method
+    init: Init
+    layers: Layers
+    positions: PositionsSpec
+    rank: Count
+    tied: bool
+    activation: Activation
+    dropout: Share
+    dropout_on: DropoutOn
+    projection_bias: bool
+    learning_rate: Positive
+    weight_decay: NotNegative
+    warmup_ratio: Share
+    batch_size: Count
+    accumulation: Count
+    max_grad_norm: Positive
+    epochs: Count
+    overrides: list[OverrideParams]
+
+    def effect(self, num_layers: int) -> dict[str, Any]:
+        """What the recipe does to a base of so many layers: equal for recipes that are the same adapter's."""
+        own = [override.positions for override in self.overrides if override.positions is not None]
+        two_ends = any(parse_positions(positions).two_sided for positions in (self.positions, *own))
+        return self.model_dump() | {
+            "layers": list(parse_layers(self.layers, num_layers)),
+            "positions": asdict(parse_positions(self.positions).simplest()),
+            "tied": self.tied or not two_ends,
+            "dropout_on": self.dropout_on if self.dropout else None,
+        }
+
+
+# How a value of each part is checked, wherever it stands.
+CHECKS: Mapping[Part, TypeAdapter[Any]] = {
+    part: TypeAdapter(hint, config=STRICT)
+    for part, hint in get_type_hints(Recipe, include_extras=True).items()
+    if part in PARTS
+}
+
+T = TypeVar("T")
+
+
+def _how(value: object) -> str:
+    return "searched" if value == SEARCHED else "fixed"
+
+
+Settable = Annotated[Annotated[T, Tag("fixed")] | Annotated[Searched, Tag("searched")], Discriminator(_how)]
+
+
+class TrainParams(Section):
+    """Section `train`: each part of the recipe, fixed or `searched`, and how training is carried out."""
+
+    method: Settable[Method]
+    init: Settable[Init]
+    layers: Settable[Layers]
+    positions: Settable[PositionsSpec]
+    rank: Settable[Count]
+    tied: Settable[bool]
+    activation: Settable[Activation]
+    dropout: Settable[Share]
+    dropout_on: Settable[DropoutOn]
+    projection_bias: Settable[bool]
+    learning_rate: Settable[Positive]
+    weight_decay: Settable[NotNegative]
+    warmup_ratio: Settable[Share]
+    batch_size: Settable[Count]
+    accumulation: Settable[Count]
+    max_grad_norm: Settable[Positive]
+    epochs: Settable[Count]
+    overrides: list[OverrideParams]
+    gradient_checkpointing: bool
+    checkpoint_every: Count
+
+    def fixed(self) -> dict[str, Any]:
+        """What of a recipe is not searched: no layer has settings of its own that are."""
+        return {name: value for name in (*PARTS, "overrides") if (value := getattr(self, name)) != SEARCHED}
+
+    @field_validator("overrides")
+    @classmethod
+    def _ascending(cls, overrides: list[OverrideParams]) -> list[OverrideParams]:
+        layers = [override.layer for override in overrides]
+        if layers != sorted(set(layers)):
+            raise ValueError(f"the layers of overrides must ascend, each once, like {sorted(set(layers))}")
+        return overrides
+
+
+def form_problem(values: Mapping[str, Any]) -> str | None:
+    """Why no adapter can have these values of method, init, activation and bias together; None if one can."""
+    form = EditForm(1, values["init"], values["activation"], projection_bias=values["projection_bias"])
+    try:
+        check_form(values["method"], form)
+    except ValueError as error:
+        return str(error)
+    return None

@@ -1,0 +1,1 @@
+"""From a trained adapter to a registered version: history, package, versions, aliases."""

@@ -1,0 +1,84 @@
+"""A version of the registry as files: its adapter, its base's record and its figures."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.errors import PipelineError
+from pipelines.params.whole import Params
+from pipelines.tracking.runs import open_store, store_errors
+from pipelines.tracking.store import unreachable
+
+PREFIX = "models:/"
+_ADDRESS = re.compile(r"models:/(?P<model>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<number>\d+))")
+
+
+@dataclass(frozen=True)
+class VersionFiles:
+    """What a version holds.
+
+    Attributes:
+        adapter: the adapter directory.
+        base: base.json.
+        evaluation: what metrics/evaluation.json held, or None if its run has none.
+        training: parameters of its run.
+        data_source: the address of the data.
+    """
+
+    adapter: Path
+    base: Path
+    evaluation: Mapping[str, Any] | None
+    training: Mapping[str, str]
+    data_source: str | None
+
+
+def fetch_version(address: str, into: Path, *, params: Params, root: Path) -> VersionFiles:
+    """Copy a version's files out of the registry of params.yaml.
+
+    Args:
+        address: ``models:/NAME@ALIAS`` or ``models:/NAME/NUMBER``.
+        into: an empty folder.
+        params: all of params.yaml; the section ``tracking`` is used.
+        root: the project's root.
+
+    Raises:
+        PipelineError: for another address, a version that is not there or not of this project, or a store that does
+            not answer.
+    """
+    match = _ADDRESS.fullmatch(address)
+    if match is None:
+        do = "Write models:/reft-adapter@champion or models:/reft-adapter/3."
+        raise PipelineError("a version is models:/NAME@ALIAS or models:/NAME/NUMBER", got=address, do=do)
+    store = open_store(params, root)
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    try:
+        if match["alias"]:
+            version = store.client.get_model_version_by_alias(match["model"], match["alias"])
+        else:
+            version = store.client.get_model_version(match["model"], match["number"])
+        uri = f"models:/{version.name}/{version.version}"
+        folder = Path(download_artifacts(artifact_uri=uri, dst_path=str(into), tracking_uri=store.uri))
+        run = store.client.get_run(version.run_id)
+        names = {Path(file.path).name for file in store.client.list_artifacts(version.run_id, "evaluation")}
+        evaluation = None
+        if "evaluation.json" in names:
+            path = store.client.download_artifacts(version.run_id, "evaluation/evaluation.json", str(into))
+            evaluation = json.loads(Path(path).read_text(encoding="utf-8"))
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            do = "`mlflow ui` shows the versions there are."
+            raise PipelineError("the version must be in the registry", got=address, do=do) from None
+        raise unreachable(store.uri, error) from error
+    except store_errors() as error:
+        raise unreachable(store.uri, error) from error
+    adapter, base = folder / "artifacts" / "adapter", folder / "artifacts" / "base.json"
+    if not adapter.is_dir() or not base.is_file():
+        raise PipelineError("a version must hold an adapter and its base's record", got=address, do="Name another.")
+    return VersionFiles(adapter, base, evaluation, dict(run.data.params), version.tags.get("data.source"))

@@ -1,0 +1,218 @@
+"""From the files that the stages left to complete runs in MLflow: one pipeline run over a search and a train run.
+
+What a stage logged live is found and completed; what it did not log, since the store was down or DVC restored its
+outputs, is made here. So a second time changes nothing.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.bases.store import BaseRecord, read_base
+from pipelines.contracts.prepared import data_sha256
+from pipelines.errors import PipelineError
+from pipelines.files import canonical_json, read_json
+from pipelines.params.whole import Params
+from pipelines.tracking.runs import (
+    INPUT_HASH,
+    PARENT,
+    STAGE,
+    Run,
+    Status,
+    Store,
+    child_tags,
+    ensure_run,
+    open_store,
+    store_errors,
+)
+from pipelines.tracking.store import store_uri, unreachable
+from pipelines.yaml_file import read_yaml
+from reft import adapter_sha256
+
+log = logging.getLogger(__name__)
+
+PIPELINE = "reft.pipeline"
+COSTS = ("parameters", "seconds", "tokens", "memory_mb")  # of a trial
+TRIAL_STATUS: dict[str, Status] = {"complete": "FINISHED", "pruned": "FINISHED", "fail": "FAILED"}
+
+
+@dataclass(frozen=True)
+class StageFiles:
+    """The paths of what the stages left."""
+
+    base: Path
+    prepared: Path
+    card: Path
+    search: Path
+    search_metrics: Path
+    adapter: Path
+    train_metrics: Path
+    train_plots: Path
+    evaluation: Path
+    predictions: Path
+    evaluate_plots: Path
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What those files say, read once."""
+
+    files: StageFiles
+    base: BaseRecord
+    card: Mapping[str, Any]
+    data_sha256: str
+    data_source: str
+    best: Mapping[str, Any]
+    trials: list[Mapping[str, Any]]
+    search: Mapping[str, Any]
+    train: Mapping[str, Any]
+    evaluation: Mapping[str, Any]
+    adapter_sha256: str
+
+
+def read_facts(params: Params, files: StageFiles) -> Facts:
+    """Read and cross-check the files.
+
+    Raises:
+        PipelineError: if one is missing or broken, or the adapter is not the one that was trained and measured.
+    """
+    missing = [str(path) for path in vars(files).values() if not path.exists()]
+    if missing:
+        raise PipelineError("every stage before this one must have left its files", got=missing, do="Run: dvc repro")
+    train, best = read_json(files.train_metrics), read_yaml(files.search / "best.yaml")
+    evaluation, found = read_json(files.evaluation), adapter_sha256(files.adapter)
+    for file, figures, stage in ((files.train_metrics, train, "train"), (files.evaluation, evaluation, "evaluate")):
+        if found != figures["adapter_sha256"]:
+            raise PipelineError(
+                f"the adapter must be the one of {file.name}, {figures['adapter_sha256']}",
+                got=found,
+                do=f"Run: dvc repro -f {stage}",
+            )
+    if not isinstance(best, Mapping):
+        raise PipelineError("best.yaml must hold a recipe", got=best, do="Run: dvc repro -f search")
+    return Facts(
+        files=files,
+        base=read_base(files.base),
+        card=read_json(files.card),
+        data_sha256=data_sha256(files.prepared),
+        data_source=params.prepare.source,
+        best=best,
+        trials=read_json(files.search / "trials.json"),
+        search=read_json(files.search_metrics),
+        train=train,
+        evaluation=evaluation,
+        adapter_sha256=found,
+    )
+
+
+def complete_runs(store: Store, params: Params, facts: Facts) -> Run:
+    """Make sure that the pipeline run of this adapter, its search run and its train run are there and complete."""
+    pipeline = ensure_run(store, f"pipeline-{facts.adapter_sha256[:8]}", {PIPELINE: facts.adapter_sha256})
+    pipeline.restart()
+    search = _complete_search(store, params, facts)
+    train = _complete_train(store, params, facts)
+    for child in (search, train):
+        child.set_tags({PARENT: pipeline.id})
+    _complete_pipeline(pipeline, params, facts)
+    pipeline.set_tags({"reft.search_run": search.id, "reft.train_run": train.id})
+    pipeline.end("FINISHED")
+    return pipeline
+
+
+def log_report(params: Params, root: Path, *, study: str, input_hash: str, report: Path) -> None:
+    """Put the report of a search, which is made when all its trials have ended, into the run that they were logged to.
+
+    Where the store does not answer, that is left to :func:`complete_runs`.
+    """
+    uri = store_uri(params, root)
+    try:
+        store = open_store(params, root)
+        try:
+            run = ensure_run(store, study, {STAGE: "search", INPUT_HASH: input_hash})
+            run.log_files("search", [report])
+            run.end("FINISHED")
+        except store_errors() as error:
+            raise unreachable(uri, error) from None
+    except PipelineError as error:
+        log.warning("The report is not logged; register logs it later. %s", error)
+
+
+def _complete_pipeline(run: Run, params: Params, facts: Facts) -> None:
+    files = facts.files
+    run.set_tags({STAGE: "pipeline", "base.source": facts.base.source, "data.source": facts.data_source})
+    run.log_params({**params.logged(facts.train["recipe"]), "seed": params.seed})
+    run.add_missing([(key, 0, value) for key, value in evaluation_metrics(facts.evaluation).items()])
+    _log_data(run, facts)
+    run.log_files("base", [files.base])
+    run.log_files("data", [files.card])
+    run.log_files("evaluation", [files.evaluation, files.predictions, files.evaluate_plots])
+
+
+def _complete_search(store: Store, params: Params, facts: Facts) -> Run:
+    study = str(facts.best["study"])
+    key = facts.search.get("input_hash", study.rpartition("-")[2])  # the name of a study ends in its input hash
+    run = ensure_run(store, study, {STAGE: "search", INPUT_HASH: key})
+    run.log_params({"trials": params.search.trials, "train_rows": params.search.train_rows})
+    run.set_tags({"reft.study": study, "reft.best_trial": facts.best["trial"]})
+    run.add_missing([("best_value", 0, float(facts.best["value"]))])
+    _log_data(run, facts)
+    for trial in facts.trials:
+        if trial["state"].lower() in TRIAL_STATUS:
+            _complete_trial(run, trial)
+    run.log_files("search", [facts.files.search])
+    run.end("FINISHED")
+    return run
+
+
+def _complete_trial(search: Run, trial: Mapping[str, Any]) -> None:
+    name, state = f"trial-{trial['number']}", trial["state"].lower()
+    run = ensure_run(search.store, name, child_tags(search, name))
+    run.log_params(trial["params"])
+    run.set_tags({"reft.state": state, **({"reft.error": trial["error"]} if trial["error"] else {})})
+    points = [("reported_value", int(step), float(value)) for step, value in trial["intermediate"].items()]
+    points += [(key, 0, float(trial[key])) for key in ("value", *COSTS) if trial.get(key) is not None]
+    run.add_missing(points)
+    run.end(TRIAL_STATUS[state])
+
+
+def _complete_train(store: Store, params: Params, facts: Facts) -> Run:
+    key = facts.train.get("input_hash", facts.adapter_sha256)
+    run = ensure_run(store, "train", {STAGE: "train", INPUT_HASH: key})
+    run.log_params({**params.logged(facts.train["recipe"]), "seed": params.seed})
+    run.set_tags({"reft.adapter_sha256": facts.adapter_sha256, "reft.study": facts.train["study"]})
+    figures = ("trainable_parameters", "adapter_bytes", "first_loss", "last_loss")
+    curve = read_curve(facts.files.train_plots / "loss.csv")
+    run.add_missing([*curve, *((key, 0, float(facts.train[key])) for key in figures)])
+    _log_data(run, facts)
+    run.log_files("train", [facts.files.train_metrics, facts.files.train_plots])
+    run.end("FINISHED")
+    return run
+
+
+def _log_data(run: Run, facts: Facts) -> None:
+    run.log_dataset(
+        name="prepared", sha256=facts.data_sha256, source=facts.data_source, profile=canonical_json(facts.card)
+    )
+
+
+def read_curve(path: Path) -> list[tuple[str, int, float]]:
+    """The (key, step, value) points of a CSV file with a column "step"."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [(key, int(row["step"]), float(row[key])) for row in rows for key in row if key != "step"]
+
+
+def evaluation_metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:
+    """evaluation.json as flat names: ``adapter.accuracy``, ``difference.low``, ``base.negative.f1`` and so on."""
+    flat = {f"difference.{key}": float(value) for key, value in evaluation["difference"].items()}
+    for system in ("adapter", "base"):
+        figures = evaluation[system]
+        flat |= {f"{system}.{key}": float(figures[key]) for key in ("accuracy", "low", "high")}
+        for label, per_class in figures["per_class"].items():
+            flat |= {f"{system}.{label}.{key}": float(value) for key, value in per_class.items()}
+    return flat

@@ -1,0 +1,1 @@
+"""What people read: model card, plots, and the pages of a search."""

@@ -1,0 +1,201 @@
+"""The README.md of a published adapter: what it is, how good it is, where it comes from, and how to load it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from pipelines.bases.store import BaseRecord
+from pipelines.sources.addresses import FileSource, HubSource, parse_source
+from reft import AdapterInfo, ReftConfig
+from reft.peers.methods import FullConfig, PeerConfig, StackedConfig, TimeLoraConfig, config_to_dict
+
+LIBRARY = "reft-pipeline"
+_TITLES = {
+    "loreft": "LoReFT",
+    "noreft": "NoReFT",
+    "direft": "DiReFT",
+    "direft_orthogonal": "DiReFT (orthogonal)",
+    "consreft": "ConsReFT",
+    "lobireft": "LobiReFT",
+    "lora": "LoRA",
+    "dora": "DoRA",
+    "time_lora": "time-varying LoRA",
+    "prompt": "prompt tuning",
+    "prefix": "prefix tuning",
+    "p_tuning_v2": "P-tuning v2",
+    "full": "full fine-tuning",
+    "lora_then_reft": "LoRA, then ReFT",
+}
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card says.
+
+    Attributes:
+        name: of the repository.
+        config: of the adapter.
+        trained: how many numbers it has.
+        info: where it comes from, and the form of its prompts.
+        adapter_sha256: its identity.
+        base: the frozen model.
+        evaluation: what metrics/evaluation.json holds, or None for an adapter that was not measured.
+        training: how it was trained, by name; may be empty.
+        data_source: the address of the data, if known.
+    """
+
+    name: str
+    config: ReftConfig | PeerConfig
+    trained: int
+    info: AdapterInfo
+    adapter_sha256: str
+    base: BaseRecord
+    evaluation: Mapping[str, Any] | None
+    training: Mapping[str, object]
+    data_source: str | None
+
+
+def model_card(facts: CardFacts) -> str:
+    """Return the text, with YAML in front as hubs read it."""
+    front = yaml.safe_dump(_front_matter(facts), sort_keys=False, allow_unicode=True)
+    parts = [f"---\n{front}---\n\n# {facts.name}\n\n{_summary(facts)}"]
+    if facts.evaluation is not None:
+        parts.append(f"## How good it is\n\n{_figures(facts.evaluation)}")
+    parts.append(f"## How it was made\n\n{_table(_making(facts))}")
+    if facts.info.prompt:
+        text = json.dumps(facts.info.prompt, indent=2, ensure_ascii=False)
+        parts.append(f"Its prompts, and the word that stands for each label:\n\n{_fenced(text, 'json')}")
+    parts.append(f"## Loading it\n\n{_loading(facts)}")
+    parts.append(f"## The base\n\n{_table(_base_rows(facts.base))}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _front_matter(facts: CardFacts) -> dict[str, Any]:
+    front: dict[str, Any] = {"library_name": LIBRARY}
+    source = parse_source(facts.base.source)
+    if isinstance(source, HubSource):
+        front |= {"base_model": source.name, "base_model_relation": "adapter"}
+    task = "text-classification" if "labels" in facts.info.prompt else "text-generation"
+    front["pipeline_tag"] = task
+    edits = isinstance(facts.config, ReftConfig | StackedConfig)
+    kind = ["reft", facts.config.method, "representation-fine-tuning"] if edits else [facts.config.method]
+    front["tags"] = [*kind, "parameter-efficient-fine-tuning"]
+    if facts.evaluation is not None:
+        front["metrics"] = ["accuracy"]
+        result = {
+            "task": {"type": task},
+            "dataset": {"type": "own", "name": facts.data_source or facts.info.data_sha256, "split": "test"},
+            "metrics": [{"type": "accuracy", "value": round(float(facts.evaluation["adapter"]["accuracy"]), 4)}],
+        }
+        front["model-index"] = [{"name": facts.name, "results": [result]}]
+    return front
+
+
+def _summary(facts: CardFacts) -> str:
+    config, count = facts.config, facts.trained
+    if not isinstance(config, ReftConfig):
+        said = (
+            f"An adapter of {_TITLES[config.method]}: {count:,} trained numbers for a language model of "
+            f"{facts.base.parameters:,} parameters. The model's own weights are not in this repository."
+        )
+        return f"{said}\n\n{_domain(config, facts.info)}" if isinstance(config, TimeLoraConfig) else said
+    layers = ", ".join(map(str, config.layers))
+    return (
+        f"A {_TITLES[config.method]} adapter: {count:,} trained numbers that edit hidden states of a frozen language "
+        f"model of {facts.base.parameters:,} parameters, at the prompt tokens `{config.positions}` of the layers "
+        f"{layers}. The model's own weights are not in this repository and are not changed."
+    )
+
+
+def _domain(config: TimeLoraConfig, info: AdapterInfo) -> str:
+    column = info.prompt.get("domain_column")
+    named = f", `{column}` in its data" if column else ""
+    return (
+        f"It reads a finite number beside each text, its domain t{named}: `domain=` of `reft.encode`, `domains=` of "
+        f"`score_choices` and `generate`. It was trained on {config.low:g} to {config.high:g}; a t outside is read as "
+        "the nearer of these two, and a text without one is refused."
+    )
+
+
+def _figures(evaluation: Mapping[str, Any]) -> str:
+    confidence = f"{float(evaluation['confidence']):.0%}"
+    rows = {
+        name: f"{100 * figures['accuracy']:.1f} % ({100 * figures['low']:.1f} to {100 * figures['high']:.1f})"
+        for name, figures in (("adapter", evaluation["adapter"]), ("frozen base", evaluation["base"]))
+    }
+    difference = evaluation["difference"]
+    points = [f"{100 * float(difference[key]):+.1f}" for key in ("value", "low", "high")]
+    rows["paired difference"] = f"{points[0]} points ({points[1]} to {points[2]})"
+    return f"Accuracy on {evaluation['rows']} test rows, with {confidence} intervals:\n\n{_table(rows)}"
+
+
+def _making(facts: CardFacts) -> dict[str, object]:
+    config, info = facts.config, facts.info
+    if isinstance(config, ReftConfig):
+        own = {"rank": config.rank, "activation": config.activation, "tied": str(config.tied).lower()}
+    else:
+        own = {key: value for key, value in config_to_dict(config).items() if key != "method"}
+    rows: dict[str, object] = {
+        "method": config.method,
+        **own,
+        "seed": info.seed,
+        **({"data": facts.data_source} if facts.data_source else {}),
+        "sha256 of the data": info.data_sha256,
+        "sha256 of the adapter": facts.adapter_sha256,
+    }
+    if isinstance(config, ReftConfig) and config.overrides:
+        rows["layers of their own"] = "; ".join(
+            f"{o.layer}: {', '.join(f'{k} {v}' for k, v in (('rank', o.rank), ('positions', o.positions)) if v)}"
+            for o in config.overrides
+        )
+    return rows | {key: value for key, value in facts.training.items() if key not in rows}
+
+
+def _loading(facts: CardFacts) -> str:
+    base = facts.base
+    code = """from pipelines.exchange import load_published
+
+loaded = load_published("hub:ORG/NAME@COMMIT")  # or the path of a copy of this folder
+model, tokenizer = loaded.model, loaded.tokenizer"""
+    where = "The base is fetched from where `base.json` says, and checked against its hashes."
+    if isinstance(parse_source(base.source), FileSource):
+        where = f"The base was its author's own: put its files at `{base.source}`; their hashes are in `base.json`."
+    said = f"With {LIBRARY} installed:\n\n{_fenced(code, 'python')}\n\n{where} "
+    if isinstance(facts.config, ReftConfig):
+        return (
+            f"{said}`adapter.safetensors` and `adapter_config.json` are all that the adapter is; `reft.load_adapter` "
+            "puts them on a base that you have loaded yourself."
+        )
+    own = isinstance(facts.config, FullConfig | TimeLoraConfig)
+    peft = "" if own else " What is in `peft` is in PEFT's own layout, and PEFT loads it."
+    return f"{said}`reft.adapters.any_method.load_method` puts it on a base that you have loaded yourself.{peft}"
+
+
+def _base_rows(record: BaseRecord) -> dict[str, object]:
+    return {
+        "source": record.source,
+        "architecture": f"{record.model_type}, {record.num_layers} layers of width {record.hidden_size}",
+        "dtype": record.dtype,
+        "sha256 (of the hashes of its files, which `base.json` lists)": record.sha256,
+    }
+
+
+def _table(rows: Mapping[str, object]) -> str:
+    lines = [f"| {key} | {_cell(value)} |" for key, value in rows.items()]
+    return "\n".join(["| | |", "|---|---|", *lines])
+
+
+def _cell(value: object) -> str:
+    return " ".join(str(value).split()).replace("|", "\\|")
+
+
+def _fenced(text: str, language: str) -> str:
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text}\n{fence}"

@@ -1,0 +1,1 @@
+"""The page of a search: who won and why, history, what matters, cost."""

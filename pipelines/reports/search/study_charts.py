@@ -1,0 +1,116 @@
+"""Charts of a study's trials: its history, the runs that confirm the best, and the learning curves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from xml.etree.ElementTree import Element
+
+from pipelines.reports.markup import element
+from pipelines.reports.search.charts import Axis, Chart, Choices, Kind, Linear, Size
+from pipelines.reports.search.verdict import Verdict
+from pipelines.search.records import TrialRecord
+from pipelines.wording import share
+
+ACCURACY = "validation accuracy (%)"
+WIDE = Size(width=1000, height=300)
+
+
+def figure(title: str, says: str, svg: Element, *, wide: bool = False) -> Element:
+    """A chart with its title and how to read it."""
+    caption = element("figcaption", None, element("h3", None, title), element("p", None, says))
+    frame = element("div", {"class": "frame"}, svg)
+    return element("figure", {"class": "wide" if wide else None}, caption, frame)
+
+
+def percent(value: float) -> float:
+    """A share as the axes of accuracy have it."""
+    return 100 * value
+
+
+def score(record: TrialRecord) -> float | None:
+    """The accuracy of a trial; of one that did not end, at its last report."""
+    if record.value is not None or not record.intermediate:
+        return record.value
+    return record.intermediate[max(record.intermediate)]
+
+
+def scored(verdict: Verdict) -> Iterator[tuple[TrialRecord, float]]:
+    """The trials with an accuracy, in percent, the chosen one last: it is to lie on top."""
+    known = ((record, score(record)) for record in verdict.found.records)
+    found = [(record, percent(value)) for record, value in known if value is not None]
+    yield from sorted(found, key=lambda pair: verdict.kind(pair[0]) == "chosen")
+
+
+def accuracy_axis(verdict: Verdict) -> Axis:
+    base = verdict.found.base_accuracy
+    values = [value for _, value in scored(verdict)] + ([] if base is None else [percent(base)])
+    return Axis(Linear.around(values), ACCURACY)
+
+
+def _level_of_base(chart: Chart, verdict: Verdict) -> None:
+    if verdict.found.base_accuracy is not None:
+        chart.level(percent(verdict.found.base_accuracy), f"frozen base {share(verdict.found.base_accuracy)}")
+
+
+def history(verdict: Verdict) -> Element:
+    """Accuracy by trial, with the best so far."""
+    numbers = Linear.around([record.number for record in verdict.found.records], whole=True)
+    y = accuracy_axis(verdict)
+    chart = Chart(Axis(numbers, "trial"), y, size=WIDE, says="Accuracy of each trial, and the best so far")
+    _level_of_base(chart, verdict)
+    best: list[tuple[float, float]] = []
+    for record in verdict.complete:
+        if not record.over and (not best or percent(record.value or 0.0) > best[-1][1]):
+            best.append((record.number, percent(record.value or 0.0)))
+    last = (verdict.found.records[-1].number, best[-1][1]) if best else (0, 0.0)
+    chart.steps([*best, last], "best")
+    for record, value in scored(verdict):
+        chart.mark(record.number, value, verdict.kind(record), record.number)
+    assert isinstance(y.scale, Linear)
+    for record in verdict.found.records:
+        if score(record) is None:
+            chart.mark(record.number, y.scale.low, verdict.kind(record), record.number)
+    says = "Each trial in its turn; the line is the best so far. A trial that failed without a score lies on the axis."
+    return figure("History", says, chart.svg, wide=True)
+
+
+def confirmations(verdict: Verdict) -> Element:
+    """The runs of the best recipes with other seeds and rows, with mean and spread."""
+    lines = sorted(verdict.found.confirmations, key=lambda one: -(one.mean or 0.0))
+    values = [percent(value) for one in lines for value in one.accuracies if value is not None]
+    names = [f"trial {one.trial}" for one in lines]
+    x, y = Axis(Choices(names), "recipe, the best mean first"), Axis(Linear.around(values), "accuracy (%)")
+    chart = Chart(x, y, size=WIDE, says="Accuracy of the best recipes with each seed, and mean and spread")
+    for name, one in zip(names, lines, strict=True):
+        kind: Kind = "chosen" if one.trial == verdict.choice.record.number else "complete"
+        if one.mean is not None:
+            low, high = (percent(one.mean + side * (one.spread or 0.0)) for side in (-1, 1))
+            chart.bar(name, low, high, f"spread {kind}", width=64, trial=one.trial)
+            chart.bar(name, percent(one.mean), percent(one.mean), f"mean {kind}", width=88, trial=one.trial)
+        for place, value in enumerate(one.accuracies):
+            if value is not None:
+                aside = 10.0 * (place - (len(one.accuracies) - 1) / 2)
+                chart.mark(name, percent(value), "complete", one.trial, aside=aside)
+    says = (
+        "The first dot is the trial's own run, on the validation rows; each other one is a run with another seed, on "
+        "training rows that it did without. Line and box are the mean and the spread (one standard deviation) of these "
+        "others. A seed's rows are the same for every recipe, so dots are to be compared in their order."
+    )
+    return figure("The best, with other seeds", says, chart.svg, wide=True)
+
+
+def curves(verdict: Verdict) -> Element:
+    """Accuracy by report, a line for each trial."""
+    records = [record for record in verdict.found.records if record.intermediate]
+    reports = range(1, verdict.settings.reports + 1)
+    values = [percent(value) for record in records for value in record.intermediate.values()]
+    chart = Chart(
+        Axis(Linear.around(reports, whole=True), f"report (the last of {len(reports)} at the end of training)"),
+        Axis(Linear.around(values), ACCURACY), size=WIDE, says="Accuracy of each trial at each of its reports",
+    )  # fmt: skip
+    for record in sorted(records, key=lambda one: verdict.kind(one) == "chosen"):
+        points = [(report, percent(record.intermediate[report])) for report in sorted(record.intermediate)]
+        chart.line(points, verdict.kind(record), trial=record.number)
+        chart.mark(*points[-1], verdict.kind(record), record.number)
+    says = "A line for each trial, with its mark where it ended: dashed ones were stopped early, dotted ones failed."
+    return figure("Learning curves", says, chart.svg, wide=True)

@@ -1,0 +1,1 @@
+"""The process that a stage runs in: locks, device, memory, disk."""

@@ -1,0 +1,1 @@
+"""The search: study, workers, trials, proposals, pruning, choice."""

@@ -1,0 +1,143 @@
+"""What a process does next in a study that others may work on too: begin a trial, wait for theirs, or end.
+
+It looks under the study's lock, and begins a trial before it lets go, so all together begin no trial too many.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from pipelines.params.search import SearchParams
+from pipelines.params.whole import Params
+from pipelines.recipes.methods import plain_parts
+from pipelines.search.choice import Confirmed, confirmed
+from pipelines.search.proposals import Point, propose
+from pipelines.search.pruning import within_limits
+from pipelines.search.records import TrialRecord
+from pipelines.search.study import CANDIDATE, ENDED, RECIPE, SEED, SharedStudy, counted, in_state, killed_trials
+from pipelines.search.trial import COSTS
+from pipelines.search.warm_start import first_points
+
+log = logging.getLogger(__name__)
+
+
+class Step(Enum):
+    """What to do next."""
+
+    BEGIN = auto()  # a trial waits in the study's queue
+    WAIT = auto()  # another process has one, which is to be repeated if that process is killed
+    DONE = auto()
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What proposals depend on beside params.yaml: the base, and which points a trial may be begun with."""
+
+    base_sha256: str
+    num_layers: int
+    allowed: Callable[[Point], bool]
+
+
+def next_trial(shared: SharedStudy, params: Params, ground: Ground) -> Step:
+    """See to it that a trial waits in the queue, if one is to begin; under the study's lock."""
+    trials = shared.trials()
+    ended, running = counted(trials), in_state(trials, TrialState.RUNNING)
+    if len(ended) + len(running) < params.search.trials:
+        if in_state(trials, TrialState.WAITING):
+            return Step.BEGIN
+        first = first_points(shared, params, base_sha256=ground.base_sha256)
+        if not is_over(trials, params.search):
+            found = propose(trials, params, first=first, num_layers=ground.num_layers, allowed=ground.allowed)
+            if found is not None:
+                point, attributes = found
+                _enqueue(shared, params, point, {SEED: params.seed, **attributes})
+                return Step.BEGIN
+            if not running:
+                log.warning(
+                    "the search ends after %d of %d trials: no other recipe of search.space was found%s",
+                    len(ended), params.search.trials,
+                    "" if params.search.limits.parameters is None else " within search.limits.parameters",
+                )  # fmt: skip
+    return Step.WAIT if running else Step.DONE
+
+
+def is_over(trials: Sequence[FrozenTrial], settings: SearchParams) -> bool:
+    """Whether the budget of seconds is spent, or no trial was better for as many as search.patience.
+
+    Args:
+        trials: all of the study. Those that were stopped or killed took their time too, though they do not count as
+            ended.
+        settings: with the budget.
+    """
+    if settings.seconds is not None and sum(map(seconds_of, in_state(trials, *ENDED))) >= settings.seconds:
+        return True
+    return settings.patience is not None and _since_better(counted(trials)) >= settings.patience
+
+
+def seconds_of(trial: FrozenTrial) -> float:
+    """What a trial took to train and score; of one that was killed with its process, to its last report."""
+    return float(trial.user_attrs.get(COSTS, {}).get("seconds", 0.0))
+
+
+def _since_better(ended: Sequence[FrozenTrial]) -> int:
+    """How many trials ended since one that was better than all before it; of several objectives, in accuracy."""
+    best, since = float("-inf"), 0
+    for trial in sorted(ended, key=lambda trial: (trial.datetime_complete, trial.number)):
+        able = trial.state is TrialState.COMPLETE and within_limits(trial)
+        if able and trial.values[0] > best:
+            best, since = trial.values[0], 0
+        else:
+            since += 1
+    return since
+
+
+def next_confirmation(shared: SharedStudy, params: Params, candidates: Sequence[TrialRecord]) -> Step:
+    """The same for the runs of the best recipes with other seeds."""
+    trials = shared.trials()
+    if in_state(trials, TrialState.WAITING):
+        return Step.BEGIN
+    killed = killed_trials(trials)
+    there = {_run(trial) for trial in trials if trial.number not in killed}
+    for candidate in candidates:
+        for seed in other_seeds(params):
+            if (candidate.number, seed) not in there:
+                _enqueue(shared, params, candidate.params, {CANDIDATE: candidate.number, SEED: seed})
+                return Step.BEGIN
+    return Step.WAIT if in_state(trials, TrialState.RUNNING) else Step.DONE
+
+
+def other_seeds(params: Params) -> list[int]:
+    """The seeds of the runs that confirm a recipe."""
+    confirm = params.search.confirm
+    return [] if confirm is None else [params.seed + place for place in range(1, confirm.seeds + 1)]
+
+
+def confirmations(shared: SharedStudy, params: Params, candidates: Sequence[TrialRecord]) -> list[Confirmed]:
+    """The candidates with all their runs."""
+    runs = {_run(trial): trial for trial in counted(shared.trials())}
+    found = []
+    for record in candidates:
+        others = {seed: runs.get((record.number, seed)) for seed in other_seeds(params)}
+        accuracies = {seed: _accuracy(trial) for seed, trial in others.items()}
+        seconds = sum(seconds_of(trial) for trial in others.values() if trial is not None)
+        found.append(confirmed(record.number, {params.seed: record.value} | accuracies, seconds=seconds))
+    return found
+
+
+def _run(trial: FrozenTrial) -> tuple[int, int]:
+    return trial.user_attrs[CANDIDATE], trial.user_attrs[SEED]
+
+
+def _accuracy(trial: FrozenTrial | None) -> float | None:
+    return trial.values[0] if trial is not None and trial.state is TrialState.COMPLETE else None
+
+
+def _enqueue(shared: SharedStudy, params: Params, point: Mapping[str, Any], attributes: Mapping[str, object]) -> None:
+    recipe = plain_parts(params.recipe(point, trial=True))
+    shared.study.enqueue_trial(dict(point), user_attrs={RECIPE: recipe, **attributes})

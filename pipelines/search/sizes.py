@@ -1,0 +1,113 @@
+"""How many numbers a recipe trains on a base, and which recipes of the space train fewest and most."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from pipelines.bases.store import BaseRecord, ensure_base
+from pipelines.errors import PipelineError
+from pipelines.model.workspace import peer_form, reft_form
+from pipelines.params.whole import Params
+from pipelines.recipes.methods import OWN_PARTS, AnyRecipe, Part
+from pipelines.recipes.reft import Recipe
+from reft import ReftConfig, count_parameters
+from reft.edits.layers import parse_layers
+from reft.edits.positions import parse_positions
+from reft.peers.methods import PeerConfig, StackedConfig
+from reft.peers.model import count_part
+
+UNSIZED = {"alpha", "dropout", "init", "learning_rate", "lora_share"}
+# Those of rivals are counted on the base's modules, without its weights.
+SIZED: tuple[Part, ...] = (
+    "method", "init", "layers", "positions", "tied", "activation", "projection_bias", "rank",
+    *(part for part in OWN_PARTS if part.rpartition(".")[2] not in UNSIZED),
+)  # fmt: skip
+
+PACED: tuple[Part, ...] = ("epochs", "batch_size", "accumulation")  # what changes a trial's time and not its size
+
+
+def parameters_of(recipe: AnyRecipe, record: BaseRecord) -> int:
+    """The number of trained parameters, without building a model.
+
+    Raises:
+        PipelineError: if the base lacks a module that the recipe names.
+    """
+    try:
+        if isinstance(recipe, Recipe):
+            return parameters_of_form(reft_form(recipe, record.num_layers), record)
+        return parameters_of_form(peer_form(recipe, record.num_layers), record)
+    except ValueError as error:
+        raise PipelineError("the base must have what the method trains", got=error, do="Correct method.") from None
+
+
+def parameters_of_form(form: ReftConfig | PeerConfig, record: BaseRecord) -> int:
+    """The same of what an adapter says of itself.
+
+    Raises:
+        ValueError: if the base lacks a module that the form names.
+    """
+    if isinstance(form, ReftConfig):
+        return count_parameters(form, record.hidden_size)
+    if isinstance(form, StackedConfig):
+        return parameters_of_form(form.lora, record) + parameters_of_form(form.reft, record)
+    return count_part(_skeleton(ensure_base(record)), form)
+
+
+@lru_cache(maxsize=1)
+def _skeleton(base: Path) -> nn.Module:
+    """A base's modules without their weights."""
+    config = AutoConfig.from_pretrained(base, local_files_only=True)
+    with torch.device("meta"):
+        model: nn.Module = AutoModelForCausalLM.from_config(config)
+    return model
+
+
+def extremes(params: Params, record: BaseRecord) -> tuple[AnyRecipe, AnyRecipe]:
+    """The recipe of the space with fewest parameters, and that with most."""
+    points = params.search.space.corners(SIZED)
+    recipes = [params.recipe(point, trial=True) for point in points]
+    sizes = [parameters_of(recipe, record) for recipe in recipes]
+    return recipes[sizes.index(min(sizes))], recipes[sizes.index(max(sizes))]
+
+
+def paces(params: Params, record: BaseRecord) -> tuple[AnyRecipe, AnyRecipe]:
+    """The recipe of the space whose trial does least work, and that with most, by :func:`work_of`."""
+    points = params.search.space.corners((*SIZED, *PACED))
+    recipes = [params.recipe(point, trial=True) for point in points]
+    works = [work_of(recipe, record.num_layers) for recipe in recipes]
+    return recipes[works.index(min(works))], recipes[works.index(max(works))]
+
+
+def work_of(recipe: AnyRecipe, num_layers: int) -> tuple[float, float]:
+    """How much a trial computes, for comparison with others of the space: passes over the rows, then steps.
+
+    A pass counts in whole passes of the base. Where ReFT edits the prompt's end alone, what stands before is computed
+    once (the cone), and so are the layers below the lowest edited one; such a pass counts a tenth.
+    """
+    pass_ = 1.0
+    if isinstance(recipe, Recipe):
+        lowest = min(parse_layers(recipe.layers, num_layers))
+        places = [recipe.positions, *(each.positions for each in recipe.overrides if each.positions is not None)]
+        at_end = all((parsed := parse_positions(place)).last and not parsed.first for place in places)
+        pass_ = (num_layers - lowest) / num_layers * (0.1 if at_end else 1.0)
+    return recipe.epochs * pass_, recipe.epochs / (recipe.batch_size * recipe.accumulation)
+
+
+def check_limit(params: Params, record: BaseRecord) -> None:
+    """Refuse a limit that no recipe of the space keeps, before any is trained.
+
+    Raises:
+        PipelineError: with the fewest parameters that there are.
+    """
+    limit, least = params.search.limits.parameters, parameters_of(extremes(params, record)[0], record)
+    if limit is not None and least > limit:
+        raise PipelineError(
+            "search.limits.parameters must leave a recipe of search.space",
+            got=f"{limit:,}, and the smallest recipe has {least:,}",
+            do="Raise it, or add smaller ranks or fewer layers to search.space.",
+        )

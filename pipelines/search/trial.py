@@ -1,0 +1,198 @@
+"""One trial: a recipe trained on rows of the search and scored on others. It never sees a test row."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import optuna
+
+from pipelines.contracts.prepared import Row
+from pipelines.errors import PipelineError
+from pipelines.model.workspace import Bench, build_model, train_steps
+from pipelines.params.whole import Params
+from pipelines.runtime.memory import peak_memory
+from pipelines.search.folds import OF_TRIALS, Fold, fold
+from pipelines.search.proposals import suggest
+from pipelines.search.pruning import SCORES
+from pipelines.search.study import CANDIDATE, ERROR, OWNER, SEED, SharedStudy, this_process
+from pipelines.stages.evaluate import Floats, Ints, probabilities
+from pipelines.tracking.runs import LiveRun
+from reft import CausalModel, NonFiniteLossError, ReftConfig, ReftModel
+
+log = logging.getLogger(__name__)
+
+# What a trial may end with and the search goes on; torch's out-of-memory errors are RuntimeErrors, and PipelineErrors
+# are of recipes that cannot be trained on these rows. Libraries refuse what does not fit a base with the last two.
+FAILURES = (NonFiniteLossError, MemoryError, RuntimeError, PipelineError, ValueError, IndexError)
+# User attributes of a trial, beside those of pipelines.search.study.
+CURVE = "curve"  # the accuracy at each report, where Optuna takes no reports: of several objectives
+STATE = "reft.state"  # tag of its run in MLflow
+COSTS = "costs"  # a mapping: parameters, seconds, tokens (real ones, trained on), memory_mb
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What every trial of a process works with: parameters, base and data, the splits, and the run that it logs to."""
+
+    params: Params
+    bench: Bench
+    train: list[Row]
+    validation: list[Row]
+    live: LiveRun
+
+    def fold(self, place: int) -> Fold:
+        """The rows of a trial, or of a run that confirms one; see :func:`pipelines.search.folds.fold`."""
+        return fold(self.train, self.validation, place=place, count=self.params.search.train_rows)
+
+
+@dataclass
+class Costs:
+    """What a trial has cost so far; ``started`` on the monotonic clock, ``peak`` says the memory at its height."""
+
+    started: float
+    peak: Callable[[], float]
+    parameters: int = 0
+    tokens: int = 0
+    curve: dict[int, float] = field(default_factory=dict)
+    ended: float | None = None
+
+    def figures(self) -> dict[str, float]:
+        """Each cost, as it is now, or when the trial ended."""
+        return {
+            "parameters": self.parameters,
+            "seconds": round((self.ended or time.monotonic()) - self.started, 3),
+            "tokens": self.tokens,
+            "memory_mb": self.peak(),
+        }
+
+
+def run_trial(trial: optuna.Trial, shared: SharedStudy, desk: Desk, begun: Callable[[], None]) -> list[float]:
+    """Train the trial's recipe; the values are those of search.objectives after the last step.
+
+    Args:
+        trial: enqueued with a point of the space and with its seed.
+        shared: its study.
+        desk: what to work with.
+        begun: called as soon as the study says whose trial it is; it lets the study's lock go.
+    """
+    params = desk.params
+    point, seed = suggest(trial, params.search.space), trial.user_attrs[SEED]
+    trial.set_user_attr(OWNER, this_process())
+    shared.beat(trial.number)
+    begun()
+    with (
+        desk.live.child(run_name(trial), finished_by=(optuna.TrialPruned,)) as run,
+        peak_memory(desk.bench.base.device) as peak,
+        _noted(trial, params, Costs(time.monotonic(), peak), run) as costs,
+    ):
+        run.log_params({**point, SEED: seed})
+        _train(trial, desk, run, costs)
+        costs.ended = time.monotonic()
+        found = {"accuracy": costs.curve[params.search.reports], **costs.figures()}
+        return [found[objective] for objective in params.search.objectives]
+
+
+def run_name(trial: optuna.Trial) -> str:
+    """The name of the trial's run in MLflow."""
+    attributes = trial.user_attrs
+    if CANDIDATE in attributes:
+        return confirmation_name(attributes[CANDIDATE], attributes[SEED])
+    return f"trial-{trial.number}"
+
+
+def confirmation_name(candidate: int, seed: int) -> str:
+    """The name in MLflow of the run that repeats a trial with another seed."""
+    return f"trial-{candidate}-seed-{seed}"
+
+
+def _train(trial: optuna.Trial, desk: Desk, run: LiveRun, costs: Costs) -> None:
+    params, seed, reports = desk.params, trial.user_attrs[SEED], desk.params.search.reports
+    confirms = CANDIDATE in trial.user_attrs
+    metric = "held_out_accuracy" if confirms else "validation_accuracy"
+    rows = desk.fold(seed - params.seed if confirms else OF_TRIALS)
+    encoded = [desk.bench.encode_row(row) for row in rows.train]
+    recipe = params.recipe(suggest(trial, params.search.space), trial=True)
+    model = build_model(desk.bench, recipe, seed=seed)
+    costs.parameters = model.num_trainable()
+    for step in train_steps(model, encoded, recipe, params, seed=seed, pad_id=desk.bench.pad_id):
+        costs.tokens += step.tokens
+        run.log_metrics({"loss": step.loss}, step=step.step)
+        report = step.step * reports // step.total_steps
+        if report > max(costs.curve, default=0):
+            _report(trial, desk, model, rows.asked, costs, report=report)
+            run.log_metrics({metric: costs.curve[report]}, step=step.step)
+            if report < reports and _hopeless(trial, params, costs):
+                raise optuna.TrialPruned
+
+
+def _report(
+    trial: optuna.Trial, desk: Desk, model: CausalModel, asked: Sequence[Row], costs: Costs, *, report: int
+) -> None:
+    """Score the rows that the run is asked, and tell the study."""
+    scores, truth = _scored(desk, model, asked, title=run_name(trial))
+    costs.curve[report] = float((scores.argmax(1) == truth).mean())
+    trial.set_user_attr(COSTS, costs.figures())  # what counts of a trial whose process is killed after this
+    if desk.params.search.pruner.name == "wilcoxon":
+        right = scores[np.arange(len(truth)), truth]
+        trial.set_user_attr(f"{SCORES}:{report}", [round(float(score), 4) for score in right])
+    if len(desk.params.search.objectives) == 1:
+        trial.report(costs.curve[report], step=report)
+    else:
+        trial.set_user_attr(CURVE, {str(place): value for place, value in costs.curve.items()})
+
+
+def base_accuracy(desk: Desk, place: int) -> float:
+    """The accuracy of the frozen base on the rows that a fold is asked: what a recipe is to be better than."""
+    # Edits at the lowest layer and the last token: so of the base is kept what most recipes of a search need.
+    unused = ReftConfig(layers=(0,), positions="l1", rank=1)
+    model = ReftModel(desk.bench.base, unused, seed=desk.params.seed)
+    with model.disabled():
+        scores, truth = _scored(desk, model, desk.fold(place).asked, title="frozen base")
+    return float((scores.argmax(1) == truth).mean())
+
+
+def _scored(desk: Desk, model: CausalModel, asked: Sequence[Row], *, title: str) -> tuple[Floats, Ints]:
+    """The probability of each label for the rows, [rows, labels], and the right labels' places, [rows]."""
+    labels, size = list(desk.bench.task.labels), desk.params.evaluate.batch_size
+    scores = probabilities(desk.bench, model, asked, batch_size=size, title=title)
+    return scores, np.array([labels.index(row.label) for row in asked])
+
+
+def _hopeless(trial: optuna.Trial, params: Params, costs: Costs) -> bool:
+    """Whether to stop: it is worse than others were, or over a limit already. A confirmation runs to its end."""
+    if CANDIDATE in trial.user_attrs:
+        return False
+    if any(costs.figures()[cost] > bound for cost, bound in params.search.limits.bounds().items()):
+        return True
+    return len(params.search.objectives) == 1 and bool(trial.should_prune())
+
+
+@contextmanager
+def _noted(trial: optuna.Trial, params: Params, costs: Costs, run: LiveRun) -> Iterator[Costs]:
+    """Keep what a trial cost, by how much it is over each limit, and, when it fails, its error; also in its run."""
+    tags: dict[str, object] = {}
+    try:
+        yield costs
+        tags = {STATE: "complete"}
+    except optuna.TrialPruned:
+        tags = {STATE: "pruned"}
+        raise
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+        tags = {STATE: "fail", "reft.error": said}
+        trial.set_user_attr(ERROR, said)
+        log.info("trial %d failed", trial.number, exc_info=True)
+        raise
+    finally:
+        figures = costs.figures()
+        trial.set_user_attr(COSTS, figures)
+        for cost, bound in params.search.limits.bounds().items():
+            trial.set_constraint(cost, figures[cost] / bound - 1)  # above 0 is over the limit
+        run.log_metrics(figures)
+        if tags:
+            run.set_tags(tags)

@@ -1,0 +1,292 @@
+"""What brings a study to its number of trials: one process, or several on this and other machines.
+
+``python -m pipelines.search.worker`` in a project folder is one more of them. It leaves no outputs: the stage search,
+which works on the same study, finds its trials there and writes them down.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import mean
+from typing import NoReturn
+
+import optuna
+import torch
+from optuna.trial import FrozenTrial, TrialState
+from tqdm import tqdm
+
+from pipelines.bases.store import read_base
+from pipelines.contracts.prepared import Split, data_sha256, read_rows
+from pipelines.errors import PipelineError
+from pipelines.model.workspace import open_bench
+from pipelines.params.whole import Params, load_params
+from pipelines.project.code import check_code
+from pipelines.project.graph import read_graph
+from pipelines.project.keys import Inputs, study_key
+from pipelines.runtime.process import begin_process
+from pipelines.search.choice import Confirmed, Rule, candidates
+from pipelines.search.fits_base import check_space
+from pipelines.search.folds import OF_TRIALS
+from pipelines.search.next_step import Ground, Step, confirmations, next_confirmation, next_trial, other_seeds
+from pipelines.search.pruning import within_limits
+from pipelines.search.records import TrialRecord, trial_records
+from pipelines.search.sizes import check_limit, parameters_of
+from pipelines.search.study import (
+    BASE_ACCURACY,
+    CONFIRM,
+    ERROR,
+    INTERRUPTED,
+    SharedStudy,
+    counted,
+    in_state,
+    open_study,
+    repeat_killed,
+)
+from pipelines.search.trial import COSTS, FAILURES, Desk, base_accuracy, run_name, run_trial
+from pipelines.tracking.runs import live_run
+from pipelines.wording import recipe_words
+
+log = logging.getLogger(__name__)
+
+SPLITS: tuple[Split, ...] = ("train", "validation")  # what a search reads; nobody asks it for test rows
+POLL_SECONDS = 0.5  # between two looks at what other processes do
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a process works: the project, its parameters, the files of base and data; and its place among others."""
+
+    params: Params
+    root: Path
+    base: Path
+    prepared: Path
+    place: int = 0
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the study came to: its trials, the candidates that were run again, and the rule to choose by.
+
+    ``base_accuracy`` is that of the frozen base on the validation rows, ``base_confirmed`` that on the rows of the runs
+    that confirm; None where it could not be measured.
+    """
+
+    study: str
+    key: str
+    records: list[TrialRecord]
+    confirmations: list[Confirmed]
+    rule: Rule
+    base_accuracy: float | None
+    base_confirmed: float | None
+
+
+def bring_to_target(site: Site) -> Found:
+    """Run trials until the study has its number, then confirm the best; wait for those of other processes.
+
+    Raises:
+        PipelineError: for a space that the base does not fit, a storage that does not answer, or no trial to choose.
+    """
+    params, record = site.params, read_base(site.base)
+    check_space(params, record)
+    check_limit(params, record)
+    key = study_key(params, Inputs(record.sha256, data_sha256(site.prepared)))
+    limit = params.search.limits.parameters
+
+    def allowed(point: dict[str, object]) -> bool:
+        return limit is None or parameters_of(params.recipe(point, trial=True), record) <= limit
+
+    with ExitStack() as stack:
+        worker = _Worker(site, key, stack)
+        study = open_study(params, site.root, name=f"search-{key}")
+        ground = Ground(record.sha256, record.num_layers, allowed)
+        step = partial(next_trial, params=params, ground=ground)
+        worker.work(study, step, total=params.search.trials, folds=[OF_TRIALS])
+        rows = {split: len(read_rows(site.prepared, split)) for split in SPLITS}
+        rule = Rule(params.search, rows["train"], rows["validation"], params.evaluate.confidence)
+        records, frozen = trial_records(study), _of_base(study, [OF_TRIALS])
+        again = candidates(records, rule)
+        if not again:
+            return Found(study.name, key, records, [], rule, frozen, None)
+        confirming, seeds = open_study(params, site.root, name=f"{study.name}{CONFIRM}"), other_seeds(params)
+        step, folds = partial(next_confirmation, params=params, candidates=again), range(1, len(seeds) + 1)
+        worker.work(confirming, step, total=len(again) * len(seeds), folds=folds)
+        runs = confirmations(confirming, params, again)
+        return Found(study.name, key, records, runs, rule, frozen, _of_base(confirming, folds))
+
+
+def _of_base(shared: SharedStudy, folds: Sequence[int]) -> float | None:
+    """The mean accuracy of the frozen base on the rows that these folds are asked; None where one was not measured."""
+    found = [shared.study.user_attrs.get(_base_attribute(place)) for place in folds]
+    return None if None in found else mean(found)
+
+
+def _base_attribute(place: int) -> str:
+    return BASE_ACCURACY if place == OF_TRIALS else f"{BASE_ACCURACY}:{place}"
+
+
+class _Worker:
+    """Begins trials while there are any to begin. Base and data are loaded for the first, and not for none."""
+
+    def __init__(self, site: Site, key: str, stack: ExitStack) -> None:
+        self._site, self._key, self._stack = site, key, stack
+        self._desk: Desk | None = None
+        # A file of sqlite is this machine's, and the lock on the project keeps other containers out.
+        self._alone = site.params.search.storage.startswith("sqlite")
+
+    def work(
+        self, shared: SharedStudy, look: Callable[[SharedStudy], Step], *, total: int, folds: Sequence[int]
+    ) -> None:
+        """Run trials until the study has no more, and no other process has one; the base is asked the folds' rows."""
+        measured = self._site.place > 0 or all(_base_attribute(place) in shared.study.user_attrs for place in folds)
+        with shared.locked():
+            if self._look(shared, look) is Step.DONE and measured:
+                return
+        if self._desk is None:
+            self._desk = self._open_desk(shared)
+        self._measure_base(shared, folds)
+        title = "confirm" if shared.name.endswith(CONFIRM) else "search"
+        with tqdm(total=total, desc=title, unit="trial", disable=self._site.place > 0) as bar:
+            while self._turn(shared, look, bar):
+                _show(shared, bar)
+
+    def _look(self, shared: SharedStudy, look: Callable[[SharedStudy], Step]) -> Step:
+        repeat_killed(shared, alone=self._alone)
+        return look(shared)
+
+    def _turn(self, shared: SharedStudy, look: Callable[[SharedStudy], Step], bar: tqdm[NoReturn]) -> bool:
+        """One look at the study, and the trial that it has for this process; False when there is none to come."""
+        with ExitStack() as claim:
+            claim.enter_context(shared.locked())
+            step = self._look(shared, look)
+            if step is Step.BEGIN:
+                number = self._run(shared, claim.close)
+                if _tell(shared, number, bar) is TrialState.FAIL:
+                    gc.collect()  # an out-of-memory error holds, by its traceback, what did not fit
+        if step is Step.WAIT:
+            time.sleep(POLL_SECONDS)
+        return step is not Step.DONE
+
+    def _run(self, shared: SharedStudy, begun: Callable[[], None]) -> int:
+        """Run the trial at the head of the study's queue; return its number."""
+        numbers: list[int] = []
+
+        def objective(trial: optuna.Trial) -> list[float]:
+            numbers.append(trial.number)
+            assert self._desk is not None
+            try:
+                return run_trial(trial, shared, self._desk, begun)
+            except KeyboardInterrupt:
+                trial.set_user_attr(INTERRUPTED, True)
+                raise
+
+        try:
+            shared.study.optimize(objective, n_trials=1, catch=FAILURES)
+        except ValueError:
+            if not _was_given_up(shared, numbers[-1]):
+                raise
+            log.warning("trial %d was taken for dead by another machine, which repeats it", numbers[-1])
+        return numbers[-1]
+
+    def _open_desk(self, shared: SharedStudy) -> Desk:
+        site = self._site
+        settings = site.params.search
+        layers = site.params.values("layers") if site.params.has("layers") else ()
+        bench = open_bench(_on_device(site), root=site.root, base=site.base, prepared=site.prepared, recipes=layers)
+        train, validation = bench.rows("train"), bench.rows("validation")  # before anything is logged
+        run = live_run(site.params, root=site.root, stage="search", input_hash=self._key, name=shared.name)
+        with shared.locked():  # two processes that look for the run at once would make two
+            live = self._stack.enter_context(run)
+        live.log_params({"trials": settings.trials, "train_rows": settings.train_rows})
+        return Desk(site.params, bench, train, validation, live)
+
+    def _measure_base(self, shared: SharedStudy, folds: Sequence[int]) -> None:
+        """Keep in the study what its trials are to be better than; one process of a machine sees to that."""
+        if self._site.place > 0:
+            return
+        assert self._desk is not None
+        for place in folds:
+            if _base_attribute(place) in shared.study.user_attrs:
+                continue
+            try:
+                shared.study.set_user_attr(_base_attribute(place), base_accuracy(self._desk, place))
+            except FAILURES as error:  # as a trial may, which fails by itself and tells why
+                log.warning("the frozen base could not be scored, so no trial is compared with it: %s", error)
+                shared.study.set_user_attr(_base_attribute(place), None)
+
+
+def _on_device(site: Site) -> Params:
+    """The parameters with a device for this process: where a machine has several, each has its turn."""
+    run = site.params.run
+    if run.device not in ("auto", "cuda") or torch.cuda.device_count() < 2:
+        return site.params
+    device = f"cuda:{site.place % torch.cuda.device_count()}"
+    return site.params.model_copy(update={"run": run.model_copy(update={"device": device})})
+
+
+def _was_given_up(shared: SharedStudy, number: int) -> bool:
+    trial = shared.trials()[number]
+    return trial.state is TrialState.FAIL and ERROR not in trial.user_attrs
+
+
+def _tell(shared: SharedStudy, number: int, bar: tqdm[NoReturn]) -> TrialState:
+    """Say how a trial ended, with its recipe; return the state that it ended in."""
+    trial = shared.trials()[number]
+    match trial.state:
+        case TrialState.COMPLETE:
+            ended = f"accuracy {_first(trial)}"
+        case TrialState.FAIL:
+            ended = str(trial.user_attrs.get(ERROR))
+        case state:
+            ended = state.name.lower()
+    bar.write(f"{run_name(trial)}: {recipe_words(trial.params)}: {ended}", file=sys.stderr)
+    return trial.state
+
+
+def _show(shared: SharedStudy, bar: tqdm[NoReturn]) -> None:
+    """Show how far all processes together have come: the trials that ended, the best so far and its recipe."""
+    trials = shared.trials()
+    bar.n = len(counted(trials))
+    complete = in_state(trials, TrialState.COMPLETE)
+    able = [trial for trial in complete if within_limits(trial)]
+    if able and not shared.name.endswith(CONFIRM):  # whose runs are asked different rows
+        best = min(able, key=lambda trial: (-_first(trial), trial.user_attrs[COSTS]["parameters"], trial.number))
+        bar.set_postfix_str(f"best {_first(best):.3f} by {run_name(best)}: {recipe_words(best.params)}", refresh=False)
+    bar.refresh()
+
+
+def _first(trial: FrozenTrial) -> float:
+    return float(trial.values[0])
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Work on the study of the project in the current folder; the exit code is as a stage's."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.search.worker", description="One more process of a search."
+    )
+    parser.add_argument("--place", type=int, default=0, help="its place among the processes of this machine, from 0")
+    place = parser.parse_args(argv).place
+    begin_process()
+    root = Path.cwd()
+    try:
+        params, paths = load_params(root / "params.yaml"), read_graph(root).paths
+        check_code(root, "search")
+        bring_to_target(Site(params, root, root / paths["base"], root / paths["prepared"], place))
+    except PipelineError as error:
+        sys.stderr.write(f"error: search: {error}\n")
+        return 2
+    except KeyboardInterrupt:  # its trial is noted as interrupted
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

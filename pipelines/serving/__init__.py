@@ -1,0 +1,1 @@
+"""The registered model as MLflow loads it."""

@@ -1,0 +1,222 @@
+"""The ``prepare`` stage: rows of a source become prompts, completions and three splits.
+
+Every row that is left out is written down with its file, line and reason. A row's place in the splits follows from the
+seed and its own text, never from the order of the file.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from pipelines.bases.store import load_tokenizer, read_base, store_path
+from pipelines.contracts.prepared import (
+    FORMAT,
+    Rejection,
+    Row,
+    Split,
+    data_sha256,
+    write_rejected,
+    write_rows,
+    write_task,
+)
+from pipelines.errors import PipelineError
+from pipelines.files import sha256_file, whole_directory, write_json
+from pipelines.params.data import PrepareParams
+from pipelines.params.whole import Params
+from pipelines.search.fits_base import check_space
+from pipelines.sources.addresses import FileSource, PypiSource, own_path, parse_source
+from pipelines.sources.rows import Reader
+from pipelines.tasks.classification import MISSING, Candidate, Classification
+from pipelines.tasks.splits import Measured, cut
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+LOG = logging.getLogger(__name__)
+BATCH = 1024  # texts given to the tokenizer at once
+DUPLICATE = "the same text stands in an earlier row"
+CONFLICT = "the same text has another label in another row"
+TOO_LONG = "prompt and completion have too many tokens"
+TOKENLESS = "the prompt has no token"
+
+
+@dataclass(frozen=True)
+class PrepareResult:
+    """What the stage did: rows read, rows of each split, rejections by reason, usable rows that no split took."""
+
+    read: int
+    splits: dict[Split, int]
+    rejected: dict[str, int]
+    unused: int
+    content_sha256: str
+
+
+def run(params: Params, *, root: Path, base: Path, out: Path, card: Path) -> PrepareResult:
+    """Stage: read, check, split and write the data.
+
+    Args:
+        params: all of params.yaml; the section ``prepare`` and ``seed`` are used.
+        root: the project's root.
+        base: base.json, whose tokenizer measures the rows.
+        out: the folder data/prepared.
+        card: the data card, a JSON summary.
+
+    Raises:
+        PipelineError: for a source that cannot be read, too few usable rows, a split with one label only, or training
+            rows of one domain only where there is a domain column.
+    """
+    config = params.prepare
+    record = read_base(base)
+    check_space(params, record)  # the search would find it too, but only after this stage's work
+    tokenizer = load_tokenizer(record, root=root)
+    _check_length(store_path(record), config.max_tokens)
+    task = Classification(config, tokenizer)
+    pools, rejected, read = _collect(config, task, root)
+    splits, unused = cut(pools, rejected, config, params.seed)
+    with whole_directory(out) as folder:
+        for split, rows in splits.items():
+            write_rows(folder, split, [_row(measured.row) for measured in rows])
+        write_rejected(folder, sorted(rejected, key=lambda r: (r.file, r.line)))
+        write_task(folder, task.spec())
+        content = data_sha256(folder)
+    reasons = dict(sorted(Counter(rejection.reason for rejection in rejected).items()))
+    sizes = {split: len(rows) for split, rows in splits.items()}
+    result = PrepareResult(read, sizes, reasons, unused, content)
+    write_json(card, _card(result, splits, config, root))
+    LOG.info("%d rows read, %d rejected, %d unused; splits %s", read, len(rejected), unused, sizes)
+    return result
+
+
+def _collect(
+    config: PrepareParams, task: Classification, root: Path
+) -> tuple[dict[Split, list[Measured]], list[Rejection], int]:
+    """Return the usable rows of each source by the split it is for ("train": the main one), rejections, rows read."""
+    reader = Reader(config.format, config.columns, config.quoting, task.columns)
+    rejected: list[Rejection] = []
+    pools: dict[Split, list[Measured]] = {}
+    read = 0
+    for split, source, sha256 in _sources(config):
+        found: list[Candidate] = []
+        count, missing = 0, 0
+        for raw in tqdm(reader.read(source, sha256, root=root), desc=f"reading {split}", unit=" rows", delay=1.0):
+            count += 1
+            outcome = task.read(raw)
+            if isinstance(outcome, Candidate):
+                found.append(outcome)
+            else:
+                missing += outcome.reason == MISSING
+                rejected.append(outcome)
+        if count == 0 or missing == count:
+            raise PipelineError(
+                f"{source} must hold rows with the columns {', '.join(task.columns)}",
+                got="no row" if count == 0 else f"{count} rows, none with all of them",
+                do="Check prepare.source, format, template, label_column and domain_column against the file.",
+            )
+        read += count
+        pools[split] = _measured(_distinct(found, rejected), task.tokenizer, config.max_tokens, rejected)
+    return pools, rejected, read
+
+
+def _sources(config: PrepareParams) -> list[tuple[Split, str, str | None]]:
+    """Return (split, source, sha256) of each source, the main one first; params.py has checked that they agree."""
+    sources: list[tuple[Split, str, str | None]] = [("train", config.source, config.sha256)]
+    own: list[tuple[Split, str | None]] = [("validation", config.validation_source), ("test", config.test_source)]
+    for split, source in own:
+        if source is not None:  # of a pypi: source, all lie in the one distribution whose hash is given
+            sha256 = config.sha256 if isinstance(parse_source(source), PypiSource) else None
+            sources.append((split, source, sha256))
+    return sources
+
+
+def _check_length(base: Path, max_tokens: int) -> None:
+    """Refuse rows that are longer than what the model can read, before any is."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(base, local_files_only=True).get_text_config()
+    longest = getattr(config, "max_position_embeddings", None)
+    if isinstance(longest, int) and max_tokens > longest > 0:
+        raise PipelineError(
+            f"prepare.max_tokens must not be above the {longest} tokens that the base reads",
+            got=max_tokens,
+            do="Lower prepare.max_tokens.",
+        )
+
+
+def _distinct(rows: list[Candidate], rejected: list[Rejection]) -> list[Candidate]:
+    """Keep the first row of each text in a domain, and none of a text that has two labels there."""
+    labels: dict[tuple[str, float | None], set[str]] = {}
+    for row in rows:
+        labels.setdefault((row.key, row.domain), set()).add(row.label)
+    first: dict[tuple[str, float | None], Candidate] = {}
+    for row in rows:
+        same = row.key, row.domain
+        if len(labels[same]) > 1:
+            rejected.append(row.reject(CONFLICT, ", ".join(sorted(labels[same]))))
+        elif same in first:
+            rejected.append(row.reject(DUPLICATE, f"{first[same].file}:{first[same].line}"))
+        else:
+            first[same] = row
+    return list(first.values())
+
+
+def _measured(
+    rows: list[Candidate], tokenizer: PreTrainedTokenizerBase, max_tokens: int, rejected: list[Rejection]
+) -> list[Measured]:
+    """Count tokens as training does, prompt and completion apart; reject what is too long, since nothing is cut."""
+    words = {row.completion for row in rows}
+    completions = {word: len(tokenizer(word, add_special_tokens=False)["input_ids"]) for word in words}
+    kept = []
+    for start in tqdm(range(0, len(rows), BATCH), desc="measuring", unit="batch", delay=1.0):
+        batch = rows[start : start + BATCH]
+        prompts = tokenizer([row.prompt for row in batch])["input_ids"]
+        for row, ids in zip(batch, prompts, strict=True):
+            tokens = len(ids) + completions[row.completion]
+            if not ids:
+                rejected.append(row.reject(TOKENLESS, row.prompt))
+            elif tokens > max_tokens:
+                rejected.append(row.reject(TOO_LONG, tokens))
+            else:
+                kept.append(Measured(row, tokens))
+    return kept
+
+
+def _row(row: Candidate) -> Row:
+    return Row(f"{row.file}:{row.line}", row.prompt, row.completion, row.label, row.domain)
+
+
+def _card(
+    result: PrepareResult, splits: dict[Split, list[Measured]], config: PrepareParams, root: Path
+) -> dict[str, object]:
+    parsed = parse_source(config.source)
+    digest = sha256_file(own_path(parsed, root)) if isinstance(parsed, FileSource) else config.sha256
+    return {
+        "format": FORMAT,
+        "source": config.source,
+        "source_sha256": digest,
+        "content_sha256": result.content_sha256,
+        "read": result.read,
+        "rejected": {"total": sum(result.rejected.values()), **result.rejected},
+        "unused": result.unused,
+        "splits": {split: _summary(rows, config) for split, rows in splits.items()},
+    }
+
+
+def _summary(rows: list[Measured], config: PrepareParams) -> dict[str, object]:
+    labels = Counter(measured.row.label for measured in rows)
+    tokens = np.array([measured.tokens for measured in rows])
+    quantiles = {f"p{q}": round(float(np.percentile(tokens, q)), 1) for q in (50, 90, 99)}
+    domains = [measured.row.domain for measured in rows if measured.row.domain is not None]
+    found = {"low": min(domains), "high": max(domains), "different": len(set(domains))} if domains else None
+    return {
+        "rows": len(rows),
+        "labels": {label: labels[label] for label in config.labels},
+        "tokens": {**quantiles, "max": int(tokens.max())},
+        **({"domain": found} if found is not None else {}),
+    }

@@ -1,0 +1,108 @@
+"""Stage search: an Optuna study over the parts of a recipe, scored on the validation split.
+
+The study lives in a database, not in a DVC output, so a killed search goes on where it was. Its name ends in a hash of
+everything that its values depend on: trials of other data, another base or another space are never mixed in. The stage
+brings the study to its number of trials, as other processes may have done before it, and writes down what it holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import yaml
+
+from pipelines.files import whole_directory, write_json, write_text
+from pipelines.params.search import SpaceParams
+from pipelines.params.whole import Params
+from pipelines.registry.history import log_report
+from pipelines.search.choice import Choice, choose
+from pipelines.search.records import saved_seconds, write_trials_csv
+from pipelines.search.worker import Found, Site, bring_to_target
+
+REPORT = "report.html"
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What metrics/search.json holds.
+
+    ``best_value`` is the accuracy that the recipe was chosen by: of its trial, or the mean of the runs that confirm it;
+    ``best_spread`` is the standard deviation of those. ``first_value`` is the accuracy of the recipe that was tried
+    first, ``base_value`` that of the frozen base, on the same rows. A trial that was killed with its process and run
+    again is not counted as failed. The seconds are those of all trials that ended, of the runs that confirm the best,
+    and, about, those that pruning saved.
+    """
+
+    study: str
+    input_hash: str
+    complete: int
+    pruned: int
+    failed: int
+    best_trial: int
+    best_value: float
+    best_spread: float | None
+    first_value: float | None
+    base_value: float | None
+    seconds: float
+    confirm_seconds: float
+    saved_seconds: float
+
+
+def run(params: Params, *, root: Path, base: Path, prepared: Path, out: Path, metrics: Path) -> SearchResult:
+    """Bring the study to its number of trials, then write best.yaml, the tables of trials, the plots and the report."""
+    found = bring_to_target(Site(params, root, base, prepared))
+    choice = choose(found.records, found.confirmations, found.rule)
+    _write_outputs(found, choice, params.search.space, out)
+    result = _result(found, choice)
+    write_json(metrics, asdict(result))
+    log_report(params, root, study=found.study, input_hash=found.key, report=out / REPORT)
+    return result
+
+
+def _result(found: Found, choice: Choice) -> SearchResult:
+    states = [record.state for record in found.records if not record.was_killed]
+    reports = found.rule.settings.reports
+    return SearchResult(
+        study=found.study,
+        input_hash=found.key,
+        complete=states.count("complete"),
+        pruned=states.count("pruned"),
+        failed=states.count("fail"),
+        best_trial=choice.record.number,
+        best_value=choice.value,
+        best_spread=choice.spread,
+        first_value=_first_value(found),
+        base_value=found.base_confirmed if found.confirmations else found.base_accuracy,
+        seconds=round(sum(record.seconds or 0.0 for record in found.records), 1),
+        confirm_seconds=round(sum(one.seconds for one in found.confirmations), 1),
+        saved_seconds=round(sum(saved_seconds(record, reports) for record in found.records), 1),
+    )
+
+
+def _first_value(found: Found) -> float | None:
+    """None too where the first recipe was not run on the rows that the choice was made by."""
+    first = next((record for record in found.records if record.enqueued == 0 and record.value is not None), None)
+    if first is None or not found.confirmations:
+        return None if first is None else first.value
+    return next((one.mean for one in found.confirmations if one.trial == first.number), None)
+
+
+def _write_outputs(found: Found, choice: Choice, space: SpaceParams, out: Path) -> None:
+    from pipelines.reports.plots import draw_study  # matplotlib takes a second to import
+    from pipelines.reports.search.page import write_report
+
+    best = {
+        "chosen": space.complete(choice.record.params),
+        "study": found.study,
+        "trial": choice.record.number,
+        "value": choice.value,
+        "spread": choice.spread,
+    }
+    with whole_directory(out) as temporary:
+        write_text(temporary / "best.yaml", yaml.safe_dump(best, sort_keys=False))
+        write_json(temporary / "trials.json", [asdict(record) for record in found.records])
+        write_json(temporary / "confirmed.json", [asdict(one) for one in found.confirmations])
+        write_trials_csv(temporary / "trials.csv", found.records)
+        draw_study(temporary, found.records)
+        write_report(temporary / REPORT, found, choice)

@@ -1,0 +1,155 @@
+"""Stage train: the best recipe on the whole training split, with checkpoints that a killed run goes on from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from pipelines.contracts.best import BestRecipe, read_best
+from pipelines.errors import PipelineError
+from pipelines.files import whole_directory, write_json, write_table
+from pipelines.model.workspace import Bench, build_model, open_bench, train_steps
+from pipelines.params.whole import Params
+from pipelines.project.keys import train_key
+from pipelines.recipes.methods import READS_DOMAIN, AnyRecipe, plain_parts
+from pipelines.runtime.process import work_folder
+from pipelines.tracking.runs import LiveRun, live_run
+from reft import AdapterInfo, NonFiniteLossError, StepMetrics
+from reft.adapters.any_method import MethodModel, save_method
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What metrics/train.json holds. Losses are means of the first and last tenth of the steps, in nats a token.
+
+    ``recipe`` is whole; ``chosen`` is what of it the search chose.
+    """
+
+    adapter_sha256: str
+    trainable_parameters: int
+    adapter_bytes: int
+    steps: int
+    first_loss: float
+    last_loss: float
+    recipe: dict[str, object]
+    chosen: dict[str, object]
+    study: str
+    trial: int
+    input_hash: str
+
+
+def run(
+    params: Params,
+    *,
+    root: Path,
+    base: Path,
+    prepared: Path,
+    search: Path,
+    out: Path,
+    metrics: Path,
+    plots: Path,
+) -> TrainResult:
+    """Train, then write the adapter directory, its figures and the loss curve."""
+    best = read_best(search / "best.yaml", params)
+    bench = open_bench(params, root=root, base=base, prepared=prepared)
+    model = build_model(bench, best.recipe, seed=params.seed)
+    key = train_key(params, bench, best)
+    with live_run(params, root=root, stage="train", input_hash=key, name="train") as live:
+        live.log_params(params.logged(plain_parts(best.recipe)))
+        history = _fit(model, bench, best.recipe, params, folder=work_folder(root) / "train" / key, live=live)
+    sha256 = _save(model, bench, params, out)
+    result = _result(model, best, history, sha256=sha256, adapter=out, input_hash=key)
+    _write_plots(plots, history)
+    write_json(metrics, asdict(result))
+    return result
+
+
+def _fit(
+    model: MethodModel, bench: Bench, recipe: AnyRecipe, params: Params, *, folder: Path, live: LiveRun
+) -> list[StepMetrics]:
+    """Fit from the newest checkpoint, if any; the steps before it are replayed, so the history is whole."""
+    steps = train_steps(
+        model, bench.encoded("train"), recipe, params,
+        seed=params.seed, pad_id=bench.pad_id, checkpoint=folder / "checkpoints",
+    )  # fmt: skip
+    history: list[StepMetrics] = []
+    with tqdm(desc="train", unit="step") as bar:
+        try:
+            for metrics in steps:
+                history.append(metrics)
+                bar.total = metrics.total_steps
+                bar.set_postfix(loss=f"{metrics.loss:.3f}", epoch=metrics.epoch, refresh=False)
+                bar.update()
+                if not metrics.replayed:
+                    rates = {"loss": metrics.loss, "learning_rate": metrics.learning_rate}
+                    live.log_metrics(rates, step=metrics.step)
+        except NonFiniteLossError as error:
+            raise PipelineError(
+                "the training loss must stay finite", got=str(error), do="Lower the learning rate."
+            ) from None
+    resumed = sum(metrics.replayed for metrics in history)
+    if resumed:
+        log.info("went on after step %d of %d, where an earlier run was stopped", resumed, len(history))
+    return history
+
+
+def _save(model: MethodModel, bench: Bench, params: Params, out: Path) -> str:
+    """Write the adapter directory whole; an earlier one at the same place is in DVC's cache."""
+    task = bench.task
+    prompt: dict[str, Any] = {"template": task.template, "chat": task.chat, "labels": dict(task.labels)}
+    if params.method.name in READS_DOMAIN:
+        prompt["domain_column"] = task.domain_column
+    info = AdapterInfo(
+        base_sha256=bench.base_sha256,
+        base_name=bench.base_source,
+        data_sha256=bench.data_sha256,
+        prompt=prompt,
+        seed=params.seed,
+    )
+    with whole_directory(out) as temporary:
+        sha256 = save_method(model, temporary / "adapter", info)
+        for file in (temporary / "adapter").iterdir():
+            file.rename(temporary / file.name)
+        (temporary / "adapter").rmdir()
+    return sha256
+
+
+def _result(
+    model: MethodModel, best: BestRecipe, history: Sequence[StepMetrics], *, sha256: str, adapter: Path, input_hash: str
+) -> TrainResult:
+    share = max(1, len(history) // 10)
+    losses = [metrics.loss for metrics in history]
+    return TrainResult(
+        adapter_sha256=sha256,
+        trainable_parameters=model.num_trainable(),
+        adapter_bytes=sum(file.stat().st_size for file in adapter.rglob("*") if file.is_file()),
+        steps=len(history),
+        first_loss=sum(losses[:share]) / share,
+        last_loss=sum(losses[-share:]) / share,
+        recipe=plain_parts(best.recipe),
+        chosen=best.chosen,
+        study=best.study,
+        trial=best.trial,
+        input_hash=input_hash,
+    )
+
+
+def _write_plots(folder: Path, history: Sequence[StepMetrics]) -> None:
+    from pipelines.reports.plots import draw_loss  # matplotlib takes a second to import
+
+    steps = [metrics.step for metrics in history]
+    losses, rates = [metrics.loss for metrics in history], [metrics.learning_rate for metrics in history]
+    with whole_directory(folder) as temporary:
+        write_table(
+            temporary / "loss.csv",
+            ("step", "loss", "learning_rate"),
+            list(zip(steps, losses, rates, strict=True)),
+        )
+        draw_loss(temporary / "loss.png", steps, losses, rates)

@@ -1,0 +1,312 @@
+"""MLflow: where the store is, runs that are found again by their tags, and logging while a stage works.
+
+Every call names its run, since MLflow's "active run" belongs to a thread. mlflow is imported inside the functions: it
+takes seconds, and most commands never need it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pipelines.errors import PipelineError
+from pipelines.params.whole import Params
+from pipelines.runtime.process import locked
+from pipelines.tracking.store import check_store, store_uri, unreachable
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+logger = logging.getLogger(__name__)
+
+Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+PARENT = "mlflow.parentRunId"  # MLflow's own tag: what nests a run in its pages
+STAGE, INPUT_HASH, CHILD = "reft.stage", "reft.input_hash", "reft.child"
+
+LOCK_SECONDS = 120.0
+BATCH = 1000  # metrics in one request; MLflow refuses more
+BATCH_PARAMS = 100
+DIGEST = 32  # characters of a data set's digest; MLflow refuses more than 36
+MAX_VALUE = 5000  # characters of a tag's or parameter's value; MLflow refuses more than 6000
+# MLflow's own (7 retries, two minutes each) let a stage hang for a quarter of an hour. A user's setting wins.
+ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+@dataclass(frozen=True)
+class Store:
+    """An open tracking store with our experiment in it."""
+
+    client: MlflowClient
+    uri: str
+    experiment_id: str
+
+
+def open_store(params: Params, root: Path) -> Store:
+    """Open the store, make its tables and our experiment if they are not there yet.
+
+    Raises:
+        PipelineError: if the store does not answer, or the experiment has been deleted.
+    """
+    check_store(params, root)
+    uri = store_uri(params, root)
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        import mlflow
+
+        # What MLflow resolves by itself (a models:/ address, in creating a version) is resolved in its default store,
+        # which is otherwise a database that it makes in the current folder.
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(uri)
+        # Two processes that make the tables at once break each other.
+        with locked(root, "tracking", wait_seconds=LOCK_SECONDS):
+            client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+            return Store(client, uri, _experiment(client, params, root))
+    except store_errors() as error:
+        raise unreachable(uri, error) from None
+
+
+def store_errors() -> tuple[type[Exception], ...]:
+    """What a store that fails raises: MLflow's own, the database's, the network's, a missing driver."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return (MlflowException, SQLAlchemyError, OSError, ImportError)
+
+
+def _experiment(client: MlflowClient, params: Params, root: Path) -> str:
+    name = params.tracking.experiment
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        return str(client.create_experiment(name, artifact_location=_artifacts(params, root)))
+    if found.lifecycle_stage != "active":
+        raise PipelineError(
+            "the experiment must not be deleted",
+            got=name,
+            do=f"Run `mlflow experiments restore -x {found.experiment_id}`, or set tracking.experiment in params.yaml.",
+        )
+    return str(found.experiment_id)
+
+
+def _artifacts(params: Params, root: Path) -> str | None:
+    if params.tracking.uri.startswith("http"):
+        return None  # the server has its own
+    return (root.resolve() / params.tracking.artifacts).as_uri()
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the store; a call that fails raises."""
+
+    store: Store
+    id: str
+
+    def log_params(self, values: Mapping[str, object]) -> None:
+        """Log those that are not there yet: MLflow's parameters cannot be changed, and a resumed run has its own."""
+        from mlflow.entities import Param
+
+        known = self.store.client.get_run(self.id).data.params
+        new = [Param(key, str(value)[:MAX_VALUE]) for key, value in values.items() if key not in known]
+        for start in range(0, len(new), BATCH_PARAMS):
+            self.store.client.log_batch(self.id, params=new[start : start + BATCH_PARAMS])
+
+    def log_metrics(self, values: Mapping[str, float], *, step: int = 0) -> None:
+        """Log values of one step."""
+        self.log_curve([(key, step, value) for key, value in values.items()])
+
+    def log_curve(self, points: Sequence[tuple[str, int, float]]) -> None:
+        """Log (key, step, value) points, as few requests as MLflow allows."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        metrics = [Metric(key, value, now, step) for key, step, value in points]
+        for start in range(0, len(metrics), BATCH):
+            self.store.client.log_batch(self.id, metrics=metrics[start : start + BATCH])
+
+    def add_missing(self, points: Sequence[tuple[str, int, float]]) -> None:
+        """Log the (key, step, value) points that the run does not hold yet; a value that differs is logged as newer."""
+        held: dict[tuple[str, int], float] = {}
+        for key in dict.fromkeys(key for key, _, _ in points):
+            held |= {(key, m.step): m.value for m in self.store.client.get_metric_history(self.id, key)}
+        self.log_curve([point for point in points if held.get(point[:2]) != point[2]])
+
+    def set_tags(self, values: Mapping[str, object]) -> None:
+        """Set tags; an earlier value is replaced."""
+        from mlflow.entities import RunTag
+
+        self.store.client.log_batch(self.id, tags=[RunTag(k, str(v)[:MAX_VALUE]) for k, v in values.items()])
+
+    def restart(self) -> None:
+        """Mark the run as running, also when an earlier process has ended it."""
+        self.store.client.update_run(self.id, status="RUNNING")
+
+    def end(self, status: Status) -> None:
+        """Give the run its last status; one that has it keeps its end time."""
+        if self.store.client.get_run(self.id).info.status != status:
+            self.store.client.set_terminated(self.id, status)
+
+    def log_files(self, folder: str, paths: Sequence[Path]) -> None:
+        """Put files, or all that lies in directories, into the run's artifacts; the same names are replaced."""
+        for path in paths:
+            if path.is_dir():
+                self.store.client.log_artifacts(self.id, str(path), folder)
+            else:
+                self.store.client.log_artifact(self.id, str(path), folder)
+
+    def log_dataset(self, *, name: str, sha256: str, source: str, profile: str) -> None:
+        """Say which data the run is trained on.
+
+        The digest is ours: MLflow's own reads some columns of the first rows, and takes different data for the same.
+        """
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        dataset = Dataset(name, sha256[:DIGEST], source_type="reft", source=source, profile=profile)
+        context = [InputTag("mlflow.data.context", "training")]
+        self.store.client.log_inputs(self.id, datasets=[DatasetInput(dataset, context)])
+
+
+def ensure_run(store: Store, name: str, tags: Mapping[str, object]) -> Run:
+    """The run that carries all these tags, or else a new one; so a killed or repeated stage has one run, not two."""
+    found = find_run(store, tags)
+    if found is not None:
+        return found
+    texts = {key: str(value) for key, value in tags.items()}
+    made = store.client.create_run(store.experiment_id, run_name=name, tags=texts)
+    return Run(store, made.info.run_id)
+
+
+def find_run(store: Store, tags: Mapping[str, object]) -> Run | None:
+    """The oldest run (not deleted) that carries all these tags."""
+    where = " AND ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+    found = store.client.search_runs(
+        [store.experiment_id], filter_string=where, order_by=["attributes.start_time ASC"], max_results=1
+    )
+    return Run(store, found[0].info.run_id) if found else None
+
+
+@dataclass
+class _Line:
+    """The connection of a live run and its children: down once, down for all of them."""
+
+    up: bool
+    uri: str
+
+    @contextlib.contextmanager
+    def degrading(self) -> Iterator[None]:
+        """Log what goes wrong with the store once, and go on without it."""
+        try:
+            yield
+        except store_errors() as error:
+            self.up = False
+            logger.warning("The stage goes on, and register logs the rest. %s", unreachable(self.uri, error))
+
+
+@dataclass
+class LiveRun:
+    """A run that is logged while its stage works. Without a store it logs nothing and the stage goes on.
+
+    What is missing in the end, the register stage adds from the files.
+    """
+
+    _run: Run | None
+    _line: _Line = field(repr=False)
+
+    def log_params(self, values: Mapping[str, object]) -> None:
+        """See :meth:`Run.log_params`."""
+        self._try(lambda run: run.log_params(values))
+
+    def log_metrics(self, values: Mapping[str, float], *, step: int = 0) -> None:
+        """See :meth:`Run.log_metrics`."""
+        self._try(lambda run: run.log_metrics(values, step=step))
+
+    def log_metric(self, key: str, value: float, *, step: int = 0) -> None:
+        """Log one value."""
+        self.log_metrics({key: value}, step=step)
+
+    def set_tags(self, values: Mapping[str, object]) -> None:
+        """See :meth:`Run.set_tags`."""
+        self._try(lambda run: run.set_tags(values))
+
+    def log_files(self, folder: str, paths: Sequence[Path]) -> None:
+        """See :meth:`Run.log_files`."""
+        self._try(lambda run: run.log_files(folder, paths))
+
+    @contextlib.contextmanager
+    def child(self, name: str, *, finished_by: tuple[type[Exception], ...] = ()) -> Iterator[LiveRun]:
+        """A run nested in this one and found again by its name; it ends as :func:`live_run` says.
+
+        Args:
+            name: "trial-3" for trial 3; the register stage looks for that.
+            finished_by: exceptions that end it as FINISHED all the same, as a pruned trial's does.
+        """
+        live = LiveRun(None, self._line)
+        if self._run is not None:
+            live._start(self._run.store, name, child_tags(self._run, name))
+        with live._ended(finished_by):
+            yield live
+
+    def _start(self, store: Store, name: str, tags: Mapping[str, object]) -> None:
+        if self._line.up:
+            with self._line.degrading():
+                run = ensure_run(store, name, tags)
+                run.restart()
+                self._run = run
+
+    @contextlib.contextmanager
+    def _ended(self, finished_by: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+        status: Status = "KILLED"  # for what is no Exception: Ctrl-C, an exit
+        try:
+            yield
+            status = "FINISHED"
+        except Exception as error:
+            status = "FINISHED" if isinstance(error, finished_by) else "FAILED"
+            raise
+        finally:
+            self._try(lambda run: run.end(status))
+
+    def _try(self, call: Callable[[Run], None]) -> None:
+        if self._run is not None and self._line.up:
+            with self._line.degrading():
+                call(self._run)
+
+
+def child_tags(parent: Run, name: str) -> dict[str, object]:
+    """The tags by which a nested run is found again."""
+    return {PARENT: parent.id, STAGE: "trial", CHILD: name}
+
+
+@contextlib.contextmanager
+def live_run(params: Params, root: Path, stage: str, input_hash: str, name: str) -> Iterator[LiveRun]:
+    """The run of a stage on these inputs, open while the block runs.
+
+    A run that the same stage left for the same inputs (killed, failed or done) is opened again, not doubled. It ends as
+    FINISHED, as FAILED after an exception, or as KILLED after Ctrl-C.
+
+    Args:
+        params: the whole of params.yaml.
+        root: the project folder.
+        stage: "search", "train" or "align".
+        input_hash: hash of everything that the stage reads; the register stage finds the run by it.
+        name: the run's name in MLflow's pages.
+    """
+    live = LiveRun(None, _Line(up=True, uri=store_uri(params, root)))
+    try:
+        live._start(open_store(params, root), name, {STAGE: stage, INPUT_HASH: input_hash})
+    except PipelineError as error:
+        logger.warning("Nothing is logged live; register logs it later. %s", error)
+    with live._ended():
+        yield live

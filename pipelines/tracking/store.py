@@ -1,0 +1,123 @@
+"""Where the tracking store and the database of trials are, and whether they answer: within seconds, and lightly."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import socket
+import sqlite3
+import urllib.error
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from pipelines.errors import PipelineError
+from pipelines.params.whole import Params
+
+PING_SECONDS = 5.0
+SILENT = (OSError, ValueError, sqlite3.Error, http.client.HTTPException)  # what a store that is none raises
+PORTS = {"postgresql": 5432, "mysql": 3306}
+
+
+def public_uri(uri: str) -> str:
+    """Return the address without user, password and query: what may stand in a file, a log or a message."""
+    if uri.startswith("sqlite:"):
+        return uri.partition("?")[0]
+    parts = urlsplit(uri)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def store_uri(params: Params, root: Path) -> str:
+    """The store's address; a relative sqlite path is taken under the project folder."""
+    return _under(params.tracking.uri, root)
+
+
+def public_store(params: Params, root: Path) -> str:
+    """The store's address as it may be shown: whole, so that it means the same in any folder, and without password."""
+    return public_uri(store_uri(params, root))
+
+
+def check_store(params: Params, root: Path) -> None:
+    """Make sure, within some seconds and without loading MLflow, that the store answers.
+
+    Raises:
+        PipelineError: if the server or database does not answer, or the sqlite file cannot be one.
+    """
+    uri = store_uri(params, root)
+    try:
+        _ping(uri)
+    except SILENT as error:
+        raise unreachable(uri, error) from None
+
+
+def trials_uri(params: Params, root: Path) -> str:
+    """The address of the database of trials; a relative sqlite path is taken under the project folder."""
+    return _under(params.search.storage, root)
+
+
+def check_trials(params: Params, root: Path) -> None:
+    """Make sure, within some seconds and without loading Optuna, that search.storage answers.
+
+    Raises:
+        PipelineError: if the database does not answer, or the sqlite file cannot be one.
+    """
+    uri = trials_uri(params, root)
+    try:
+        _ping(uri)
+    except SILENT as error:
+        raise unreachable(uri, error, rule="search.storage must answer", key="search.storage") from None
+
+
+def unreachable(
+    uri: str, error: BaseException, *, rule: str = "the tracking store must answer", key: str = "tracking.uri"
+) -> PipelineError:
+    """The error for a store that does not answer or refuses, without its password."""
+    # The driver's words hold the whole address, so a password too, in the text of sqlalchemy's errors.
+    secret = urlsplit(uri).password
+    reason = " ".join(str(error).split())[:300]
+    return PipelineError(
+        rule,
+        got=f"{public_uri(uri)}: {reason.replace(secret, '***') if secret else reason}",
+        do=f"Start it or repair it, or set {key} in params.yaml.",
+    )
+
+
+def _under(uri: str, root: Path) -> str:
+    if not uri.startswith("sqlite:///"):
+        return uri
+    path = Path(uri.removeprefix("sqlite:///"))
+    return f"sqlite:///{(root.resolve() / path).as_posix()}"
+
+
+def _ping(uri: str) -> None:
+    scheme = urlsplit(uri).scheme.partition("+")[0]
+    if scheme == "sqlite":
+        _ping_file(Path(uri.removeprefix("sqlite:///")))
+    elif scheme in PORTS:
+        _ping_port(uri, PORTS[scheme])
+    else:
+        _ping_http(uri)
+
+
+def _ping_file(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        with contextlib.closing(sqlite3.connect(path, timeout=PING_SECONDS)) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_master")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise PermissionError(f"{path} cannot be written")
+
+
+def _ping_port(uri: str, port: int) -> None:
+    parts = urlsplit(uri)
+    if parts.hostname:  # none: a local socket, which the driver finds by itself
+        socket.create_connection((parts.hostname, parts.port or port), timeout=PING_SECONDS).close()
+
+
+def _ping_http(uri: str) -> None:
+    try:
+        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=PING_SECONDS).close()  # noqa: S310  (http or https: params.py)
+    except urllib.error.HTTPError as error:
+        if error.code >= 500:  # 401, 403 and 404 are answers too
+            raise

@@ -1,0 +1,1 @@
+"""Around a project: doctor, leftovers, estimates, the dashboard."""

@@ -1,0 +1,189 @@
+"""Whether this machine and this project are fit for a run: each check is a finding with what to do about it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from pipelines.bases.store import BaseRecord, read_base, sound, store_path
+from pipelines.errors import PipelineError
+from pipelines.files import reft_home
+from pipelines.params.whole import Params
+from pipelines.runtime.device import resolve_device
+from pipelines.runtime.disk import PROJECT_BYTES, UNKNOWN_BYTES
+from pipelines.runtime.machine import Machine, this_machine
+from pipelines.sources.addresses import PypiSource, parse_source
+from pipelines.sources.package_index import probe_indexes
+from pipelines.tracking.store import check_store, check_trials, public_uri
+
+Level = Literal["fine", "look", "mend"]
+PACKAGE = "reft-pipeline"
+TMP_BYTES = 100_000_000
+BYTES_PER_WEIGHT = {"float32": 4, "bfloat16": 2, "float16": 2}
+WORKING = 2  # memory for activations and the copy that loading makes, in sizes of the base
+LEAST_MEMORY = 2_000_000_000  # bytes, when the base is not known yet
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check: ``fine``, ``look`` (it works, and could be better) or ``mend`` (a run would fail)."""
+
+    check: str
+    level: Level
+    found: str
+    do: str = ""
+
+
+def check_installation(root: Path) -> list[Finding]:
+    """Python and the installed packages against what this project asks for, and against constraints.txt."""
+    python = metadata.metadata(PACKAGE)["Requires-Python"]
+    version = ".".join(map(str, sys.version_info[:3]))
+    fits = version in Requirement(f"python{python}").specifier
+    install = "Run `make setup` (or pip install -c constraints.txt -e .) in a fresh environment."
+    findings = [
+        Finding("python", "fine" if fits else "mend", f"{version}, asked for: {python}", "" if fits else install)
+    ]
+    broken = list(_unmet(metadata.requires(PACKAGE) or []))
+    findings.append(
+        Finding("packages", "mend" if broken else "fine", ", ".join(broken) or "all there", install if broken else "")
+    )
+    others = _unlike(root / "constraints.txt")
+    said = (
+        f"{len(others)} other than in constraints.txt: {', '.join(others[:5])}" if others else "as in constraints.txt"
+    )
+    findings.append(Finding("versions", "look" if others else "fine", said, install if others else ""))
+    return findings
+
+
+def check_hardware(params: Params | None, root: Path, base: BaseRecord | None) -> list[Finding]:
+    """Disk, memory, cores, threads and device."""
+    machine = this_machine()
+    findings = [
+        _disk("disk: project", root, PROJECT_BYTES),
+        _disk("disk: REFT_HOME", reft_home(), PROJECT_BYTES if base else UNKNOWN_BYTES),
+        _disk("disk: temporary", Path(tempfile.gettempdir()), TMP_BYTES),
+        _memory(machine, base),
+    ]
+    if params is not None:
+        findings += [_threads(machine, params), _device(machine, params)]
+    return findings
+
+
+def check_places(params: Params, root: Path) -> list[Finding]:
+    """The package index, the tracking store and the trials' storage."""
+    return [
+        *_indexes(params),
+        _tried("tracking store", public_uri(params.tracking.uri), lambda: check_store(params, root)),
+        _tried("search.storage", "answers", lambda: check_trials(params, root)),
+    ]
+
+
+def check_base(path: Path) -> tuple[BaseRecord | None, list[Finding]]:
+    """The base that models/base.json names: there, and every byte as it was written."""
+    if not path.is_file():
+        return None, [Finding("base", "look", f"no {path.name} yet", "The base stage of the first run makes it.")]
+    try:
+        record = read_base(path)
+    except PipelineError as error:
+        return None, [Finding("base", "mend", str(error), "Run: dvc repro --force base")]
+    name = f"{record.sha256[:12]} ({record.parameters:,} parameters)"
+    if not store_path(record).is_dir():
+        return record, [
+            Finding("base", "look", f"{name} is not in {store_path(record).parent}", "It is fetched when needed.")
+        ]
+    if not sound(record):
+        do = f"Remove {store_path(record)}; the next run makes it again."
+        return record, [Finding("base", "mend", f"{name} has other bytes than it was written with", do)]
+    return record, [Finding("base", "fine", f"{name} is whole")]
+
+
+def _unmet(requirements: list[str]) -> Iterator[str]:
+    for text in requirements:
+        requirement = Requirement(text)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        installed = _installed(requirement.name)
+        if installed is None:
+            yield f"{requirement.name} is missing"
+        elif not requirement.specifier.contains(installed, prereleases=True):
+            yield f"{requirement.name} {installed} is not {requirement.specifier}"
+
+
+def _unlike(constraints: Path) -> list[str]:
+    if not constraints.is_file():
+        return []
+    found = []
+    for name, pinned in re.findall(r"^([\w.-]+)==([^\s;#]+)", constraints.read_text(encoding="utf-8"), re.MULTILINE):
+        installed = _installed(canonicalize_name(name))
+        if installed is not None and installed.partition("+")[0] != pinned.partition("+")[0]:
+            found.append(f"{name} {installed}, not {pinned}")
+    return found
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _disk(check: str, folder: Path, needed: int) -> Finding:
+    there = folder.absolute()
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    said = f"{free / 1e9:.1f} GB free in {folder}, up to {needed / 1e9:.1f} GB needed"
+    return Finding(check, "fine", said) if free >= needed else Finding(check, "mend", said, "Free some, or move it.")
+
+
+def _memory(machine: Machine, base: BaseRecord | None) -> Finding:
+    needed = LEAST_MEMORY if base is None else WORKING * base.parameters * BYTES_PER_WEIGHT[base.dtype]
+    said = f"{machine.free_memory / 1e9:.1f} of {machine.memory / 1e9:.1f} GB free, about {needed / 1e9:.1f} GB needed"
+    if machine.free_memory >= needed:
+        return Finding("memory", "fine", said)
+    return Finding("memory", "look", said, "Close something, or lower train.batch_size and evaluate.batch_size.")
+
+
+def _threads(machine: Machine, params: Params) -> Finding:
+    said = f"run.threads is {params.run.threads}; {machine.cores} cores"
+    if params.run.threads <= machine.cores:
+        return Finding("threads", "fine", said)
+    return Finding("threads", "look", said, f"Set run.threads to {machine.cores}; it makes other last bits.")
+
+
+def _device(machine: Machine, params: Params) -> Finding:
+    there = ", ".join(machine.devices)
+    return _tried(
+        "device", f"run.device is {params.run.device}; there: {there}", lambda: resolve_device(params.run.device)
+    )
+
+
+def _indexes(params: Params) -> list[Finding]:
+    sources = [parse_source(source) for source in (params.base.source, params.prepare.source)]
+    names = sorted({source.name for source in sources if isinstance(source, PypiSource)})
+    if not names:
+        return [Finding("package index", "fine", "no source is on one")]
+    return [
+        Finding("package index", "fine", f"{place} answers")
+        if problem is None
+        else Finding("package index", "look", f"{place}: {problem}", "What was fetched before still works.")
+        for place, problem in probe_indexes(names[0])
+    ]
+
+
+def _tried(check: str, said: str, look: Callable[[], object]) -> Finding:
+    try:
+        look()
+    except PipelineError as error:
+        return Finding(check, "mend", str(error.got or error.rule), error.do)
+    return Finding(check, "fine", said)

@@ -1,0 +1,182 @@
+"""What work in progress and the base store hold, and what of it nothing refers to any more."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock
+
+from pipelines.bases.store import read_base
+from pipelines.contracts.best import read_best
+from pipelines.contracts.prepared import data_sha256
+from pipelines.errors import PipelineError
+from pipelines.files import clear_stale, read_json, reft_home
+from pipelines.params.whole import Params
+from pipelines.project.graph import Graph
+from pipelines.project.keys import Inputs, cells_folder, cells_key, constants_folder, study_key, train_key
+from pipelines.registry.versions import referenced
+from pipelines.runtime.process import work_folder
+from pipelines.search.study import CONFIRM, delete_study, study_sizes
+from pipelines.tracking.store import trials_uri
+from reft import base_folder
+
+Kind = Literal["checkpoints", "comparison", "constants", "study", "base", "download"]
+
+
+@dataclass(frozen=True)
+class Holding:
+    """A place that takes room: its bytes, and what it is for."""
+
+    path: Path
+    bytes: int
+    what: str
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Something that nothing refers to: a folder with its bytes, or a study by its name."""
+
+    kind: Kind
+    where: str
+    bytes: int | None
+    why: str
+
+
+def holdings(root: Path) -> list[Holding]:
+    """The places of this project and of the user's base store."""
+    places = [
+        (work_folder(root), "studies, checkpoints, constants, markers of this project"),
+        (reft_home() / "bases", "base models of all projects"),
+        (reft_home() / "downloads", "files as they were fetched; a base or data set is made from them"),
+        (root / ".dvc" / "cache", "DVC's cache: data, adapters and plots of this project"),
+    ]
+    return [Holding(path, size(path), what) for path, what in places]
+
+
+def leftovers(params: Params, root: Path, graph: Graph) -> list[Leftover]:
+    """Work in progress of other inputs than the present ones: checkpoints, constants, studies that no version is from.
+
+    Raises:
+        PipelineError: if the tracking store or the database of trials does not answer: what they refer to is not known.
+    """
+    train, study = _present(params, root, graph)
+    why = "of other inputs than the present ones"
+    found = [
+        Leftover("checkpoints", str(folder), size(folder), why)
+        for folder in sorted((work_folder(root) / "train").glob("*"))
+        if train and folder.is_dir() and folder.name not in train
+    ]
+    found += [*_cells(params, root, graph), *_constants(root, graph)]
+    if not study or not _own_storage(params, root):
+        return found  # a database that is shared may hold the studies of other projects
+    kept = study | referenced(params, root).studies
+    return found + [
+        Leftover("study", name, None, f"{why}; {trials} trials")
+        for name, trials in study_sizes(params, root).items()
+        if name.removesuffix(CONFIRM) not in kept
+    ]
+
+
+def unused_bases(params: Params, root: Path, graph: Graph) -> list[Leftover]:
+    """Bases that neither models/base.json nor a registered version of this project names, and every download.
+
+    The store is shared: another project may need one of them, and then makes it again from its source.
+    """
+    kept = set(referenced(params, root).bases)
+    record = root / graph.paths["base"]
+    if record.is_file():
+        kept.add(read_base(record).sha256)
+    bases = [
+        Leftover("base", str(folder), size(folder), "neither this project nor a version of it uses it")
+        for folder in sorted((reft_home() / "bases").glob("*"))
+        if len(folder.name) == 64 and folder.is_dir() and folder.name not in kept
+    ]
+    downloads = [
+        Leftover("download", str(folder), size(folder), "can be fetched again")
+        for folder in sorted((reft_home() / "downloads").glob("*"))
+        if folder.is_dir()
+    ]
+    return bases + downloads
+
+
+def remove(leftover: Leftover, params: Params, root: Path) -> None:
+    """Remove it; the caller holds the project's lock."""
+    if leftover.kind == "study":
+        delete_study(params, root, leftover.where)
+        return
+    folder = Path(leftover.where)
+    if leftover.kind == "base":
+        with FileLock(folder.with_name(f"{folder.name}.lock")):
+            shutil.rmtree(folder)
+        return
+    shutil.rmtree(folder)
+
+
+def clear_stale_temporaries(root: Path) -> None:
+    """Remove the half-written files that killed processes left; those of living ones stay."""
+    for folder in (work_folder(root), reft_home() / "bases", reft_home() / "downloads"):
+        for path in folder.rglob(".*.tmp-*"):
+            clear_stale(path.with_name(path.name[1:].rpartition(".tmp-")[0]))
+
+
+def size(path: Path) -> int:
+    """Bytes of the files in a folder; links are not followed."""
+    return sum(file.lstat().st_size for file in path.rglob("*") if file.is_file() and not file.is_symlink())
+
+
+def _constants(root: Path, graph: Graph) -> list[Leftover]:
+    """Constants of other bases than the present one; its own are used again, and have a budget."""
+    record = root / graph.paths["base"]
+    if not record.is_file():
+        return []
+    present = base_folder(read_base(record).sha256)
+    return [
+        Leftover("constants", str(folder), size(folder), "of another base; can be computed again")
+        for folder in sorted(constants_folder(root).glob("*"))
+        if folder.is_dir() and folder.name != present
+    ]
+
+
+def _cells(params: Params, root: Path, graph: Graph) -> list[Leftover]:
+    """Comparisons of methods on another base or other rows, or run in another way."""
+    try:
+        inputs = Inputs(read_base(root / graph.paths["base"]).sha256, data_sha256(root / graph.paths["prepared"]))
+    except PipelineError:
+        return []
+    present, why = cells_key(params, inputs), "of other inputs than the present ones"
+    return [
+        Leftover("comparison", str(folder), size(folder), why)
+        for folder in sorted(cells_folder(root).glob("*"))
+        if folder.is_dir() and folder.name != present
+    ]
+
+
+def _present(params: Params, root: Path, graph: Graph) -> tuple[set[str], set[str]]:
+    """Names of the checkpoints and studies of what is here: by the inputs, and by the figures of the last run.
+
+    Empty sets mean that the present inputs are not known, so nothing can be called a leftover.
+    """
+    path = {name: root / place for name, place in graph.paths.items()}
+    try:
+        inputs = Inputs(read_base(path["base"]).sha256, data_sha256(path["prepared"]))
+        best = read_best(path["search"] / "best.yaml", params)
+    except PipelineError:
+        return set(), set()
+    train = {train_key(params, inputs, best), *_figure(path["train_metrics"], "input_hash")}
+    study = {f"search-{study_key(params, inputs)}", best.study, *_figure(path["search_metrics"], "study")}
+    return train, study
+
+
+def _figure(path: Path, key: str) -> Iterator[str]:
+    if path.is_file():
+        raw: Any = read_json(path)
+        yield str(raw[key])
+
+
+def _own_storage(params: Params, root: Path) -> bool:
+    uri = trials_uri(params, root)
+    return uri.startswith("sqlite:///") and Path(uri.removeprefix("sqlite:///")).is_relative_to(root.resolve())

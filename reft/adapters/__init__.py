@@ -1,0 +1,1 @@
+"""The adapter directory of any method."""

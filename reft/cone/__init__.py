@@ -1,0 +1,1 @@
+"""The cone: what can change when only edits train, and what of the rest is kept."""

@@ -1,0 +1,197 @@
+"""The one way in which constants are computed: each row as if alone, in a batch of one without padding, unedited."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from reft.cone.constants import MOST, TOKENS, Constants, Ids, Output, RowKey, Want
+from reft.cone.grouped_attention import Pairs, is_small, takes_groups
+from reft.cone.kept_layers import recorded
+from reft.cone.prefix_cache import PrefixCache, run_behind
+from reft.edits.hooks import Stack
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from reft.models.adapted import AdaptedModel
+
+_FEW = 4096  # numbers that may have the same bits by chance
+_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
+
+
+@torch.no_grad()
+def whole_row(model: AdaptedModel, row: Any, want: Want) -> Constants:
+    """Run a row through the base of any kind of model, up to the highest layer that is wanted of it.
+
+    Args:
+        model: whose base it is.
+        row: of the model's kind.
+        want: outputs at the row's own tokens.
+    """
+    layers = {layer for layer, _ in want.outputs}
+    with model.disabled(), _precise(model.base), recorded(model.stack, layers, last=max(layers)) as seen:
+        model.target_losses(model.collate([row], 0).to(model.device))
+    return Constants({(layer, ()): _kept(seen[layer][0]) for layer in layers})
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """What is run and recorded in a pass of a decoder over rows of one length.
+
+    Attributes:
+        layers: whose outputs are wanted.
+        last: the layer that the pass is left after; None for the last one's keys and values.
+        recording: layers whose keys and values are wanted.
+    """
+
+    layers: frozenset[int]
+    last: int | None
+    recording: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a pass gave: by layer outputs [rows, tokens, hidden], and keys and values [rows, heads, tokens, dim]."""
+
+    outputs: Mapping[int, Tensor]
+    pairs: Pairs
+
+    @classmethod
+    def joined(cls, rows: Sequence[_Seen]) -> _Seen:
+        outputs = {layer: torch.cat([row.outputs[layer] for row in rows]) for layer in rows[0].outputs}
+        pairs = {
+            layer: (torch.cat([row.pairs[layer][0] for row in rows]), torch.cat([row.pairs[layer][1] for row in rows]))
+            for layer in rows[0].pairs
+        }
+        return cls(outputs, pairs)
+
+
+class Prompts:
+    """Constants of a decoder's prompts, and of continuations of them after the prompt's keys and values.
+
+    Rows of one length run side by side, without padding. A machine's matrix products may give a row other bits beside
+    others than alone. So the first time that this many rows of a length are to run, they are run through the first
+    layer in both ways, and where one bit differs, or there are too few numbers to tell, each row is run alone; also
+    where the size of a product follows from what the rows say, with experts.
+
+    Args:
+        base: the decoder.
+        stack: its layers.
+        same: (tokens before a pass, tokens in it, rows) -> whether so many rows were seen to have the same bits side
+            by side as alone; this adds to it.
+    """
+
+    def __init__(self, base: PreTrainedModel, stack: Stack, same: dict[tuple[int, int, int], bool]) -> None:
+        self._base = base
+        self._stack = stack
+        self._same = same
+        self._device = next(base.parameters()).device
+        self._width = next(base.get_input_embeddings().parameters()).shape[-1]
+        self._dense = not any(getattr(base.config, name, None) for name in _EXPERTS)
+
+    @torch.no_grad()
+    def compute(self, wanted: Mapping[RowKey, Want]) -> list[Constants]:
+        """Return constants of prompts of one shape (:meth:`reft.cone.constants.Want.shape`), in their order.
+
+        No layer runs that nothing wanted follows from: of the highest, only the keys and values are computed, and a
+        continuation stops at the highest layer whose output is wanted.
+        """
+        prompts, wants = [row[0] for row in wanted], list(wanted.values())
+        count, keys = len(self._stack.layers), wants[0].lowest
+        top = max((layer for want in wants for layer, _ in want.outputs), default=-1)
+        continued = any(after for want in wants for _, after in want.outputs)
+        lowest = count if keys is None else keys
+        recording = frozenset(layer for layer in range(count) if layer >= lowest or (continued and layer <= top))
+        seen = self._run(prompts, _Pass(_layers(wants[0], ()), top if keys is None else None, recording))
+        outputs: list[dict[Output, Tensor]] = [
+            {(layer, ()): _kept(output[row]) for layer, output in seen.outputs.items()} for row in range(len(prompts))
+        ]
+        for layers, behind in _continuations(wants, len(prompts[0])):
+            rows = [row for row, _ in behind]
+            below = {layer: pair for layer, pair in seen.pairs.items() if layer <= max(layers)}
+            after = self._run([ids for _, ids in behind], _Pass(layers, max(layers)), _chosen(below, rows))
+            for place, (row, ids) in enumerate(behind):
+                outputs[row] |= {(layer, ids): _kept(output[place]) for layer, output in after.outputs.items()}
+        if keys is None:
+            return [Constants(each) for each in outputs]
+        above = [pair for layer, pair in seen.pairs.items() if layer >= lowest]
+        return [Constants(each, lowest, _keys_values(above, row)) for row, each in enumerate(outputs)]
+
+    def _run(self, rows: Sequence[Ids], what: _Pass, before: Pairs | None = None) -> _Seen:
+        """Run rows of one length after the keys and values before them, side by side if that gives the same bits."""
+        frozen = before or {}
+        if len(rows) > 1 and self._is_same(rows, frozen):
+            return self._pass(rows, what, frozen)
+        return _Seen.joined([self._pass([ids], what, _chosen(frozen, [row])) for row, ids in enumerate(rows)])
+
+    def _is_same(self, rows: Sequence[Ids], frozen: Pairs) -> bool:
+        """Whether the first layer, whose products are as large as any other's, gives each row the bits of it alone."""
+        kind = (_length(frozen), len(rows[0]), len(rows))
+        if not self._dense or len(rows) * len(rows[0]) * self._width < _FEW:
+            return False
+        if kind not in self._same:
+            first = _Pass(frozenset([0]), 0)
+            together = self._pass(rows, first, frozen).outputs[0]
+            alone = [self._pass([ids], first, _chosen(frozen, [row])).outputs[0] for row, ids in enumerate(rows)]
+            self._same[kind] = torch.equal(together, torch.cat(alone))
+        return self._same[kind]
+
+    def _pass(self, rows: Sequence[Ids], what: _Pass, frozen: Pairs) -> _Seen:
+        count, before, tokens = len(self._stack.layers), _length(frozen), len(rows[0])
+        apart = takes_groups(self._base.config) and is_small(tokens, before)
+        last = count - 1 if what.last is None else None
+        cache = PrefixCache(count, before, frozen, recording=what.recording, last=last, apart=apart)
+        mask = torch.ones(len(rows), before + tokens, dtype=torch.long, device=self._device)
+        with _precise(self._base), recorded(self._stack, what.layers, last=what.last) as outputs:
+            run_behind(self._base, torch.tensor(rows, device=self._device), mask, cache)
+        return _Seen(outputs, cache.seen)
+
+
+def _continuations(wants: Sequence[Want], before: int) -> Iterator[tuple[frozenset[int], list[tuple[int, Ids]]]]:
+    """Yield which rows are continued by what, of one length, and the layers that are wanted of it: some at a time.
+
+    Args:
+        wants: of the rows.
+        before: tokens of a row.
+    """
+    found: dict[tuple[int, frozenset[int]], list[tuple[int, Ids]]] = {}
+    for row, want in enumerate(wants):
+        for after in sorted({after for _, after in want.outputs if after}):
+            found.setdefault((len(after), _layers(want, after)), []).append((row, after))
+    for (tokens, layers), behind in found.items():
+        most = max(1, min(MOST, TOKENS // (before + tokens)))
+        for start in range(0, len(behind), most):
+            yield layers, behind[start : start + most]
+
+
+def _precise(base: nn.Module) -> AbstractContextManager[None]:
+    """Keep a caller's autocast out: constants are in the base's dtype."""
+    return torch.autocast(next(base.parameters()).device.type, enabled=False)
+
+
+def _layers(want: Want, ids: Ids) -> frozenset[int]:
+    return frozenset(layer for layer, after in want.outputs if after == ids)
+
+
+def _length(pairs: Pairs) -> int:
+    return next((keys.shape[2] for keys, _ in pairs.values()), 0)
+
+
+def _chosen(pairs: Pairs, rows: Sequence[int] | slice) -> Pairs:
+    """Return some rows' keys and values, in one layout however many they are chosen from."""
+    return {layer: (keys[rows].contiguous(), values[rows].contiguous()) for layer, (keys, values) in pairs.items()}
+
+
+def _kept(output: Tensor) -> Tensor:
+    return output.to("cpu", copy=True)  # a view would hold the memory of all rows
+
+
+def _keys_values(pairs: Sequence[tuple[Tensor, Tensor]], row: int) -> Tensor:
+    """Return a row's keys and values of all tokens but the last, [layers, 2, heads, tokens - 1, dim]."""
+    return torch.stack([torch.stack([keys[row], values[row]])[:, :, :-1] for keys, values in pairs]).to("cpu")

@@ -1,0 +1,230 @@
+"""What can change when only the interventions of a decoder train, and nothing else: the cone.
+
+The base is frozen. Let k be the lowest edited layer and p a row's first edited token. Then these are constants of base
+and row, and are computed once (:mod:`reft.cone.compute`) and kept (:mod:`reft.cone.constants`):
+
+- the output of layer k before its edit, so layers up to k do not run;
+- keys and values of the layers above k at the tokens before p, because attention is causal, so those tokens do not run;
+
+and nothing is computed after a row's last token, which predicts nothing, nor logits where no label is. The rest is
+computed as ever, by the base's own code with the same hooks: losses and gradients are those of whole rows to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from reft.cone.compute import Prompts
+from reft.cone.constants import ConstantStore, Ids, RowKey, Want, by_stem
+from reft.cone.grouped_attention import GROUPED, Pairs, is_small, takes_groups
+from reft.cone.keeper import Keeper, keeper_of
+from reft.cone.kept_layers import kept_output
+from reft.cone.lower_layers import changing_rope
+from reft.cone.prefix_cache import PrefixCache, run_behind
+from reft.cone.window import Kept, Window, first_edited, lay_out, one_pass
+from reft.data import Encoded
+from reft.edits.config import ReftConfig
+from reft.edits.positions import Positions
+
+if TYPE_CHECKING:
+    from reft.models.decoder import ReftModel
+
+PROVED = GROUPED | {"bloom", "falcon", "gemma2", "gpt_oss"}
+"""Model types whose losses and gradients are compared with those of whole rows in the tests. Another may share keys
+between layers, keep a state other than keys and values, or look at chunks."""
+
+
+class Cone:
+    """Losses and scores of one model by its cone; built anew for each batch, which is cheap.
+
+    Args:
+        model: the model.
+        keeper: of its base.
+        store: the keeper's constants.
+    """
+
+    def __init__(self, model: ReftModel, keeper: Keeper, store: ConstantStore) -> None:
+        self._model = model
+        self._store = store
+        self._fields = keeper.output_fields(model.base, model.stack)
+        self._layer = model.config.layers[0]
+        self._others = keeper.config.layers
+        self._num_layers = len(model.stack.layers)
+        self._positions = edited_positions(model.config)
+        self._prompts = Prompts(model.base, model.stack, keeper.side_by_side)
+
+    @classmethod
+    def of(cls, model: ReftModel) -> Cone | None:
+        """Return the cone of a model; None where it is switched off or not known to be right, which is said once."""
+        keeper = keeper_of(model.base)
+        store = keeper.store(model.base)
+        if store is None:
+            return None
+        reason = unproved(model.base)
+        if reason is not None:
+            keeper.say_once(f"keys and values of {type(model.base).__name__} are not kept, because {reason}")
+            return None
+        return cls(model, keeper, store)
+
+    def begin(self, rows: Sequence[Encoded]) -> None:
+        """Start a use of rows for losses; see :meth:`reft.cone.constants.ConstantStore.begin`."""
+        self._store.begin(self._wanted(row) for row in rows)
+
+    def begin_scores(self, prompts: Sequence[Ids], choices: Sequence[Ids]) -> None:
+        """Start a use of prompts for scores."""
+        self._store.begin(self._wanted(Encoded(ids, len(ids)), *_longer(choices)) for ids in prompts)
+
+    def losses(self, rows: Sequence[Encoded]) -> Tensor:
+        """Return the cross-entropy of each label token in nats, [labels], in the rows' order."""
+        kept = [self._keep(row) for row in rows]
+        window = lay_out(kept, self._layer, self._model.device)
+        columns = [
+            place * window.tokens + column - each.start
+            for place, each in enumerate(kept)
+            for column in range(each.row.prompt_length - 1, each.row.num_tokens - 1)
+        ]
+        labels = [token for row in rows for token in row.input_ids[row.prompt_length :]]
+        logits, _ = self._run(window, columns)
+        return token_losses(logits, torch.tensor(labels, device=logits.device))
+
+    def scores(self, prompts: Sequence[Ids], choices: Sequence[Ids]) -> Tensor:
+        """Return the log-probability of each choice after each prompt in nats, fp32 [prompts, choices].
+
+        The prompts run once; a choice's tokens run after what the edited prompt left in each layer.
+        """
+        longer = _longer(choices)
+        kept = [self._keep(Encoded(ids, len(ids)), *longer) for ids in prompts]
+        window = lay_out(kept, self._layer, self._model.device)
+        ends = [place * window.tokens + each.end - each.start - 1 for place, each in enumerate(kept)]
+        logits, after = self._run(window, ends, recording=bool(longer))
+        next_token = logits.float().log_softmax(-1)
+        columns = [next_token[:, choice[0]] for choice in choices]
+        if longer:
+            frozen, mask = _closed_up(after, window.mask)
+            for stem, places in by_stem(choices).items():
+                if stem:
+                    ends = [choices[place][-1] for place in places]
+                    for place, column in zip(places, self._continued(kept, frozen, mask, stem, ends), strict=True):
+                        columns[place] = columns[place] + column
+        return torch.stack(columns, dim=-1)
+
+    def _continued(self, kept: Sequence[Kept], frozen: Pairs, mask: Tensor, stem: Ids, ends: Sequence[int]) -> Tensor:
+        """Return the log-probability of all but the first token of choices that are stem and end, [ends, batch]."""
+        run, device = len(stem), self._model.device
+        hidden = torch.stack([each.constants.outputs[self._layer, stem] for each in kept]).to(device)
+        ids = torch.tensor(stem, device=device).expand(len(kept), -1)
+        mask = torch.cat([mask, mask.new_ones(len(kept), run)], dim=-1)
+        lengths = torch.tensor([each.row.prompt_length for each in kept], device=device)
+        window = Window(ids, mask, lengths, torch.zeros_like(mask).bool(), hidden, frozen)
+        logits, _ = self._run(window, range(len(kept) * run))
+        words = logits.view(len(kept), run, -1).float().log_softmax(-1)
+        begun = words[:, :-1].gather(-1, ids[:, 1:].unsqueeze(-1)).squeeze(-1).sum(-1)
+        return begun + words[:, -1, torch.tensor(ends, device=device)].T
+
+    def _keep(self, row: Encoded, *continuations: Ids) -> Kept:
+        """Find a row's constants, and those of what may follow it."""
+        start = first_edited(self._positions, row)
+        return Kept(row, start, self._store.get(*self._wanted(row, *continuations), self._prompts.compute))
+
+    def _wanted(self, row: Encoded, *continuations: Ids) -> tuple[RowKey, Want]:
+        above = self._layer + 1
+        behind = first_edited(self._positions, row) > 0 and above < self._num_layers
+        reached = self._num_layers - 1 if behind else self._layer  # a pass for keys and values ends in the last layer
+        layers = {self._layer, *(layer for layer in self._others if layer < reached)}
+        own, completion = one_pass(row)
+        outputs = frozenset((layer, after) for layer in layers for after in {(), completion, *continuations})
+        return (own,), Want(outputs, above if behind else None)
+
+    def _run(self, window: Window, columns: Sequence[int], *, recording: bool = False) -> tuple[Tensor, Pairs]:
+        """Run a window through the layers above the lowest edited one.
+
+        Args:
+            window: the batch.
+            columns: where logits are computed, flat places in [batch, tokens].
+            recording: whether to return what the layers leave.
+
+        Returns:
+            Logits [columns, vocabulary], and by layer keys and values after the pass when recording.
+        """
+        model, base = self._model, self._model.base
+        runs_again = model.gradient_checkpointing and torch.is_grad_enabled()  # in the backward pass, out of this one
+        cache = PrefixCache(
+            self._num_layers,
+            window.before,
+            window.frozen,
+            recording=range(self._layer + 1, self._num_layers) if recording else (),
+            apart=takes_groups(base.config) and is_small(window.tokens, window.before) and not runs_again,
+        )
+        with ExitStack() as undo:
+            undo.enter_context(model.editing(window.mask, window.prompt_lengths, window.spans))
+            undo.enter_context(kept_output(model.stack, self._layer, window.hidden, fields=self._fields))
+            undo.enter_context(only_columns(base, torch.tensor(columns, device=window.mask.device)))
+            logits = run_behind(base, window.input_ids, window.mask, cache)
+        return logits.view(len(columns), -1), cache.seen
+
+
+def _longer(choices: Sequence[Ids]) -> set[Ids]:
+    """Return what runs of choices after their prompt: all tokens but the last, which predicts nothing."""
+    return {choice[:-1] for choice in choices if len(choice) > 1}
+
+
+def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the cross-entropy of each label in nats, fp32 or wider [labels], for logits [labels, vocabulary]."""
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    return functional.cross_entropy(wide, labels, reduction="none")
+
+
+def edited_positions(config: ReftConfig) -> frozenset[Positions]:
+    """Return the positions that some layer is edited at."""
+    return frozenset(config.positions_at(layer) for layer in config.layers)
+
+
+def unproved(base: Any) -> str | None:
+    """Return why a decoder's cone is not known to be right, or None."""
+    config = base.config
+    if config.model_type not in PROVED:
+        return f"its type {config.model_type} is none of those that were compared with whole rows"
+    if config._attn_implementation not in ("eager", "sdpa"):
+        return f"attention by {config._attn_implementation} was not compared with whole rows"
+    if changing_rope(config):
+        return "its rotary embedding depends on the longest row of a batch"
+    return None
+
+
+@contextmanager
+def only_columns(base: Any, columns: Tensor) -> Iterator[None]:
+    """Let the head see some of the tokens alone; what the model does to logits after it stays the model's."""
+
+    def choose(_head: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        hidden = args[0]
+        return (hidden.flatten(0, 1).index_select(0, columns).unsqueeze(0), *args[1:])
+
+    handle = base.get_output_embeddings().register_forward_pre_hook(choose)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _closed_up(after: Pairs, mask: Tensor) -> tuple[Pairs, Tensor]:
+    """Move rows to the right that end before the last column, so that what follows stands beside them.
+
+    Args:
+        after: layer -> keys and values of all columns.
+        mask: [batch, columns].
+    """
+    shift = mask.flip(-1).argmax(-1, keepdim=True)
+    if not shift.any():
+        return after, mask
+    places = (torch.arange(mask.shape[1], device=mask.device) - shift) % mask.shape[1]
+
+    def moved(each: Tensor) -> Tensor:
+        return each.gather(2, places[:, None, :, None].expand_as(each))
+
+    return {layer: (moved(keys), moved(values)) for layer, (keys, values) in after.items()}, mask.gather(1, places)

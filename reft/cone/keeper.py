@@ -1,0 +1,180 @@
+"""Which constants are kept for a base, and whether they are still its own.
+
+A base's constants outlive the models on it: a search builds one for each trial. So they are kept by base, for as long
+as it lives, and :func:`set_cone` says how.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+import transformers
+from torch import nn
+
+from reft.cone.constants import ConstantStore
+from reft.cone.files import ConstantFiles
+from reft.cone.kept_layers import output_fields
+from reft.edits.hooks import Stack
+
+GIB = 1 << 30
+FORMAT = 2
+"""Of the constants: what is raised when they are computed or written in another way."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ConeConfig:
+    """Whether only what an intervention can change is computed, and how much of the rest is kept; checks itself.
+
+    Attributes:
+        enabled: false computes everything anew in every pass, as without this module.
+        memory_bytes: of constants kept by this process.
+        disk_bytes: of constants kept in ``folder``, for all processes and bases together.
+        folder: where; None for memory alone.
+        base_sha256: identity of the base's weights, which what is in the folder belongs to.
+        layers: lowest edited layers of models to come, counted from 0. A row that runs through them for one model
+            gives their outputs for the others too.
+
+    Raises:
+        ValueError: at construction, for a negative budget or layer, or a folder without the base's identity.
+    """
+
+    enabled: bool = True
+    memory_bytes: int = 4 * GIB
+    disk_bytes: int = 0
+    folder: Path | None = None
+    base_sha256: str | None = None
+    layers: frozenset[int] = frozenset()
+
+    def __post_init__(self) -> None:
+        if min(self.memory_bytes, self.disk_bytes) < 0:
+            raise ValueError(
+                f"a budget is not negative; got {self.memory_bytes} bytes of memory and {self.disk_bytes} of disk; "
+                "use 0 to keep nothing"
+            )
+        if any(layer < 0 for layer in self.layers):
+            raise ValueError(f"layers are counted from 0; got {sorted(self.layers)}; give none below")
+        if self.folder is not None and not self.base_sha256:
+            raise ValueError(f"constants in a folder need the base's sha256; got none for {self.folder}; give it")
+
+
+class Keeper:
+    """The constants of one base, for as long as its weights and how they are run stay as they are."""
+
+    def __init__(self, base: nn.Module, config: ConeConfig) -> None:
+        self.config = config
+        self.right: dict[int, bool] = {}
+        """Lowest edited layer -> whether leaving out the layers up to it was found to be right."""
+        self.side_by_side: dict[tuple[int, int, int], bool] = {}
+        """What :class:`reft.cone.compute.Prompts` found out about passes over several rows."""
+        self._fields: int | None = None
+        self._said: set[str] = set()
+        self._weights = _weights(base)
+        self._identity = _identity(base, config)
+        self._files = None if config.folder is None else ConstantFiles(config.folder, config.disk_bytes)
+        self._store = self._empty()
+
+    def store(self, base: nn.Module, trained: Collection[nn.Parameter] = ()) -> ConstantStore | None:
+        """Return the constants kept, none of them if the base is not what they were computed with.
+
+        Args:
+            base: the base that this keeper is of. That its weights were written to is seen, unless through ``.data``.
+            trained: parameters of the base that no constant follows from, such as a head's.
+
+        Returns:
+            None where the cone is switched off, or the base has no constants because it is trained itself.
+        """
+        if not self.config.enabled:
+            return None
+        ignored = {id(parameter) for parameter in trained}
+        if any(parameter.requires_grad and id(parameter) not in ignored for parameter in base.parameters()):
+            self.say_once("a base whose own weights are trained has no constants, so nothing is kept")
+            return None
+        weights = _weights(base)
+        if any(self._weights.get(key) != value for key, value in weights.items() if key not in ignored):
+            self._weights = weights
+            if self._files is not None:
+                self._files = None  # they are of the weights whose sha256 was given
+                self.say_once(
+                    "a base's weights changed, so its constants are no longer kept on disk; call set_cone again"
+                )
+            self._restart(base)
+        elif self._identity != _identity(base, self.config):
+            self._restart(base)
+        return self._store
+
+    def output_fields(self, base: nn.Module, stack: Stack) -> int:
+        """Return :func:`reft.cone.kept_layers.output_fields`, which is found once."""
+        if self._fields is None:
+            self._fields = output_fields(base, stack)
+        return self._fields
+
+    def say_once(self, message: str) -> None:
+        """Log a warning the first time that it comes up."""
+        if message not in self._said:
+            self._said.add(message)
+            _log.warning("%s", message)
+
+    def _restart(self, base: nn.Module) -> None:
+        self._identity = _identity(base, self.config)
+        self.right.clear()
+        self.side_by_side.clear()
+        self._store = self._empty()
+
+    def _empty(self) -> ConstantStore:
+        folder = base_folder(self.config.base_sha256 or "")
+        return ConstantStore(self.config.memory_bytes, self._files, self._identity, folder)
+
+
+def base_folder(base_sha256: str) -> str:
+    """Return the name of the folder that a base's constants are in."""
+    return base_sha256[:16]
+
+
+_KEEPERS: WeakKeyDictionary[nn.Module, Keeper] = WeakKeyDictionary()
+
+
+def set_cone(base: nn.Module, config: ConeConfig) -> None:
+    """Say how constants of ``base`` are kept, for every model on it; forgets what is in memory.
+
+    Without this call there are the defaults of :class:`ConeConfig`.
+    """
+    _KEEPERS[base] = Keeper(base, config)
+
+
+def keeper_of(base: nn.Module) -> Keeper:
+    """Return the keeper of a base's constants."""
+    if base not in _KEEPERS:
+        set_cone(base, ConeConfig())
+    return _KEEPERS[base]
+
+
+def _weights(base: nn.Module) -> dict[int, tuple[int, int]]:
+    """Return where each parameter is and how often it was written to."""
+    return {id(parameter): (parameter.data_ptr(), parameter._version) for parameter in base.parameters()}
+
+
+def _identity(base: nn.Module, config: ConeConfig) -> list[Any]:
+    """Return what the bits of a row's constants follow from beside the row, as plain JSON values."""
+    weight = next(base.parameters())
+    described: Any = base.config
+    cuda = weight.device.type == "cuda"
+    return [
+        FORMAT,
+        config.base_sha256,
+        type(base).__name__,
+        str(weight.dtype),
+        torch.cuda.get_device_name(weight.device) if cuda else weight.device.type,
+        torch.backends.cpu.get_cpu_capability(),
+        torch.get_num_threads(),
+        getattr(described, "_attn_implementation", None),
+        torch.__version__,
+        transformers.__version__,
+    ]

@@ -1,0 +1,165 @@
+"""The part of a batch that runs: each row's tokens from the first that can change on, after keys and values kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from reft.cone.constants import Constants
+from reft.data import Encoded
+from reft.edits.positions import Positions, position_masks
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A row with its constants.
+
+    Attributes:
+        row: the row.
+        start: how many of its tokens do not run.
+        constants: of its tokens that run, and of what may follow them.
+    """
+
+    row: Encoded
+    start: int
+    constants: Constants
+
+    @property
+    def end(self) -> int:
+        """Where the tokens end that run."""
+        return end_of(self.row)
+
+    def hidden(self, layer: int) -> Tensor:
+        """Return the layer's output before any edit at the tokens that run, [tokens, hidden]."""
+        inside = self.constants.outputs[layer, ()][self.start :]
+        _, after = one_pass(self.row)
+        return torch.cat([inside, self.constants.outputs[layer, after]]) if after else inside
+
+    def keys_values(self, above: int) -> Sequence[Tensor]:
+        """Return keys and values of the layers from ``above`` up where no token runs, each [2, heads, tokens, dim]."""
+        kept, lowest = self.constants.keys_values, self.constants.lowest
+        if kept is None or lowest is None:
+            return ()
+        assert above >= lowest
+        return kept[above - lowest :, :, :, : self.start].unbind()
+
+
+@dataclass(frozen=True)
+class Window:
+    """A batch's columns that run, behind those that do not.
+
+    The columns before the pass are aligned at their right, those of the pass at their left: a row's tokens stand side
+    by side, as layers that look at a window need.
+
+    Attributes:
+        input_ids: [batch, tokens], int64.
+        mask: [batch, before + tokens], 1 at the rows' tokens.
+        prompt_lengths: [batch], int64.
+        spans: bool [batch, before + tokens].
+        hidden: [batch, tokens, hidden], output of the lowest edited layer before its edit.
+        frozen: layer -> keys and values before the pass, each [batch, heads, before, dim].
+    """
+
+    input_ids: Tensor
+    mask: Tensor
+    prompt_lengths: Tensor
+    spans: Tensor
+    hidden: Tensor
+    frozen: Mapping[int, tuple[Tensor, Tensor]]
+
+    @property
+    def tokens(self) -> int:
+        """How many columns run."""
+        return self.input_ids.shape[1]
+
+    @property
+    def before(self) -> int:
+        """How many columns stand before them."""
+        return self.mask.shape[1] - self.tokens
+
+
+def end_of(row: Encoded) -> int:
+    """Return where the tokens of a row end that run; the last of a completion predicts nothing."""
+    return max(row.prompt_length, row.num_tokens - 1)
+
+
+def one_pass(row: Encoded) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the tokens of a row that are computed in one pass, and those behind them in another.
+
+    One pass is quicker. But it keeps keys and values of all its tokens, and those of a completion are never read: a
+    completion longer than its prompt is apart.
+    """
+    end = end_of(row)
+    cut = end if end <= 2 * row.prompt_length else row.prompt_length
+    return row.input_ids[:cut], row.input_ids[cut:end]
+
+
+def first_edited(positions: frozenset[Positions], row: Encoded) -> int:
+    """Return the first edited token of a row, counted from 0; the prompt's last where none is edited."""
+    return _first_edited(positions, row.prompt_length, row.spans if any(each.spans for each in positions) else ())
+
+
+@lru_cache(maxsize=1 << 16)
+def _first_edited(positions: frozenset[Positions], length: int, spans: tuple[tuple[int, int], ...]) -> int:
+    mask = torch.ones(1, length, dtype=torch.bool)
+    own = torch.zeros_like(mask)
+    for start, stop in spans:
+        own[0, start:stop] = True
+    edited = [position_masks(each, mask, torch.tensor([length]), own).either[0] for each in positions]
+    return min([length - 1, *torch.stack(edited).any(0).nonzero().flatten().tolist()])
+
+
+def lay_out(rows: Sequence[Kept], layer: int, device: torch.device) -> Window:
+    """Lay out a batch.
+
+    Args:
+        rows: its rows.
+        layer: the lowest edited one.
+        device: where the window is to be.
+    """
+    before = max(each.start for each in rows)
+    width = max(each.end - each.start for each in rows)
+    input_ids = torch.zeros(len(rows), width, dtype=torch.long)  # any id may pad: the mask hides it
+    mask = torch.zeros(len(rows), before + width, dtype=torch.long)
+    spans = torch.zeros(len(rows), before + width, dtype=torch.bool)
+    first = rows[0].hidden(layer)
+    hidden = first.new_zeros(len(rows), width, first.shape[-1])
+    for place, each in enumerate(rows):
+        shift, length = before - each.start, each.end - each.start
+        input_ids[place, :length] = torch.tensor(each.row.input_ids[each.start : each.end])
+        mask[place, shift : shift + each.end] = 1
+        for low, high in each.row.spans:
+            spans[place, shift + low : shift + high] = True
+        hidden[place, :length] = each.hidden(layer)
+    lengths = torch.tensor([each.row.prompt_length for each in rows])
+    frozen = _aligned([each.keys_values(layer + 1) for each in rows], before) if before else []
+    return Window(
+        input_ids.to(device),
+        mask.to(device),
+        lengths.to(device),
+        spans.to(device),
+        hidden.to(device),
+        {layer + 1 + above: (both[0], both[1]) for above, both in enumerate(each.to(device) for each in frozen)},
+    )
+
+
+def _aligned(rows: Sequence[Sequence[Tensor]], before: int) -> list[Tensor]:
+    """Return keys and values of all rows, aligned at the right: for each layer [2, batch, heads, before, dim].
+
+    A tensor a layer, not one for all: an allocator gives back so large a one each time, and gets it page by page.
+    """
+    some = next((row for row in rows if row), ())
+    joined = []
+    for layer, each in enumerate(some):
+        both = each.new_empty(2, len(rows), each.shape[1], before, each.shape[3])
+        for place, row in enumerate(rows):
+            start = row[layer].shape[2] if row else 0
+            both[:, place, :, : before - start] = 0
+            if start:
+                both[:, place, :, before - start :] = row[layer]
+        joined.append(both)
+    return joined

@@ -1,0 +1,1 @@
+"""The edits: formulas, orthonormal rows, positions, layers, their configuration, hooks."""

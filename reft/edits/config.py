@@ -1,0 +1,182 @@
+"""What decides the form of a trained model: every choice that changes the forward pass."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Any
+
+from reft.edits.forms import Activation, DropoutOn, EditForm, Init, check_form
+from reft.edits.interventions import METHODS
+from reft.edits.positions import Positions, parse_positions
+
+
+@dataclass(frozen=True)
+class LayerOverride:
+    """What one layer has of its own; None is the config's value.
+
+    Attributes:
+        layer: its number.
+        rank: of its interventions.
+        positions: its edited tokens.
+    """
+
+    layer: int
+    rank: int | None = None
+    positions: str | None = None
+
+    def __post_init__(self) -> None:
+        check_integer("an override's layer", self.layer, 0)
+        if self.rank is not None:
+            check_integer("an override's rank", self.rank, 1)
+        if self.positions is not None:
+            parse_positions(self.positions)
+
+
+@dataclass(frozen=True)
+class ReftConfig:
+    """Method, place and size of the interventions; checks itself.
+
+    Attributes:
+        layers: edited layers, numbered from 0, ascending; the edit is at a layer's output.
+        positions: edited prompt tokens, as :func:`reft.edits.positions.parse_positions` reads them.
+        rank: dimensions of the edited subspace.
+        method: a key of :data:`reft.edits.interventions.METHODS`.
+        init: where training starts: ``identity`` or ``paper``.
+        tied: whether one intervention a layer edits both ends of the prompt; without two ends it changes nothing.
+        activation: f in the formula, a key of :data:`reft.edits.interventions.ACTIVATIONS`.
+        dropout: in training, of what ``dropout_on`` says.
+        dropout_on: ``edit``, or ``output`` as the authors' code does.
+        projection_bias: NoReFT's b2.
+        overrides: layers with a rank or positions of their own, ascending.
+
+    Raises:
+        ValueError: at construction, with the rule, the value and what to do.
+    """
+
+    layers: tuple[int, ...]
+    positions: str
+    rank: int
+    method: str = "loreft"
+    init: Init = "identity"
+    tied: bool = True
+    activation: Activation = "linear"
+    dropout: float = 0.0
+    dropout_on: DropoutOn = "edit"
+    projection_bias: bool = False
+    overrides: tuple[LayerOverride, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_layer_numbers("layers", self.layers)
+        parse_positions(self.positions)
+        check_integer("rank", self.rank, 1)
+        if not isinstance(self.tied, bool):
+            raise ValueError(f"tied must be true or false; got {self.tied!r}; use a boolean")
+        if self.overrides:
+            check_layer_numbers("the layers of overrides", tuple(override.layer for override in self.overrides))
+        for override in self.overrides:
+            if override.layer not in self.layers:
+                raise ValueError(
+                    f"an override is of an edited layer; got layer {override.layer}; "
+                    f"use one of {', '.join(map(str, self.layers))}"
+                )
+        check_form(self.method, self.form(self.layers[0]))
+
+    def form(self, layer: int) -> EditForm:
+        """Return the form of the interventions at ``layer``."""
+        return EditForm(
+            rank=self._override(layer).rank or self.rank,
+            init=self.init,
+            activation=self.activation,
+            dropout=self.dropout,
+            dropout_on=self.dropout_on,
+            projection_bias=self.projection_bias,
+        )
+
+    def positions_at(self, layer: int) -> Positions:
+        """Return the edited tokens at ``layer``."""
+        return parse_positions(self._override(layer).positions or self.positions)
+
+    def untied_at(self, layer: int) -> bool:
+        """Whether the layer has two interventions, one for each end of the prompt."""
+        return not self.tied and self.positions_at(layer).two_sided
+
+    def slots(self, layer: int) -> tuple[str, ...]:
+        """Return the names of the interventions at ``layer``: one, or one for each end of the prompt."""
+        return (f"layer_{layer}_first", f"layer_{layer}_last") if self.untied_at(layer) else (f"layer_{layer}",)
+
+    def forms(self) -> dict[str, EditForm]:
+        """Return the form of every intervention, by its slot's name, from the lowest layer up."""
+        return {slot: self.form(layer) for layer in self.layers for slot in self.slots(layer)}
+
+    def _override(self, layer: int) -> LayerOverride:
+        return next((override for override in self.overrides if override.layer == layer), LayerOverride(layer))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values; :meth:`from_dict` reads them back."""
+        overrides = [asdict(override) for override in self.overrides]
+        return {**asdict(self), "layers": list(self.layers), "overrides": overrides}
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> ReftConfig:
+        """Build a config from :meth:`to_dict`'s values.
+
+        Raises:
+            ValueError: for a key that is unknown (the nearest known one is named), missing, or of another type.
+        """
+        check_keys("a ReFT config", raw, [field.name for field in fields(cls)])
+        layers, overrides = raw["layers"], raw["overrides"]
+        if not isinstance(layers, list | tuple):
+            raise ValueError(f"layers must be a list of layer numbers; got {layers!r}; write [0, 1]")
+        if not isinstance(raw["positions"], str):
+            raise ValueError(f"positions must be a text; got {raw['positions']!r}; write one like f7+l7")
+        if not isinstance(overrides, list | tuple) or not all(isinstance(entry, Mapping) for entry in overrides):
+            raise ValueError(f"overrides must be a list of mappings; got {overrides!r}; write [] for none")
+        for entry in overrides:
+            check_keys("an override", entry, [field.name for field in fields(LayerOverride)])
+        built = tuple(LayerOverride(**entry) for entry in overrides)
+        return cls(**{**raw, "layers": tuple(layers), "overrides": built})
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Return the plain values of the keys that have a default."""
+        return {
+            field.name: list(field.default) if isinstance(field.default, tuple) else field.default
+            for field in fields(cls)
+            if field.default is not MISSING
+        }
+
+
+def count_parameters(config: ReftConfig, hidden_size: int) -> int:
+    """Return the number of trainable parameters on a base of ``hidden_size``, without building the model."""
+    method = METHODS[config.method]
+    return sum(method.count_parameters(hidden_size, form) for form in config.forms().values())
+
+
+def check_keys(name: str, raw: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Raise ValueError unless ``raw`` has these keys and no other; of an unknown one the nearest known is named."""
+    for key in raw:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            advice = f"did you mean {near[0]}?" if near else "remove it"
+            raise ValueError(f"{name} has the keys {', '.join(known)}; got {key!r}; {advice}")
+    missing = [key for key in known if key not in raw]
+    if missing:
+        raise ValueError(f"{name} needs every key; got none for {', '.join(missing)}; add them")
+
+
+def check_layer_numbers(name: str, layers: tuple[int, ...]) -> None:
+    """Raise ValueError unless ``layers`` is a tuple of ascending layer numbers."""
+    if not isinstance(layers, tuple) or not layers:
+        raise ValueError(f"{name} must be a tuple of at least one layer number; got {layers!r}; name a layer")
+    for layer in layers:
+        check_integer("each layer", layer, 0)
+    if list(layers) != sorted(set(layers)):
+        raise ValueError(f"{name} must ascend, each once; got {layers}; use {tuple(sorted(set(layers)))}")
+
+
+def check_integer(name: str, value: object, lowest: int) -> None:
+    """Raise ValueError unless ``value`` is an integer of at least ``lowest``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+        raise ValueError(f"{name} must be an integer of at least {lowest}; got {value!r}; correct it")

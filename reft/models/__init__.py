@@ -1,0 +1,1 @@
+"""Edited models: decoder, encoder, encoder-decoder; decoding, scoring, mixed batches."""

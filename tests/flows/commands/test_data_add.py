@@ -1,0 +1,177 @@
+"""``reft data add`` in a real project folder, with DVC."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.commands.data import write_params
+from pipelines.params.whole import load_params
+from pipelines.runtime.process import BusyError, locked
+from tests.project import Project, environment, review_rows
+from tests.tiny import write_tiny_base
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    home = tmp_path_factory.mktemp("home")
+    project = Project(tmp_path_factory.mktemp("made") / "project", environment(home))
+    project.root.parent.mkdir(exist_ok=True)
+    Project(project.root.parent, project.env).run("reft", "init", "project")
+    return project
+
+
+@pytest.fixture
+def project(made: Project, tmp_path: Path) -> Project:
+    shutil.copytree(made.root, tmp_path / "project", symlinks=True)
+    return Project(tmp_path / "project", made.env)
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    lines = [json.dumps({"text": text, "label": label}) for text, label in review_rows()]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def add(project: Project, *arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+    return project.run("reft", "data", "add", *map(str, arguments), check=check)
+
+
+def params_text(project: Project) -> str:
+    return (project.root / "params.yaml").read_text(encoding="utf-8")
+
+
+def test_without_a_terminal_it_shows_and_says_how(project: Project, rows: Path) -> None:
+    before = params_text(project)
+    said = add(project, rows).stdout
+    assert 'source: "file:data/own/rows.jsonl"' in said
+    assert "The film is good" in said
+    assert "--yes" in said
+    assert params_text(project) == before
+    assert (project.root / "data/own/rows.jsonl").read_bytes() == rows.read_bytes()
+    tracked = yaml.safe_load((project.root / "data/own/rows.jsonl.dvc").read_text(encoding="utf-8"))
+    assert tracked["outs"][0]["path"] == "rows.jsonl"
+
+
+def test_it_changes_nothing_while_a_run_works_here(project: Project, rows: Path) -> None:
+    before = params_text(project)
+    with locked(project.root, "run", wait_seconds=0):
+        done = add(project, rows, "--yes", check=False)
+        with pytest.raises(BusyError):
+            write_params(project.root, "")
+    assert done.returncode == 2
+    assert "only one run at a time" in done.stderr
+    assert params_text(project) == before
+    assert not (project.root / "data/own/rows.jsonl").exists()
+
+
+def test_with_yes_it_writes_what_it_showed(project: Project, rows: Path) -> None:
+    comments = params_text(project).count("#")
+    said = add(project, rows, "--yes", "--name", "reviews.jsonl").stdout
+    section = load_params(project.root / "params.yaml").prepare
+    assert section.source == "file:data/own/reviews.jsonl"
+    assert (section.format, section.template, list(section.labels)) == (
+        "jsonl",
+        "Text: {text}\nLabel:",
+        ["bad", "good"],
+    )
+    assert section.train_rows + section.validation_rows + section.test_rows <= 190
+    assert params_text(project).count("#") == comments - 1  # the one of the default source's address is not a comment
+    shown = said.partition("would say:\n\n")[2].partition("\n\n")[0]
+    assert shown in params_text(project)
+
+
+@pytest.mark.parametrize(("answer", "written"), [("y", True), ("n", False)])
+def test_a_person_is_asked(project: Project, rows: Path, answer: str, written: bool) -> None:
+    before = params_text(project)
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "data", "add", str(rows)],
+        cwd=project.root, env=project.env, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    os.write(ours, f"{answer}\n".encode())
+    said, told = process.communicate(timeout=120)
+    os.close(ours)
+    os.close(theirs)
+    assert process.returncode == 0, told
+    assert b"Write this into params.yaml?" in said + told
+    assert (params_text(project) != before) == written
+
+
+def test_other_content_of_that_name_is_kept_unless_forced(project: Project, rows: Path, tmp_path: Path) -> None:
+    add(project, rows, "--yes")
+    mine = params_text(project).replace('"Text: {text}', '"A text of mine: {text}')
+    (project.root / "params.yaml").write_text(mine, encoding="utf-8")
+    add(project, rows)  # the same content: nothing to do
+    other = tmp_path / "other.jsonl"
+    other.write_text(rows.read_text(encoding="utf-8").upper().replace("TEXT", "text").replace("LABEL", "label"))
+    done = add(project, other, "--name", "rows.jsonl", check=False)
+    assert done.returncode == 2
+    assert "must not be lost" in done.stderr
+    assert (project.root / "data/own/rows.jsonl").read_bytes() == rows.read_bytes()
+    add(project, other, "--name", "rows.jsonl", "--force", "--yes")
+    assert (project.root / "data/own/rows.jsonl").read_bytes() == other.read_bytes()
+    assert params_text(project) == mine  # params.yaml names the file already; what is written there is the user's
+
+
+def test_a_test_file_goes_beside_the_training_file(project: Project, rows: Path, tmp_path: Path) -> None:
+    add(project, rows, "--yes")
+    test = tmp_path / "test.jsonl"
+    test.write_text("".join(rows.read_text(encoding="utf-8").splitlines(keepends=True)[:40]), encoding="utf-8")
+    add(project, test, "--split", "test", "--yes")
+    section = load_params(project.root / "params.yaml").prepare
+    assert (section.source, section.test_source) == ("file:data/own/rows.jsonl", "file:data/own/test.jsonl")
+    assert section.test_rows <= 40
+
+
+def test_what_cannot_be_guessed_is_taken_in_and_said(project: Project, tmp_path: Path) -> None:
+    before = params_text(project)
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text("".join(json.dumps({"text": f"text {n}"}) + "\n" for n in range(30)), encoding="utf-8")
+    done = add(project, texts, "--yes", check=False)
+    assert done.returncode == 2
+    assert "one column must be a label" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (project.root / "data/own/texts.jsonl.dvc").is_file()
+    assert params_text(project) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nowhere.csv"], "must exist"),
+        (["{rows}", "--name", "../out.csv"], "a name is letters"),
+        (["{rows}", "--name", "README.md"], "a name is letters"),
+        (["{folder}"], "a folder to add is a transformers model"),
+    ],
+)
+def test_a_mistake_is_told_and_changes_nothing(project: Project, rows: Path, arguments: list[str], said: str) -> None:
+    places = {"rows": rows, "folder": rows.parent}
+    done = add(project, *(word.format_map(places) for word in arguments), check=False)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert sorted(path.name for path in (project.root / "data/own").iterdir()) == ["README.md"]
+
+
+def test_a_model_folder_becomes_the_base(project: Project, tmp_path: Path) -> None:
+    folder = write_tiny_base(tmp_path / "My-model")
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04pickle")
+    (folder / "modeling.py").write_text("raise SystemExit")
+    add(project, folder, "--yes")
+    assert load_params(project.root / "params.yaml").base.source == "file:models/own/My-model"
+    taken = {path.name for path in (project.root / "models/own/My-model").iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= taken
+    assert not {"pytorch_model.bin", "modeling.py"} & taken
+    add(project, folder)  # again: the same content

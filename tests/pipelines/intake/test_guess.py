@@ -1,0 +1,335 @@
+"""What is guessed of a data file, from its rows alone. File names say nothing here, so that they cannot help."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipelines.errors import PipelineError
+from pipelines.intake.columns import guess, split_sizes
+from pipelines.intake.layout import Layout, find_layout, sample_rows
+from pipelines.intake.proposal import Proposal, apply_changes, propose
+from pipelines.params.whole import Params, check_params, load_params
+
+ROOT = Path(__file__).parents[3]
+PARAMS = ROOT / "params.yaml"
+SOURCE = "file:data/own/rows"
+ANSWERS = {
+    "boolq": ["true", "false"],
+    "arc": ["answer1", "answer2", "answer3", "answer4"],
+    "piqa": ["solution1", "solution2"],
+    "winogrande": ["option1", "option2"],
+    "mathqa": ["A", "B", "C", "D", "E"],
+}
+
+
+def shipped() -> Params:
+    """The params of the repository, with row limits of the tests' own."""
+    raw = load_params(PARAMS).model_dump(by_alias=True)
+    raw["prepare"] |= {"train_rows": 1000, "validation_rows": 200, "test_rows": 500}
+    return check_params(raw, "params.yaml")
+
+
+def write(folder: Path, content: str | bytes) -> Path:
+    path = folder / "rows"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def delimited(rows: list[tuple[Any, ...]], **dialect: Any) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n", **dialect).writerows(rows)
+    return out.getvalue()
+
+
+def llm_adapters(answers: list[str], count: int = 60) -> str:
+    """Rows laid out as the LLM-Adapters data sets are: the output says the answer in other words."""
+    rows = [
+        {
+            "instruction": f"Question {n}, and many a word of it: {n * 7}?\n\nAnswer format: {'/'.join(answers)}",
+            "input": "",
+            "output": f"the correct answer is {answers[n % len(answers)]}",
+            "answer": answers[n % len(answers)],
+        }
+        for n in range(count)
+    ]
+    return json.dumps(rows)
+
+
+def look(folder: Path, content: str | bytes) -> Proposal:
+    return propose(write(folder, content), SOURCE, "train", shipped())
+
+
+@pytest.mark.parametrize("answers", ANSWERS.values(), ids=ANSWERS)
+def test_llm_adapters_rows_are_known_by_their_layout(tmp_path: Path, answers: list[str]) -> None:
+    section = look(tmp_path, llm_adapters(answers)).changes["prepare"]
+    assert section["format"] == "json"
+    assert section["template"] == "{instruction}\n"
+    assert section["label_column"] == "answer"
+    assert [label["values"] for label in section["labels"].values()] == [[answer] for answer in sorted(answers)]
+    assert [label["word"] for label in section["labels"].values()] == sorted(answers)
+
+
+TEXTS = [f"It was film number {n}, and a {'good' if n % 2 else 'poor'} one." for n in range(40)]
+OBJECTS = [{"text": text, "mark": n % 2} for n, text in enumerate(TEXTS)]
+
+
+@pytest.mark.parametrize(
+    ("content", "layout"),
+    [
+        (delimited([("text", "mark"), *((t, n % 2) for n, t in enumerate(TEXTS))]), Layout("csv", None, True)),
+        (delimited([(t, n % 2) for n, t in enumerate(TEXTS)]), Layout("csv", ("text", "label"), True)),
+        (
+            delimited([(t, n % 2) for n, t in enumerate(TEXTS)], delimiter="\t", quoting=csv.QUOTE_NONE),
+            Layout("tsv", ("text", "label"), False),
+        ),
+        (
+            "text\tmark\n" + "".join(f'"{t} he said\t{n % 2}\n' for n, t in enumerate(TEXTS)),
+            Layout("tsv", None, False),
+        ),
+        (
+            delimited(
+                [("text", "mark"), *((f'"{t}" he said', n % 2) for n, t in enumerate(TEXTS))], delimiter="\t"
+            ),
+            Layout("tsv", None, True),
+        ),
+        (
+            "Quality\t#1 ID\t#1 String\n" + "".join(f"{n % 2}\t{n}\t{t}\n" for n, t in enumerate(TEXTS)),
+            Layout("tsv", ("quality", "id_1", "string_1"), False, titled=True),
+        ),
+        (
+            delimited([("text", "text", "mark"), *((t, t, n % 2) for n, t in enumerate(TEXTS))]),
+            Layout("csv", ("text", "text_2", "mark"), True, titled=True),
+        ),
+        (
+            "text\tmark\t\n" + "".join(f"{t}\t{n % 2}\t\n" for n, t in enumerate(TEXTS)),
+            Layout("tsv", None, False),
+        ),
+        ("".join(json.dumps(row) + "\n" for row in OBJECTS), Layout("jsonl", None, True)),
+        ("\ufeff" + json.dumps(OBJECTS), Layout("json", None, True)),
+    ],
+    ids=["csv", "untitled csv", "untitled tsv", "stray quotes", "quoted tsv", "odd titles", "a title twice",
+         "a last delimiter", "jsonl", "json"],
+)  # fmt: skip
+def test_the_layout_is_found_from_the_content(tmp_path: Path, content: str, layout: Layout) -> None:
+    proposal = look(tmp_path, content)
+    assert proposal.layout == layout
+    assert len(proposal.rows) == len(TEXTS)
+    assert not [row for row in proposal.rows if row.problem]
+    assert len(proposal.changes["prepare"]["labels"]) == 2
+
+
+def test_parquet_is_found_by_its_first_bytes(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    table = pyarrow.table({"text": TEXTS, "mark": [bool(n % 2) for n in range(40)]})
+    parquet.write_table(table, tmp_path / "rows")
+    layout = find_layout(tmp_path / "rows")
+    assert layout.format == "parquet"
+    found = guess(sample_rows(tmp_path / "rows", layout))
+    assert [label["values"] for label in found.labels.values()] == [[False], [True]]
+    assert list(found.labels) == ["false", "true"]
+
+
+def test_many_numbers_are_cut_into_low_and_high(tmp_path: Path) -> None:
+    rows = [("id", "stars", "comment"), *((n, n / 7, t) for n, t in enumerate(TEXTS))]
+    section = look(tmp_path, delimited(rows)).changes["prepare"]
+    assert section["label_column"] == "stars"
+    assert section["template"] == "Comment: {comment}\nStars:"
+    low, high = section["labels"]["low"], section["labels"]["high"]
+    assert low["max"] < high["min"]
+    assert low["values"] is high["values"] is None
+
+
+def test_a_column_that_gives_the_label_away_is_not_put_into_the_prompt(tmp_path: Path) -> None:
+    tones = ["good" if n % 2 else "bad" for n in range(len(TEXTS))]
+    told = [(t, f"because of its tone, number {n}: {tones[n]}", tones[n]) for n, t in enumerate(TEXTS)]
+    assert (
+        look(tmp_path, delimited([("text", "reason", "label"), *told])).changes["prepare"]["template"]
+        == "Text: {text}\nLabel:"
+    )
+
+
+WORKED = [f"Take {n} and add {n}.\nThat is {2 * n}. ANSWER:{'ab'[n % 2].upper()}" for n in range(len(TEXTS))]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [WORKED, [f"- number0 number{n}" for n in range(len(TEXTS))], [f" {text.upper()} " for text in TEXTS]],
+    ids=["a worked answer", "an equation", "the text again"],
+)
+def test_no_answer_and_no_second_copy_is_put_into_the_prompt(tmp_path: Path, column: list[str]) -> None:
+    rows = [(text, other, "AB"[n % 2]) for n, (text, other) in enumerate(zip(TEXTS, column, strict=True))]
+    section = look(tmp_path, delimited([("question", "more", "correct"), *rows])).changes["prepare"]
+    assert section["template"] == "Question: {question}\nCorrect:"
+
+
+def test_an_ending_that_all_rows_share_is_no_answer(tmp_path: Path) -> None:
+    rows = [(f"{text} true/false", ("true", "false")[n % 3 == 0]) for n, text in enumerate(TEXTS)]
+    section = look(tmp_path, delimited([("question", "answer"), *rows])).changes["prepare"]
+    assert section["template"] == "Question: {question}\nAnswer:"
+
+
+def test_row_limits_follow_a_small_file(tmp_path: Path) -> None:
+    changes = look(tmp_path, llm_adapters(["true", "false"], 100)).changes
+    limits = [changes["prepare"][f"{split}_rows"] for split in ("train", "validation", "test")]
+    assert limits == [55, 11, 27]
+    assert changes["search"] == {"train_rows": 55}
+
+
+@pytest.mark.parametrize(("usable", "wanted"), [(5, {"train": 9, "test": 9}), (10_000, {"train": 9, "test": 9})])
+def test_sizes_never_pass_what_there_is(usable: int, wanted: dict[str, int]) -> None:
+    sizes = split_sizes(usable, wanted)
+    assert sum(sizes.values()) <= usable
+    assert all(2 <= size <= wanted[split] for split, size in sizes.items())
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "must hold rows"),
+        ("one line\nanother line of it\n", "must be json, jsonl, csv"),
+        (b"text,label\n\xff,1\n", "UTF-8"),
+        (delimited([("text", "note"), *((t, t[::-1]) for t in TEXTS)]), "one column must be a label"),
+        (delimited([("a", "label"), *((n, n % 2) for n in range(40))]), "one column must be text"),
+        (llm_adapters(["true", "false"], 3), "at least 6 rows"),
+        ("[1, 2]", "one column must be a label"),
+    ],
+)
+def test_what_cannot_be_guessed_is_said(tmp_path: Path, content: str | bytes, said: str) -> None:
+    with pytest.raises(PipelineError, match=said):
+        look(tmp_path, content)
+
+
+# --- params.yaml ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("answers", [*ANSWERS.values(), ["yes", "no"], ["1.0", "null"], ["a: b", "it's"]])
+def test_the_changed_params_are_read_back_as_proposed(tmp_path: Path, answers: list[str]) -> None:
+    proposal = look(tmp_path, llm_adapters(answers))
+    text = apply_changes(PARAMS, proposal.changes)
+    read = yaml.safe_load(text)
+    check_params(read, "params.yaml")
+    for section, values in proposal.changes.items():
+        assert {key: read[section][key] for key in values} == values
+
+
+def test_comments_and_all_else_of_params_stay(tmp_path: Path) -> None:
+    before = PARAMS.read_text(encoding="utf-8").splitlines()
+    after = apply_changes(PARAMS, look(tmp_path, llm_adapters(["a", "b"], 100)).changes).splitlines()
+    assert len(after) == len(before)
+    changed = [number for number, (old, new) in enumerate(zip(before, after, strict=True)) if old != new]
+    assert {before[number].split(":")[0].strip() for number in changed} <= {
+        "source", "sha256", "format", "columns", "template", "label_column", "negative", "positive",
+        "train_rows", "validation_rows", "test_rows", "tuning_rows",
+    }  # fmt: skip
+    assert [line.partition("#")[2] for line in before] == [
+        line.partition("#")[2] if "pypi:" not in old else old.partition("#")[2]
+        for old, line in zip(before, after, strict=True)
+    ]
+
+
+def test_nothing_is_written_that_breaks_a_rule() -> None:
+    with pytest.raises(PipelineError, match="with these changes breaks"):
+        apply_changes(PARAMS, {"prepare": {"train_rows": 0}})
+
+
+def test_params_without_changes_come_out_byte_for_byte() -> None:
+    assert apply_changes(PARAMS, {}) == PARAMS.read_text(encoding="utf-8")
+
+
+# --- files for one split -------------------------------------------------------------------------------------------
+
+
+def with_training_file(tmp_path: Path) -> Params:
+    raw = shipped().model_dump(by_alias=True)
+    for section, values in look(tmp_path, llm_adapters(["true", "false"], 100)).changes.items():
+        raw[section] |= values
+    return check_params(raw, "params.yaml")
+
+
+def test_no_section_asks_for_more_rows_than_a_split_is_to_have(tmp_path: Path) -> None:
+    params = with_training_file(tmp_path)
+    sizes = params.prepare
+    assert params.search.train_rows == params.compare.train_rows == params.compare.tuning_rows == sizes.train_rows < 96
+    assert params.compare.validation_rows == sizes.validation_rows < 64
+    assert params.compare.test_rows == sizes.test_rows < 400
+
+
+def test_a_test_file_changes_its_own_keys_only(tmp_path: Path) -> None:
+    params = with_training_file(tmp_path)
+    path = write(tmp_path, llm_adapters(["true", "false"], 20))
+    assert propose(path, "file:data/own/test", "test", params).changes == {
+        "prepare": {"test_source": "file:data/own/test", "test_rows": 19},
+        "compare": {"test_rows": 19},
+    }
+
+
+def test_a_test_file_is_held_against_the_labels_as_the_stage_does(tmp_path: Path) -> None:
+    content = delimited([("text", "mark"), *((t, n % 2) for n, t in enumerate(TEXTS))])
+    raw = shipped().model_dump(by_alias=True)
+    for section, values in look(tmp_path, content).changes.items():
+        raw[section] |= values
+    for mark, label in enumerate(raw["prepare"]["labels"].values()):
+        label["values"] = [mark]  # as a person writes a number; csv has text alone
+    params = check_params(raw, "params.yaml")
+    assert propose(write(tmp_path, content), "file:data/own/test", "test", params).changes["prepare"]["test_rows"] > 0
+
+
+def test_a_test_file_needs_a_training_file_and_its_labels(tmp_path: Path) -> None:
+    params = with_training_file(tmp_path)
+    path = write(tmp_path, llm_adapters(["A", "B"], 20))
+    with pytest.raises(PipelineError, match="Add the training file first"):
+        propose(path, "file:data/own/test", "test", shipped())
+    with pytest.raises(PipelineError, match="must have rows with instruction and a label in answer"):
+        propose(path, "file:data/own/test", "test", params)
+
+
+def test_a_new_training_file_of_the_same_layout_keeps_the_test_file(tmp_path: Path) -> None:
+    raw = with_training_file(tmp_path).model_dump(by_alias=True)
+    raw["prepare"]["test_source"] = "file:data/own/test"
+    path = write(tmp_path, llm_adapters(["true", "false"], 80))
+    changes = propose(path, SOURCE, "train", check_params(raw, "params.yaml")).changes["prepare"]
+    assert "test_source" not in changes
+    assert "test_rows" not in changes
+    assert look(tmp_path, llm_adapters(["true", "false"])).changes["prepare"]["test_source"] is None
+
+
+# --- real files ----------------------------------------------------------------------------------------------------
+
+BENCH = os.environ.get("REFT_BENCH_DATA", "")
+REAL: dict[str, tuple[str, str, int]] = {  # label column, template, labels; layouts as the folder's README has them
+    "boolq/train.json": ("answer", "{instruction}\n", 2),
+    "piqa/train.json": ("answer", "{instruction}\n", 2),
+    "winogrande/train.json": ("answer", "{instruction}\n", 2),
+    "social_i_qa/train.json": ("answer", "{instruction}\n", 3),
+    "mathqa/train.json": ("answer", "{instruction}\n", 5),
+    "sst2/train.tsv": ("label", "Text: {text}\nLabel:", 2),
+    "cola/train.tsv": ("label", "Text: {text}\nLabel:", 2),
+    "mrpc/train.tsv": ("quality", "String 1: {string_1}\nString 2: {string_2}\nQuality:", 2),
+    "qqp/train.tsv": ("is_duplicate", "Sentence1: {sentence1}\nSentence2: {sentence2}\nIs duplicate:", 2),
+    "stsb/train.tsv": ("similarity", "Sentence1: {sentence1}\nSentence2: {sentence2}\nSimilarity:", 2),
+    "mnli/train.tsv": ("gold_label", "Sentence1: {sentence1}\nSentence2: {sentence2}\nGold label:", 3),
+    "aqua/train.jsonl": ("correct", "Question: {question}\nCorrect:", 5),
+    "mawps/train.json": ("ans", "Original text: {original_text}\nAns:", 2),
+    "asdiv/train.jsonl": ("Answer", "Question: {Question}\nAnswer:", 2),
+    "qnli/train.tsv": ("label", "Question: {question}\nSentence: {sentence}\nLabel:", 2),
+}
+
+
+@pytest.mark.skipif(not BENCH, reason="REFT_BENCH_DATA is not set")
+@pytest.mark.parametrize("name", REAL)
+def test_real_files_are_understood(name: str) -> None:
+    proposal = propose(Path(BENCH) / name, SOURCE, "train", shipped())
+    section = proposal.changes["prepare"]
+    assert (section["label_column"], section["template"], len(section["labels"])) == REAL[name]
+    assert not [row for row in proposal.rows if row.problem]
+    apply_changes(PARAMS, proposal.changes)

@@ -1,0 +1,170 @@
+"""What is tried next: the named recipes first, then what the sampler chooses, and no recipe twice."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from pipelines.params.whole import Params
+from pipelines.search.next_step import is_over
+from pipelines.search.proposals import Point, propose, random_point
+from pipelines.search.study import ENQUEUED, ERROR, RETRY_OF
+from tests.searching import RAW, make_params
+
+SMALL: dict[str, Any] = {
+    "search.space.layers": ["all", "::2"],
+    "search.space.positions": ["l1", "l4"],
+    "search.space.rank": [1, 4],
+    "search.space.learning_rate": [0.001],
+    "search.enqueue": [],
+}
+NOW = datetime.datetime(2026, 1, 1)
+
+
+def default(**search: Any) -> Params:
+    """The space of params.yaml, with other settings."""
+    kept = {f"search.{key}": RAW["search"][key] for key in ("space", "enqueue")}
+    return make_params({**kept, **{f"search.{key}": value for key, value in search.items()}})
+
+
+def trial_of(point: Point, params: Params, number: int, value: float | None, **attributes: Any) -> FrozenTrial:
+    """A trial as the study holds it; without a value it runs."""
+    distributions = {}
+    for part in point:
+        domain: Any = params.search.space.domain(part)  # type: ignore[arg-type]
+        if isinstance(domain, list):
+            distributions[part] = CategoricalDistribution(domain)
+        else:
+            distributions[part] = FloatDistribution(domain.low, domain.high, log=domain.log)  # type: ignore[assignment]
+    state = TrialState.RUNNING if value is None else TrialState.COMPLETE
+    trial = create_trial(
+        state=TrialState.COMPLETE, value=0.0, params=point, distributions=distributions,
+        user_attrs=attributes, system_attrs={"fixed_params": point},
+    )  # fmt: skip
+    trial.state, trial.number = state, number
+    trial.value = value
+    trial.datetime_start = NOW
+    trial.datetime_complete = None if value is None else NOW + datetime.timedelta(seconds=number)
+    return trial
+
+
+def killed(trial: FrozenTrial) -> FrozenTrial:
+    trial.state, trial.value, trial.datetime_complete = TrialState.FAIL, None, NOW
+    return trial
+
+
+def proposals(
+    params: Params, count: int, allowed: Callable[[Point], bool] = lambda point: True, *, layers: int = 4
+) -> list[tuple[Point, dict[str, object]]]:
+    """What is proposed when each proposal is run and scored by its learning rate."""
+    trials: list[FrozenTrial] = []
+    found: list[tuple[Point, dict[str, object]]] = []
+    first = [dict(point) for point in params.search.enqueue]
+    for number in range(count):
+        proposal = propose(trials, params, first=first, num_layers=layers, allowed=allowed)
+        if proposal is None:
+            break
+        found.append(proposal)
+        trials.append(trial_of(proposal[0], params, number, proposal[0]["learning_rate"], **proposal[1]))
+    return found
+
+
+def points(found: list[tuple[Point, dict[str, object]]]) -> list[tuple[Any, ...]]:
+    return [tuple(point[part] for part in ("layers", "positions", "rank", "learning_rate")) for point, _ in found]
+
+
+def test_the_named_recipes_come_first_in_their_order() -> None:
+    found = proposals(default(), 3)
+    assert [point for point, _ in found[:2]] == RAW["search"]["enqueue"]
+    assert found[0][0] == {"layers": "all", "positions": "l4", "rank": 8, "learning_rate": 9e-4}
+    assert [attributes for _, attributes in found] == [{ENQUEUED: 0}, {ENQUEUED: 1}, {}]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "grid", "qmc"])
+def test_every_point_of_a_small_space_is_proposed_once(sampler: str) -> None:
+    found = points(proposals(make_params({**SMALL, "search.sampler": sampler}), 20))
+    assert len(found) == len(set(found)) == 8
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "qmc"])
+def test_a_sampler_draws_the_same_from_the_same_trials_and_learns_or_fills(sampler: str) -> None:
+    params = default(sampler=sampler)
+    found = proposals(params, 9)
+    assert found == proposals(params, 9)
+    assert len(set(points(found))) == 9
+    assert all(params.search.space.problems(point) == [] for point, _ in found)
+
+
+def test_two_choices_of_the_same_layers_are_one_recipe() -> None:
+    params = make_params({**SMALL, "search.space.layers": ["all", "0:4", "0,1,2,3"], "search.sampler": "random"})
+    assert len(proposals(params, 20)) == 4
+
+
+def test_a_running_recipe_is_not_proposed_again_and_a_killed_one_is_repeated_by_its_trial_alone() -> None:
+    params = make_params({**SMALL, "search.space.rank": [1], "search.space.layers": ["all"]})
+    running = trial_of({"layers": "all", "positions": "l1", "rank": 1, "learning_rate": 0.001}, params, 0, None)
+    found = propose([running], params, first=[], num_layers=4, allowed=lambda point: True)
+    assert found is not None
+    assert found[0]["positions"] == "l4"
+    other = trial_of(found[0], params, 1, None)
+    assert propose([running, other], params, first=[], num_layers=4, allowed=lambda point: True) is None
+    repeated = [killed(running), trial_of(point_of_running(running), params, 1, 0.5, **{RETRY_OF: 0})]
+    found = propose(repeated, params, first=[], num_layers=4, allowed=lambda point: True)
+    assert found is not None
+    assert found[0]["positions"] == "l4"
+
+
+def point_of_running(trial: FrozenTrial) -> Point:
+    return dict(trial.system_attrs["fixed_params"])
+
+
+def test_a_recipe_that_failed_is_not_tried_again() -> None:
+    params = make_params({**SMALL, "search.space.rank": [1], "search.space.layers": ["all"]})
+    failed = killed(
+        trial_of(
+            {"layers": "all", "positions": "l1", "rank": 1, "learning_rate": 0.001}, params, 0, 0.5, **{ERROR: "x"}
+        )
+    )
+    found = propose([failed], params, first=[], num_layers=4, allowed=lambda point: True)
+    assert found is not None
+    assert found[0]["positions"] == "l4"
+
+
+def test_what_is_not_allowed_is_never_proposed() -> None:
+    def small(point: Point) -> bool:
+        return bool(point["rank"] == 1)
+
+    for sampler in ("tpe", "random", "grid"):
+        found = proposals(make_params({**SMALL, "search.sampler": sampler}), 20, small)
+        assert [point["rank"] for point, _ in found] == [1] * 4
+
+
+def test_a_named_recipe_that_is_not_allowed_is_passed_over() -> None:
+    found = proposals(default(), 2, lambda point: (point["positions"], point["learning_rate"]) != ("l4", 9e-4))
+    assert found[0] == (RAW["search"]["enqueue"][1], {ENQUEUED: 1})
+
+
+def test_points_by_chance_are_spread_over_the_space_as_its_scales_say() -> None:
+    space, rng = default().search.space, np.random.default_rng(0)
+    found = [random_point(space, rng) for _ in range(2000)]
+    rates = np.array([point["learning_rate"] for point in found])
+    domain: Any = space.domain("learning_rate")
+    middle = np.sqrt(domain.low * domain.high)
+    assert ((rates >= domain.low) & (rates <= domain.high)).all()
+    assert abs((rates < middle).mean() - 0.5) < 0.05  # the middle of a logarithmic scale
+    shares = [sum(point["rank"] == rank for point in found) / len(found) for rank in (1, 4, 8)]
+    assert shares == pytest.approx([1 / 3] * 3, abs=0.05)
+
+
+def test_the_budget_counts_the_time_of_trials_that_a_person_stopped() -> None:
+    params = default(seconds=10.0)
+    ended = trial_of({"rank": 1}, params, 0, 0.5, costs={"seconds": 4.0})
+    stopped = killed(trial_of({"rank": 1}, params, 1, 0.5, costs={"seconds": 6.5}, interrupted=True))
+    assert is_over([ended, stopped], params.search)
+    assert not is_over([ended, killed(trial_of({"rank": 1}, params, 1, 0.5))], params.search)

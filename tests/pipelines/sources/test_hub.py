@@ -1,0 +1,216 @@
+"""``hub:`` sources for real: the stages, as processes of their own, against a server that speaks as the hub does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.hub_server import Hub, Repository, files_of, repository, running_hub
+from tests.project import TINY, review_rows
+from tests.tiny import write_tiny_base
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[3]
+OTHER_COMMIT = "0" * 40
+CARD = """---
+configs:
+- config_name: reviews
+  data_files: [{split: train, path: reviews/first.jsonl}, {split: test, path: reviews/last.jsonl}]
+- config_name: other
+  data_files: other.jsonl
+---
+"""
+STAGES = {
+    "base": ["--out", "models/base.json"],
+    "prepare": ["--base", "models/base.json", "--out", "data/prepared", "--card", "metrics/data.json"],
+}
+
+
+def jsonl(rows: list[tuple[str, str]]) -> bytes:
+    return "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows).encode()
+
+
+@pytest.fixture(scope="module")
+def repositories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Repository]:
+    model = files_of(write_tiny_base(tmp_path_factory.mktemp("model")))
+    rows = review_rows()
+    data = {"README.md": CARD.encode(), "other.jsonl": b'{"note": "none"}\n'}
+    data |= {"reviews/first.jsonl": jsonl(rows[:150]), "reviews/last.jsonl": jsonl(rows[150:])}
+    pickled = {"config.json": model["config.json"], "pytorch_model.bin": b"\x80\x04pickle", "modeling.py": b"raise"}
+    return {
+        "model": repository("models", "org/tiny", {**model, "pytorch_model.bin": b"\x80\x04pickle"}),
+        "gated": repository("models", "org/gated", model, token="hf_right"),
+        "pickled": repository("models", "org/pickled", pickled),
+        "data": repository("datasets", "org/rows", data),
+        "broken": repository("datasets", "org/broken", {"train.jsonl": jsonl(rows[:9]) + b"{oops\n"}),
+        "scripted": repository(
+            "datasets", "org/scripted", {"scripted.py": b"raise SystemExit", "a.jsonl": jsonl(rows)}
+        ),
+    }
+
+
+@pytest.fixture(scope="module")
+def hub(repositories: dict[str, Repository]) -> Iterator[Hub]:
+    with running_hub(*repositories.values()) as running:
+        yield running
+
+
+@dataclass
+class Stages:
+    """A folder in which stages run by themselves, with a hub and an empty cache of it."""
+
+    root: Path
+    hub: Hub
+    env: dict[str, str]
+
+    def params(self, **changes: Any) -> None:
+        raw: Any = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+        for key, value in {**TINY, **changes}.items():
+            *parents, last = key.replace("__", ".").split(".")
+            found = raw
+            for part in parents:
+                found = found[part]
+            found[last] = value
+        (self.root / "params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
+
+    def run(self, stage: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "pipelines", stage, *STAGES[stage]],
+            cwd=self.root, env=self.env | env, text=True, capture_output=True, check=False, timeout=300,
+        )  # fmt: skip
+
+    def read(self, name: str) -> Any:
+        return json.loads((self.root / name).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory: pytest.TempPathFactory, hub: Hub) -> Stages:
+    home = tmp_path_factory.mktemp("home")
+    foreign = ("HF_", "HUGGING_FACE_")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    own = {"HF_ENDPOINT": hub.address, "HF_HOME": str(home / "hf"), "REFT_HOME": str(home / "reft"), "HOME": str(home)}
+    return Stages(tmp_path_factory.mktemp("project"), hub, env | own | {"PYTHONPATH": str(ROOT)})
+
+
+def address(repository: Repository, *, commit: str | None = None, split: str = "") -> str:
+    config = ":reviews" if repository.name == "org/rows" else ""
+    return f"hub:{repository.name}{config}@{commit or repository.commit}{split}"
+
+
+def data_params(source: str, **changes: Any) -> dict[str, Any]:
+    return {"prepare__source": source, "prepare__format": "hub", **changes}
+
+
+@pytest.fixture(scope="module")
+def based(stages: Stages, repositories: dict[str, Repository]) -> Stages:
+    """After the base stage, which read the model from the hub."""
+    stages.params(base__source=address(repositories["model"]))
+    done = stages.run("base")
+    assert done.returncode == 0, done.stderr
+    return stages
+
+
+def test_a_model_of_the_hub_becomes_a_base(based: Stages, repositories: dict[str, Repository]) -> None:
+    record = based.read("models/base.json")
+    assert record["source"] == address(repositories["model"])
+    assert (record["model_type"], record["hidden_size"], record["num_layers"]) == ("llama", 32, 3)
+
+
+def test_neither_pickles_nor_branches_were_asked_for(based: Stages) -> None:
+    asked = [path for _, path, _ in based.hub.log if "org/tiny" in path]
+    assert any("model.safetensors" in path for path in asked)
+    assert not [path for path in asked if ".bin" in path or "main" in path]
+
+
+def test_a_base_that_is_in_the_store_asks_nothing_of_the_hub(based: Stages) -> None:
+    before = len(based.hub.log)
+    done = based.run("base", HF_ENDPOINT="http://127.0.0.1:9")
+    assert done.returncode == 0, done.stderr
+    assert len(based.hub.log) == before
+
+
+def test_a_data_set_of_the_hub_becomes_splits(based: Stages, repositories: dict[str, Repository]) -> None:
+    data = repositories["data"]
+    based.params(**data_params(address(data), prepare__test_source=address(data, split="#test"), prepare__test_rows=40))
+    done = based.run("prepare")
+    assert done.returncode == 0, done.stderr
+    card = based.read("metrics/data.json")
+    assert {name: split["rows"] for name, split in card["splits"].items()} == {
+        "train": 64,
+        "validation": 32,
+        "test": 40,
+    }
+    assert card["read"] == 200
+    ids = [json.loads(line)["id"] for line in (based.root / "data/prepared/test.jsonl").read_text().splitlines()]
+    assert {row.rpartition(":")[0] for row in ids} == {"org/rows:reviews#test"}
+
+
+def test_the_cache_never_stands_in_for_another_commit(based: Stages, repositories: dict[str, Repository]) -> None:
+    """datasets itself takes the newest copy in its cache, of whatever commit, when the hub is out of reach."""
+    data = repositories["data"]
+    before = (based.root / "data/prepared/train.jsonl").read_bytes()
+    based.params(**data_params(address(data, commit=OTHER_COMMIT)))
+    done = based.run("prepare", HF_HUB_OFFLINE="1")
+    refused(done, f"the hub must be within reach for org/rows at {OTHER_COMMIT}", data.commit)
+    assert (based.root / "data/prepared/train.jsonl").read_bytes() == before
+    based.params(**data_params(address(data)))
+    done = based.run("prepare", HF_HUB_OFFLINE="1")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_gated_model_opens_with_the_token_of_the_environment(
+    based: Stages, repositories: dict[str, Repository]
+) -> None:
+    based.params(base__source=address(repositories["gated"]))
+    refused(based.run("base"), "GatedRepoError", "HF_TOKEN")
+    done = based.run("base", HF_TOKEN="hf_right")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (f"hub:org/nowhere@{OTHER_COMMIT}", "RepositoryNotFoundError"),
+        (f"hub:org/tiny@{OTHER_COMMIT}", "RevisionNotFoundError"),
+        ("pickled", "model.safetensors"),
+    ],
+)
+def test_a_model_that_cannot_be_had_is_refused(
+    based: Stages, repositories: dict[str, Repository], source: str, said: str
+) -> None:
+    based.params(base__source=address(repositories[source]) if source in repositories else source)
+    refused(based.run("base"), said)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (f"hub:org/nowhere@{OTHER_COMMIT}", "DatasetNotFoundError"),
+        (f"hub:org/rows@{OTHER_COMMIT}", "DatasetNotFoundError: Revision"),
+        ("broken", "JSON parse error"),
+        ("scripted", "scripts are no longer supported"),
+    ],
+)
+def test_a_data_set_that_cannot_be_had_is_refused(
+    based: Stages, repositories: dict[str, Repository], source: str, said: str
+) -> None:
+    based.params(**data_params(address(repositories[source]) if source in repositories else source))
+    refused(based.run("prepare"), "the hub must have the data set", said)
+
+
+def refused(done: subprocess.CompletedProcess[str], *said: str) -> None:
+    assert done.returncode == 2, done.stderr
+    message = done.stderr.rstrip().splitlines()[-1]
+    assert message.startswith("error: ")
+    for words in said:
+        assert words in message

@@ -1,0 +1,63 @@
+"""The figures of an evaluation, against values worked out elsewhere."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipelines.params.whole import EvaluateParams
+from pipelines.stages.evaluate import compare, paired_difference
+
+SETTINGS = EvaluateParams(batch_size=8, confidence=0.95, bootstrap=2000)
+LABELS = ["negative", "positive"]
+
+
+def test_accuracy_has_the_wilson_interval() -> None:
+    truth = np.zeros(100, dtype=np.int64)
+    edited = np.array([0] * 80 + [1] * 20)
+    figures = compare(truth, edited, edited, LABELS, SETTINGS, seed=0).adapter
+    # Wilson 1927 for 80 of 100 at 95 %: 0.7112 to 0.8666
+    assert figures.accuracy == 0.8
+    assert figures.low == pytest.approx(0.7112, abs=1e-4)
+    assert figures.high == pytest.approx(0.8666, abs=1e-4)
+
+
+def test_the_paired_interval_is_that_of_the_normal_approximation_for_many_rows() -> None:
+    rng = np.random.default_rng(3)
+    one, other = rng.random(4000) < 0.9, rng.random(4000) < 0.8
+    values = one.astype(float) - other.astype(float)
+    half = 1.96 * values.std() / np.sqrt(len(values))
+    interval = paired_difference(one, other, confidence=0.95, resamples=4000, seed=1)
+    assert interval.value == pytest.approx(values.mean())
+    assert interval.low == pytest.approx(values.mean() - half, abs=0.002)
+    assert interval.high == pytest.approx(values.mean() + half, abs=0.002)
+
+
+def test_equal_systems_are_not_better() -> None:
+    truth = np.array([0, 1, 0, 1])
+    evaluation = compare(truth, truth, truth, LABELS, SETTINGS, seed=0)
+    assert (evaluation.difference.low, evaluation.difference.high, evaluation.better) == (0.0, 0.0, False)
+
+
+def test_a_gain_within_the_interval_is_not_better_and_a_clear_one_is() -> None:
+    truth = np.zeros(200, dtype=np.int64)
+    frozen = np.array([0] * 150 + [1] * 50)
+    little = np.array([0] * 148 + [1] * 2 + [0] * 4 + [1] * 46)  # 2 lost, 4 won
+    much = np.array([0] * 190 + [1] * 10)
+    assert not compare(truth, little, frozen, LABELS, SETTINGS, seed=0).better
+    assert compare(truth, much, frozen, LABELS, SETTINGS, seed=0).better
+
+
+def test_the_same_seed_gives_the_same_interval() -> None:
+    one, other = np.arange(50) % 3 == 0, np.arange(50) % 4 == 0
+    first = paired_difference(one, other, confidence=0.9, resamples=500, seed=5)
+    assert first == paired_difference(one, other, confidence=0.9, resamples=500, seed=5)
+
+
+def test_per_class_figures_name_every_label_even_one_never_predicted() -> None:
+    truth = np.array([0, 0, 1, 1])
+    figures = compare(truth, np.zeros(4, dtype=np.int64), truth, LABELS, SETTINGS, seed=0)
+    assert figures.adapter.per_class["positive"].recall == 0.0
+    assert figures.adapter.per_class["negative"].recall == 1.0
+    assert figures.adapter.per_class["negative"].precision == 0.5
+    assert figures.base.per_class["positive"].support == 2

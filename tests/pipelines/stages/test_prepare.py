@@ -1,0 +1,354 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipelines.bases import store as base
+from pipelines.contracts.prepared import SPLITS, data_sha256, read_rows, read_task
+from pipelines.errors import PipelineError
+from pipelines.params.data import PrepareParams
+from pipelines.params.whole import check_params
+from pipelines.sources.rows import RawRow
+from pipelines.stages import prepare
+from pipelines.tasks.classification import Candidate, Classification, normalised
+from tests.tiny import tiny_tokenizer, write_tiny_base
+
+ROOT = Path(__file__).parents[3]
+LABELS = {
+    "negative": {"word": " negative", "min": None, "max": -1.0, "values": None},
+    "positive": {"word": " positive", "min": 1.0, "max": None, "values": None},
+}
+OWN: dict[str, Any] = {
+    "source": "file:data/own/rows.jsonl",
+    "sha256": None,
+    "format": "jsonl",
+    "columns": None,
+    "template": "Review: {text}\nSentiment:",
+    "label_column": "label",
+    "labels": LABELS,
+    "train_rows": 20,
+    "validation_rows": 6,
+    "test_rows": 10,
+    "max_tokens": 60,
+}
+
+
+UNDATED = "2224e3d6ff46a6cb05512c2fe64972d85b47e595a43dce88f5893810c2abc622"  # data_sha256 of rows(50)
+
+
+def raw_params(**changes: Any) -> dict[str, Any]:
+    raw: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+    raw["base"] = {"source": "file:models/own/tiny", "sha256": None, "dtype": "float32"}
+    raw["prepare"] |= OWN | changes
+    raw["search"]["train_rows"] = 1
+    return raw
+
+
+def section(**changes: Any) -> PrepareParams:
+    return check_params(raw_params(**changes), "params.yaml").prepare
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    write_tiny_base(tmp_path / "models" / "own" / "tiny")
+    (tmp_path / "data" / "own").mkdir(parents=True)
+    params = check_params(raw_params(), "params.yaml")
+    base.run(params, root=tmp_path, out=tmp_path / "base.json")
+    return tmp_path
+
+
+def rows(count: int, start: int = 0) -> list[dict[str, Any]]:
+    return [{"text": f"film {n}", "label": 2 if n % 4 else -2} for n in range(start, start + count)]
+
+
+def write(project: Path, data: list[Any], name: str = "rows.jsonl") -> None:
+    (project / "data" / "own" / name).write_text("".join(json.dumps(row) + "\n" for row in data))
+
+
+def run(project: Path, data: list[Any] | None = None, **changes: Any) -> prepare.PrepareResult:
+    if data is not None:
+        write(project, data)
+    params = check_params(raw_params(**changes), "params.yaml")
+    return prepare.run(
+        params, root=project, base=project / "base.json", out=project / "prepared", card=project / "data.json"
+    )
+
+
+def rejected(project: Path) -> list[tuple[int, str]]:
+    lines = (project / "prepared" / "rejected.jsonl").read_text().splitlines()
+    return [(row["line"], row["reason"]) for row in map(json.loads, lines)]
+
+
+def ids(project: Path) -> dict[str, list[str]]:
+    return {split: [row.prompt for row in read_rows(project / "prepared", split)] for split in SPLITS}
+
+
+def test_splits_have_the_asked_sizes_and_share_no_text(project: Path) -> None:
+    result = run(project, rows(50))
+    assert result.splits == {"train": 20, "validation": 6, "test": 10}
+    assert result.unused == 14
+    texts = [text for split in ids(project).values() for text in split]
+    assert len(set(texts)) == len(texts) == 36
+
+
+def test_splits_keep_the_balance_of_the_labels(project: Path) -> None:
+    run(project, rows(200), train_rows=80, validation_rows=20, test_rows=40)
+    for split, size in (("train", 80), ("validation", 20), ("test", 40)):
+        labels = [row.label for row in read_rows(project / "prepared", split)]  # type: ignore[arg-type]
+        assert abs(labels.count("negative") - size / 4) <= 1
+
+
+def test_the_split_does_not_depend_on_the_order_of_the_file(project: Path) -> None:
+    run(project, rows(50))
+    first = ids(project)
+    run(project, rows(50)[::-1])
+    assert ids(project) == first
+
+
+def test_the_same_input_gives_the_same_bytes_and_another_seed_another_split(project: Path) -> None:
+    first = run(project, rows(50)).content_sha256
+    assert run(project).content_sha256 == first == data_sha256(project / "prepared")
+    params = check_params(raw_params() | {"seed": 7}, "params.yaml")
+    out = {"out": project / "other", "card": project / "other.json"}
+    assert prepare.run(params, root=project, base=project / "base.json", **out).content_sha256 != first
+
+
+def test_every_row_is_used_unused_or_rejected_with_line_and_reason(project: Path) -> None:
+    bad: list[Any] = [
+        {"text": "neutral", "label": 0},
+        {"text": " ", "label": 2},
+        {"text": None, "label": 2},
+        {"text": ["a"], "label": 2},
+        {"text": "x", "label": "many"},
+        {"text": "x", "label": None},
+        {"label": 2},
+        3,
+        {"text": "Film, 1!", "label": 2},
+        {"text": "two minds", "label": 2},
+        {"text": "Two  minds.", "label": -2},
+        {"text": "x" * 200, "label": 2},
+        {"text": "evil </s> turn", "label": 2},
+    ]
+    result = run(project, rows(50) + bad)
+    assert rejected(project) == [
+        (51, "no label rule holds"),
+        (52, "a text is empty"),
+        (53, "a text is empty"),
+        (54, "a column is not text"),
+        (55, "the label is not a number"),
+        (56, "no label rule holds"),
+        (57, "a column is missing"),
+        (58, "the row cannot be read"),
+        (59, "the same text stands in an earlier row"),
+        (60, "the same text has another label in another row"),
+        (61, "the same text has another label in another row"),
+        (62, "prompt and completion have too many tokens"),
+        (63, "a text holds a special token of the model"),
+    ]
+    assert result.read == sum(result.splits.values()) + sum(result.rejected.values()) + result.unused
+    card = json.loads((project / "data.json").read_text())
+    assert card["rejected"]["total"] == len(bad)
+    assert card["content_sha256"] == result.content_sha256
+    assert card["splits"]["test"]["rows"] == 10
+
+
+def test_a_text_in_an_own_test_file_is_taken_from_training(project: Path) -> None:
+    write(project, [*rows(3), *rows(20, start=100)], "test.jsonl")
+    result = run(project, rows(40), test_source="file:data/own/test.jsonl")
+    assert result.rejected == {"the text is also in the test source": 3}
+    assert not set(ids(project)["test"]) & set(ids(project)["train"] + ids(project)["validation"])
+    assert all(row.id.startswith("data/own/test.jsonl:") for row in read_rows(project / "prepared", "test"))
+
+
+def test_one_source_is_not_two_splits(project: Path) -> None:
+    with pytest.raises(PipelineError, match="another split"):
+        run(project, rows(50), test_source="file:data/own/rows.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([], "no row"),
+        ([{"other": 1}] * 3, "none with all of them"),
+        (rows(35), r"36 usable rows.*Got: 35"),
+        ([{"text": f"film {n}", "label": 2} for n in range(50)], "at least two labels"),
+        ([*rows(20), *[{"text": "z", "label": 0}] * 30], "30 because no label rule holds"),
+    ],
+)
+def test_data_that_cannot_serve_is_an_error_with_the_numbers(project: Path, data: list[Any], message: str) -> None:
+    with pytest.raises(PipelineError, match=message):
+        run(project, data)
+    assert not (project / "prepared").exists()
+
+
+def test_a_failed_run_leaves_the_last_good_output(project: Path) -> None:
+    content = run(project, rows(50)).content_sha256
+    with pytest.raises(PipelineError):
+        run(project, rows(5))
+    assert data_sha256(project / "prepared") == content
+
+
+def test_the_task_file_keeps_the_order_of_the_labels(project: Path) -> None:
+    turned = dict(reversed(LABELS.items()))
+    run(project, rows(50), labels=turned)
+    assert list(read_task(project / "prepared").labels) == ["positive", "negative"]
+
+
+# --- a domain of each row ------------------------------------------------------------------------------------
+
+
+def dated(count: int, *years: Any) -> list[dict[str, Any]]:
+    """Each text once for each year; the label of a text turns with the year."""
+    return [
+        {"text": f"film {n}", "year": year, "label": 2 if (n + place) % 2 else -2}
+        for n in range(count)
+        for place, year in enumerate(years)
+    ]
+
+
+def test_rows_have_the_domain_of_their_column(project: Path) -> None:
+    run(project, [*dated(50, 2015), *({**row, "text": f"again {row['text']}"} for row in dated(9, "2016.5"))],
+        domain_column="year", train_rows=40)  # fmt: skip
+    found = [row for split in SPLITS for row in read_rows(project / "prepared", split)]
+    assert {row.domain for row in found} == {2015.0, 2016.5}
+    assert all((row.domain == 2016.5) == ("again" in row.prompt) for row in found)
+    assert read_task(project / "prepared").domain_column == "year"
+    card = json.loads((project / "data.json").read_text())
+    assert card["splits"]["train"]["domain"] == {"low": 2015.0, "high": 2016.5, "different": 2}
+
+
+def test_without_a_domain_column_nothing_is_written_of_it(project: Path) -> None:
+    """The hash is what this data had before there were domains, read with the commit before."""
+    assert run(project, rows(50)).content_sha256 == UNDATED
+    row = json.loads((project / "prepared" / "train.jsonl").read_text().splitlines()[0])
+    assert set(row) == {"id", "prompt", "completion", "label"}
+    assert "domain_column" not in json.loads((project / "prepared" / "task.json").read_text())
+    assert "domain" not in json.loads((project / "data.json").read_text())["splits"]["train"]
+
+
+def test_a_text_may_stand_in_several_domains_and_is_in_one_split(project: Path) -> None:
+    data = dated(40, 2015, 2017, 2019)
+    result = run(project, data, domain_column="year", test_rows=10, validation_rows=7, train_rows=60)
+    assert result.splits == {"train": 60, "validation": 7, "test": 10}
+    assert result.read == sum(result.splits.values()) + result.unused
+    texts = {split: {row.prompt for row in read_rows(project / "prepared", split)} for split in SPLITS}
+    assert (
+        not texts["train"] & texts["test"] | texts["train"] & texts["validation"] | texts["validation"] & texts["test"]
+    )
+    assert len(texts["train"]) < 60
+    first = ids(project)
+    run(project, data[::-1], domain_column="year", test_rows=10, validation_rows=7, train_rows=60)
+    assert ids(project) == first
+
+
+def test_a_text_twice_in_one_domain_is_a_duplicate_or_a_conflict(project: Path) -> None:
+    data = dated(50, 2015, 2016)
+    twice = [data[0], {**data[2], "label": -data[2]["label"]}]
+    run(project, data + twice, domain_column="year")
+    assert rejected(project) == [
+        (3, "the same text has another label in another row"),
+        (101, "the same text stands in an earlier row"),
+        (102, "the same text has another label in another row"),
+    ]
+
+
+@pytest.mark.parametrize("year", [None, "", "soon", "nan", "inf", True, [2015]])
+def test_a_row_whose_domain_is_no_finite_number_is_rejected(project: Path, year: Any) -> None:
+    run(project, [*dated(50, 2015, 2016), {"text": "odd", "label": 2, "year": year}, {"text": "none", "label": 2}],
+        domain_column="year")  # fmt: skip
+    assert rejected(project) == [(101, "the domain is not a finite number"), (102, "a column is missing")]
+
+
+def test_a_domain_in_the_template_makes_no_text_another(project: Path) -> None:
+    data = dated(40, 2015, 2017)
+    run(project, data, domain_column="year", template="In {year}: {text}\nSentiment:")
+    found = {split: read_rows(project / "prepared", split) for split in SPLITS}
+    assert all(row.prompt.startswith(f"In {row.domain:g}: ") for split in SPLITS for row in found[split])
+    texts = {split: {row.prompt.partition(": ")[2] for row in found[split]} for split in SPLITS}
+    assert not texts["train"] & texts["test"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"domain_column": "label"}, "domain_column must not be label_column, which is to be told; got 'label'"),
+        ({"domain_column": "text"}, "the template must name a column beside domain_column; got 'text' alone"),
+        (
+            {"domain_column": "year", "format": "csv", "columns": ["text", "label"]},
+            "domain_column names a column that columns holds; got 'year'",
+        ),
+    ],
+)
+def test_a_domain_column_that_cannot_be_is_told_before_anything_is_read(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(PipelineError, match=message):
+        section(**changes)
+
+
+def test_training_rows_of_one_domain_are_an_error(project: Path) -> None:
+    with pytest.raises(PipelineError, match=r"at least two domains, numbers of the column year.*2015.0 only, in 20"):
+        run(project, dated(50, 2015), domain_column="year")
+
+
+# --- the task ------------------------------------------------------------------------------------------------
+
+
+def candidate(task: Classification, **values: object) -> Candidate:
+    found = task.read(RawRow("f", 1, values))
+    assert isinstance(found, Candidate), found
+    return found
+
+
+def test_the_prompt_is_the_filled_template_and_nothing_in_a_text_is_a_placeholder() -> None:
+    task = Classification(section(), tiny_tokenizer())
+    row = candidate(task, text=" a {label} {{x}} ", label=1.5)
+    assert row.prompt == "Review: a {label} {{x}}\nSentiment:"
+    assert (row.completion, row.label) == (" positive", "positive")
+
+
+def test_a_chat_prompt_is_a_users_turn() -> None:
+    task = Classification(section(chat=True, template="{text}?"), tiny_tokenizer())
+    assert candidate(task, text="good", label=1).prompt == "<s>user\ngood?</s><s>assistant\n"
+    with pytest.raises(PipelineError, match="chat template"):
+        Classification(section(chat=True), tiny_tokenizer(chat=False))
+
+
+@pytest.mark.parametrize(
+    ("values", "value", "holds"),
+    [
+        (["entailment"], " entailment ", True),
+        ([1], "1", True),
+        ([1], "1.0", True),
+        ([1], "one", False),
+        ([1], 1, True),
+        ([1], 1.0, True),
+        ([1], True, False),
+        ([True], "true", True),
+        ([True], True, True),
+        (["1"], 1, False),
+    ],
+)
+def test_values_mean_what_they_say_in_text_and_in_json(values: list[Any], value: object, holds: bool) -> None:
+    labels = {
+        "a": {"word": " a", "min": None, "max": None, "values": values},
+        "b": {"word": " b", "min": None, "max": None, "values": ["other"]},
+    }
+    task = Classification(section(labels=labels), tiny_tokenizer())
+    assert isinstance(task.read(RawRow("f", 1, {"text": "t", "label": value})), Candidate) == holds
+
+
+def test_the_ends_of_a_range_belong_to_it() -> None:
+    task = Classification(section(), tiny_tokenizer())
+    assert candidate(task, text="t", label="1.0").label == "positive"
+    assert candidate(task, text="t", label=-1).label == "negative"
+    for value in ("0.99", "nan", "inf", True):
+        assert not isinstance(task.read(RawRow("f", 1, {"text": "t", "label": value})), Candidate)
+
+
+def test_normalised_text_ignores_case_punctuation_and_spacing() -> None:
+    assert normalised("Well-made,  FILM!") == normalised("wellmade film")
+    assert normalised("ﬁlm") == normalised("film")
+    assert normalised(":)") != normalised(":(")
