@@ -17,13 +17,14 @@ from flows.runs.notify import tell_of_failure
 from flows.runs.outcome import StageRun, outcome_line
 from flows.runs.project import check_ready
 from flows.runs.tasks import bring_all_up_to_date, bring_up_to_date, pull, push, show, warn
+from pipelines.bases.space import check_base_space
 from pipelines.bases.store import in_store
 from pipelines.params.whole import Params
 from pipelines.project.code import refresh_code
 from pipelines.project.graph import Graph, read_graph
 from pipelines.project.lineage import git_state
 from pipelines.registry.versions import registered
-from pipelines.runtime.disk import check_base_space, check_project_space
+from pipelines.runtime.disk import check_project_space
 from pipelines.runtime.process import BusyError, locked
 from pipelines.tracking.store import public_store
 

@@ -10,10 +10,9 @@ from typing import Any
 
 import yaml
 
-from pipelines.bases import store as base
 from pipelines.params.whole import Params, check_params
 from pipelines.search.worker import Site
-from pipelines.stages import prepare
+from pipelines.stages import base, prepare
 from tests.project import ROOT, TINY, write_own_files
 
 RAW = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))

@@ -24,11 +24,11 @@ import pytest
 import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
 
+from pipelines.contracts.trials import KILLED
 from pipelines.params.whole import load_params
 from pipelines.search import study
 from pipelines.search.next_step import Ground, Step, next_trial
 from pipelines.search.proposals import suggest
-from pipelines.search.records import KILLED
 from pipelines.search.study import ERROR, OWNER, RETRY_OF, in_state, open_study, point_of, repeat_killed
 from pipelines.search.worker import Site
 from pipelines.stages import search

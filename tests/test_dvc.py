@@ -16,11 +16,11 @@ from pydantic import BaseModel
 from pipelines.__main__ import STAGES, _parser
 from pipelines.params.data import LabelParams
 from pipelines.params.pruner import MedianPruner
-from pipelines.params.search import SpaceParams
 from pipelines.params.whole import Params, load_params
 from pipelines.project.graph import read_graph
 from pipelines.recipes.domains import Conditional
 from pipelines.recipes.reft import PARTS, Recipe, TrainParams
+from pipelines.recipes.space import SpaceParams
 
 ROOT = Path(__file__).parent.parent
 GRAPH = read_graph(ROOT)

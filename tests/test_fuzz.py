@@ -24,13 +24,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from pipelines.bases import store as base
 from pipelines.contracts.prepared import SPLITS, read_rows
 from pipelines.errors import PipelineError
 from pipelines.params.whole import Params, check_params, load_params
 from pipelines.sources.archives import open_member
 from pipelines.sources.rows import Reader
-from pipelines.stages import prepare
+from pipelines.stages import base, prepare
 from pipelines.tracking.store import public_uri, store_uri, trials_uri
 from reft.adapters.directory import AdapterInfo, load_adapter, save_adapter
 from reft.files import sha256

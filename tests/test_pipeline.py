@@ -16,7 +16,8 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from pipelines.bases.store import load_base, read_base
+from pipelines.bases.load import load_base
+from pipelines.contracts.base import read_base
 from tests.project import SMALL, Project, make_project
 from tests.servers import kill, prefect_server
 

@@ -31,8 +31,9 @@ from benchmarks.quality.cells import DTYPES, TASKS, VARIABLE, Task, every_conten
 from benchmarks.sides.arguments import names, number, numbers, parser
 from benchmarks.sides.rows import Text
 from benchmarks.sides.setting import announce
-from pipelines.compare.__main__ import compare
-from pipelines.compare.table import Comparison, Line, lines_of, markdown, write_comparison
+from pipelines.compare.choose import compare
+from pipelines.compare.table import Comparison, Line, lines_of, markdown
+from pipelines.compare.write import write_comparison
 from pipelines.errors import PipelineError
 from pipelines.model.workspace import Bench
 from pipelines.params.whole import EvaluateParams, Params

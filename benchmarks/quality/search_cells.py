@@ -17,12 +17,11 @@ import numpy as np
 import yaml
 
 from benchmarks.quality.cells import Task, copy_files
-from pipelines.bases import store as base
 from pipelines.files import read_json, sha256_json, write_json, write_text
+from pipelines.model.scores import probabilities
 from pipelines.model.workspace import open_bench
 from pipelines.params.whole import Params, check_params
-from pipelines.stages import prepare, search, train
-from pipelines.stages.evaluate import probabilities
+from pipelines.stages import base, prepare, search, train
 from reft import load_adapter
 
 Contender = Literal["published", "paper", "searched", "random", "unpruned", "pruned"]

@@ -12,7 +12,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from benchmarks.sides.rows import COMPLETION, Text, real_text, text_rows
-from pipelines.bases.store import load_base, obtain
+from pipelines.bases.load import load_base
+from pipelines.bases.store import obtain
 from pipelines.params.whole import Params, load_params
 from pipelines.runtime.device import resolve_device
 from reft import Encoded, FitConfig, ReftConfig, ReftModel, StepMetrics, fit, parse_layers

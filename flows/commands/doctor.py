@@ -13,7 +13,7 @@ import psutil
 from flows.runs import dvc
 from flows.runs.project import has_git_identity
 from flows.runs.schedule import check_server
-from pipelines.bases.store import BaseRecord
+from pipelines.contracts.base import BaseRecord
 from pipelines.errors import PipelineError
 from pipelines.params.whole import Params, load_params
 from pipelines.project.graph import read_graph

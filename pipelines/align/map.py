@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-from pipelines.files import whole_directory, write_json, write_table
 from reft.causal import Accuracy
 
 WHOLE = "whole"  # the method of a cell that swaps the whole state
@@ -106,21 +104,3 @@ class AlignResult:
     best: Cell
     resumed: int
     input_hash: str
-
-
-def write_map(out: Path, result: AlignResult) -> None:
-    """Write map.json, map.csv and map.png, as one folder."""
-    from pipelines.align.plot import draw_map  # matplotlib takes a second to import
-
-    rows = [
-        (
-            *(cell.layer, f'"{cell.positions}"', cell.method, cell.dimension, cell.validation.value, cell.test.value),
-            *(cell.test.low, cell.test.high, "" if cell.chance is None else cell.chance),
-            "" if cell.first_unit is None else cell.first_unit,
-        )
-        for cell in result.cells
-    ]
-    with whole_directory(out) as temporary:
-        write_json(temporary / "map.json", asdict(result))
-        write_table(temporary / "map.csv", HEADER, rows)
-        draw_map(temporary / "map.png", result)

@@ -19,13 +19,14 @@ from typing import NoReturn
 import torch
 from tqdm import tqdm
 
-from pipelines.align.map import UNITS, UNLEARNED, WHOLE, AlignResult, Cell, Figures, write_map
+from pipelines.align.files import write_map
+from pipelines.align.map import UNITS, UNLEARNED, WHOLE, AlignResult, Cell, Figures
 from pipelines.align.workspace import AlignBench, open_alignment
 from pipelines.files import read_json, write_json
 from pipelines.params.align import AlignParams
 from pipelines.params.whole import Params
 from pipelines.runtime.process import locked, work_folder
-from pipelines.tracking.runs import LiveRun, live_run
+from pipelines.tracking.live import LiveRun, live_run
 from reft.causal import (
     BoundlessSwap,
     DasConfig,

@@ -11,7 +11,8 @@ from transformers import PreTrainedTokenizerBase
 
 from pipelines.align.map import Figures
 from pipelines.align.rows import AlignData, make_data
-from pipelines.bases.store import LoadedBase, load_base, obtain
+from pipelines.bases.load import LoadedBase, load_base
+from pipelines.bases.store import obtain
 from pipelines.errors import PipelineError
 from pipelines.files import sha256_json
 from pipelines.model.workspace import cone_config
@@ -21,7 +22,7 @@ from pipelines.project.code import code_sha256
 from pipelines.project.graph import read_graph
 from pipelines.project.lineage import package_version
 from pipelines.runtime.device import resolve_device
-from pipelines.tracking.runs import LiveRun
+from pipelines.tracking.live import LiveRun
 from reft import FitConfig, ReftConfig, ReftModel, adapter_sha256, fit, load_adapter, parse_layers, set_cone
 from reft.causal import DecoderProbe, answer_accuracy, probe_decoder, token_places
 

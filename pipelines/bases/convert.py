@@ -39,7 +39,7 @@ VOLATILE = ("transformers_version", "_name_or_path", "name_or_path", "is_local",
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What the record of a base says of the model; see :class:`pipelines.bases.store.BaseRecord`."""
+    """What the record of a base says of the model; see :class:`pipelines.contracts.base.BaseRecord`."""
 
     model_type: str
     hidden_size: int

@@ -8,116 +8,25 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
+from pipelines.bases.space import check_base_space
+from pipelines.contracts.base import BaseRecord, read_base, record_from_dict, write_record
 from pipelines.errors import PipelineError
 from pipelines.files import read_json, reft_home, sha256_file, sha256_json, temporary_directory, write_json
 from pipelines.params.whole import Params
-from pipelines.runtime.disk import check_base_space
 from pipelines.sources.addresses import FileSource, own_path, parse_source
 
 if TYPE_CHECKING:  # torch and transformers take seconds to load, and reading a record needs neither
-    import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    pass
 
 LOG = logging.getLogger(__name__)
-FORMAT = 1
 CONVERTER = 1  # raise it when the conversion writes other bits, so that no older conversion is taken for the new one
 SIZES = ".sizes.json"  # in a store entry, written last: which files it has, and how many bytes each
-
-
-@dataclass(frozen=True)
-class BaseRecord:
-    """What models/base.json says.
-
-    Attributes:
-        source: the address in params.yaml.
-        source_sha256: of the fetched file, if params.yaml gives it.
-        dtype: what the weights are stored and run in.
-        sha256: the identity: SHA-256 of the canonical JSON of ``files``.
-        files: SHA-256 of each file, by name.
-        model_type: the architecture, in transformers' words.
-        hidden_size: width d of the residual stream.
-        num_layers: decoder layers.
-        vocab_size: rows of the embedding.
-        parameters: of the whole model, tied weights once.
-    """
-
-    source: str
-    source_sha256: str | None
-    dtype: str
-    sha256: str
-    files: dict[str, str]
-    model_type: str
-    hidden_size: int
-    num_layers: int
-    vocab_size: int
-    parameters: int
-
-
-@dataclass(frozen=True)
-class LoadedBase:
-    """A base in memory: the model in evaluation mode, its tokenizer, its record and its folder."""
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    record: BaseRecord
-    path: Path
-
-
-def run(params: Params, *, root: Path, out: Path) -> BaseRecord:
-    """Stage: make sure that the base is in the store, and write its record.
-
-    Args:
-        params: all of params.yaml; the section ``base`` is used.
-        root: the project's root.
-        out: base.json.
-
-    Raises:
-        PipelineError: for a source that cannot be had, or that is not a causal language model.
-    """
-    section = params.base
-    record = obtain(section.source, section.sha256, section.dtype, root=root)
-    if not sound(record):
-        LOG.warning("base %s in the store has other bytes than it was written with", record.sha256[:12])
-        shutil.rmtree(store_path(record))
-        record = obtain(section.source, section.sha256, section.dtype, root=root)
-    write_record(out, record)
-    return record
-
-
-def write_record(path: Path, record: BaseRecord) -> None:
-    """Write base.json."""
-    write_json(path, {"format": FORMAT, **asdict(record)})
-
-
-def read_base(path: Path) -> BaseRecord:
-    """Read base.json.
-
-    Raises:
-        PipelineError: if it is missing, has another format, or its identity is not that of its files.
-    """
-    return record_from_dict(read_json(path), name=str(path))
-
-
-def record_from_dict(raw: Any, *, name: str) -> BaseRecord:
-    """Check and build a record from JSON; ``name`` stands in the message."""
-    again = "Run the base stage again."
-    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-        raise PipelineError(f"{name} must be a base record of format {FORMAT}", got=str(raw)[:80], do=again)
-    try:
-        record = BaseRecord(**{key: value for key, value in raw.items() if key != "format"})
-    except TypeError as error:
-        raise PipelineError(f"{name} must have the fields of a base record", got=error, do=again) from None
-    if sha256_json(record.files) != record.sha256:
-        raise PipelineError(f"{name}: sha256 must be that of files", got=record.sha256, do=again)
-    return record
 
 
 def in_store(params: Params, base: Path) -> bool:
@@ -159,30 +68,6 @@ def ensure_base(record: BaseRecord, *, root: Path = Path()) -> Path:
             do="Restore the source, or the versions of torch and transformers that made the record.",
         )
     return path
-
-
-def load_base(record: BaseRecord, *, device: str | torch.device = "cpu", root: Path = Path()) -> LoadedBase:
-    """Load a base from the store, in the record's dtype and in evaluation mode.
-
-    Raises:
-        PipelineError: as :func:`ensure_base`.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    path = ensure_base(record, root=root)
-    dtype = getattr(torch, record.dtype)
-    with quiet_loading():
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True, use_safetensors=True)
-    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-    return LoadedBase(model.to(device).eval(), tokenizer, record, path)
-
-
-def load_tokenizer(record: BaseRecord, *, root: Path = Path()) -> PreTrainedTokenizerBase:
-    """Load a base's tokenizer alone."""
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(ensure_base(record, root=root), local_files_only=True)
 
 
 def obtain(source: str, sha256: str | None, dtype: str, *, root: Path) -> BaseRecord:
@@ -270,17 +155,3 @@ def _own_digest(source: str, root: Path) -> object:
     path = own_path(parsed, root)
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     return {p.relative_to(path.parent).as_posix(): sha256_file(p) for p in files}
-
-
-@contextmanager
-def quiet_loading() -> Iterator[None]:
-    """Hide transformers' bars over parameters, which flash by in hundreds of places and say nothing to a user."""
-    from transformers.utils import logging as transformers_logging
-
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()

@@ -20,12 +20,12 @@ from tqdm import tqdm
 from pipelines.contracts.prepared import Row, Split
 from pipelines.errors import PipelineError
 from pipelines.files import read_json, sha256_json, write_json
+from pipelines.model.scores import ScoresError, probabilities
 from pipelines.model.workspace import Bench, cone_config
 from pipelines.params.compare import CompareParams
 from pipelines.params.whole import Params
 from pipelines.project.keys import CELLS_FORMAT, cells_folder, cells_key
 from pipelines.runtime.memory import peak_memory
-from pipelines.stages.evaluate import ScoresError, probabilities
 from reft import CausalModel, Encoded, NonFiniteLossError, ReftConfig, ReftModel, set_cone
 
 log = logging.getLogger(__name__)

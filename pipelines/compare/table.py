@@ -6,16 +6,15 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import mean, stdev
 
 import numpy as np
 from scipy import stats
 
 from pipelines.compare.cells import Cell, Contender
-from pipelines.files import whole_directory, write_json, write_text
+from pipelines.contracts.evaluation import Interval
+from pipelines.model.intervals import paired_difference
 from pipelines.params.whole import EvaluateParams
-from pipelines.stages.evaluate import Interval, paired_difference
 
 
 @dataclass(frozen=True)
@@ -110,19 +109,6 @@ def _interval(cells: Sequence[Cell], settings: EvaluateParams) -> Interval:
 
 def _paired(one: np.ndarray, other: np.ndarray, settings: EvaluateParams) -> Interval:
     return paired_difference(one, other, confidence=settings.confidence, resamples=settings.bootstrap, seed=0)
-
-
-def write_comparison(found: Comparison, settings: EvaluateParams, out: Path, *, title: str) -> None:
-    """Write table.md, table.csv, cells.json and accuracy.png, together or not at all."""
-    from pipelines.reports.plots import draw_comparison  # matplotlib takes a second to import
-
-    lines = lines_of(found, settings)
-    cells = [found.base, *(cell for _, tuning, measured in found.lines for cell in (*tuning, *measured))]
-    with whole_directory(out) as folder:
-        write_text(folder / "table.md", f"{heading(found, settings, title)}\n\n{markdown(lines)}")
-        write_text(folder / "table.csv", csv_text(lines))
-        write_json(folder / "cells.json", [vars(cell) | {"right": sum(cell.right)} for cell in cells])
-        draw_comparison(folder / "accuracy.png", lines)
 
 
 def heading(found: Comparison, settings: EvaluateParams, title: str) -> str:

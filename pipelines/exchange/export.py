@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pipelines.bases.store import read_base
+from pipelines.contracts.base import read_base
 from pipelines.contracts.prepared import data_sha256
 from pipelines.errors import PipelineError
 from pipelines.exchange.imports import BASE_NAME, opened, refusals

@@ -13,7 +13,9 @@ from typing import Any, Literal, cast
 
 from transformers import PreTrainedTokenizerBase
 
-from pipelines.bases.store import BaseRecord, LoadedBase, load_base, obtain, read_base, write_record
+from pipelines.bases.load import LoadedBase, load_base
+from pipelines.bases.store import obtain
+from pipelines.contracts.base import BaseRecord, read_base, write_record
 from pipelines.errors import PipelineError
 from pipelines.files import sha256_file, temporary_directory, write_json
 from pipelines.project.lineage import UNKNOWN

@@ -9,7 +9,7 @@ from itertools import chain, count
 from typing import Any
 
 from pipelines.sources.rows import RawRow
-from pipelines.tasks.classification import as_number, normalised, same
+from pipelines.tasks.rows import as_number, normalised, same
 
 Scalar = str | int | float | bool
 Labels = Mapping[str, Mapping[str, Any]]  # name -> word, min, max, values

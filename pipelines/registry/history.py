@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.bases.store import BaseRecord, read_base
+from pipelines.contracts.base import BaseRecord, read_base
+from pipelines.contracts.facts import StageFiles
 from pipelines.contracts.prepared import data_sha256
 from pipelines.errors import PipelineError
 from pipelines.files import canonical_json, read_json
@@ -39,23 +40,6 @@ log = logging.getLogger(__name__)
 PIPELINE = "reft.pipeline"
 COSTS = ("parameters", "seconds", "tokens", "memory_mb")  # of a trial
 TRIAL_STATUS: dict[str, Status] = {"complete": "FINISHED", "pruned": "FINISHED", "fail": "FAILED"}
-
-
-@dataclass(frozen=True)
-class StageFiles:
-    """The paths of what the stages left."""
-
-    base: Path
-    prepared: Path
-    card: Path
-    search: Path
-    search_metrics: Path
-    adapter: Path
-    train_metrics: Path
-    train_plots: Path
-    evaluation: Path
-    predictions: Path
-    evaluate_plots: Path
 
 
 @dataclass(frozen=True)

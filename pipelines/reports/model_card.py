@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from pipelines.bases.store import BaseRecord
+from pipelines.contracts.base import BaseRecord
 from pipelines.sources.addresses import FileSource, HubSource, parse_source
 from reft import AdapterInfo, ReftConfig
 from reft.peers.methods import FullConfig, PeerConfig, StackedConfig, TimeLoraConfig, config_to_dict

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 
+from pipelines.contracts.trials import TrialRecord
 from pipelines.errors import PipelineError
 from pipelines.params.search import SearchParams
 from pipelines.search.folds import fold_size
-from pipelines.search.records import TrialRecord
 
 
 @dataclass(frozen=True)

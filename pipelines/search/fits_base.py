@@ -10,7 +10,7 @@ from pipelines.recipes.methods import Part
 from reft.edits.layers import parse_layers
 
 if TYPE_CHECKING:
-    from pipelines.bases.store import BaseRecord
+    from pipelines.contracts.base import BaseRecord
 
 
 def check_space(params: Params, record: BaseRecord) -> None:

@@ -13,15 +13,14 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from pipelines.contracts.trials import TrialRecord
 from pipelines.params.search import SearchParams
 from pipelines.params.whole import Params
 from pipelines.recipes.methods import plain_parts
 from pipelines.search.choice import Confirmed, confirmed
 from pipelines.search.proposals import Point, propose
 from pipelines.search.pruning import within_limits
-from pipelines.search.records import TrialRecord
-from pipelines.search.study import CANDIDATE, ENDED, RECIPE, SEED, SharedStudy, counted, in_state, killed_trials
-from pipelines.search.trial import COSTS
+from pipelines.search.study import CANDIDATE, COSTS, ENDED, RECIPE, SEED, SharedStudy, counted, in_state, killed_trials
 from pipelines.search.warm_start import first_points
 
 log = logging.getLogger(__name__)

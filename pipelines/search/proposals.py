@@ -17,9 +17,10 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 
 from pipelines.files import canonical_json
-from pipelines.params.search import COUNTABLE, SpaceParams
+from pipelines.params.search import COUNTABLE
 from pipelines.params.whole import Params
 from pipelines.recipes.domains import Span, Steps
+from pipelines.recipes.space import SpaceParams
 from pipelines.search.study import ENQUEUED, killed_trials, point_of, study_directions
 
 ATTEMPTS = 20  # of a sampler to choose something new, before chance does

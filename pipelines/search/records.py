@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
 
+from pipelines.contracts.trials import KILLED, TrialRecord
 from pipelines.search.study import (
+    COSTS,
+    CURVE,
     ENDED,
     ENQUEUED,
     ERROR,
@@ -20,52 +22,8 @@ from pipelines.search.study import (
     killed_trials,
     point_of,
 )
-from pipelines.search.trial import COSTS, CURVE
 
-KILLED = "killed with its process"
 COLUMNS = ("parameters", "seconds", "tokens", "memory_mb", "seed", "error")
-
-
-@dataclass(frozen=True)
-class TrialRecord:
-    """One trial.
-
-    Attributes:
-        number: in the study.
-        state: complete, pruned or fail.
-        value: its validation accuracy; None unless it is complete.
-        values: of each objective, none unless it is complete.
-        params: the point of the space; what a condition left out is not in it.
-        seed: of its initial weights and the order of its rows.
-        intermediate: the validation accuracy at each report.
-        parameters: trained numbers.
-        seconds: of training and scoring.
-        tokens: trained on.
-        memory_mb: at its height, in millions of bytes.
-        over: the limits that it is over.
-        enqueued: its place among the recipes that were tried first.
-        error: why it failed.
-    """
-
-    number: int
-    state: str
-    value: float | None
-    values: tuple[float, ...]
-    params: dict[str, object]
-    seed: int
-    intermediate: dict[int, float]
-    parameters: int | None
-    seconds: float | None
-    tokens: int | None
-    memory_mb: float | None
-    over: tuple[str, ...]
-    enqueued: int | None
-    error: str | None
-
-    @property
-    def was_killed(self) -> bool:
-        """Whether it ended with its process, and says nothing about its recipe, which was run again."""
-        return self.error == KILLED
 
 
 def trial_records(shared: SharedStudy) -> list[TrialRecord]:

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from pipelines.bases.store import BaseRecord, ensure_base
+from pipelines.bases.store import ensure_base
+from pipelines.contracts.base import BaseRecord
 from pipelines.errors import PipelineError
-from pipelines.model.workspace import peer_form, reft_form
+from pipelines.model.forms import peer_form, reft_form
 from pipelines.params.whole import Params
 from pipelines.recipes.methods import OWN_PARTS, AnyRecipe, Part
 from pipelines.recipes.reft import Recipe

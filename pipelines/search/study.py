@@ -231,3 +231,8 @@ def _owner_is_dead(owner: str | None, *, alone: bool) -> bool:
         return abs(psutil.Process(int(pid)).create_time() - float(created)) > 1
     except psutil.NoSuchProcess:
         return True
+
+
+# User attributes of a trial, beside those of pipelines.search.study.
+CURVE = "curve"  # the accuracy at each report, where Optuna takes no reports: of several objectives
+COSTS = "costs"  # a mapping: parameters, seconds, tokens (real ones, trained on), memory_mb

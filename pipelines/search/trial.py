@@ -13,15 +13,17 @@ import optuna
 
 from pipelines.contracts.prepared import Row
 from pipelines.errors import PipelineError
-from pipelines.model.workspace import Bench, build_model, train_steps
+from pipelines.model.fitting import build_model, train_steps
+from pipelines.model.intervals import Floats, Ints
+from pipelines.model.scores import probabilities
+from pipelines.model.workspace import Bench
 from pipelines.params.whole import Params
 from pipelines.runtime.memory import peak_memory
 from pipelines.search.folds import OF_TRIALS, Fold, fold
 from pipelines.search.proposals import suggest
 from pipelines.search.pruning import SCORES
-from pipelines.search.study import CANDIDATE, ERROR, OWNER, SEED, SharedStudy, this_process
-from pipelines.stages.evaluate import Floats, Ints, probabilities
-from pipelines.tracking.runs import LiveRun
+from pipelines.search.study import CANDIDATE, COSTS, CURVE, ERROR, OWNER, SEED, SharedStudy, this_process
+from pipelines.tracking.live import LiveRun
 from reft import CausalModel, NonFiniteLossError, ReftConfig, ReftModel
 
 log = logging.getLogger(__name__)
@@ -29,10 +31,7 @@ log = logging.getLogger(__name__)
 # What a trial may end with and the search goes on; torch's out-of-memory errors are RuntimeErrors, and PipelineErrors
 # are of recipes that cannot be trained on these rows. Libraries refuse what does not fit a base with the last two.
 FAILURES = (NonFiniteLossError, MemoryError, RuntimeError, PipelineError, ValueError, IndexError)
-# User attributes of a trial, beside those of pipelines.search.study.
-CURVE = "curve"  # the accuracy at each report, where Optuna takes no reports: of several objectives
 STATE = "reft.state"  # tag of its run in MLflow
-COSTS = "costs"  # a mapping: parameters, seconds, tokens (real ones, trained on), memory_mb
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pipelines.params.whole import Params
 from pipelines.recipes.methods import REFT
-from pipelines.search.study import CANDIDATE, CONFIRM, RECIPE, SharedStudy, counted
-from pipelines.search.trial import COSTS
+from pipelines.search.study import CANDIDATE, CONFIRM, COSTS, RECIPE, SharedStudy, counted
 
 BASE = "base_sha256"  # user attribute of a study: the base that its trials edit
 _NOT_CONFIRMED, _FAILED = -1.0, -2.0  # in the order of accuracies

@@ -24,8 +24,9 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
-from pipelines.bases.store import read_base
+from pipelines.contracts.base import read_base
 from pipelines.contracts.prepared import Split, data_sha256, read_rows
+from pipelines.contracts.trials import TrialRecord
 from pipelines.errors import PipelineError
 from pipelines.model.workspace import open_bench
 from pipelines.params.whole import Params, load_params
@@ -38,11 +39,12 @@ from pipelines.search.fits_base import check_space
 from pipelines.search.folds import OF_TRIALS
 from pipelines.search.next_step import Ground, Step, confirmations, next_confirmation, next_trial, other_seeds
 from pipelines.search.pruning import within_limits
-from pipelines.search.records import TrialRecord, trial_records
+from pipelines.search.records import trial_records
 from pipelines.search.sizes import check_limit, parameters_of
 from pipelines.search.study import (
     BASE_ACCURACY,
     CONFIRM,
+    COSTS,
     ERROR,
     INTERRUPTED,
     SharedStudy,
@@ -51,8 +53,8 @@ from pipelines.search.study import (
     open_study,
     repeat_killed,
 )
-from pipelines.search.trial import COSTS, FAILURES, Desk, base_accuracy, run_name, run_trial
-from pipelines.tracking.runs import live_run
+from pipelines.search.trial import FAILURES, Desk, base_accuracy, run_name, run_trial
+from pipelines.tracking.live import live_run
 from pipelines.wording import recipe_words
 
 log = logging.getLogger(__name__)

@@ -15,11 +15,12 @@ from typing import Any
 import mlflow
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from pipelines.bases.store import load_base, read_base
+from pipelines.bases.load import load_base
+from pipelines.contracts.base import read_base
 from pipelines.params.data import template_fields
 from pipelines.runtime.device import resolve_device
-from pipelines.tasks.classification import finite_number
 from pipelines.tasks.prompts import render_prompt
+from pipelines.tasks.rows import finite_number
 from reft import ConeConfig, Encoded, encode, score_choices, set_cone
 from reft.adapters.any_method import load_method, read_info
 

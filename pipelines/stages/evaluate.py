@@ -3,72 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
-from tqdm import tqdm
 
+from pipelines.contracts.evaluation import ClassFigures, Evaluation, SystemFigures
 from pipelines.contracts.prepared import Row
 from pipelines.errors import PipelineError
 from pipelines.files import whole_directory, write_json, write_jsonl, write_table
+from pipelines.model.intervals import Floats, Ints, paired_difference
+from pipelines.model.scores import probabilities
 from pipelines.model.workspace import Bench, open_bench
 from pipelines.params.whole import EvaluateParams, Params
-from reft import CausalModel, adapter_sha256, score_choices
+from reft import adapter_sha256
 from reft.adapters.any_method import MethodModel, load_method
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A figure and the bounds of its confidence interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class ClassFigures:
-    """How one label fared; support is its number of rows."""
-
-    precision: float
-    recall: float
-    f1: float
-    support: int
-
-
-@dataclass(frozen=True)
-class SystemFigures:
-    """How one system (the adapter, or the base alone) fared on the test rows."""
-
-    accuracy: float
-    low: float
-    high: float
-    per_class: dict[str, ClassFigures]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What metrics/evaluation.json holds, beside the adapter's hash.
-
-    ``better``: the paired difference's whole interval lies above 0.
-    """
-
-    rows: int
-    confidence: float
-    adapter: SystemFigures
-    base: SystemFigures
-    difference: Interval
-    better: bool
-
-
-class ScoresError(PipelineError):
-    """A score is NaN or infinite, so it says nothing of any label."""
 
 
 def run(
@@ -106,32 +55,6 @@ def _load(adapter: Path, bench: Bench) -> MethodModel:
         ) from None
 
 
-def probabilities(bench: Bench, model: CausalModel, rows: Sequence[Row], *, batch_size: int, title: str) -> Floats:
-    """The probability of each label, normalised over the labels' words: [rows, labels].
-
-    Raises:
-        ScoresError: if a score is NaN or infinite.
-    """
-    encoded = [bench.encode_row(row) for row in rows]
-    with tqdm(total=len(rows), desc=f"score {title}", unit="row", leave=False) as bar:
-        scores = score_choices(
-            model, [row.prompt_ids for row in encoded], bench.choices(), batch_size=batch_size,
-            domains=[row.domain for row in encoded], progress=lambda n: _advance(bar, n),
-        )  # fmt: skip
-    found = np.asarray(scores.double().softmax(dim=-1).cpu().numpy())
-    if broken := int((~np.isfinite(found).all(1)).sum()):
-        raise ScoresError(
-            f"scores of {title} must be numbers",
-            got=f"NaN or infinity for {broken} of {len(rows)} rows",
-            do="Lower the learning rate, or set base.dtype: float32.",
-        )
-    return found
-
-
-def _advance(bar: tqdm[NoReturn], rows: int) -> None:
-    bar.update(rows)
-
-
 def compare(
     truth: Ints, edited: Ints, frozen: Ints, labels: Sequence[str], settings: EvaluateParams, *, seed: int
 ) -> Evaluation:
@@ -151,26 +74,6 @@ def compare(
         difference=difference,
         better=difference.low > 0,
     )
-
-
-def paired_difference(
-    one: NDArray[np.bool_] | Floats, other: NDArray[np.bool_] | Floats, *, confidence: float, resamples: int, seed: int
-) -> Interval:
-    """mean(one - other) over rows, with the percentile bootstrap interval over rows (Efron & Tibshirani 1993, ch. 13).
-
-    Rows that both systems get right or both get wrong carry no difference, which is what makes the paired interval
-    narrower than the difference of two separate ones.
-    """
-    from scipy import stats  # takes a second to import, and search, which scores with this module, does without
-
-    values = one.astype(np.float64) - other.astype(np.float64)
-    if np.all(values == values[0]):  # every resample is the same; scipy calls its interval degenerate
-        return Interval(float(values[0]), float(values[0]), float(values[0]))
-    result = stats.bootstrap(
-        (values,), np.mean, confidence_level=confidence, n_resamples=resamples, method="percentile",
-        rng=np.random.default_rng(seed), batch=100,
-    )  # fmt: skip
-    return Interval(float(values.mean()), float(result.confidence_interval.low), float(result.confidence_interval.high))
 
 
 def _figures(truth: Ints, predicted: Ints, labels: Sequence[str], confidence: float) -> SystemFigures:

@@ -13,8 +13,8 @@ from pathlib import Path
 import yaml
 
 from pipelines.files import whole_directory, write_json, write_text
-from pipelines.params.search import SpaceParams
 from pipelines.params.whole import Params
+from pipelines.recipes.space import SpaceParams
 from pipelines.registry.history import log_report
 from pipelines.search.choice import Choice, choose
 from pipelines.search.records import saved_seconds, write_trials_csv
@@ -89,8 +89,8 @@ def _first_value(found: Found) -> float | None:
 
 
 def _write_outputs(found: Found, choice: Choice, space: SpaceParams, out: Path) -> None:
-    from pipelines.reports.plots import draw_study  # matplotlib takes a second to import
     from pipelines.reports.search.page import write_report
+    from pipelines.reports.search.plots import draw_study
 
     best = {
         "chosen": space.complete(choice.record.params),

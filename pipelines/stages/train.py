@@ -4,45 +4,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from pipelines.contracts.best import BestRecipe, read_best
+from pipelines.contracts.training import TrainResult
 from pipelines.errors import PipelineError
 from pipelines.files import whole_directory, write_json, write_table
-from pipelines.model.workspace import Bench, build_model, open_bench, train_steps
+from pipelines.model.fitting import build_model, train_steps
+from pipelines.model.workspace import Bench, open_bench
 from pipelines.params.whole import Params
 from pipelines.project.keys import train_key
 from pipelines.recipes.methods import READS_DOMAIN, AnyRecipe, plain_parts
 from pipelines.runtime.process import work_folder
-from pipelines.tracking.runs import LiveRun, live_run
+from pipelines.tracking.live import LiveRun, live_run
 from reft import AdapterInfo, NonFiniteLossError, StepMetrics
 from reft.adapters.any_method import MethodModel, save_method
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What metrics/train.json holds. Losses are means of the first and last tenth of the steps, in nats a token.
-
-    ``recipe`` is whole; ``chosen`` is what of it the search chose.
-    """
-
-    adapter_sha256: str
-    trainable_parameters: int
-    adapter_bytes: int
-    steps: int
-    first_loss: float
-    last_loss: float
-    recipe: dict[str, object]
-    chosen: dict[str, object]
-    study: str
-    trial: int
-    input_hash: str
 
 
 def run(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jinja2 import TemplateError
@@ -15,15 +13,14 @@ from pipelines.errors import PipelineError, printable
 from pipelines.params.data import LabelParams, PrepareParams, template_fields
 from pipelines.sources.rows import RawRow
 from pipelines.tasks.prompts import render_prompt
+from pipelines.tasks.rows import SHOWN, Candidate, Scalar, as_number, finite_number, normalised, same
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Scalar = str | int | float | bool
 # What no text is made of, but tab and line ends: NUL and its like, and halves of a surrogate pair, which no tokenizer
 # takes. They come from a wrong decoding or a damaged file.
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
-SHOWN = 200  # characters of a value in a rejection
 
 UNREADABLE = "the row cannot be read"
 MISSING = "a column is missing"
@@ -35,27 +32,6 @@ NOT_A_NUMBER = "the label is not a number"
 NO_DOMAIN = "the domain is not a finite number"
 NO_LABEL = "no label rule holds"
 TWO_LABELS = "more than one label rule holds"
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A row that the task can use.
-
-    ``key`` is its text with case, punctuation and spacing ignored; ``domain`` is its t, which one text may have several
-    of in several rows.
-    """
-
-    file: str
-    line: int
-    prompt: str
-    completion: str
-    label: str
-    key: str
-    domain: float | None = None
-
-    def reject(self, reason: str, value: object) -> Rejection:
-        """Return the rejection of this row."""
-        return Rejection(self.file, self.line, reason, printable(str(value)[:SHOWN]))
 
 
 class Classification:
@@ -176,45 +152,12 @@ class Classification:
             seen[ids] = name
 
 
-def normalised(text: str) -> str:
-    """Return a text with case, punctuation and spacing ignored; what is nothing else (":)") keeps its signs."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return re.sub(r"[\W_]+", "", folded) or re.sub(r"\s+", "", folded)
-
-
 def _holds(label: LabelParams, value: Scalar, number: float | None) -> bool:
     if label.values is not None:
         return any(same(wanted, value) for wanted in label.values)
     if number is None:
         return False
     return (label.min is None or number >= label.min) and (label.max is None or number <= label.max)
-
-
-def same(wanted: Scalar, value: Scalar) -> bool:
-    """Whether a value of params.yaml is that of the data, where csv and tsv have text only."""
-    if isinstance(value, str) and isinstance(wanted, bool):
-        return str(wanted).casefold() == value.casefold()
-    if isinstance(value, str) and not isinstance(wanted, str):
-        return as_number(value) == wanted
-    if isinstance(wanted, bool) != isinstance(value, bool):  # True is not 1
-        return False
-    return wanted == value
-
-
-def as_number(value: Scalar) -> float | None:
-    """Return the finite number that a value is or spells, or None."""
-    if isinstance(value, bool):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def finite_number(value: object) -> float | None:
-    """Return the finite number that any value of a data file is or spells, or None."""
-    return as_number(value) if isinstance(value, str | int | float) else None
 
 
 def _reject(raw: RawRow, reason: str, value: object) -> Rejection:

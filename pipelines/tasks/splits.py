@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pipelines.contracts.prepared import SPLITS, Rejection, Split
 from pipelines.errors import PipelineError
 from pipelines.params.data import PrepareParams
-from pipelines.tasks.classification import Candidate
+from pipelines.tasks.rows import Candidate
 
 LOG = logging.getLogger(__name__)
 SHOWN = 60  # characters of a rejected value in a message

@@ -15,12 +15,14 @@ from typing import Literal
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from pipelines.bases.store import BaseRecord, read_base, sound, store_path
+from pipelines.bases.space import UNKNOWN_BYTES
+from pipelines.bases.store import sound, store_path
+from pipelines.contracts.base import BaseRecord, read_base
 from pipelines.errors import PipelineError
 from pipelines.files import reft_home
 from pipelines.params.whole import Params
 from pipelines.runtime.device import resolve_device
-from pipelines.runtime.disk import PROJECT_BYTES, UNKNOWN_BYTES
+from pipelines.runtime.disk import PROJECT_BYTES
 from pipelines.runtime.machine import Machine, this_machine
 from pipelines.sources.addresses import PypiSource, parse_source
 from pipelines.sources.package_index import probe_indexes

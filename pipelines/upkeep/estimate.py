@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.bases.store import BaseRecord, read_base
-from pipelines.model.workspace import Bench, build_model, open_bench, train_steps
+from pipelines.contracts.base import BaseRecord, read_base
+from pipelines.model.fitting import build_model, train_steps
+from pipelines.model.scores import probabilities
+from pipelines.model.workspace import Bench, open_bench
 from pipelines.params.whole import Params
 from pipelines.recipes.domains import Conditional, Span, Steps
 from pipelines.recipes.methods import AnyRecipe
 from pipelines.search.fits_base import check_space
 from pipelines.search.sizes import check_limit, extremes, paces, parameters_of
-from pipelines.stages.evaluate import probabilities
 
 STEPS = 4  # that are taken; the first, which also sets things up, is left out
 ROWS = 32  # that are scored

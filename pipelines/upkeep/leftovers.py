@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from filelock import FileLock
 
-from pipelines.bases.store import read_base
+from pipelines.contracts.base import read_base
 from pipelines.contracts.best import read_best
 from pipelines.contracts.prepared import data_sha256
 from pipelines.errors import PipelineError

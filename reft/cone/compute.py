@@ -19,14 +19,14 @@ from reft.edits.hooks import Stack
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from reft.models.adapted import AdaptedModel
+    from reft.cone.edited import EditedModel
 
 _FEW = 4096  # numbers that may have the same bits by chance
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
 
 
 @torch.no_grad()
-def whole_row(model: AdaptedModel, row: Any, want: Want) -> Constants:
+def whole_row(model: EditedModel, row: Any, want: Want) -> Constants:
     """Run a row through the base of any kind of model, up to the highest layer that is wanted of it.
 
     Args:

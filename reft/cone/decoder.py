@@ -33,7 +33,7 @@ from reft.edits.config import ReftConfig
 from reft.edits.positions import Positions
 
 if TYPE_CHECKING:
-    from reft.models.decoder import ReftModel
+    from reft.cone.edited import EditedDecoder
 
 PROVED = GROUPED | {"bloom", "falcon", "gemma2", "gpt_oss"}
 """Model types whose losses and gradients are compared with those of whole rows in the tests. Another may share keys
@@ -49,7 +49,7 @@ class Cone:
         store: the keeper's constants.
     """
 
-    def __init__(self, model: ReftModel, keeper: Keeper, store: ConstantStore) -> None:
+    def __init__(self, model: EditedDecoder, keeper: Keeper, store: ConstantStore) -> None:
         self._model = model
         self._store = store
         self._fields = keeper.output_fields(model.base, model.stack)
@@ -60,7 +60,7 @@ class Cone:
         self._prompts = Prompts(model.base, model.stack, keeper.side_by_side)
 
     @classmethod
-    def of(cls, model: ReftModel) -> Cone | None:
+    def of(cls, model: EditedDecoder) -> Cone | None:
         """Return the cone of a model; None where it is switched off or not known to be right, which is said once."""
         keeper = keeper_of(model.base)
         store = keeper.store(model.base)

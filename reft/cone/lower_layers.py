@@ -19,11 +19,11 @@ from reft.cone.keeper import Keeper, keeper_of
 from reft.cone.kept_layers import kept_output
 
 if TYPE_CHECKING:
-    from reft.models.adapted import AdaptedModel
+    from reft.cone.edited import EditedModel
 
 
 @contextmanager
-def skipping(model: AdaptedModel, rows: Sequence[Any], batch: Any) -> Iterator[None]:
+def skipping(model: EditedModel, rows: Sequence[Any], batch: Any) -> Iterator[None]:
     """Skip what no intervention can change in the passes over a batch inside the context.
 
     Args:
@@ -49,7 +49,7 @@ def changing_rope(config: Any) -> bool:
 
 @contextmanager
 def _skipping(
-    model: AdaptedModel, rows: Sequence[Any], mask: Tensor, keeper: Keeper, store: ConstantStore
+    model: EditedModel, rows: Sequence[Any], mask: Tensor, keeper: Keeper, store: ConstantStore
 ) -> Iterator[None]:
     layer = model.config.layers[0]
     want = Want(frozenset([(layer, ())]))
@@ -61,13 +61,13 @@ def _skipping(
         yield
 
 
-def _computed(model: AdaptedModel, row: Any, wanted: Mapping[RowKey, Want]) -> list[Constants]:
+def _computed(model: EditedModel, row: Any, wanted: Mapping[RowKey, Want]) -> list[Constants]:
     (want,) = wanted.values()  # no rows are announced, so none runs beside another
     return [whole_row(model, row, want)]
 
 
 @torch.no_grad()
-def _right(model: AdaptedModel, rows: Sequence[Any], keeper: Keeper, store: ConstantStore) -> bool:
+def _right(model: EditedModel, rows: Sequence[Any], keeper: Keeper, store: ConstantStore) -> bool:
     """Whether losses of unedited rows are the same without the lower layers; found out once for each layer and base.
 
     Layers may hand on more than their output, as T5's first one does with its position bias.

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.contracts.trials import TrialRecord
 from pipelines.params.whole import Params
 from pipelines.reports.search.verdict import Verdict
 from pipelines.search.choice import Confirmed, Rule, candidates, choose, confirmed
 from pipelines.search.proposals import random_point
-from pipelines.search.records import TrialRecord
 from pipelines.search.worker import Found
 from tests.searching import RAW, make_params
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import yaml
 
-from pipelines.bases.store import BaseRecord, load_base, obtain, read_base, write_record
+from pipelines.bases.load import load_base
+from pipelines.bases.store import obtain
+from pipelines.contracts.base import BaseRecord, read_base, write_record
 from pipelines.contracts.prepared import Row, TaskSpec, data_sha256, write_rows, write_task
 from pipelines.files import write_json, write_jsonl
 from pipelines.params.whole import Params, check_params

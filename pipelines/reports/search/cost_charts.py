@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Literal
 from xml.etree.ElementTree import Element
 
+from pipelines.contracts.trials import TrialRecord
 from pipelines.reports.search.charts import Axis, Chart, Linear, Log, Scale, Size
 from pipelines.reports.search.study_charts import ACCURACY, figure, percent
 from pipelines.reports.search.verdict import Verdict
-from pipelines.search.records import TrialRecord, saved_seconds
+from pipelines.search.records import saved_seconds
 
 Cost = Literal["parameters", "seconds", "memory_mb", "tokens"]
 TITLES: dict[Cost, str] = {"parameters": "size", "seconds": "time", "memory_mb": "memory", "tokens": "tokens"}

@@ -10,9 +10,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import create_trial
 
-from pipelines.params.search import SpaceParams
+from pipelines.contracts.trials import TrialRecord
 from pipelines.recipes.domains import Span, Steps
-from pipelines.search.records import TrialRecord
+from pipelines.recipes.space import SpaceParams
 
 LEAST = 5  # complete trials, below which nothing is said
 BEST = 0.25  # the share of the trials whose parts are compared with those of all

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from xml.etree.ElementTree import Element
 
+from pipelines.contracts.trials import TrialRecord
 from pipelines.reports.markup import element
 from pipelines.reports.search.charts import Axis, Chart, Choices, Kind, Linear, Size
 from pipelines.reports.search.verdict import Verdict
-from pipelines.search.records import TrialRecord
 from pipelines.wording import share
 
 ACCURACY = "validation accuracy (%)"

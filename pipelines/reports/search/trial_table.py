@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
+from pipelines.contracts.trials import TrialRecord
 from pipelines.reports.markup import element
 from pipelines.reports.search.study_charts import score
 from pipelines.reports.search.verdict import Verdict
-from pipelines.search.records import TrialRecord
 from pipelines.wording import part_value, share
 
 STATES = {"chosen": "chosen", "complete": "complete", "pruned": "stopped early", "fail": "failed"}

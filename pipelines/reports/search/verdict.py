@@ -8,11 +8,12 @@ from functools import cached_property
 from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
+from pipelines.contracts.trials import TrialRecord
 from pipelines.params.search import SearchParams
 from pipelines.reports.search.charts import Kind
 from pipelines.reports.search.importance import importances
 from pipelines.search.choice import Choice, Confirmed, front
-from pipelines.search.records import TrialRecord, saved_seconds
+from pipelines.search.records import saved_seconds
 from pipelines.wording import duration, many, part_value, points, recipe_words, share
 
 if TYPE_CHECKING:

@@ -12,10 +12,11 @@ from flows.commands.doctor import _base, _repository, examine
 from flows.commands.plan import Planned, plan
 from flows.runs import dvc
 from pipelines import files
+from pipelines.bases.space import base_bytes, check_base_space
 from pipelines.bases.store import obtain
 from pipelines.errors import PipelineError
 from pipelines.params.whole import load_params
-from pipelines.runtime.disk import PROJECT_BYTES, base_bytes, check_base_space, check_project_space
+from pipelines.runtime.disk import PROJECT_BYTES, check_project_space
 from pipelines.sources.addresses import parse_source
 from pipelines.upkeep import checkup
 from pipelines.upkeep.checkup import Finding, check_installation, check_places

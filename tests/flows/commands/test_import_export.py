@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from flows.cli import main
-from pipelines.bases.store import load_base, obtain, read_base, write_record
+from pipelines.bases.load import load_base
+from pipelines.bases.store import obtain
+from pipelines.contracts.base import read_base, write_record
 from pipelines.exchange.export import export_adapter
 from pipelines.exchange.imports import load_published
 from reft import AdapterInfo, ReftConfig, ReftModel, load_adapter, save_adapter

@@ -14,12 +14,14 @@ import yaml
 from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 
-from pipelines.bases import convert
-from pipelines.bases import store as base
+from pipelines.bases import convert, store
+from pipelines.bases.load import load_base
+from pipelines.contracts.base import BaseRecord, read_base, write_record
 from pipelines.errors import PipelineError
 from pipelines.params.whole import Params, check_params, load_params
 from pipelines.sources import package_index
 from pipelines.sources.package_index import IndexConfig
+from pipelines.stages import base
 from tests.tiny import tiny_llama, tiny_tokenizer, write_tiny_base
 
 ROOT = Path(__file__).parents[3]
@@ -37,13 +39,13 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(project: Path, **section: Any) -> base.BaseRecord:
+def run(project: Path, **section: Any) -> BaseRecord:
     return base.run(params(**section), root=project, out=project / "models" / "base.json")
 
 
 def test_the_record_says_what_the_model_is(project: Path) -> None:
     record = run(project)
-    assert base.read_base(project / "models" / "base.json") == record
+    assert read_base(project / "models" / "base.json") == record
     assert (record.model_type, record.hidden_size, record.num_layers) == ("llama", 32, 3)
     assert record.vocab_size == len(tiny_tokenizer())
     assert {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"} <= set(record.files)
@@ -51,7 +53,7 @@ def test_the_record_says_what_the_model_is(project: Path) -> None:
 
 
 def test_the_loaded_base_computes_what_the_source_computes(project: Path) -> None:
-    loaded = base.load_base(run(project))
+    loaded = load_base(run(project))
     ids = torch.tensor([[5, 6, 7]])
     with torch.inference_mode():
         expected = tiny_llama(vocab=len(tiny_tokenizer()))(input_ids=ids).logits
@@ -72,7 +74,7 @@ def test_another_dtype_or_other_weights_are_another_base(project: Path) -> None:
     first = run(project)
     half = run(project, dtype="bfloat16")
     assert half.sha256 != first.sha256
-    assert base.load_base(half).model.dtype == torch.bfloat16
+    assert load_base(half).model.dtype == torch.bfloat16
     write_tiny_base(project / "models" / "own" / "tiny", seed=1)
     assert run(project).sha256 not in (first.sha256, half.sha256)
 
@@ -86,12 +88,12 @@ def test_a_second_run_converts_nothing(project: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("damage", ["missing file", "cut file", "other byte", "missing sizes"])
 def test_a_damaged_entry_is_made_again_and_said(project: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
     record = run(project)
-    weights = base.store_path(record) / "model.safetensors"
+    weights = store.store_path(record) / "model.safetensors"
     data = weights.read_bytes()
     if damage == "missing file":
         weights.unlink()
     elif damage == "missing sizes":
-        (base.store_path(record) / base.SIZES).unlink()
+        (store.store_path(record) / store.SIZES).unlink()
     else:
         weights.write_bytes(data[:-1] + (b"" if damage == "cut file" else bytes([data[-1] ^ 1])))
     with caplog.at_level(logging.WARNING):
@@ -105,8 +107,8 @@ def test_a_missing_base_is_made_again_from_its_record(
 ) -> None:
     record = run(project)
     monkeypatch.setenv("REFT_HOME", str(tmp_path_factory.mktemp("other")))
-    path = base.ensure_base(record, root=project)
-    assert path == base.store_path(record)
+    path = store.ensure_base(record, root=project)
+    assert path == store.store_path(record)
     assert not [p for p in path.parent.iterdir() if "tmp" in p.name]
 
 
@@ -117,7 +119,7 @@ def test_a_source_that_no_longer_gives_the_recorded_bits_is_an_error(
     write_tiny_base(project / "models" / "own" / "tiny", seed=1)
     monkeypatch.setenv("REFT_HOME", str(tmp_path_factory.mktemp("other")))
     with pytest.raises(PipelineError, match=r"recorded base.*model\.safetensors"):
-        base.ensure_base(record, root=project)
+        store.ensure_base(record, root=project)
 
 
 def test_a_failed_conversion_leaves_nothing(project: Path, reft_home: Path) -> None:
@@ -184,9 +186,9 @@ def test_a_file_that_is_no_gguf_is_refused(project: Path) -> None:
 
 def test_a_record_whose_identity_is_not_that_of_its_files_is_refused(project: Path) -> None:
     record = run(project)
-    base.write_record(project / "b.json", replace(record, sha256="0" * 64))
+    write_record(project / "b.json", replace(record, sha256="0" * 64))
     with pytest.raises(PipelineError, match="sha256 must be that of files"):
-        base.read_base(project / "b.json")
+        read_base(project / "b.json")
 
 
 def test_a_folder_in_a_wheel_is_a_source(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

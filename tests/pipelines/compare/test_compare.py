@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 
 from pipelines.compare import __main__ as comparing
-from pipelines.compare.__main__ import contenders
 from pipelines.compare.cells import BASE, Budget, Cell, Workshop
+from pipelines.compare.contenders import contenders
 from pipelines.compare.table import Comparison, lines_of
 from pipelines.errors import PipelineError
-from pipelines.model.workspace import build_model, open_bench, train_steps
+from pipelines.model.fitting import build_model, train_steps
+from pipelines.model.scores import probabilities
+from pipelines.model.workspace import open_bench
 from pipelines.params.whole import Params, check_params
 from pipelines.project.graph import read_graph
 from pipelines.search.worker import Site
-from pipelines.stages.evaluate import probabilities
 from pipelines.upkeep.leftovers import leftovers
 from tests.searching import FEW, make_site, raw_params
 

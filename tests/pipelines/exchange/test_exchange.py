@@ -14,7 +14,8 @@ import yaml
 from huggingface_hub import ModelCard
 from torch import Tensor
 
-from pipelines.bases.store import LoadedBase, load_base, read_base
+from pipelines.bases.load import LoadedBase, load_base
+from pipelines.contracts.base import read_base
 from pipelines.contracts.prepared import data_sha256
 from pipelines.errors import PipelineError
 from pipelines.exchange.export import export_adapter

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.bases.store import BaseRecord
+from pipelines.contracts.base import BaseRecord
 from pipelines.errors import PipelineError
 from pipelines.params.whole import Params, check_params
 from pipelines.project.keys import Inputs, study_key

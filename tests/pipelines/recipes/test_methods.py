@@ -15,13 +15,18 @@ from typing import Any
 import pytest
 import torch
 
-from pipelines.bases.store import load_base, obtain, read_base
+from pipelines.bases.load import load_base
+from pipelines.bases.store import obtain
+from pipelines.contracts.base import read_base
 from pipelines.contracts.best import read_best
+from pipelines.contracts.training import TrainResult
 from pipelines.errors import PipelineError
 from pipelines.exchange.export import export_adapter
 from pipelines.exchange.imports import load_published
 from pipelines.files import canonical_json, read_json
-from pipelines.model.workspace import build_model, open_bench, train_steps
+from pipelines.model.fitting import build_model, train_steps
+from pipelines.model.scores import probabilities
+from pipelines.model.workspace import open_bench
 from pipelines.params.whole import Params, check_params
 from pipelines.project.keys import train_key
 from pipelines.recipes.methods import (
@@ -35,11 +40,9 @@ from pipelines.recipes.methods import (
     owner,
     plain_parts,
 )
-from pipelines.registry import versions as register
 from pipelines.runtime.process import work_folder
 from pipelines.search.sizes import parameters_of
-from pipelines.stages import evaluate, prepare, search, train
-from pipelines.stages.evaluate import probabilities
+from pipelines.stages import evaluate, prepare, register, search, train
 from pipelines.tracking.store import store_uri
 from reft.adapters.any_method import load_method
 from reft.peers.methods import METHODS as RIVALS
@@ -126,7 +129,7 @@ def begin_and_die(root: Path) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def stage_train(root: Path, method: str, out: Path) -> train.TrainResult:
+def stage_train(root: Path, method: str, out: Path) -> TrainResult:
     return train.run(
         params(method), root=root, **data(root, method), search=root / method / "search",
         out=out / "adapter", metrics=out / "train.json", plots=out / "train",

@@ -13,13 +13,17 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.contracts.registration import Registration
 from pipelines.errors import PipelineError
 from pipelines.files import read_json, write_json
 from pipelines.params.whole import Params
 from pipelines.project.lineage import git_state
-from pipelines.registry import versions as register
-from pipelines.registry.versions import CHALLENGER, CHAMPION, Registration, alias_version, registered
-from pipelines.tracking.runs import INPUT_HASH, PARENT, STAGE, Store, check_store, live_run, open_store
+from pipelines.registry import package
+from pipelines.registry.aliases import CHALLENGER, CHAMPION, alias_version
+from pipelines.registry.versions import registered
+from pipelines.stages import register
+from pipelines.tracking.live import live_run
+from pipelines.tracking.runs import INPUT_HASH, PARENT, STAGE, Store, check_store, open_store
 from tests.pipelines.finished import STUDY, TRAIN_KEY, finish_stages, make_params, write_evaluation
 
 
@@ -312,4 +316,4 @@ def test_the_example_is_an_input_as_the_model_takes_it(root: Path, tmp_path: Pat
     config["prompt"]["template"] = template
     write_json(tmp_path / "adapter_config.json", config)
     (tmp_path / "adapter.safetensors").write_bytes((adapter / "adapter.safetensors").read_bytes())
-    assert register._input(tmp_path) == (example, None)
+    assert package.model_input(tmp_path) == (example, None)

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from pipelines.contracts.trials import KILLED
 from pipelines.reports.search.importance import LEAST, importances
 from pipelines.reports.search.page import write_report
 from pipelines.reports.search.verdict import Verdict
 from pipelines.search.choice import confirmed
-from pipelines.search.records import KILLED, saved_seconds
+from pipelines.search.records import saved_seconds
 from tests.browser import Tab, browser, chromium
 from tests.pipelines.ended import REPORTS, end, failed, pruned, record, settings, trials
 

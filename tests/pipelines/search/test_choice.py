@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from pipelines.contracts.trials import TrialRecord
 from pipelines.errors import PipelineError
 from pipelines.search.choice import Rule, candidates, choose, confirmed, front
-from pipelines.search.records import TrialRecord
 from tests.searching import make_params
 
 

@@ -26,7 +26,8 @@ from pipelines.registry.history import log_report
 from pipelines.search.worker import Site
 from pipelines.stages import search
 from pipelines.stages.search import SearchResult
-from pipelines.tracking.runs import child_tags, find_run, live_run, open_store
+from pipelines.tracking.live import live_run
+from pipelines.tracking.runs import child_tags, find_run, open_store
 from pipelines.upkeep import dashboard
 from pipelines.upkeep.estimate import estimate
 from tests.searching import make_params, make_site

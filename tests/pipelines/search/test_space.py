@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.bases.store import BaseRecord
+from pipelines.contracts.base import BaseRecord
 from pipelines.errors import PipelineError
-from pipelines.model.workspace import reft_config
+from pipelines.model.forms import reft_config
 from pipelines.params.whole import Params, check_params
 from pipelines.search.fits_base import check_space
 from reft import LayerOverride, ReftConfig

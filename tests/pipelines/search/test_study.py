@@ -23,6 +23,7 @@ from pipelines.search.records import trial_records, write_trials_csv
 from pipelines.search.study import (
     CANDIDATE,
     CONFIRM,
+    COSTS,
     ERROR,
     INTERRUPTED,
     MAX_KILLS,
@@ -34,7 +35,6 @@ from pipelines.search.study import (
     repeat_killed,
     this_process,
 )
-from pipelines.search.trial import COSTS
 from pipelines.search.warm_start import first_points
 from tests.searching import RAW, make_params
 

@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 
-from pipelines.bases.store import load_base, read_base
+from pipelines.bases.load import load_base
+from pipelines.contracts.base import read_base
 from pipelines.contracts.prepared import read_rows
 from pipelines.errors import PipelineError
 from pipelines.files import read_json, write_json
-from pipelines.registry import versions as register
 from pipelines.registry.download import fetch_version
+from pipelines.stages import register
 from pipelines.tracking.store import store_uri
 from reft import adapter_sha256, encode, load_adapter, score_choices
 from tests.pipelines.finished import PROJECT, finish_stages, make_params

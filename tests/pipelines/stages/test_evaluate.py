@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pipelines.model.intervals import paired_difference
 from pipelines.params.whole import EvaluateParams
-from pipelines.stages.evaluate import compare, paired_difference
+from pipelines.stages.evaluate import compare
 
 SETTINGS = EvaluateParams(batch_size=8, confidence=0.95, bootstrap=2000)
 LABELS = ["negative", "positive"]

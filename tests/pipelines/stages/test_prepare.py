@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.bases import store as base
 from pipelines.contracts.prepared import SPLITS, data_sha256, read_rows, read_task
 from pipelines.errors import PipelineError
 from pipelines.params.data import PrepareParams
 from pipelines.params.whole import check_params
 from pipelines.sources.rows import RawRow
-from pipelines.stages import prepare
-from pipelines.tasks.classification import Candidate, Classification, normalised
+from pipelines.stages import base, prepare
+from pipelines.tasks.classification import Classification
+from pipelines.tasks.rows import Candidate, normalised
 from tests.tiny import tiny_tokenizer, write_tiny_base
 
 ROOT = Path(__file__).parents[3]

@@ -17,6 +17,7 @@ import yaml
 
 from pipelines.errors import PipelineError
 from pipelines.params.whole import Params, check_params
+from pipelines.tracking.live import live_run
 from pipelines.tracking.runs import (
     INPUT_HASH,
     PARENT,
@@ -26,7 +27,6 @@ from pipelines.tracking.runs import (
     child_tags,
     ensure_run,
     find_run,
-    live_run,
     open_store,
 )
 from pipelines.tracking.store import public_uri, store_uri

@@ -1,0 +1,73 @@
+"""models/base.json: what the stage base leaves."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.errors import PipelineError
+from pipelines.files import read_json, sha256_json, write_json
+
+if TYPE_CHECKING:  # torch and transformers take seconds to load, and reading a record needs neither
+    pass
+
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class BaseRecord:
+    """What models/base.json says.
+
+    Attributes:
+        source: the address in params.yaml.
+        source_sha256: of the fetched file, if params.yaml gives it.
+        dtype: what the weights are stored and run in.
+        sha256: the identity: SHA-256 of the canonical JSON of ``files``.
+        files: SHA-256 of each file, by name.
+        model_type: the architecture, in transformers' words.
+        hidden_size: width d of the residual stream.
+        num_layers: decoder layers.
+        vocab_size: rows of the embedding.
+        parameters: of the whole model, tied weights once.
+    """
+
+    source: str
+    source_sha256: str | None
+    dtype: str
+    sha256: str
+    files: dict[str, str]
+    model_type: str
+    hidden_size: int
+    num_layers: int
+    vocab_size: int
+    parameters: int
+
+
+def write_record(path: Path, record: BaseRecord) -> None:
+    """Write base.json."""
+    write_json(path, {"format": FORMAT, **asdict(record)})
+
+
+def read_base(path: Path) -> BaseRecord:
+    """Read base.json.
+
+    Raises:
+        PipelineError: if it is missing, has another format, or its identity is not that of its files.
+    """
+    return record_from_dict(read_json(path), name=str(path))
+
+
+def record_from_dict(raw: Any, *, name: str) -> BaseRecord:
+    """Check and build a record from JSON; ``name`` stands in the message."""
+    again = "Run the base stage again."
+    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+        raise PipelineError(f"{name} must be a base record of format {FORMAT}", got=str(raw)[:80], do=again)
+    try:
+        record = BaseRecord(**{key: value for key, value in raw.items() if key != "format"})
+    except TypeError as error:
+        raise PipelineError(f"{name} must have the fields of a base record", got=error, do=again) from None
+    if sha256_json(record.files) != record.sha256:
+        raise PipelineError(f"{name}: sha256 must be that of files", got=record.sha256, do=again)
+    return record

@@ -1,0 +1,49 @@
+"""search/trials.json: the trials of a study as the stage search leaves them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+KILLED = "killed with its process"
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial.
+
+    Attributes:
+        number: in the study.
+        state: complete, pruned or fail.
+        value: its validation accuracy; None unless it is complete.
+        values: of each objective, none unless it is complete.
+        params: the point of the space; what a condition left out is not in it.
+        seed: of its initial weights and the order of its rows.
+        intermediate: the validation accuracy at each report.
+        parameters: trained numbers.
+        seconds: of training and scoring.
+        tokens: trained on.
+        memory_mb: at its height, in millions of bytes.
+        over: the limits that it is over.
+        enqueued: its place among the recipes that were tried first.
+        error: why it failed.
+    """
+
+    number: int
+    state: str
+    value: float | None
+    values: tuple[float, ...]
+    params: dict[str, object]
+    seed: int
+    intermediate: dict[int, float]
+    parameters: int | None
+    seconds: float | None
+    tokens: int | None
+    memory_mb: float | None
+    over: tuple[str, ...]
+    enqueued: int | None
+    error: str | None
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether it ended with its process, and says nothing about its recipe, which was run again."""
+        return self.error == KILLED

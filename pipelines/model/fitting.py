@@ -1,0 +1,90 @@
+"""A model of a recipe's method on the base, and its training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pipelines.errors import PipelineError
+from pipelines.model.forms import ANY_RANGE, peer_form, reft_config
+from pipelines.model.workspace import Bench
+from pipelines.params.whole import Params
+from pipelines.recipes.methods import (
+    AnyRecipe,
+    PartRecipe,
+    StackedRecipe,
+    TimeLoraRecipe,
+)
+from pipelines.recipes.reft import Recipe
+from reft import (
+    Encoded,
+    FitConfig,
+    StepMetrics,
+    fit,
+)
+from reft.adapters.any_method import MethodModel, build_method
+from reft.peers.stacked import StackedModel, Turns, fit_in_turn
+
+
+def build_model(bench: Bench, recipe: AnyRecipe, *, seed: int) -> MethodModel:
+    """A fresh model of the recipe's method over the shared base; its first weights depend on the seed alone.
+
+    Raises:
+        PipelineError: if the base has not what the recipe names, or the rows no domain that the recipe reads.
+    """
+    if isinstance(recipe, Recipe):
+        return build_method(bench.base, reft_config(recipe, bench.base), seed=seed)
+    if isinstance(recipe, StackedRecipe):
+        reft_config(recipe.reft, bench.base)
+    try:
+        domains = bench.domain_range() if isinstance(recipe, TimeLoraRecipe) else ANY_RANGE
+        form = peer_form(recipe, bench.base.config.get_text_config().num_hidden_layers, domains)
+        return build_method(bench.base, form, seed=seed)
+    except ValueError as error:
+        raise PipelineError("the base must have what the method trains", got=error, do="Correct method.") from None
+
+
+def train_steps(
+    model: MethodModel,
+    rows: Sequence[Encoded],
+    recipe: AnyRecipe,
+    params: Params,
+    *,
+    seed: int,
+    pad_id: int,
+    checkpoint: Path | None = None,
+    max_steps: int | None = None,
+) -> Iterator[StepMetrics]:
+    """Train a model of the recipe, one step for each item; see :func:`reft.fit`.
+
+    Raises:
+        PipelineError: if there are too few steps for a recipe of two methods.
+    """
+    if isinstance(model, StackedModel) and isinstance(recipe, StackedRecipe):
+        # Another seed for the second turn, which would else see the rows of the first again, in their order.
+        lora, reft = fit_config(recipe.lora, params, seed=seed), fit_config(recipe.reft, params, seed=seed + 1)
+        turns = Turns(lora, reft, recipe.lora_share)
+        try:
+            return fit_in_turn(model, rows, turns, pad_id=pad_id, checkpoint=checkpoint, max_steps=max_steps)
+        except ValueError as error:
+            do = "Raise rows or epochs, or lower train.batch_size."
+            raise PipelineError("a training must have steps for both methods", got=error, do=do) from None
+    assert not isinstance(recipe, StackedRecipe)
+    settings = fit_config(recipe, params, seed=seed)
+    return fit(model, rows, settings, pad_id=pad_id, checkpoint=checkpoint, max_steps=max_steps)
+
+
+def fit_config(recipe: Recipe | PartRecipe, params: Params, *, seed: int) -> FitConfig:
+    """How to train the recipe."""
+    return FitConfig(
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        accumulation=recipe.accumulation,
+        learning_rate=recipe.learning_rate,
+        warmup_ratio=recipe.warmup_ratio,
+        weight_decay=recipe.weight_decay,
+        max_grad_norm=recipe.max_grad_norm,
+        seed=seed,
+        checkpoint_every=params.train.checkpoint_every,
+        gradient_checkpointing=params.train.gradient_checkpointing,
+    )

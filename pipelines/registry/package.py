@@ -1,0 +1,64 @@
+"""A version's files: the adapter and the base's record as an MLflow model from code."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines.contracts.facts import StageFiles
+from pipelines.params.data import template_fields
+from pipelines.project.lineage import UNKNOWN, package_version
+
+if TYPE_CHECKING:
+    pass
+
+
+SERVING = ("mlflow", "peft", "reft-pipeline", "safetensors", "torch", "transformers")
+EXAMPLE = "An example text."
+
+
+def save_pyfunc(path: Path, files: StageFiles, *, model_id: str, run_id: str) -> None:
+    """Write the adapter and the base's record as an MLflow model from code: no pickle, no weights of the base.
+
+    MLflow loads it and answers the example once, so a model that cannot answer is never registered.
+    """
+    import mlflow.pyfunc
+    from mlflow.models import Model
+
+    example, metadata = model_input(files.adapter)
+    mlflow.pyfunc.save_model(
+        path=str(path),
+        mlflow_model=Model(model_uuid=model_id, model_id=model_id, run_id=run_id),
+        python_model=str(resources.files("pipelines.serving").joinpath("pyfunc.py")),
+        artifacts={"adapter": str(files.adapter.resolve()), "base": str(files.base.resolve())},
+        pip_requirements=requirements(),
+        input_example=[example],
+        metadata=metadata,
+    )
+
+
+def model_input(adapter: Path) -> tuple[str, dict[str, str] | None]:
+    """One input as the model takes it, and what MLflow's signature, a list of strings, cannot say of it.
+
+    An input is a text, or a JSON object of texts where the template has several columns. Where the adapter reads a
+    domain, the object has that too, here one that it was trained on.
+    """
+    from reft.adapters.any_method import read_info, read_method  # load torch, which the flow's process does without
+    from reft.peers.methods import TimeLoraConfig
+
+    prompt, config = read_info(adapter).prompt, read_method(adapter)
+    values: dict[str, object] = dict.fromkeys(template_fields(str(prompt["template"])), EXAMPLE)
+    if not isinstance(config, TimeLoraConfig):
+        return EXAMPLE if len(values) == 1 else json.dumps(values), None
+    column = str(prompt["domain_column"])
+    values[column] = config.low
+    texts = ", ".join(name for name in values if name != column)
+    said = f"JSON objects of the texts {texts} and the number {column}, the domain: trained on {config.low:g} to "
+    return json.dumps(values), {"input": f"{said}{config.high:g}, beyond which the nearer end is taken"}
+
+
+def requirements() -> list[str]:
+    """What a server of the model needs, as installed here."""
+    return [name if (got := package_version(name)) == UNKNOWN else f"{name}=={got}" for name in SERVING]
