@@ -189,7 +189,7 @@ def doctor(
     console.print(findings_table(findings))
     if plan:
         _show_plan(project.resolve())
-    if any(finding.level == "mend" for finding in findings):
+    if any(finding.level == "fail" for finding in findings):
         raise typer.Exit(1)
 
 
@@ -291,7 +291,7 @@ def data_add(
     from flows.commands import data as own
 
     root = project.resolve()
-    addition = own.look_at(root, path, name=name, split=split)
+    addition = own.inspect_file(root, path, name=name, split=split)
     if addition.proposal is not None:
         console.print(own.preview(addition.proposal, path.name))
     own.take_in(root, addition, force=force)

@@ -18,9 +18,9 @@ from rich.text import Text
 
 from flows.runs import dvc, orphans
 from flows.runs.dvc import StageFailedError
-from flows.runs.notify import tell_of_failure
+from flows.runs.notify import notify_of_failure
 from flows.runs.project import check_ready
-from flows.runs.tasks import bring_up_to_date
+from flows.runs.tasks import repro_stage
 from pipelines.errors import PipelineError
 from pipelines.params.whole import Params
 from pipelines.project.code import refresh_code
@@ -78,8 +78,8 @@ def run(project: Path, *, only: Sequence[str] = ()) -> Compared:
     name="compare-methods",
     validate_parameters=False,
     persist_result=False,
-    on_failure=[tell_of_failure],
-    on_crashed=[tell_of_failure],
+    on_failure=[notify_of_failure],
+    on_crashed=[notify_of_failure],
 )
 def compare_methods(project: str = ".", only: list[str] | None = None) -> Compared:
     """Bring base and data up to date, and compare."""
@@ -87,13 +87,13 @@ def compare_methods(project: str = ".", only: list[str] | None = None) -> Compar
     params = check_ready(root)
     with locked(root, "run", wait_seconds=params.run.wait_seconds):
         orphans.end_orphans(root)
-        dvc.mend(root)
+        dvc.repair_lock(root)
         refresh_code(root)
         graph = read_graph(root)
         before = {*BEFORE, *([SEARCH] if params.compare.needs_search(only or (), params.fixed()) else ())}
         for stage in graph.stages:
             if stage.name in before:
-                bring_up_to_date(root, stage)
+                repro_stage(root, stage)
         compare(root, only or [])
     return Compared(root / graph.paths["comparison"])
 

@@ -13,10 +13,10 @@ from prefect.runtime import deployment
 from prefect.states import Cancelled, Completed
 
 from flows.runs import dvc, orphans, running
-from flows.runs.notify import tell_of_failure
+from flows.runs.notify import notify_of_failure
 from flows.runs.outcome import StageRun, outcome_line
 from flows.runs.project import check_ready
-from flows.runs.tasks import bring_all_up_to_date, bring_up_to_date, pull, push, show, warn
+from flows.runs.tasks import pull, push, repro_stage, repro_stages, show, warn
 from pipelines.bases.space import check_base_space
 from pipelines.bases.store import in_store
 from pipelines.params.whole import Params
@@ -57,8 +57,8 @@ def run(project: Path) -> FlowResult:
     name="finetune",
     validate_parameters=False,
     persist_result=False,
-    on_failure=[tell_of_failure],
-    on_crashed=[tell_of_failure],
+    on_failure=[notify_of_failure],
+    on_crashed=[notify_of_failure],
 )
 def finetune(project: str = ".") -> State[FlowResult]:
     """Pull, bring every stage up to date in the order of dvc.yaml, show the outcome as artifacts, push.
@@ -77,7 +77,7 @@ def finetune(project: str = ".") -> State[FlowResult]:
                 raise
             return Cancelled(message=str(error))
         orphans.end_orphans(root)
-        dvc.mend(root)
+        dvc.repair_lock(root)
         running.begin(root)
         result = _run_whole(root, params)
         running.finish(root)
@@ -97,9 +97,9 @@ def _run_whole(root: Path, params: Params) -> FlowResult:
     remote = dvc.has_remote(root)
     if remote:
         pull(root)
-    runs = bring_all_up_to_date(root, graph.stages)
+    runs = repro_stages(root, graph.stages)
     if not registered(params, root, root / graph.paths["registration"]):
-        runs[-1] = bring_up_to_date(root, graph.stage("register"), force=True)
+        runs[-1] = repro_stage(root, graph.stage("register"), force=True)
     store = public_store(params, root)
     show(root, graph, runs, store=store)
     if remote:

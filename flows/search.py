@@ -21,11 +21,11 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTa
 
 from flows.runs import dvc, orphans, running
 from flows.runs.dvc import StageFailedError
-from flows.runs.notify import tell_of_failure
+from flows.runs.notify import notify_of_failure
 from flows.runs.outcome import StageRun, outcome_line
 from flows.runs.project import check_ready
 from flows.runs.schedule import server_address
-from flows.runs.tasks import bring_all_up_to_date, bring_up_to_date, show_search, warn
+from flows.runs.tasks import repro_stage, repro_stages, show_search, warn
 from pipelines.errors import PipelineError
 from pipelines.params.whole import Params, load_params
 from pipelines.project.code import refresh_code
@@ -116,8 +116,8 @@ def task_runner(runner: Runner, workers: int, scheduler: str | None) -> TaskRunn
     name="search",
     validate_parameters=False,
     persist_result=False,
-    on_failure=[tell_of_failure],
-    on_crashed=[tell_of_failure],
+    on_failure=[notify_of_failure],
+    on_crashed=[notify_of_failure],
 )
 def search(project: str = ".", workers: int = 1) -> State[SearchOutcome]:
     """Bring base and data up to date, let the workers work, bring the stage search up to date, show the outcome."""
@@ -127,16 +127,16 @@ def search(project: str = ".", workers: int = 1) -> State[SearchOutcome]:
     params = check_ready(root)
     with locked(root, "run", wait_seconds=params.run.wait_seconds):
         orphans.end_orphans(root)
-        dvc.mend(root)
+        dvc.repair_lock(root)
         running.begin(root)
         refresh_code(root)
         graph = read_graph(root)
         names = [stage.name for stage in graph.stages]
-        runs = bring_all_up_to_date(root, graph.stages[: names.index(STAGE)])
+        runs = repro_stages(root, graph.stages[: names.index(STAGE)])
         running.at_stage(root, STAGE)
         if workers > 1 and dvc.is_stale(root, STAGE):
             fan_out(root, workers)
-        runs.append(bring_up_to_date(root, graph.stage(STAGE)))
+        runs.append(repro_stage(root, graph.stage(STAGE)))
         show_search(root, graph)
         running.finish(root)
     line = outcome_line(runs)

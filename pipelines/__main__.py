@@ -52,18 +52,20 @@ def main(argv: list[str] | None = None) -> int:
             _run(arguments.stage, params, root, arguments)
             write_marker(root, arguments.stage, time.monotonic() - started)
     except PipelineError as error:
-        return _tell(root, arguments.stage, error)
+        return _report(root, arguments.stage, error)
     except OSError as error:
         if error.errno not in DISK:
             raise
         do = "Free some space or mend the permissions, then run again."
-        return _tell(root, arguments.stage, PipelineError("the disk must take what the stage writes", got=error, do=do))
+        return _report(
+            root, arguments.stage, PipelineError("the disk must take what the stage writes", got=error, do=do)
+        )
     except KeyboardInterrupt:
         return 130
     return 0
 
 
-def _tell(root: Path, stage: str, error: PipelineError) -> int:
+def _report(root: Path, stage: str, error: PipelineError) -> int:
     with contextlib.suppress(OSError):  # a full disk may not take the message either
         write_text(error_path(root, stage), f"{error}\n")
     sys.stderr.write(f"error: {stage}: {error}\n")

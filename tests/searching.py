@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from pipelines.params.whole import Params, check_params
-from pipelines.search.worker import Site
+from pipelines.search.worker import SearchContext
 from pipelines.stages import base, prepare
 from tests.project import ROOT, TINY, write_own_files
 
@@ -47,7 +47,7 @@ def make_params(changes: Mapping[str, Any] | None = None) -> Params:
     return check_params(raw_params({**FEW, **(changes or {})}), "params.yaml")
 
 
-def make_site(root: Path, changes: Mapping[str, Any] | None = None) -> Site:
+def make_context(root: Path, changes: Mapping[str, Any] | None = None) -> SearchContext:
     """A project folder whose stages before the search have run."""
     for name in ("dvc.yaml", ".dvcignore"):
         shutil.copy2(ROOT / name, root / name)
@@ -62,4 +62,4 @@ def make_site(root: Path, changes: Mapping[str, Any] | None = None) -> Site:
         params, root=root, base=root / "models" / "base.json", out=root / "data" / "prepared",
         card=root / "metrics" / "data.json",
     )  # fmt: skip
-    return Site(params, root, root / "models" / "base.json", root / "data" / "prepared")
+    return SearchContext(params, root, root / "models" / "base.json", root / "data" / "prepared")

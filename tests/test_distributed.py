@@ -27,15 +27,15 @@ from optuna.trial import FrozenTrial, TrialState
 from pipelines.contracts.trials import KILLED
 from pipelines.params.whole import load_params
 from pipelines.search import study
-from pipelines.search.next_step import Ground, Step, next_trial
+from pipelines.search.next_step import ProposalContext, Step, next_trial
 from pipelines.search.proposals import suggest
 from pipelines.search.study import ERROR, OWNER, RETRY_OF, in_state, open_study, point_of, repeat_killed
-from pipelines.search.worker import Site
+from pipelines.search.worker import SearchContext
 from pipelines.stages import search
 from pipelines.tracking.runs import PARENT, open_store
 from tests.postgres import postgres, why_not
 from tests.project import prefect_home
-from tests.searching import ROOT, make_site
+from tests.searching import ROOT, make_context
 from tests.servers import wait_for
 
 pytestmark = pytest.mark.slow
@@ -57,11 +57,11 @@ def database() -> Iterator[str]:
         yield address
 
 
-def make(root: Path, database: str, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Site:
+def make(root: Path, database: str, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> SearchContext:
     """A project whose trials are in the database, where each seed has a study of its own."""
     monkeypatch.setenv("REFT_HOME", str(root / "home"))
     root.mkdir()
-    return make_site(root, {**CHANGES, "search.storage": database, **changes})
+    return make_context(root, {**CHANGES, "search.storage": database, **changes})
 
 
 def trials_in(database: str) -> list[FrozenTrial]:
@@ -106,14 +106,14 @@ def check_exact(trials: list[FrozenTrial]) -> None:
     assert len(set(complete)) == TRIALS
 
 
-def check_collected(site: Site) -> None:
+def check_collected(context: SearchContext) -> None:
     """The stage finds the study complete, and writes it down without a trial of its own."""
     result = search.run(
-        site.params, root=site.root, base=site.base, prepared=site.prepared, out=site.root / "search",
-        metrics=site.root / "metrics" / "search.json",
+        context.params, root=context.root, base=context.base, prepared=context.prepared, out=context.root / "search",
+        metrics=context.root / "metrics" / "search.json",
     )  # fmt: skip
     assert (result.complete, result.pruned, result.failed) == (TRIALS, 0, 0)  # no recipe failed
-    records = json.loads((site.root / "search" / "trials.json").read_text(encoding="utf-8"))
+    records = json.loads((context.root / "search" / "trials.json").read_text(encoding="utf-8"))
     assert [one["error"] for one in records if one["state"] == "fail"] == [KILLED]
 
 
@@ -128,11 +128,11 @@ def _work(root: Path, home: str, place: int) -> None:
 def test_of_two_processes_one_is_killed_in_a_trial_and_none_is_lost_or_doubled(
     database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site = make(tmp_path / "two", database, monkeypatch)
+    context = make(tmp_path / "two", database, monkeypatch)
     context: ForkServerContext = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["pipelines.search.worker", "pipelines.bases.convert"])
     workers: list[BaseProcess] = [
-        context.Process(target=_work, args=(site.root, str(site.root / "home"), place)) for place in range(2)
+        context.Process(target=_work, args=(context.root, str(context.root / "home"), place)) for place in range(2)
     ]
     for worker in workers:
         worker.start()
@@ -146,7 +146,7 @@ def test_of_two_processes_one_is_killed_in_a_trial_and_none_is_lost_or_doubled(
     check_exact(trials)
     owners = {trial.user_attrs[OWNER].rsplit(":", 2)[1] for trial in trials}
     assert owners == {str(victim.pid), str(survivor.pid)}
-    check_collected(site)
+    check_collected(context)
 
 
 def test_of_a_dask_cluster_of_two_one_worker_is_killed_in_a_trial_and_none_is_lost_or_doubled(
@@ -155,9 +155,9 @@ def test_of_a_dask_cluster_of_two_one_worker_is_killed_in_a_trial_and_none_is_lo
     pytest.importorskip("prefect_dask")
     # One worker may begin well before the other, and is to have trials left then; a trial that has reported is seen.
     longer = {"search.epochs": 400, "search.reports": 16}
-    site = make(tmp_path / "dask", database, monkeypatch, seed=7, **longer)
+    context = make(tmp_path / "dask", database, monkeypatch, seed=7, **longer)
     monkeypatch.setenv("PREFECT_HOME", str(shutil.copytree(prefect_home(), tmp_path / "prefect")))
-    flow = subprocess.Popen([sys.executable, "-c", FLOW, str(site.root), f"dask:{TRIALS}"], cwd=ROOT)
+    flow = subprocess.Popen([sys.executable, "-c", FLOW, str(context.root), f"dask:{TRIALS}"], cwd=ROOT)
     victim = wait_for("two workers in trials", lambda: _one_of_two(flow, database), seconds=240, every=0.1)
     started_by = victim.parent()
     assert started_by is not None
@@ -165,7 +165,7 @@ def test_of_a_dask_cluster_of_two_one_worker_is_killed_in_a_trial_and_none_is_lo
     assert flow.wait(timeout=300) == 0
     assert not victim.is_running()
     check_exact(trials_in(database))
-    check_collected(site)
+    check_collected(context)
 
 
 # The part of the flow that fans out, by itself: two workers that each kind of runner starts, for so many trials.
@@ -194,20 +194,20 @@ if __name__ == "__main__":
 def test_threads_and_processes_of_prefect_work_on_one_study_and_log_each_trial_live_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site = make(
+    context = make(
         tmp_path / "runners", "sqlite:///.reft/optuna.db", monkeypatch,
         **{"search.epochs": 2, "tracking.uri": "sqlite:///mlflow/mlflow.db"},
     )  # fmt: skip
     monkeypatch.setenv("PREFECT_HOME", str(shutil.copytree(prefect_home(), tmp_path / "prefect")))
     done = subprocess.run(
-        [sys.executable, "-c", FLOW, str(site.root), "threads:2", "processes:4"], cwd=ROOT, check=False
+        [sys.executable, "-c", FLOW, str(context.root), "threads:2", "processes:4"], cwd=ROOT, check=False
     )
     assert done.returncode == 0
-    trials = trials_in(f"sqlite:///{site.root / '.reft' / 'optuna.db'}")
+    trials = trials_in(f"sqlite:///{context.root / '.reft' / 'optuna.db'}")
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 4
     assert len({tuple(point_of(trial).values()) for trial in trials}) == 4
     assert len({trial.user_attrs[OWNER] for trial in trials}) >= 2  # no process of the first two is there for the rest
-    store = open_store(site.params, site.root)
+    store = open_store(context.params, context.root)
     runs = store.client.search_runs([store.experiment_id])
     assert sorted(run.info.run_name for run in runs if PARENT in run.data.tags) == [f"trial-{n}" for n in range(4)]
     assert len(runs) == 5  # and one that they belong to
@@ -233,7 +233,7 @@ def test_a_trial_of_a_machine_that_is_silent_is_repeated(
     params = load_params(root / "params.yaml")
     shared = open_study(params, root, name="silent")
     with shared.locked():
-        assert next_trial(shared, params, Ground("0" * 64, 3, lambda point: True)) is Step.BEGIN
+        assert next_trial(shared, params, ProposalContext("0" * 64, 3, lambda point: True)) is Step.BEGIN
         trial = shared.study.ask()
         trial.set_user_attr(OWNER, "another-host/1:1:1")
         suggest(trial, params.search.space)

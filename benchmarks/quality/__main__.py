@@ -35,7 +35,7 @@ from pipelines.compare.choose import compare
 from pipelines.compare.table import Comparison, Line, lines_of, markdown
 from pipelines.compare.write import write_comparison
 from pipelines.errors import PipelineError
-from pipelines.model.workspace import Bench
+from pipelines.model.workspace import Workspace
 from pipelines.params.whole import EvaluateParams, Params
 from pipelines.yaml_file import read_yaml
 
@@ -90,20 +90,20 @@ def measure(
         PipelineError: for a method that is not there, or as :func:`open_task` does.
     """
     task, place = TASKS[name], out / name
-    params, shop, bench = open_task(task, raw, data, place, again=again)
+    params, maker, workspace = open_task(task, raw, data, place, again=again)
     methods = every_contender(params, only)
     seeds = params.compare.seeds if task.several_seeds else params.compare.seeds[:1]
-    found = compare(shop, methods, seeds)
+    found = compare(maker, methods, seeds)
     if not again:
         write_comparison(found, params.evaluate, place / "compare", title=task.folder)
-    return report(task, found, params, bench)
+    return report(task, found, params, workspace)
 
 
-def report(task: Task, found: Comparison, params: Params, bench: Bench) -> str:
+def report(task: Task, found: Comparison, params: Params, workspace: Workspace) -> str:
     """The table of a task in Markdown, and what it says of LoReFT and LoRA."""
     lines = lines_of(found, params.evaluate)
     rows = f"{params.compare.train_rows} training rows, {params.compare.epochs} epoch(s)"
-    base = f"{bench.base_source.partition('#')[0]} in {params.base.dtype}"
+    base = f"{workspace.base_source.partition('#')[0]} in {params.base.dtype}"
     heading = f"{task.folder}: {len(found.base.right)} test rows, {rows}, {base}"
     return f"{heading}\n\n{markdown(lines)}\n{level(found, params.evaluate)}"
 
@@ -175,11 +175,11 @@ def _say(raw: Any, given: Any) -> None:
 
 
 def _announce(raw: Mapping[str, Any], given: Any, data: Path) -> None:
-    params, _, bench = open_task(TASKS[given.tasks[0]], raw, data, given.out / given.tasks[0])
+    params, _, workspace = open_task(TASKS[given.tasks[0]], raw, data, given.out / given.tasks[0])
     methods = len(every_contender(params, given.methods))
-    texts = tuple(row.prompt for row in bench.rows("train")) * 40
+    texts = tuple(row.prompt for row in workspace.rows("train")) * 40
     text = Text(texts, TASKS[given.tasks[0]].folder)
-    announce(subject_of(bench, text), _work(raw, given.tasks, methods) / given.workers)
+    announce(subject_of(workspace, text), _work(raw, given.tasks, methods) / given.workers)
 
 
 def _share(raw: Mapping[str, Any], given: Any, data: Path) -> None:

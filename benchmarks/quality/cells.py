@@ -14,13 +14,13 @@ import torch
 from benchmarks.sides.others import copy_weights, pyreft_model, pyreft_training
 from benchmarks.sides.ours import Subject
 from benchmarks.sides.rows import Text
-from pipelines.compare.cells import Budget, Contender, Workshop
+from pipelines.compare.cells import Budget, CellMaker, Contender
 from pipelines.compare.contenders import contenders
 from pipelines.errors import PipelineError
 from pipelines.files import sha256_file
 from pipelines.model.fitting import fit_config
 from pipelines.model.forms import reft_config
-from pipelines.model.workspace import Bench, open_bench
+from pipelines.model.workspace import Workspace, open_workspace
 from pipelines.params.whole import Params, check_params
 from pipelines.recipes.methods import make_recipe
 from pipelines.recipes.reft import Recipe
@@ -115,16 +115,16 @@ class PyreftContender(Contender):
         super().__init__(name, "pyreft", learning_rates, key)
 
     def train(
-        self, bench: Bench, rows: Sequence[Encoded], *, learning_rate: float, seed: int
+        self, workspace: Workspace, rows: Sequence[Encoded], *, learning_rate: float, seed: int
     ) -> Iterator[tuple[CausalModel, int]]:
         """Train pyreft's model; what is yielded has its numbers after the last step."""
-        subject = subject_of(bench, Text((), ""))
+        subject = subject_of(workspace, Text((), ""))
         subject.tokenizer.padding_side = "right"  # pyreft's places count from the first column
         recipe = self._recipe.model_copy(update={"learning_rate": learning_rate})
-        config, fit = reft_config(recipe, bench.base), fit_config(recipe, self._params, seed=seed)
+        config, fit = reft_config(recipe, workspace.base), fit_config(recipe, self._params, seed=seed)
         source = pyreft_model(subject, config, seed=seed)
         training = pyreft_training(source, subject, config, rows, fit, sink=True)
-        model = ReftModel(bench.base, config, seed=seed)
+        model = ReftModel(workspace.base, config, seed=seed)
         yield model, training.num_trainable
         schedule = Schedule(tuple(row.num_tokens for row in rows), fit)
         for step in range(schedule.total_steps):
@@ -168,7 +168,7 @@ def _pyreft(name: str, params: Params) -> Contender:
 
 def open_task(
     task: Task, raw: Mapping[str, Any], data: Path, place: Path, *, again: bool = False
-) -> tuple[Params, Workshop, Bench]:
+) -> tuple[Params, CellMaker, Workspace]:
     """Copy a task's files to a folder of its own, make base and data there, and open them.
 
     Args:
@@ -193,8 +193,8 @@ def open_task(
         copy_files(task, data, place / "data" / "own")
         base_stage.run(params, root=place, out=base)
         prepare_stage.run(params, root=place, base=base, out=prepared, card=place / "data.json")
-    bench = open_bench(params, root=place, base=base, prepared=prepared)
-    return params, Workshop(bench, params, Budget.of(params.compare), root=place), bench
+    workspace = open_workspace(params, root=place, base=base, prepared=prepared)
+    return params, CellMaker(workspace, params, Budget.of(params.compare), root=place), workspace
 
 
 def copy_files(task: Task, data: Path, own: Path) -> None:
@@ -212,8 +212,8 @@ def copy_files(task: Task, data: Path, own: Path) -> None:
             raise PipelineError(rule, got=error, do=f"Correct {VARIABLE}.") from None
 
 
-def subject_of(bench: Bench, text: Text) -> Subject:
+def subject_of(workspace: Workspace, text: Text) -> Subject:
     """Base and tokenizer as the other benchmarks take them."""
-    if bench.tokenizer.pad_token_id is None:
-        bench.tokenizer.pad_token = bench.tokenizer.eos_token
-    return Subject(bench.base, bench.tokenizer, text, bench.base_source)
+    if workspace.tokenizer.pad_token_id is None:
+        workspace.tokenizer.pad_token = workspace.tokenizer.eos_token
+    return Subject(workspace.base, workspace.tokenizer, text, workspace.base_source)

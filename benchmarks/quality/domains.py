@@ -33,7 +33,7 @@ from pipelines.compare.contenders import MethodContender
 from pipelines.contracts.prepared import Row
 from pipelines.errors import PipelineError
 from pipelines.model.intervals import Floats, paired_difference
-from pipelines.model.workspace import Bench
+from pipelines.model.workspace import Workspace
 from pipelines.params.compare import ContenderParams
 from pipelines.params.whole import EvaluateParams, Params
 from pipelines.yaml_file import read_yaml
@@ -81,11 +81,11 @@ class DomainContender(MethodContender):
         self._domain = domain
 
     def train(
-        self, bench: Bench, rows: Sequence[Encoded], *, learning_rate: float, seed: int
+        self, workspace: Workspace, rows: Sequence[Encoded], *, learning_rate: float, seed: int
     ) -> Iterator[tuple[CausalModel, int]]:
         """Train on those of the rows that are of its domain."""
         own = [row for row in rows if row.domain == self._domain]
-        yield from super().train(bench, own, learning_rate=learning_rate, seed=seed)
+        yield from super().train(workspace, own, learning_rate=learning_rate, seed=seed)
 
     def steps(self, rows: int) -> int:
         """About how many steps a training takes: the domains have about as many rows each."""
@@ -118,10 +118,10 @@ class Trial:
     """
 
     def __init__(self, raw: Mapping[str, Any], data: Path, place: Path, template: str) -> None:
-        self.params, self.shop, self.bench = open_task(task(template), raw, data, place)
+        self.params, self.shop, self.workspace = open_task(task(template), raw, data, place)
         compared = self.params.compare
-        self.validation: list[Row] = self.bench.rows("validation")[: compared.validation_rows]
-        self.test: list[Row] = self.bench.rows("test")[: compared.test_rows]
+        self.validation: list[Row] = self.workspace.rows("validation")[: compared.validation_rows]
+        self.test: list[Row] = self.workspace.rows("test")[: compared.test_rows]
 
     def method(self, name: str, of: str) -> MethodContender:
         """The method of a line of section compare, under another name."""
@@ -188,7 +188,8 @@ def measure(raw: Mapping[str, Any], data: Path, out: Path) -> str:
     """Make the cells that are not there; return the tables."""
     plain = Trial(raw, data, out / "plain", PLAIN)
     announce(
-        subject_of(plain.bench, Text(tuple(row.prompt for row in plain.bench.rows("train")) * 40, FOLDER)), work(raw)
+        subject_of(plain.workspace, Text(tuple(row.prompt for row in plain.workspace.rows("train")) * 40, FOLDER)),
+        work(raw),
     )
     lines = plain.frozen()
     lines += plain.lines([plain.method(ALL, ALL)], {ALL: only})

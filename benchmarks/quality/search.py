@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.quality.cells import DTYPES, TASKS, VARIABLE
-from benchmarks.quality.search_cells import Cell, Contender, Setting, Workshop
+from benchmarks.quality.search_cells import Cell, CellMaker, Contender, Setting
 from benchmarks.sides.arguments import names, number, numbers, parser
 from benchmarks.speed.tables import table
 from pipelines.contracts.evaluation import Interval
@@ -73,26 +73,26 @@ WORDS: Mapping[Contender, str] = {
 }
 
 
-def compared(shop: Workshop, seeds: Sequence[int]) -> Iterator[Cell]:
+def compared(maker: CellMaker, seeds: Sequence[int]) -> Iterator[Cell]:
     """The paper's recipe, whole and in what is searched, the searched one, and that of random search, by seed."""
-    searches = shop.params().search.space.parts()
+    searches = maker.params().search.space.parts()
     whole = {part: value for part, value in PUBLISHED.items() if part not in searches}
     for seed in seeds:
-        searched = shop.cell("searched", seed)
+        searched = maker.cell("searched", seed)
         yield searched
-        yield shop.cell("paper", seed)
+        yield maker.cell("paper", seed)
         seconds = max(searched.search_seconds, 1e-3)
-        yield shop.cell("random", seed, sampler="random", enqueue=[], trials=1000, seconds=seconds)
-        yield shop.cell("published", seed, train=whole)
+        yield maker.cell("random", seed, sampler="random", enqueue=[], trials=1000, seconds=seconds)
+        yield maker.cell("published", seed, train=whole)
 
 
-def pruned(shop: Workshop, seed: int) -> Iterator[Cell]:
+def pruned(maker: CellMaker, seed: int) -> Iterator[Cell]:
     """The same study with and without a pruner."""
-    space = shop.params().search.space.model_dump(mode="json")
+    space = maker.params().search.space.model_dump(mode="json")
     ends = {**space, "positions": [one for one in space["positions"] if one != PAPER["positions"]]}
     for contender, changes in PRUNING.items():
         given = {"space": ends, "enqueue": [], "reports": PRUNING_REPORTS, "confirm": None}
-        yield shop.cell(contender, seed, sampler="random", **given, **changes)
+        yield maker.cell(contender, seed, sampler="random", **given, **changes)
 
 
 def report(cells: Sequence[Cell], confidence: float, resamples: int) -> str:
@@ -203,12 +203,14 @@ def _part(part: str, setting: Setting, root: Path, out: Path, seeds: Sequence[in
         raise PipelineError(f"the rows are in the folder that {VARIABLE} names", got="nothing", do="Set it.")
     raw: Any = read_yaml(root / "params.yaml")
     widened(raw)
-    shop = Workshop(PARTS[part], setting, raw=raw, root=root, data=Path(data), out=out)
+    maker = CellMaker(PARTS[part], setting, raw=raw, root=root, data=Path(data), out=out)
     cells = []
-    for cell in pruned(shop, seeds[0]) if part == "pruning" else compared(shop, seeds if part == "sst2" else seeds[:1]):
+    for cell in (
+        pruned(maker, seeds[0]) if part == "pruning" else compared(maker, seeds if part == "sst2" else seeds[:1])
+    ):
         print(f"{cell.task}, {WORDS[cell.contender]}, seed {cell.seed}: {_recipe(cell)}", file=sys.stderr, flush=True)
         cells.append(cell)
-    settings = shop.params().evaluate
+    settings = maker.params().evaluate
     return report(cells, settings.confidence, settings.bootstrap)
 
 

@@ -19,7 +19,7 @@ import yaml
 from benchmarks.quality.cells import Task, copy_files
 from pipelines.files import read_json, sha256_json, write_json, write_text
 from pipelines.model.scores import probabilities
-from pipelines.model.workspace import open_bench
+from pipelines.model.workspace import open_workspace
 from pipelines.params.whole import Params, check_params
 from pipelines.stages import base, prepare, search, train
 from reft import load_adapter
@@ -82,7 +82,7 @@ class Cell:
         return sum(self.right) / len(self.right)
 
 
-class Workshop:
+class CellMaker:
     """Where the cells of one task are made: base, rows and constants are shared."""
 
     def __init__(self, task: Task, setting: Setting, *, raw: Mapping[str, Any], root: Path, data: Path, out: Path):
@@ -159,10 +159,10 @@ class Workshop:
         write_text(folder / "best.yaml", yaml.safe_dump({"chosen": chosen, "study": "the paper", "trial": 0}))
 
     def _right(self, params: Params, adapter: Path) -> tuple[bool, ...]:
-        bench = open_bench(params, root=self._root, base=self._base, prepared=self._rows)
-        model = load_adapter(adapter, bench.base, base_sha256=bench.base_sha256)
-        rows, labels = bench.rows("test"), list(bench.task.labels)
-        scores = probabilities(bench, model, rows, batch_size=params.evaluate.batch_size, title="test rows")
+        workspace = open_workspace(params, root=self._root, base=self._base, prepared=self._rows)
+        model = load_adapter(adapter, workspace.base, base_sha256=workspace.base_sha256)
+        rows, labels = workspace.rows("test"), list(workspace.task.labels)
+        scores = probabilities(workspace, model, rows, batch_size=params.evaluate.batch_size, title="test rows")
         truth = np.array([labels.index(row.label) for row in rows])
         return tuple(bool(right) for right in scores.argmax(1) == truth)
 

@@ -47,7 +47,7 @@ class Addition:
     advice: PipelineError | None = None
 
 
-def look_at(root: Path, path: Path, *, name: str | None, split: Split) -> Addition:
+def inspect_file(root: Path, path: Path, *, name: str | None, split: Split) -> Addition:
     """Find out what a file or folder is, and what params.yaml would say; writes nothing.
 
     Args:
@@ -68,7 +68,7 @@ def look_at(root: Path, path: Path, *, name: str | None, split: Split) -> Additi
         raise PipelineError("a name is letters, digits, . _ + and -", got=name, do="Give another with --name.")
     try:
         if path.is_dir() or _is_gguf(path):
-            return _look_at_model(path, f"models/own/{name}", params)
+            return _inspect_model(path, f"models/own/{name}", params)
     except OSError as error:
         do = "Mend its permissions, or add a copy of it."
         raise PipelineError("the file to add must be readable", got=error, do=do) from None
@@ -131,7 +131,7 @@ def preview(proposal: Proposal, name: str) -> Table:
     return table
 
 
-def _look_at_model(path: Path, own: str, params: Params) -> Addition:
+def _inspect_model(path: Path, own: str, params: Params) -> Addition:
     if path.is_dir() and not ((path / "config.json").is_file() and any(path.glob("*.safetensors"))):
         raise PipelineError(
             "a folder to add is a transformers model: config.json, tokenizer, safetensors",

@@ -39,9 +39,9 @@ def examine(root: Path) -> list[Finding]:
 
 def _params(root: Path) -> tuple[Params | None, list[Finding]]:
     try:
-        return load_params(root / "params.yaml"), [Finding("params.yaml", "fine", "keeps every rule")]
+        return load_params(root / "params.yaml"), [Finding("params.yaml", "ok", "keeps every rule")]
     except PipelineError as error:
-        return None, [Finding("params.yaml", "mend", str(error), "Correct it.")]
+        return None, [Finding("params.yaml", "fail", str(error), "Correct it.")]
 
 
 def _base(root: Path) -> tuple[BaseRecord | None, list[Finding]]:
@@ -52,55 +52,55 @@ def _base(root: Path) -> tuple[BaseRecord | None, list[Finding]]:
     try:
         graph = read_graph(root)
     except PipelineError as error:
-        return None, [Finding("dvc.yaml", "mend", str(error), restore)]
+        return None, [Finding("dvc.yaml", "fail", str(error), restore)]
     if "base" not in graph.paths:
-        return None, [Finding("dvc.yaml", "mend", "its vars name no path of the base", restore)]
+        return None, [Finding("dvc.yaml", "fail", "its vars name no path of the base", restore)]
     return check_base(root / graph.paths["base"])
 
 
 def _repository(root: Path) -> Iterator[Finding]:
     if shutil.which("git") is None:
-        yield Finding("git", "mend", "not installed", "Install git.")
+        yield Finding("git", "fail", "not installed", "Install git.")
         return
     try:
         dvc.check_project(root)
     except PipelineError as error:
-        yield Finding("project", "mend", str(error.rule), error.do)
+        yield Finding("project", "fail", str(error.rule), error.do)
         return
     if has_git_identity(root):
-        yield Finding("git", "fine", "knows who commits")
+        yield Finding("git", "ok", "knows who commits")
     else:
         do = "git config user.name and user.email; commits and dvc exp run need them."
-        yield Finding("git", "look", "does not know who you are", do)
+        yield Finding("git", "warn", "does not know who you are", do)
     try:
         dvc.stages_run(root)
     except PipelineError as error:
-        yield Finding("dvc.lock", "mend", str(error.got), error.do)
+        yield Finding("dvc.lock", "fail", str(error.got), error.do)
         return  # DVC answers nothing then
     if dvc.half_written(root):
-        yield Finding("DVC", "look", "was killed while it noted who works here", "The next reft run clears that away.")
+        yield Finding("DVC", "warn", "was killed while it noted who works here", "The next reft run clears that away.")
     else:
         yield _remote(root)
 
 
 def _remote(root: Path) -> Finding:
     if not dvc.read(root, ["remote", "list"]).strip():
-        return Finding("DVC remote", "look", "none: nothing is pushed", "Run: reft setup")
+        return Finding("DVC remote", "warn", "none: nothing is pushed", "Run: reft setup")
     try:
         dvc.read(root, ["status", "--cloud"])
     except PipelineError as error:
-        return Finding("DVC remote", "mend", str(error.got), "Check its address, the network and your access to it.")
-    return Finding("DVC remote", "fine", "answers")
+        return Finding("DVC remote", "fail", str(error.got), "Check its address, the network and your access to it.")
+    return Finding("DVC remote", "ok", "answers")
 
 
 def _server() -> Iterator[Finding]:
     try:
-        yield Finding("Prefect server", "fine", f"{check_server()} answers")
+        yield Finding("Prefect server", "ok", f"{check_server()} answers")
     except PipelineError as error:
         if error.got == "no PREFECT_API_URL":
-            yield Finding("Prefect server", "fine", "none set; each run starts its own, and a schedule needs one")
+            yield Finding("Prefect server", "ok", "none set; each run starts its own, and a schedule needs one")
         else:
-            yield Finding("Prefect server", "mend", str(error.got), error.do)
+            yield Finding("Prefect server", "fail", str(error.got), error.do)
 
 
 def _processes(root: Path) -> Iterator[Finding]:
@@ -109,13 +109,13 @@ def _processes(root: Path) -> Iterator[Finding]:
     for process in busy:
         words = " ".join(process.cmdline()[-6:])[:100]
         do = f"Wait for it, or end it: kill {process.pid}"
-        yield Finding("at work", "look", f"process {process.pid}: {words}", do)
+        yield Finding("at work", "warn", f"process {process.pid}: {words}", do)
     left = [path.stem for path in sorted((work_folder(root) / "locks").glob("*.json")) if _dead(path)]
     if left:
         said = f"a killed process left its name at {', '.join(left)}"
-        yield Finding("locks", "fine", f"{said}; the lock itself went with it, and the next run goes on")
+        yield Finding("locks", "ok", f"{said}; the lock itself went with it, and the next run goes on")
     elif not busy:
-        yield Finding("locks", "fine", "nobody works here")
+        yield Finding("locks", "ok", "nobody works here")
 
 
 def _at_work(root: Path) -> Iterator[psutil.Process]:

@@ -33,7 +33,7 @@ def call(root: Path, arguments: Sequence[str]) -> int:
     """
     command = _command(arguments)
     done = subprocess.run(command, cwd=root, env=_environment(), check=False, stdout=subprocess.DEVNULL)
-    mend(root)
+    repair_lock(root)
     return done.returncode
 
 
@@ -52,7 +52,7 @@ def read(root: Path, arguments: Sequence[str]) -> str:
     return done.stdout
 
 
-def mend(root: Path) -> None:
+def repair_lock(root: Path) -> None:
     """Put right what a DVC left that was killed while it wrote: any later one would fail over it.
 
     DVC empties dvc.lock, and its note of who works with which path, and then fills them. The note is of use to the

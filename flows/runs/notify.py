@@ -43,7 +43,7 @@ class Event:
     message: str
 
 
-def tell_of_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+def notify_of_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Hook: tell of a failed or crashed run.
 
     Raises:
@@ -60,7 +60,7 @@ def tell_of_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) 
         stage=stage_of(root, str(flow_run.id)),
         message=state.message or "",
     )
-    tell(read_notify(root), event, root=root)
+    send(read_notify(root), event, root=root)
 
 
 def read_notify(root: Path) -> NotifyParams:
@@ -74,7 +74,7 @@ def read_notify(root: Path) -> NotifyParams:
         raise PipelineError("notify in params.yaml must hold webhook and command", got=said) from None
 
 
-def tell(settings: NotifyParams, event: Event, *, root: Path) -> None:
+def send(settings: NotifyParams, event: Event, *, root: Path) -> None:
     """Tell whoever is set; one who cannot be told keeps nobody else from it.
 
     Raises:

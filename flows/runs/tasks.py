@@ -42,7 +42,7 @@ async def _worth_a_retry(_task: object, _run: TaskRun, state: State[Any]) -> boo
     retry_delay_seconds=RETRY_SECONDS,
     retry_condition_fn=_worth_a_retry,
 )
-def bring_up_to_date(root: Path, stage: Stage, *, force: bool = False, skip: bool = False) -> StageRun:
+def repro_stage(root: Path, stage: Stage, *, force: bool = False, skip: bool = False) -> StageRun:
     """Run ``dvc repro --single-item STAGE``; what an earlier run left comes back when it fails.
 
     Args:
@@ -63,7 +63,7 @@ def bring_up_to_date(root: Path, stage: Stage, *, force: bool = False, skip: boo
     error_path(root, stage.name).unlink(missing_ok=True)
     code = dvc.call(root, ["repro", "--single-item", *(["--force"] if force else []), stage.name])
     if code != 0:
-        _bring_back(root, stage, kept)
+        _restore_outputs(root, stage, kept)
         message = error_path(root, stage.name)
         if message.is_file():
             raise PipelineError(f"stage {stage.name}: {message.read_text(encoding='utf-8').strip()}")
@@ -73,12 +73,12 @@ def bring_up_to_date(root: Path, stage: Stage, *, force: bool = False, skip: boo
     return StageRun(stage.name, outcome, time.monotonic() - started)
 
 
-def bring_all_up_to_date(root: Path, stages: Sequence[Stage]) -> list[StageRun]:
+def repro_stages(root: Path, stages: Sequence[Stage]) -> list[StageRun]:
     """Bring stages up to date, in the order of dvc.yaml; DVC says once for all of them what it would skip.
 
     Raises:
-        PipelineError: as :func:`bring_up_to_date`.
-        StageFailedError: as :func:`bring_up_to_date`.
+        PipelineError: as :func:`repro_stage`.
+        StageFailedError: as :func:`repro_stage`.
     """
     unchanged = dvc.unchanged(root)
     runs: list[StageRun] = []
@@ -86,11 +86,11 @@ def bring_all_up_to_date(root: Path, stages: Sequence[Stage]) -> list[StageRun]:
         running.at_stage(root, stage.name)
         # What was said of a stage holds while none before it did anything.
         skip = stage.name in unchanged and all(run.outcome == "skipped" for run in runs)
-        runs.append(bring_up_to_date(root, stage, skip=skip))
+        runs.append(repro_stage(root, stage, skip=skip))
     return runs
 
 
-def _bring_back(root: Path, stage: Stage, kept: dict[str, bytes]) -> None:
+def _restore_outputs(root: Path, stage: Stage, kept: dict[str, bytes]) -> None:
     """DVC removes a stage's outputs before it runs; after a failure the last good ones belong in the folder again."""
     if dvc.lock_entry(root, stage.name) is not None:
         dvc.call(root, ["checkout", stage.name])

@@ -30,7 +30,7 @@ from pipelines.sources.addresses import (
 )
 from pipelines.sources.archives import copy_members, open_member
 
-LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 GGUF_MAGIC = b"GGUF"
 PROBE = (1, 5, 9, 2, 7, 3)  # token ids for the check that the written model computes the same
 # Written by save_pretrained, but facts of the machine or of the installed version, not of the model.
@@ -66,7 +66,7 @@ def convert(source: str, sha256: str | None, dtype: str, out: Path, *, scratch: 
     place = _materialise(source, sha256, scratch, root)
     size = place.stat().st_size if place.is_file() else sum(p.stat().st_size for p in place.rglob("*"))
     require_space(out.parent, 8 * size if place.is_file() else 3 * size)  # a 4-bit file grows eightfold in fp32
-    LOG.info("reading %s", source)
+    log.info("reading %s", source)
     with _readable():
         model, tokenizer = _read(place, getattr(torch, dtype))
         model.save_pretrained(out)

@@ -24,7 +24,7 @@ from pipelines.sources.addresses import FileSource, own_path, parse_source
 if TYPE_CHECKING:  # torch and transformers take seconds to load, and reading a record needs neither
     pass
 
-LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 CONVERTER = 1  # raise it when the conversion writes other bits, so that no older conversion is taken for the new one
 SIZES = ".sizes.json"  # in a store entry, written last: which files it has, and how many bytes each
 
@@ -58,7 +58,7 @@ def ensure_base(record: BaseRecord, *, root: Path = Path()) -> Path:
     path = store_path(record)
     if _intact(path, record):
         return path
-    LOG.info("base %s is not in the store and is made from %s", record.sha256[:12], record.source)
+    log.info("base %s is not in the store and is made from %s", record.sha256[:12], record.source)
     rebuilt = obtain(record.source, record.source_sha256, record.dtype, root=root)
     if rebuilt.sha256 != record.sha256:
         changed = sorted(set(record.files.items()) ^ set(rebuilt.files.items()))
@@ -111,7 +111,7 @@ def _put(folder: Path, record: BaseRecord) -> None:
         if _intact(target, record):
             return
         if target.exists():
-            LOG.warning("base %s in the store is damaged and is replaced", record.sha256[:12])
+            log.warning("base %s in the store is damaged and is replaced", record.sha256[:12])
             shutil.rmtree(target)
         write_json(folder / SIZES, {path.name: path.stat().st_size for path in sorted(folder.iterdir())})
         folder.rename(target)
@@ -123,7 +123,7 @@ def _remembered(index: Path) -> BaseRecord | None:
     try:
         record = record_from_dict(read_json(index), name=str(index))
     except PipelineError as error:
-        LOG.warning("an unreadable entry of the store is made again: %s", error)
+        log.warning("an unreadable entry of the store is made again: %s", error)
         return None
     return record if _intact(store_path(record), record) else None
 
@@ -136,7 +136,7 @@ def _intact(path: Path, record: BaseRecord) -> bool:
     except (PipelineError, OSError):
         return False
     if found != sizes:
-        LOG.warning("base %s in the store has files of other sizes", record.sha256[:12])
+        log.warning("base %s in the store has files of other sizes", record.sha256[:12])
         return False
     return True
 

@@ -13,13 +13,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.compare.cells import Budget, Workshop
+from pipelines.compare.cells import Budget, CellMaker
 from pipelines.compare.choose import compare
 from pipelines.compare.contenders import contenders
 from pipelines.compare.table import Comparison
 from pipelines.compare.write import write_comparison
 from pipelines.errors import PipelineError
-from pipelines.model.workspace import open_bench
+from pipelines.model.workspace import open_workspace
 from pipelines.params.whole import Params, load_params
 from pipelines.runtime.process import DYING_SECONDS, begin_process, locked
 
@@ -35,10 +35,10 @@ def run(
         PipelineError: for a recipe that is not whole, or fewer rows than the section asks for.
     """
     methods = contenders(params, best=search / "best.yaml", only=only)
-    bench = open_bench(params, root=root, base=base, prepared=prepared)
-    shop = Workshop(bench, params, Budget.of(params.compare), root=root)
-    found = compare(shop, methods, params.compare.seeds)
-    write_comparison(found, params.evaluate, out, title=f"{bench.base_source}, {params.prepare.source}")
+    workspace = open_workspace(params, root=root, base=base, prepared=prepared)
+    maker = CellMaker(workspace, params, Budget.of(params.compare), root=root)
+    found = compare(maker, methods, params.compare.seeds)
+    write_comparison(found, params.evaluate, out, title=f"{workspace.base_source}, {params.prepare.source}")
     return found
 
 

@@ -21,7 +21,7 @@ from pipelines.contracts.prepared import Row, Split
 from pipelines.errors import PipelineError
 from pipelines.files import read_json, sha256_json, write_json
 from pipelines.model.scores import ScoresError, probabilities
-from pipelines.model.workspace import Bench, cone_config
+from pipelines.model.workspace import Workspace, cone_config
 from pipelines.params.compare import CompareParams
 from pipelines.params.whole import Params
 from pipelines.project.keys import CELLS_FORMAT, cells_folder, cells_key
@@ -53,7 +53,7 @@ class Contender(ABC):
 
     @abstractmethod
     def train(
-        self, bench: Bench, rows: Sequence[Encoded], *, learning_rate: float, seed: int
+        self, workspace: Workspace, rows: Sequence[Encoded], *, learning_rate: float, seed: int
     ) -> Iterator[tuple[CausalModel, int]]:
         """Yield the model and its number of trained parameters before the first step, and after each."""
 
@@ -113,11 +113,11 @@ class Cell:
     error: str | None
 
 
-class Workshop:
+class CellMaker:
     """Makes cells, or finds them where an earlier comparison of the same inputs left them.
 
     Args:
-        bench: base and data.
+        workspace: base and data.
         params: all of params.yaml.
         budget: rows of each cell.
         root: the project's root; cells are in its work folder.
@@ -126,9 +126,9 @@ class Workshop:
         PipelineError: if the data have fewer rows than the budget.
     """
 
-    def __init__(self, bench: Bench, params: Params, budget: Budget, *, root: Path) -> None:
-        self._bench, self._params, self._budget, self._root = bench, params, budget, root
-        self._rows = {split: bench.rows(split) for split in ("train", "validation", "test")}
+    def __init__(self, workspace: Workspace, params: Params, budget: Budget, *, root: Path) -> None:
+        self._workspace, self._params, self._budget, self._root = workspace, params, budget, root
+        self._rows = {split: workspace.rows(split) for split in ("train", "validation", "test")}
         wanted: dict[Split, int] = {
             "train": budget.train_rows, "validation": budget.validation_rows, "test": budget.test_rows
         }  # fmt: skip
@@ -139,7 +139,7 @@ class Workshop:
                     got=count,
                     do=f"Lower it, or raise prepare.{split}_rows.",
                 )
-        self.folder = cells_folder(root) / cells_key(params, bench)
+        self.folder = cells_folder(root) / cells_key(params, workspace)
 
     def base(self) -> Cell:
         """The frozen model on the test rows."""
@@ -148,8 +148,8 @@ class Workshop:
         if path.is_file():
             return _read(path)
         self._begin()
-        model = ReftModel(self._bench.base, ReftConfig((0,), "l1", 1), seed=0)
-        with peak_memory(self._bench.base.device) as peak, model.disabled():
+        model = ReftModel(self._workspace.base, ReftConfig((0,), "l1", 1), seed=0)
+        with peak_memory(self._workspace.base.device) as peak, model.disabled():
             started = time.perf_counter()
             right = self._answers(model, rows, BASE)
             seconds = time.perf_counter() - started
@@ -174,7 +174,7 @@ class Workshop:
         if path.is_file():
             return replace(_read(path), name=contender.name)
         self._begin()
-        rows = [self._bench.encode_row(row) for row in self._rows["train"][:count]]
+        rows = [self._workspace.encode_row(row) for row in self._rows["train"][:count]]
         found = Cell(contender.name, purpose, learning_rate, seed, None, (), 0, 0, 0.0, 0.0, 0.0, None)
         try:
             model, found = self._trained(contender, rows, found)
@@ -194,11 +194,11 @@ class Workshop:
         """Take every step; the model, and the cell with what that took."""
         assert cell.learning_rate is not None
         assert cell.seed is not None
-        training = contender.train(self._bench, rows, learning_rate=cell.learning_rate, seed=cell.seed)
+        training = contender.train(self._workspace, rows, learning_rate=cell.learning_rate, seed=cell.seed)
         total = contender.steps(len(rows))
         title = f"{cell.name}, learning rate {cell.learning_rate:g}, seed {cell.seed}"
         with (
-            peak_memory(self._bench.base.device) as peak,
+            peak_memory(self._workspace.base.device) as peak,
             tqdm(total=total, desc=title, unit="step", leave=False) as bar,
         ):
             model, parameters = next(training)
@@ -210,15 +210,15 @@ class Workshop:
             return model, replace(cell, parameters=parameters, steps=steps, train_seconds=seconds, memory_mb=peak())
 
     def _answers(self, model: CausalModel, rows: Sequence[Row], title: str) -> tuple[bool, ...]:
-        labels = list(self._bench.task.labels)
-        scores = probabilities(self._bench, model, rows, batch_size=self._params.evaluate.batch_size, title=title)
+        labels = list(self._workspace.task.labels)
+        scores = probabilities(self._workspace, model, rows, batch_size=self._params.evaluate.batch_size, title=title)
         truth = np.array([labels.index(row.label) for row in rows])
         return tuple(bool(one) for one in scores.argmax(1) == truth)
 
     def _begin(self) -> None:
         """Let go of what earlier cells left, so that each computes its own constants and takes its own memory."""
-        cone = cone_config(self._params, self._root, self._bench.base_sha256)
-        set_cone(self._bench.base, replace(cone, folder=None, disk_bytes=0, base_sha256=None))
+        cone = cone_config(self._params, self._root, self._workspace.base_sha256)
+        set_cone(self._workspace.base, replace(cone, folder=None, disk_bytes=0, base_sha256=None))
         gc.collect()
         if sys.platform == "linux":
             trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; musl has none

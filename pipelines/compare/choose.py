@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 
 from tqdm import tqdm
 
-from pipelines.compare.cells import Cell, Contender, Workshop
+from pipelines.compare.cells import Cell, CellMaker, Contender
 from pipelines.compare.table import Comparison
 
 
-def compare(shop: Workshop, methods: Sequence[Contender], seeds: Sequence[int]) -> Comparison:
+def compare(maker: CellMaker, methods: Sequence[Contender], seeds: Sequence[int]) -> Comparison:
     """Make every cell that is not there yet, with a progress bar; return all of them."""
     total = 1 + sum(len(method.learning_rates) * (len(method.learning_rates) > 1) + len(seeds) for method in methods)
     with tqdm(total=total, desc="compare", unit="cell") as bar:
@@ -20,20 +20,20 @@ def compare(shop: Workshop, methods: Sequence[Contender], seeds: Sequence[int]) 
             bar.update()
             return cell
 
-        base = told(shop.base())
+        base = told(maker.base())
         lines = []
         for method in methods:
-            tuning = [told(cell) for cell in _tuning(shop, method, seeds[0])]
+            tuning = [told(cell) for cell in _tuning(maker, method, seeds[0])]
             rate = _chosen(method, tuning)
-            cells = [] if rate is None else [told(shop.measured(method, rate, seed)) for seed in seeds]
+            cells = [] if rate is None else [told(maker.measured(method, rate, seed)) for seed in seeds]
             bar.update(0 if cells else len(seeds))
             lines.append((method, tuple(tuning), tuple(cells)))
     return Comparison(base, tuple(lines))
 
 
-def _tuning(shop: Workshop, method: Contender, seed: int) -> Iterator[Cell]:
+def _tuning(maker: CellMaker, method: Contender, seed: int) -> Iterator[Cell]:
     if len(method.learning_rates) > 1:
-        yield from (shop.tuned(method, rate, seed) for rate in method.learning_rates)
+        yield from (maker.tuned(method, rate, seed) for rate in method.learning_rates)
 
 
 def _chosen(method: Contender, tuning: Sequence[Cell]) -> float | None:

@@ -9,7 +9,7 @@ from typing import Any
 from pipelines.compare.cells import Contender
 from pipelines.errors import PipelineError
 from pipelines.model.fitting import build_model, train_steps
-from pipelines.model.workspace import Bench
+from pipelines.model.workspace import Workspace
 from pipelines.params.compare import ContenderParams
 from pipelines.params.whole import Params
 from pipelines.recipes.methods import STACKED, AnyRecipe, make_recipe, plain_parts
@@ -56,14 +56,14 @@ class MethodContender(Contender):
             )
 
     def train(
-        self, bench: Bench, rows: Sequence[Encoded], *, learning_rate: float, seed: int
+        self, workspace: Workspace, rows: Sequence[Encoded], *, learning_rate: float, seed: int
     ) -> Iterator[tuple[CausalModel, int]]:
         """Yield the model and its number of trained parameters before the first step, and after each."""
         recipe = self._recipe(learning_rate)
-        model = build_model(bench, recipe, seed=seed)
+        model = build_model(workspace, recipe, seed=seed)
         count = model.num_trainable()
         yield model, count
-        for _ in train_steps(model, rows, recipe, self._params, seed=seed, pad_id=bench.pad_id):
+        for _ in train_steps(model, rows, recipe, self._params, seed=seed, pad_id=workspace.pad_id):
             yield model, count
 
     def steps(self, rows: int) -> int:

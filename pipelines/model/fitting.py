@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipelines.errors import PipelineError
 from pipelines.model.forms import ANY_RANGE, peer_form, reft_config
-from pipelines.model.workspace import Bench
+from pipelines.model.workspace import Workspace
 from pipelines.params.whole import Params
 from pipelines.recipes.methods import (
     AnyRecipe,
@@ -26,20 +26,20 @@ from reft.adapters.any_method import MethodModel, build_method
 from reft.peers.stacked import StackedModel, Turns, fit_in_turn
 
 
-def build_model(bench: Bench, recipe: AnyRecipe, *, seed: int) -> MethodModel:
+def build_model(workspace: Workspace, recipe: AnyRecipe, *, seed: int) -> MethodModel:
     """A fresh model of the recipe's method over the shared base; its first weights depend on the seed alone.
 
     Raises:
         PipelineError: if the base has not what the recipe names, or the rows no domain that the recipe reads.
     """
     if isinstance(recipe, Recipe):
-        return build_method(bench.base, reft_config(recipe, bench.base), seed=seed)
+        return build_method(workspace.base, reft_config(recipe, workspace.base), seed=seed)
     if isinstance(recipe, StackedRecipe):
-        reft_config(recipe.reft, bench.base)
+        reft_config(recipe.reft, workspace.base)
     try:
-        domains = bench.domain_range() if isinstance(recipe, TimeLoraRecipe) else ANY_RANGE
-        form = peer_form(recipe, bench.base.config.get_text_config().num_hidden_layers, domains)
-        return build_method(bench.base, form, seed=seed)
+        domains = workspace.domain_range() if isinstance(recipe, TimeLoraRecipe) else ANY_RANGE
+        form = peer_form(recipe, workspace.base.config.get_text_config().num_hidden_layers, domains)
+        return build_method(workspace.base, form, seed=seed)
     except ValueError as error:
         raise PipelineError("the base must have what the method trains", got=error, do="Correct method.") from None
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from pipelines.contracts.prepared import Row
 from pipelines.errors import PipelineError
 from pipelines.model.intervals import Floats
-from pipelines.model.workspace import Bench
+from pipelines.model.workspace import Workspace
 from reft import CausalModel, score_choices
 
 
@@ -19,16 +19,18 @@ class ScoresError(PipelineError):
     """A score is NaN or infinite, so it says nothing of any label."""
 
 
-def probabilities(bench: Bench, model: CausalModel, rows: Sequence[Row], *, batch_size: int, title: str) -> Floats:
+def probabilities(
+    workspace: Workspace, model: CausalModel, rows: Sequence[Row], *, batch_size: int, title: str
+) -> Floats:
     """The probability of each label, normalised over the labels' words: [rows, labels].
 
     Raises:
         ScoresError: if a score is NaN or infinite.
     """
-    encoded = [bench.encode_row(row) for row in rows]
+    encoded = [workspace.encode_row(row) for row in rows]
     with tqdm(total=len(rows), desc=f"score {title}", unit="row", leave=False) as bar:
         scores = score_choices(
-            model, [row.prompt_ids for row in encoded], bench.choices(), batch_size=batch_size,
+            model, [row.prompt_ids for row in encoded], workspace.choices(), batch_size=batch_size,
             domains=[row.domain for row in encoded], progress=lambda n: _advance(bar, n),
         )  # fmt: skip
     found = np.asarray(scores.double().softmax(dim=-1).cpu().numpy())

@@ -31,7 +31,7 @@ LOWEST = 4  # layers whose outputs are kept of each row, at most; of the default
 
 
 @dataclass(frozen=True)
-class Bench:
+class Workspace:
     """The frozen base, its tokenizer and the prepared data, ready for use."""
 
     base: PreTrainedModel
@@ -74,7 +74,7 @@ class Bench:
         return [tuple(self.tokenizer(word, add_special_tokens=False)["input_ids"]) for word in words]
 
 
-def open_bench(params: Params, *, root: Path, base: Path, prepared: Path, recipes: Iterable[str] = ()) -> Bench:
+def open_workspace(params: Params, *, root: Path, base: Path, prepared: Path, recipes: Iterable[str] = ()) -> Workspace:
     """Fix threads and device, load the base, open the prepared data.
 
     Args:
@@ -91,7 +91,7 @@ def open_bench(params: Params, *, root: Path, base: Path, prepared: Path, recipe
     set_cone(loaded.model, replace(cone_config(params, root, record.sha256), layers=frozenset(lowest)))
     tokenizer = loaded.tokenizer
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    return Bench(
+    return Workspace(
         base=loaded.model,
         tokenizer=tokenizer,
         base_sha256=loaded.record.sha256,

@@ -20,7 +20,7 @@ BESIDE = {"trials", "seconds", "patience", "storage", "choose", "confirm"}
 CELLS_FORMAT = 1  # of the files of a comparison of methods
 
 
-class Keyed(Protocol):
+class KeyedInputs(Protocol):
     """What work in progress is keyed by, beside params and code."""
 
     @property
@@ -45,18 +45,30 @@ def constants_folder(root: Path) -> Path:
     return work_folder(root) / "cone"
 
 
-def train_key(params: Params, bench: Keyed, best: BestRecipe) -> str:
+def train_key(params: Params, workspace: KeyedInputs, best: BestRecipe) -> str:
     """The hash of everything that decides the adapter's bits: what its checkpoints and its run belong to."""
-    inputs = [bench.base_sha256, bench.data_sha256, best.recipe.model_dump(), params.train.gradient_checkpointing]
+    inputs = [
+        workspace.base_sha256,
+        workspace.data_sha256,
+        best.recipe.model_dump(),
+        params.train.gradient_checkpointing,
+    ]
     inputs += _of_peers(params)
     return input_key("train", *inputs, params.cone.enabled, params.seed, params.run.threads, params.run.device)
 
 
-def study_key(params: Params, bench: Keyed) -> str:
+def study_key(params: Params, workspace: KeyedInputs) -> str:
     """The hash that the study's name ends in. What a study may grow by, and the rule to choose by, are left out."""
     settings = params.search.model_dump(exclude=BESIDE)
     fixed = {part: value for part, value in params.decides().items() if part != "epochs"}
-    inputs = [bench.base_sha256, bench.data_sha256, settings, fixed, params.evaluate.batch_size, *_of_peers(params)]
+    inputs = [
+        workspace.base_sha256,
+        workspace.data_sha256,
+        settings,
+        fixed,
+        params.evaluate.batch_size,
+        *_of_peers(params),
+    ]
     return input_key("search", *inputs, params.cone.enabled, params.seed, params.run.threads, params.run.device)
 
 
@@ -70,7 +82,7 @@ def cells_folder(root: Path) -> Path:
     return work_folder(root) / "compare"
 
 
-def cells_key(params: Params, inputs: Keyed) -> str:
+def cells_key(params: Params, inputs: KeyedInputs) -> str:
     """The hash of what all cells of a comparison depend on; what each depends on beside that is in its name."""
     run = [params.run.threads, params.run.device, params.cone.enabled, params.evaluate.batch_size]
     scoring = [installed_code()["evaluate"], package_version("peft")]

@@ -35,7 +35,7 @@ class Step(Enum):
 
 
 @dataclass(frozen=True)
-class Ground:
+class ProposalContext:
     """What proposals depend on beside params.yaml: the base, and which points a trial may be begun with."""
 
     base_sha256: str
@@ -43,16 +43,16 @@ class Ground:
     allowed: Callable[[Point], bool]
 
 
-def next_trial(shared: SharedStudy, params: Params, ground: Ground) -> Step:
+def next_trial(shared: SharedStudy, params: Params, context: ProposalContext) -> Step:
     """See to it that a trial waits in the queue, if one is to begin; under the study's lock."""
     trials = shared.trials()
     ended, running = counted(trials), in_state(trials, TrialState.RUNNING)
     if len(ended) + len(running) < params.search.trials:
         if in_state(trials, TrialState.WAITING):
             return Step.BEGIN
-        first = first_points(shared, params, base_sha256=ground.base_sha256)
+        first = first_points(shared, params, base_sha256=context.base_sha256)
         if not is_over(trials, params.search):
-            found = propose(trials, params, first=first, num_layers=ground.num_layers, allowed=ground.allowed)
+            found = propose(trials, params, first=first, num_layers=context.num_layers, allowed=context.allowed)
             if found is not None:
                 point, attributes = found
                 _enqueue(shared, params, point, {SEED: params.seed, **attributes})

@@ -16,7 +16,7 @@ from pipelines.errors import PipelineError
 from pipelines.model.fitting import build_model, train_steps
 from pipelines.model.intervals import Floats, Ints
 from pipelines.model.scores import probabilities
-from pipelines.model.workspace import Bench
+from pipelines.model.workspace import Workspace
 from pipelines.params.whole import Params
 from pipelines.runtime.memory import peak_memory
 from pipelines.search.folds import OF_TRIALS, Fold, fold
@@ -35,11 +35,11 @@ STATE = "reft.state"  # tag of its run in MLflow
 
 
 @dataclass(frozen=True)
-class Desk:
+class TrialContext:
     """What every trial of a process works with: parameters, base and data, the splits, and the run that it logs to."""
 
     params: Params
-    bench: Bench
+    workspace: Workspace
     train: list[Row]
     validation: list[Row]
     live: LiveRun
@@ -70,27 +70,29 @@ class Costs:
         }
 
 
-def run_trial(trial: optuna.Trial, shared: SharedStudy, desk: Desk, begun: Callable[[], None]) -> list[float]:
+def run_trial(
+    trial: optuna.Trial, shared: SharedStudy, context: TrialContext, begun: Callable[[], None]
+) -> list[float]:
     """Train the trial's recipe; the values are those of search.objectives after the last step.
 
     Args:
         trial: enqueued with a point of the space and with its seed.
         shared: its study.
-        desk: what to work with.
+        context: what to work with.
         begun: called as soon as the study says whose trial it is; it lets the study's lock go.
     """
-    params = desk.params
+    params = context.params
     point, seed = suggest(trial, params.search.space), trial.user_attrs[SEED]
     trial.set_user_attr(OWNER, this_process())
     shared.beat(trial.number)
     begun()
     with (
-        desk.live.child(run_name(trial), finished_by=(optuna.TrialPruned,)) as run,
-        peak_memory(desk.bench.base.device) as peak,
+        context.live.child(run_name(trial), finished_by=(optuna.TrialPruned,)) as run,
+        peak_memory(context.workspace.base.device) as peak,
         _noted(trial, params, Costs(time.monotonic(), peak), run) as costs,
     ):
         run.log_params({**point, SEED: seed})
-        _train(trial, desk, run, costs)
+        _train(trial, context, run, costs)
         costs.ended = time.monotonic()
         found = {"accuracy": costs.curve[params.search.reports], **costs.figures()}
         return [found[objective] for objective in params.search.objectives]
@@ -109,56 +111,56 @@ def confirmation_name(candidate: int, seed: int) -> str:
     return f"trial-{candidate}-seed-{seed}"
 
 
-def _train(trial: optuna.Trial, desk: Desk, run: LiveRun, costs: Costs) -> None:
-    params, seed, reports = desk.params, trial.user_attrs[SEED], desk.params.search.reports
+def _train(trial: optuna.Trial, context: TrialContext, run: LiveRun, costs: Costs) -> None:
+    params, seed, reports = context.params, trial.user_attrs[SEED], context.params.search.reports
     confirms = CANDIDATE in trial.user_attrs
     metric = "held_out_accuracy" if confirms else "validation_accuracy"
-    rows = desk.fold(seed - params.seed if confirms else OF_TRIALS)
-    encoded = [desk.bench.encode_row(row) for row in rows.train]
+    rows = context.fold(seed - params.seed if confirms else OF_TRIALS)
+    encoded = [context.workspace.encode_row(row) for row in rows.train]
     recipe = params.recipe(suggest(trial, params.search.space), trial=True)
-    model = build_model(desk.bench, recipe, seed=seed)
+    model = build_model(context.workspace, recipe, seed=seed)
     costs.parameters = model.num_trainable()
-    for step in train_steps(model, encoded, recipe, params, seed=seed, pad_id=desk.bench.pad_id):
+    for step in train_steps(model, encoded, recipe, params, seed=seed, pad_id=context.workspace.pad_id):
         costs.tokens += step.tokens
         run.log_metrics({"loss": step.loss}, step=step.step)
         report = step.step * reports // step.total_steps
         if report > max(costs.curve, default=0):
-            _report(trial, desk, model, rows.asked, costs, report=report)
+            _report(trial, context, model, rows.asked, costs, report=report)
             run.log_metrics({metric: costs.curve[report]}, step=step.step)
             if report < reports and _hopeless(trial, params, costs):
                 raise optuna.TrialPruned
 
 
 def _report(
-    trial: optuna.Trial, desk: Desk, model: CausalModel, asked: Sequence[Row], costs: Costs, *, report: int
+    trial: optuna.Trial, context: TrialContext, model: CausalModel, asked: Sequence[Row], costs: Costs, *, report: int
 ) -> None:
     """Score the rows that the run is asked, and tell the study."""
-    scores, truth = _scored(desk, model, asked, title=run_name(trial))
+    scores, truth = _scored(context, model, asked, title=run_name(trial))
     costs.curve[report] = float((scores.argmax(1) == truth).mean())
     trial.set_user_attr(COSTS, costs.figures())  # what counts of a trial whose process is killed after this
-    if desk.params.search.pruner.name == "wilcoxon":
+    if context.params.search.pruner.name == "wilcoxon":
         right = scores[np.arange(len(truth)), truth]
         trial.set_user_attr(f"{SCORES}:{report}", [round(float(score), 4) for score in right])
-    if len(desk.params.search.objectives) == 1:
+    if len(context.params.search.objectives) == 1:
         trial.report(costs.curve[report], step=report)
     else:
         trial.set_user_attr(CURVE, {str(place): value for place, value in costs.curve.items()})
 
 
-def base_accuracy(desk: Desk, place: int) -> float:
+def base_accuracy(context: TrialContext, place: int) -> float:
     """The accuracy of the frozen base on the rows that a fold is asked: what a recipe is to be better than."""
     # Edits at the lowest layer and the last token: so of the base is kept what most recipes of a search need.
     unused = ReftConfig(layers=(0,), positions="l1", rank=1)
-    model = ReftModel(desk.bench.base, unused, seed=desk.params.seed)
+    model = ReftModel(context.workspace.base, unused, seed=context.params.seed)
     with model.disabled():
-        scores, truth = _scored(desk, model, desk.fold(place).asked, title="frozen base")
+        scores, truth = _scored(context, model, context.fold(place).asked, title="frozen base")
     return float((scores.argmax(1) == truth).mean())
 
 
-def _scored(desk: Desk, model: CausalModel, asked: Sequence[Row], *, title: str) -> tuple[Floats, Ints]:
+def _scored(context: TrialContext, model: CausalModel, asked: Sequence[Row], *, title: str) -> tuple[Floats, Ints]:
     """The probability of each label for the rows, [rows, labels], and the right labels' places, [rows]."""
-    labels, size = list(desk.bench.task.labels), desk.params.evaluate.batch_size
-    scores = probabilities(desk.bench, model, asked, batch_size=size, title=title)
+    labels, size = list(context.workspace.task.labels), context.params.evaluate.batch_size
+    scores = probabilities(context.workspace, model, asked, batch_size=size, title=title)
     return scores, np.array([labels.index(row.label) for row in asked])
 
 

@@ -28,7 +28,7 @@ from pipelines.contracts.base import read_base
 from pipelines.contracts.prepared import Split, data_sha256, read_rows
 from pipelines.contracts.trials import TrialRecord
 from pipelines.errors import PipelineError
-from pipelines.model.workspace import open_bench
+from pipelines.model.workspace import open_workspace
 from pipelines.params.whole import Params, load_params
 from pipelines.project.code import check_code
 from pipelines.project.graph import read_graph
@@ -37,7 +37,7 @@ from pipelines.runtime.process import begin_process
 from pipelines.search.choice import Confirmed, Rule, candidates
 from pipelines.search.fits_base import check_space
 from pipelines.search.folds import OF_TRIALS
-from pipelines.search.next_step import Ground, Step, confirmations, next_confirmation, next_trial, other_seeds
+from pipelines.search.next_step import ProposalContext, Step, confirmations, next_confirmation, next_trial, other_seeds
 from pipelines.search.pruning import within_limits
 from pipelines.search.records import trial_records
 from pipelines.search.sizes import check_limit, parameters_of
@@ -53,7 +53,7 @@ from pipelines.search.study import (
     open_study,
     repeat_killed,
 )
-from pipelines.search.trial import FAILURES, Desk, base_accuracy, run_name, run_trial
+from pipelines.search.trial import FAILURES, TrialContext, base_accuracy, run_name, run_trial
 from pipelines.tracking.live import live_run
 from pipelines.wording import recipe_words
 
@@ -64,7 +64,7 @@ POLL_SECONDS = 0.5  # between two looks at what other processes do
 
 
 @dataclass(frozen=True)
-class Site:
+class SearchContext:
     """Where a process works: the project, its parameters, the files of base and data; and its place among others."""
 
     params: Params
@@ -91,34 +91,34 @@ class Found:
     base_confirmed: float | None
 
 
-def bring_to_target(site: Site) -> Found:
+def run_until_target(context: SearchContext) -> Found:
     """Run trials until the study has its number, then confirm the best; wait for those of other processes.
 
     Raises:
         PipelineError: for a space that the base does not fit, a storage that does not answer, or no trial to choose.
     """
-    params, record = site.params, read_base(site.base)
+    params, record = context.params, read_base(context.base)
     check_space(params, record)
     check_limit(params, record)
-    key = study_key(params, Inputs(record.sha256, data_sha256(site.prepared)))
+    key = study_key(params, Inputs(record.sha256, data_sha256(context.prepared)))
     limit = params.search.limits.parameters
 
     def allowed(point: dict[str, object]) -> bool:
         return limit is None or parameters_of(params.recipe(point, trial=True), record) <= limit
 
     with ExitStack() as stack:
-        worker = _Worker(site, key, stack)
-        study = open_study(params, site.root, name=f"search-{key}")
-        ground = Ground(record.sha256, record.num_layers, allowed)
-        step = partial(next_trial, params=params, ground=ground)
+        worker = _Worker(context, key, stack)
+        study = open_study(params, context.root, name=f"search-{key}")
+        proposal = ProposalContext(record.sha256, record.num_layers, allowed)
+        step = partial(next_trial, params=params, context=proposal)
         worker.work(study, step, total=params.search.trials, folds=[OF_TRIALS])
-        rows = {split: len(read_rows(site.prepared, split)) for split in SPLITS}
+        rows = {split: len(read_rows(context.prepared, split)) for split in SPLITS}
         rule = Rule(params.search, rows["train"], rows["validation"], params.evaluate.confidence)
         records, frozen = trial_records(study), _of_base(study, [OF_TRIALS])
         again = candidates(records, rule)
         if not again:
             return Found(study.name, key, records, [], rule, frozen, None)
-        confirming, seeds = open_study(params, site.root, name=f"{study.name}{CONFIRM}"), other_seeds(params)
+        confirming, seeds = open_study(params, context.root, name=f"{study.name}{CONFIRM}"), other_seeds(params)
         step, folds = partial(next_confirmation, params=params, candidates=again), range(1, len(seeds) + 1)
         worker.work(confirming, step, total=len(again) * len(seeds), folds=folds)
         runs = confirmations(confirming, params, again)
@@ -138,29 +138,29 @@ def _base_attribute(place: int) -> str:
 class _Worker:
     """Begins trials while there are any to begin. Base and data are loaded for the first, and not for none."""
 
-    def __init__(self, site: Site, key: str, stack: ExitStack) -> None:
-        self._site, self._key, self._stack = site, key, stack
-        self._desk: Desk | None = None
+    def __init__(self, context: SearchContext, key: str, stack: ExitStack) -> None:
+        self._context, self._key, self._stack = context, key, stack
+        self._trial_context: TrialContext | None = None
         # A file of sqlite is this machine's, and the lock on the project keeps other containers out.
-        self._alone = site.params.search.storage.startswith("sqlite")
+        self._alone = context.params.search.storage.startswith("sqlite")
 
     def work(
         self, shared: SharedStudy, look: Callable[[SharedStudy], Step], *, total: int, folds: Sequence[int]
     ) -> None:
         """Run trials until the study has no more, and no other process has one; the base is asked the folds' rows."""
-        measured = self._site.place > 0 or all(_base_attribute(place) in shared.study.user_attrs for place in folds)
+        measured = self._context.place > 0 or all(_base_attribute(place) in shared.study.user_attrs for place in folds)
         with shared.locked():
-            if self._look(shared, look) is Step.DONE and measured:
+            if self._next_step(shared, look) is Step.DONE and measured:
                 return
-        if self._desk is None:
-            self._desk = self._open_desk(shared)
+        if self._trial_context is None:
+            self._trial_context = self._open_context(shared)
         self._measure_base(shared, folds)
         title = "confirm" if shared.name.endswith(CONFIRM) else "search"
-        with tqdm(total=total, desc=title, unit="trial", disable=self._site.place > 0) as bar:
+        with tqdm(total=total, desc=title, unit="trial", disable=self._context.place > 0) as bar:
             while self._turn(shared, look, bar):
                 _show(shared, bar)
 
-    def _look(self, shared: SharedStudy, look: Callable[[SharedStudy], Step]) -> Step:
+    def _next_step(self, shared: SharedStudy, look: Callable[[SharedStudy], Step]) -> Step:
         repeat_killed(shared, alone=self._alone)
         return look(shared)
 
@@ -168,10 +168,10 @@ class _Worker:
         """One look at the study, and the trial that it has for this process; False when there is none to come."""
         with ExitStack() as claim:
             claim.enter_context(shared.locked())
-            step = self._look(shared, look)
+            step = self._next_step(shared, look)
             if step is Step.BEGIN:
                 number = self._run(shared, claim.close)
-                if _tell(shared, number, bar) is TrialState.FAIL:
+                if _finish(shared, number, bar) is TrialState.FAIL:
                     gc.collect()  # an out-of-memory error holds, by its traceback, what did not fit
         if step is Step.WAIT:
             time.sleep(POLL_SECONDS)
@@ -183,9 +183,9 @@ class _Worker:
 
         def objective(trial: optuna.Trial) -> list[float]:
             numbers.append(trial.number)
-            assert self._desk is not None
+            assert self._trial_context is not None
             try:
-                return run_trial(trial, shared, self._desk, begun)
+                return run_trial(trial, shared, self._trial_context, begun)
             except KeyboardInterrupt:
                 trial.set_user_attr(INTERRUPTED, True)
                 raise
@@ -198,40 +198,42 @@ class _Worker:
             log.warning("trial %d was taken for dead by another machine, which repeats it", numbers[-1])
         return numbers[-1]
 
-    def _open_desk(self, shared: SharedStudy) -> Desk:
-        site = self._site
-        settings = site.params.search
-        layers = site.params.values("layers") if site.params.has("layers") else ()
-        bench = open_bench(_on_device(site), root=site.root, base=site.base, prepared=site.prepared, recipes=layers)
-        train, validation = bench.rows("train"), bench.rows("validation")  # before anything is logged
-        run = live_run(site.params, root=site.root, stage="search", input_hash=self._key, name=shared.name)
+    def _open_context(self, shared: SharedStudy) -> TrialContext:
+        context = self._context
+        settings = context.params.search
+        layers = context.params.values("layers") if context.params.has("layers") else ()
+        workspace = open_workspace(
+            _on_device(context), root=context.root, base=context.base, prepared=context.prepared, recipes=layers
+        )
+        train, validation = workspace.rows("train"), workspace.rows("validation")  # before anything is logged
+        run = live_run(context.params, root=context.root, stage="search", input_hash=self._key, name=shared.name)
         with shared.locked():  # two processes that look for the run at once would make two
             live = self._stack.enter_context(run)
         live.log_params({"trials": settings.trials, "train_rows": settings.train_rows})
-        return Desk(site.params, bench, train, validation, live)
+        return TrialContext(context.params, workspace, train, validation, live)
 
     def _measure_base(self, shared: SharedStudy, folds: Sequence[int]) -> None:
         """Keep in the study what its trials are to be better than; one process of a machine sees to that."""
-        if self._site.place > 0:
+        if self._context.place > 0:
             return
-        assert self._desk is not None
+        assert self._trial_context is not None
         for place in folds:
             if _base_attribute(place) in shared.study.user_attrs:
                 continue
             try:
-                shared.study.set_user_attr(_base_attribute(place), base_accuracy(self._desk, place))
+                shared.study.set_user_attr(_base_attribute(place), base_accuracy(self._trial_context, place))
             except FAILURES as error:  # as a trial may, which fails by itself and tells why
                 log.warning("the frozen base could not be scored, so no trial is compared with it: %s", error)
                 shared.study.set_user_attr(_base_attribute(place), None)
 
 
-def _on_device(site: Site) -> Params:
+def _on_device(context: SearchContext) -> Params:
     """The parameters with a device for this process: where a machine has several, each has its turn."""
-    run = site.params.run
+    run = context.params.run
     if run.device not in ("auto", "cuda") or torch.cuda.device_count() < 2:
-        return site.params
-    device = f"cuda:{site.place % torch.cuda.device_count()}"
-    return site.params.model_copy(update={"run": run.model_copy(update={"device": device})})
+        return context.params
+    device = f"cuda:{context.place % torch.cuda.device_count()}"
+    return context.params.model_copy(update={"run": run.model_copy(update={"device": device})})
 
 
 def _was_given_up(shared: SharedStudy, number: int) -> bool:
@@ -239,7 +241,7 @@ def _was_given_up(shared: SharedStudy, number: int) -> bool:
     return trial.state is TrialState.FAIL and ERROR not in trial.user_attrs
 
 
-def _tell(shared: SharedStudy, number: int, bar: tqdm[NoReturn]) -> TrialState:
+def _finish(shared: SharedStudy, number: int, bar: tqdm[NoReturn]) -> TrialState:
     """Say how a trial ended, with its recipe; return the state that it ended in."""
     trial = shared.trials()[number]
     match trial.state:
@@ -281,7 +283,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         params, paths = load_params(root / "params.yaml"), read_graph(root).paths
         check_code(root, "search")
-        bring_to_target(Site(params, root, root / paths["base"], root / paths["prepared"], place))
+        run_until_target(SearchContext(params, root, root / paths["base"], root / paths["prepared"], place))
     except PipelineError as error:
         sys.stderr.write(f"error: search: {error}\n")
         return 2

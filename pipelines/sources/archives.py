@@ -67,7 +67,7 @@ def open_member(archive: Path, member: str, inner: str | None, *, limit: int) ->
                 with _member(outer, member, inner, limit) as nested:
                     yield nested
     except BROKEN as error:
-        _tell(archive, error)
+        _raise_unreadable(archive, error)
 
 
 def copy_members(archive: Path, prefix: str, target: Path, *, limit: int) -> list[Path]:
@@ -85,7 +85,7 @@ def copy_members(archive: Path, prefix: str, target: Path, *, limit: int) -> lis
         with zipfile.ZipFile(archive) as bundle:
             names = [n for n in bundle.namelist() if n.startswith(prefix) and not n.endswith("/")]
     except BROKEN as error:
-        _tell(archive, error)
+        _raise_unreadable(archive, error)
     if not names:
         raise PipelineError(
             f"{archive.name} must hold the folder {prefix}", got="no file below it", do="Correct the source's member."
@@ -115,7 +115,7 @@ def _write(stream: BinaryIO, path: Path) -> Path:
     return path
 
 
-def _tell(archive: Path, error: Exception) -> NoReturn:
+def _raise_unreadable(archive: Path, error: Exception) -> NoReturn:
     """Raise the user's error for an archive that cannot be read; what is the disk's fault stays as it is."""
     if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a wrong offset in the archive
         raise error

@@ -29,7 +29,7 @@ from unearth.fetchers import PyPIClient
 from pipelines.errors import PipelineError
 from pipelines.files import BLOCK, clear_stale, reft_home, require_space, sha256_file
 
-LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 PYPI = "https://pypi.org/simple/"
 T = TypeVar("T")
 PROBE_SECONDS = 5.0
@@ -109,7 +109,7 @@ def fetch_distribution(
         if target.is_file():
             if sha256_file(target) == sha256:  # another process was faster
                 return target
-            LOG.warning("%s is damaged and is fetched again", target)
+            log.warning("%s is damaged and is fetched again", target)
             target.unlink()
         _fetch(name, version, filename, sha256, target, limit, config or read_pip_config())
     return target
@@ -139,7 +139,7 @@ def _fetch(name: str, version: str, filename: str, sha256: str, target: Path, li
                 links = _links(session, kind, place, name, seen)
                 link = links.get(filename)
                 if link is not None:
-                    LOG.info("fetching %s from %s", filename, link.redacted)
+                    log.info("fetching %s from %s", filename, link.redacted)
                     _download(session, link, target, sha256, limit)
                     return
             except (httpx2.HTTPError, OSError) as error:
@@ -218,7 +218,7 @@ def _retried(attempt: Callable[[], T]) -> T:
             refused = isinstance(error, httpx2.HTTPStatusError) and error.response.status_code < 500
             if wait is None or refused:
                 raise
-            LOG.warning("%s: %s; trying again in %.0f s", type(error).__name__, error, wait)
+            log.warning("%s: %s; trying again in %.0f s", type(error).__name__, error, wait)
             time.sleep(wait)
     raise AssertionError("unreachable")
 

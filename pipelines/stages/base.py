@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,9 @@ from pipelines.params.whole import Params
 
 if TYPE_CHECKING:  # torch and transformers take seconds to load, and reading a record needs neither
     pass
-from pipelines.bases.store import LOG, obtain, sound, store_path
+from pipelines.bases.store import obtain, sound, store_path
+
+log = logging.getLogger(__name__)
 
 
 def run(params: Params, *, root: Path, out: Path) -> BaseRecord:
@@ -28,7 +31,7 @@ def run(params: Params, *, root: Path, out: Path) -> BaseRecord:
     section = params.base
     record = obtain(section.source, section.sha256, section.dtype, root=root)
     if not sound(record):
-        LOG.warning("base %s in the store has other bytes than it was written with", record.sha256[:12])
+        log.warning("base %s in the store has other bytes than it was written with", record.sha256[:12])
         shutil.rmtree(store_path(record))
         record = obtain(section.source, section.sha256, section.dtype, root=root)
     write_record(out, record)

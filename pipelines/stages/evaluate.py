@@ -14,7 +14,7 @@ from pipelines.errors import PipelineError
 from pipelines.files import whole_directory, write_json, write_jsonl, write_table
 from pipelines.model.intervals import Floats, Ints, paired_difference
 from pipelines.model.scores import probabilities
-from pipelines.model.workspace import Bench, open_bench
+from pipelines.model.workspace import Workspace, open_workspace
 from pipelines.params.whole import EvaluateParams, Params
 from reft import adapter_sha256
 from reft.adapters.any_method import MethodModel, load_method
@@ -32,13 +32,13 @@ def run(
     plots: Path,
 ) -> Evaluation:
     """Score every test row with the adapter and with the frozen base, and write figures, predictions and plots."""
-    bench = open_bench(params, root=root, base=base, prepared=prepared)
-    model = _load(adapter, bench)
-    labels, rows = list(bench.task.labels), bench.rows("test")
+    workspace = open_workspace(params, root=root, base=base, prepared=prepared)
+    model = _load(adapter, workspace)
+    labels, rows = list(workspace.task.labels), workspace.rows("test")
     truth = np.array([labels.index(row.label) for row in rows])
-    edited = probabilities(bench, model, rows, batch_size=params.evaluate.batch_size, title="adapter")
+    edited = probabilities(workspace, model, rows, batch_size=params.evaluate.batch_size, title="adapter")
     with model.disabled():
-        frozen = probabilities(bench, model, rows, batch_size=params.evaluate.batch_size, title="base")
+        frozen = probabilities(workspace, model, rows, batch_size=params.evaluate.batch_size, title="base")
     evaluation = compare(truth, edited.argmax(1), frozen.argmax(1), labels, params.evaluate, seed=params.seed)
     write_jsonl(predictions, _prediction_rows(rows, labels, edited, frozen))
     _write_plots(plots, truth, edited.argmax(1), labels)
@@ -46,9 +46,9 @@ def run(
     return evaluation
 
 
-def _load(adapter: Path, bench: Bench) -> MethodModel:
+def _load(adapter: Path, workspace: Workspace) -> MethodModel:
     try:
-        return load_method(adapter, bench.base, base_sha256=bench.base_sha256)
+        return load_method(adapter, workspace.base, base_sha256=workspace.base_sha256)
     except ValueError as error:
         raise PipelineError(
             "the adapter must be the one that was trained on this base", got=error, do="Run: dvc repro --force train"

@@ -40,7 +40,7 @@ from pipelines.tasks.splits import Measured, cut
 if TYPE_CHECKING:
     pass
 
-LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def run(params: Params, *, root: Path, base: Path, out: Path, card: Path) -> Pre
     sizes = {split: len(rows) for split, rows in splits.items()}
     result = PrepareResult(read, sizes, reasons, unused, content)
     write_json(card, _card(result, splits, config, root))
-    LOG.info("%d rows read, %d rejected, %d unused; splits %s", read, len(rejected), unused, sizes)
+    log.info("%d rows read, %d rejected, %d unused; splits %s", read, len(rejected), unused, sizes)
     return result
 
 

@@ -18,7 +18,7 @@ from pipelines.recipes.space import SpaceParams
 from pipelines.registry.history import log_report
 from pipelines.search.choice import Choice, choose
 from pipelines.search.records import saved_seconds, write_trials_csv
-from pipelines.search.worker import Found, Site, bring_to_target
+from pipelines.search.worker import Found, SearchContext, run_until_target
 
 REPORT = "report.html"
 
@@ -51,7 +51,7 @@ class SearchResult:
 
 def run(params: Params, *, root: Path, base: Path, prepared: Path, out: Path, metrics: Path) -> SearchResult:
     """Bring the study to its number of trials, then write best.yaml, the tables of trials, the plots and the report."""
-    found = bring_to_target(Site(params, root, base, prepared))
+    found = run_until_target(SearchContext(params, root, base, prepared))
     choice = choose(found.records, found.confirmations, found.rule)
     _write_outputs(found, choice, params.search.space, out)
     result = _result(found, choice)

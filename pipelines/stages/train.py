@@ -15,7 +15,7 @@ from pipelines.contracts.training import TrainResult
 from pipelines.errors import PipelineError
 from pipelines.files import whole_directory, write_json, write_table
 from pipelines.model.fitting import build_model, train_steps
-from pipelines.model.workspace import Bench, open_bench
+from pipelines.model.workspace import Workspace, open_workspace
 from pipelines.params.whole import Params
 from pipelines.project.keys import train_key
 from pipelines.recipes.methods import READS_DOMAIN, AnyRecipe, plain_parts
@@ -40,13 +40,13 @@ def run(
 ) -> TrainResult:
     """Train, then write the adapter directory, its figures and the loss curve."""
     best = read_best(search / "best.yaml", params)
-    bench = open_bench(params, root=root, base=base, prepared=prepared)
-    model = build_model(bench, best.recipe, seed=params.seed)
-    key = train_key(params, bench, best)
+    workspace = open_workspace(params, root=root, base=base, prepared=prepared)
+    model = build_model(workspace, best.recipe, seed=params.seed)
+    key = train_key(params, workspace, best)
     with live_run(params, root=root, stage="train", input_hash=key, name="train") as live:
         live.log_params(params.logged(plain_parts(best.recipe)))
-        history = _fit(model, bench, best.recipe, params, folder=work_folder(root) / "train" / key, live=live)
-    sha256 = _save(model, bench, params, out)
+        history = _fit(model, workspace, best.recipe, params, folder=work_folder(root) / "train" / key, live=live)
+    sha256 = _save(model, workspace, params, out)
     result = _result(model, best, history, sha256=sha256, adapter=out, input_hash=key)
     _write_plots(plots, history)
     write_json(metrics, asdict(result))
@@ -54,12 +54,12 @@ def run(
 
 
 def _fit(
-    model: MethodModel, bench: Bench, recipe: AnyRecipe, params: Params, *, folder: Path, live: LiveRun
+    model: MethodModel, workspace: Workspace, recipe: AnyRecipe, params: Params, *, folder: Path, live: LiveRun
 ) -> list[StepMetrics]:
     """Fit from the newest checkpoint, if any; the steps before it are replayed, so the history is whole."""
     steps = train_steps(
-        model, bench.encoded("train"), recipe, params,
-        seed=params.seed, pad_id=bench.pad_id, checkpoint=folder / "checkpoints",
+        model, workspace.encoded("train"), recipe, params,
+        seed=params.seed, pad_id=workspace.pad_id, checkpoint=folder / "checkpoints",
     )  # fmt: skip
     history: list[StepMetrics] = []
     with tqdm(desc="train", unit="step") as bar:
@@ -82,16 +82,16 @@ def _fit(
     return history
 
 
-def _save(model: MethodModel, bench: Bench, params: Params, out: Path) -> str:
+def _save(model: MethodModel, workspace: Workspace, params: Params, out: Path) -> str:
     """Write the adapter directory whole; an earlier one at the same place is in DVC's cache."""
-    task = bench.task
+    task = workspace.task
     prompt: dict[str, Any] = {"template": task.template, "chat": task.chat, "labels": dict(task.labels)}
     if params.method.name in READS_DOMAIN:
         prompt["domain_column"] = task.domain_column
     info = AdapterInfo(
-        base_sha256=bench.base_sha256,
-        base_name=bench.base_source,
-        data_sha256=bench.data_sha256,
+        base_sha256=workspace.base_sha256,
+        base_name=workspace.base_source,
+        data_sha256=workspace.data_sha256,
         prompt=prompt,
         seed=params.seed,
     )

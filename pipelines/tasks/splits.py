@@ -13,7 +13,7 @@ from pipelines.errors import PipelineError
 from pipelines.params.data import PrepareParams
 from pipelines.tasks.rows import Candidate
 
-LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 SHOWN = 60  # characters of a rejected value in a message
 CUT_ORDER: tuple[Split, ...] = ("test", "validation", "train")  # a text in two files stays where it measures
 
@@ -142,7 +142,7 @@ def _check_labels(split: Split, rows: list[Measured], config: PrepareParams) -> 
         )
     for label in config.labels:
         if label not in present:
-            LOG.warning("no row of the %s split has the label %s", split, label)
+            log.warning("no row of the %s split has the label %s", split, label)
 
 
 def _check_domains(rows: list[Measured], column: str) -> None:

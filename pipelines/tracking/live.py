@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,10 +23,11 @@ from pipelines.tracking.runs import (
     Store,
     child_tags,
     ensure_run,
-    logger,
     open_store,
     store_errors,
 )
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -42,7 +44,7 @@ class _Line:
             yield
         except store_errors() as error:
             self.up = False
-            logger.warning("The stage goes on, and register logs the rest. %s", unreachable(self.uri, error))
+            log.warning("The stage goes on, and register logs the rest. %s", unreachable(self.uri, error))
 
 
 @dataclass
@@ -132,6 +134,6 @@ def live_run(params: Params, root: Path, stage: str, input_hash: str, name: str)
     try:
         live._start(open_store(params, root), name, {STAGE: stage, INPUT_HASH: input_hash})
     except PipelineError as error:
-        logger.warning("Nothing is logged live; register logs it later. %s", error)
+        log.warning("Nothing is logged live; register logs it later. %s", error)
     with live._ended():
         yield live

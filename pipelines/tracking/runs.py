@@ -22,7 +22,7 @@ from pipelines.tracking.store import check_store, store_uri, unreachable
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 PARENT = "mlflow.parentRunId"  # MLflow's own tag: what nests a run in its pages

@@ -28,7 +28,7 @@ from pipelines.sources.addresses import PypiSource, parse_source
 from pipelines.sources.package_index import probe_indexes
 from pipelines.tracking.store import check_store, check_trials, public_uri
 
-Level = Literal["fine", "look", "mend"]
+Level = Literal["ok", "warn", "fail"]
 PACKAGE = "reft-pipeline"
 TMP_BYTES = 100_000_000
 BYTES_PER_WEIGHT = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -38,7 +38,7 @@ LEAST_MEMORY = 2_000_000_000  # bytes, when the base is not known yet
 
 @dataclass(frozen=True)
 class Finding:
-    """One check: ``fine``, ``look`` (it works, and could be better) or ``mend`` (a run would fail)."""
+    """One check: ``ok``, ``warn`` (it works, and could be better) or ``fail`` (a run would fail)."""
 
     check: str
     level: Level
@@ -52,18 +52,16 @@ def check_installation(root: Path) -> list[Finding]:
     version = ".".join(map(str, sys.version_info[:3]))
     fits = version in Requirement(f"python{python}").specifier
     install = "Run `make setup` (or pip install -c constraints.txt -e .) in a fresh environment."
-    findings = [
-        Finding("python", "fine" if fits else "mend", f"{version}, asked for: {python}", "" if fits else install)
-    ]
+    findings = [Finding("python", "ok" if fits else "fail", f"{version}, asked for: {python}", "" if fits else install)]
     broken = list(_unmet(metadata.requires(PACKAGE) or []))
     findings.append(
-        Finding("packages", "mend" if broken else "fine", ", ".join(broken) or "all there", install if broken else "")
+        Finding("packages", "fail" if broken else "ok", ", ".join(broken) or "all there", install if broken else "")
     )
     others = _unlike(root / "constraints.txt")
     said = (
         f"{len(others)} other than in constraints.txt: {', '.join(others[:5])}" if others else "as in constraints.txt"
     )
-    findings.append(Finding("versions", "look" if others else "fine", said, install if others else ""))
+    findings.append(Finding("versions", "warn" if others else "ok", said, install if others else ""))
     return findings
 
 
@@ -93,20 +91,20 @@ def check_places(params: Params, root: Path) -> list[Finding]:
 def check_base(path: Path) -> tuple[BaseRecord | None, list[Finding]]:
     """The base that models/base.json names: there, and every byte as it was written."""
     if not path.is_file():
-        return None, [Finding("base", "look", f"no {path.name} yet", "The base stage of the first run makes it.")]
+        return None, [Finding("base", "warn", f"no {path.name} yet", "The base stage of the first run makes it.")]
     try:
         record = read_base(path)
     except PipelineError as error:
-        return None, [Finding("base", "mend", str(error), "Run: dvc repro --force base")]
+        return None, [Finding("base", "fail", str(error), "Run: dvc repro --force base")]
     name = f"{record.sha256[:12]} ({record.parameters:,} parameters)"
     if not store_path(record).is_dir():
         return record, [
-            Finding("base", "look", f"{name} is not in {store_path(record).parent}", "It is fetched when needed.")
+            Finding("base", "warn", f"{name} is not in {store_path(record).parent}", "It is fetched when needed.")
         ]
     if not sound(record):
         do = f"Remove {store_path(record)}; the next run makes it again."
-        return record, [Finding("base", "mend", f"{name} has other bytes than it was written with", do)]
-    return record, [Finding("base", "fine", f"{name} is whole")]
+        return record, [Finding("base", "fail", f"{name} has other bytes than it was written with", do)]
+    return record, [Finding("base", "ok", f"{name} is whole")]
 
 
 def _unmet(requirements: list[str]) -> Iterator[str]:
@@ -145,22 +143,22 @@ def _disk(check: str, folder: Path, needed: int) -> Finding:
         there = there.parent
     free = shutil.disk_usage(there).free
     said = f"{free / 1e9:.1f} GB free in {folder}, up to {needed / 1e9:.1f} GB needed"
-    return Finding(check, "fine", said) if free >= needed else Finding(check, "mend", said, "Free some, or move it.")
+    return Finding(check, "ok", said) if free >= needed else Finding(check, "fail", said, "Free some, or move it.")
 
 
 def _memory(machine: Machine, base: BaseRecord | None) -> Finding:
     needed = LEAST_MEMORY if base is None else WORKING * base.parameters * BYTES_PER_WEIGHT[base.dtype]
     said = f"{machine.free_memory / 1e9:.1f} of {machine.memory / 1e9:.1f} GB free, about {needed / 1e9:.1f} GB needed"
     if machine.free_memory >= needed:
-        return Finding("memory", "fine", said)
-    return Finding("memory", "look", said, "Close something, or lower train.batch_size and evaluate.batch_size.")
+        return Finding("memory", "ok", said)
+    return Finding("memory", "warn", said, "Close something, or lower train.batch_size and evaluate.batch_size.")
 
 
 def _threads(machine: Machine, params: Params) -> Finding:
     said = f"run.threads is {params.run.threads}; {machine.cores} cores"
     if params.run.threads <= machine.cores:
-        return Finding("threads", "fine", said)
-    return Finding("threads", "look", said, f"Set run.threads to {machine.cores}; it makes other last bits.")
+        return Finding("threads", "ok", said)
+    return Finding("threads", "warn", said, f"Set run.threads to {machine.cores}; it makes other last bits.")
 
 
 def _device(machine: Machine, params: Params) -> Finding:
@@ -174,11 +172,11 @@ def _indexes(params: Params) -> list[Finding]:
     sources = [parse_source(source) for source in (params.base.source, params.prepare.source)]
     names = sorted({source.name for source in sources if isinstance(source, PypiSource)})
     if not names:
-        return [Finding("package index", "fine", "no source is on one")]
+        return [Finding("package index", "ok", "no source is on one")]
     return [
-        Finding("package index", "fine", f"{place} answers")
+        Finding("package index", "ok", f"{place} answers")
         if problem is None
-        else Finding("package index", "look", f"{place}: {problem}", "What was fetched before still works.")
+        else Finding("package index", "warn", f"{place}: {problem}", "What was fetched before still works.")
         for place, problem in probe_indexes(names[0])
     ]
 
@@ -187,5 +185,5 @@ def _tried(check: str, said: str, look: Callable[[], object]) -> Finding:
     try:
         look()
     except PipelineError as error:
-        return Finding(check, "mend", str(error.got or error.rule), error.do)
-    return Finding(check, "fine", said)
+        return Finding(check, "fail", str(error.got or error.rule), error.do)
+    return Finding(check, "ok", said)

@@ -13,7 +13,7 @@ from typing import Any
 from pipelines.contracts.base import BaseRecord, read_base
 from pipelines.model.fitting import build_model, train_steps
 from pipelines.model.scores import probabilities
-from pipelines.model.workspace import Bench, open_bench
+from pipelines.model.workspace import Workspace, open_workspace
 from pipelines.params.whole import Params
 from pipelines.recipes.domains import Conditional, Span, Steps
 from pipelines.recipes.methods import AnyRecipe
@@ -96,12 +96,12 @@ def estimate(params: Params, *, root: Path, base: Path, prepared: Path) -> Estim
     if not prepared.is_dir():
         sized: dict[str, Any] = {name: _extreme(recipe, record) for name, recipe in ends.items()}
         return Estimate(**known, **sized, missing="the data: dvc repro prepare")
-    bench = open_bench(params, root=root, base=base, prepared=prepared)
+    workspace = open_workspace(params, root=root, base=base, prepared=prepared)
     # What a process begins with is little beside the slowest recipe's steps, so that is first.
     found: dict[str, Any] = {}
     for name, recipe in reversed(ends.items()):
         same = next((each for each in found.values() if each.recipe == recipe), None)
-        found[name] = same or _measured(params, bench, recipe, record)
+        found[name] = same or _measured(params, workspace, recipe, record)
     return Estimate(**known, **found, missing=None)
 
 
@@ -109,16 +109,16 @@ def _extreme(recipe: AnyRecipe, record: BaseRecord) -> Extreme:
     return Extreme(recipe, parameters_of(recipe, record), None, None)
 
 
-def _measured(params: Params, bench: Bench, recipe: AnyRecipe, record: BaseRecord) -> Extreme:
+def _measured(params: Params, workspace: Workspace, recipe: AnyRecipe, record: BaseRecord) -> Extreme:
     """Take a few steps and score a few rows as a trial of the recipe does."""
     size = params.evaluate.batch_size
-    rows, validation = bench.encoded("train", params.search.train_rows), bench.rows("validation")
-    model = build_model(bench, recipe, seed=params.seed)
-    steps = list(train_steps(model, rows, recipe, params, seed=params.seed, pad_id=bench.pad_id, max_steps=STEPS))
+    rows, validation = workspace.encoded("train", params.search.train_rows), workspace.rows("validation")
+    model = build_model(workspace, recipe, seed=params.seed)
+    steps = list(train_steps(model, rows, recipe, params, seed=params.seed, pad_id=workspace.pad_id, max_steps=STEPS))
     step_seconds = statistics.median(step.seconds for step in steps[1:] or steps)
     total = _steps(len(rows), recipe)
     started = time.perf_counter()
-    probabilities(bench, model, validation[:ROWS], batch_size=size, title="a few rows")
+    probabilities(workspace, model, validation[:ROWS], batch_size=size, title="a few rows")
     scoring = (time.perf_counter() - started) / len(validation[:ROWS]) * len(validation)
     trial = total * step_seconds + min(params.search.reports, total) * scoring
     return Extreme(recipe, parameters_of(recipe, record), step_seconds, trial)

@@ -34,7 +34,7 @@ _RESERVE = 1 << 30  # bytes of the disk that are left to others
 _HEADER = 4096  # bytes of a file beside its tensors, at most
 _TICK = 0.02  # seconds that a file's time may be behind the clock
 _ABANDONED = 600.0  # seconds after which a half-written file is a killed process's
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class ConstantFiles:
             Path(temporary).unlink(missing_ok=True)
             if not isinstance(error, OSError) or error.errno not in _FULL:
                 raise
-            _log.warning("no space is left for constants in %s; they are computed again instead", self._folder)
+            log.warning("no space is left for constants in %s; they are computed again instead", self._folder)
             self._budget = self._free = 0
 
     def _path(self, name: str, base: str) -> Path:
@@ -124,13 +124,13 @@ class ConstantFiles:
 
     def _make_room(self, size: int) -> bool:
         if size > self._free and not self._full:
-            self._look_through(size)
+            self._make_room_scan(size)
             self._full = size > self._free  # by what is in use, so it stays full until the next use
         fits = size <= self._free
         self._free -= size if fits else 0
         return fits
 
-    def _look_through(self, size: int) -> None:
+    def _make_room_scan(self, size: int) -> None:
         """Count the files, remove the oldest where needed, and allow a sixteenth of the budget until the next count."""
         self._folder.mkdir(parents=True, exist_ok=True)
         step = min(max(size, self._budget // 16), self._budget)
@@ -158,7 +158,7 @@ class ConstantFiles:
 
 
 def _remove_damaged(path: Path, why: str) -> None:
-    _log.warning("kept constants in %s are damaged (%s); they are computed again", path, why)
+    log.warning("kept constants in %s are damaged (%s); they are computed again", path, why)
     path.unlink(missing_ok=True)
 
 

@@ -26,7 +26,7 @@ GIB = 1 << 30
 FORMAT = 2
 """Of the constants: what is raised when they are computed or written in another way."""
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Keeper:
         """Log a warning the first time that it comes up."""
         if message not in self._said:
             self._said.add(message)
-            _log.warning("%s", message)
+            log.warning("%s", message)
 
     def _restart(self, base: nn.Module) -> None:
         self._identity = _identity(base, self.config)

@@ -24,7 +24,7 @@ EXACT = 1e-5
 ROUNDED = 5e-3
 """Largest one that a rounding of R to bf16 leaves (each entry moves by at most 2^-9 of itself)."""
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Tensors = Mapping[str, Tensor]
@@ -249,6 +249,6 @@ def _orthonormal(rotation: Tensor, method: str, place: str, remarks: list[str]) 
     remark = (
         f"{place}: R had rounded rows (error {error:.1e}), so its nearest orthonormal one is taken, {moved:.1e} away"
     )
-    _log.warning("%s", remark)
+    log.warning("%s", remark)
     remarks.append(remark)
     return nearest

@@ -26,7 +26,7 @@ KEPT = 2
 
 _TENSORS = "state.safetensors"
 _RECORD = "state.json"
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class CheckpointFolder:
             try:
                 return self._read(path)
             except DamagedCheckpointError as error:
-                _log.warning("checkpoint %s is damaged (%s); using the one before it", path.name, error)
+                log.warning("checkpoint %s is damaged (%s); using the one before it", path.name, error)
                 _remove(path)
         return None
 

@@ -123,7 +123,7 @@ DATA = (
     _case("too few rows", own("x.csv", delimited(ROWS[:50])), NEEDS, "50; rejected: none", MORE),
     _case("one class only", own("x.csv", delimited([(f"{n} {t}", "good") for n, (t, _) in enumerate(ROWS)])),
           "must have at least two labels", "positive only, in", "Check prepare.labels"),
-    _rejected("labels outside the set", own("x.csv", delimited([(t, "fine") for t, _ in ROWS])), "no label rule holds"),
+    _rejected("labels outside the set", own("x.csv", delimited([(t, "ok") for t, _ in ROWS])), "no label rule holds"),
     _rejected("all rows too long", params(prepare__max_tokens=10), "prompt and completion have too many tokens"),
     _rejected("all texts empty", own("x.csv", delimited([(" ", x) for _, x in ROWS])), "a text is empty"),
     _rejected("a list for a text", own("x.jsonl", lines(objects(text=lambda t, _: [t]))), "a column is not text"),

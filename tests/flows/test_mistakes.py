@@ -13,7 +13,7 @@ from prefect.logging import disable_run_logger
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import cli
-from flows.commands.data import look_at, take_in
+from flows.commands.data import inspect_file, take_in
 from flows.runs import dvc, schedule
 from flows.runs.cards import pages
 from flows.runs.project import check_prefect
@@ -97,16 +97,16 @@ def test_a_file_that_cannot_be_read_is_refused(project: Project, tmp_path: Path)
     path = tmp_path / "rows.csv"
     path.touch(mode=0)
     with pytest.raises(PipelineError, match="must be readable"):
-        look_at(project.root, path, name=None, split="train")
+        inspect_file(project.root, path, name=None, split="train")
 
 
 def test_a_model_folder_takes_the_place_of_a_file(project: Project, tmp_path: Path) -> None:
     path = tmp_path / "thing"
     path.write_bytes(b"GGUF")
-    take_in(project.root, look_at(project.root, path, name=None, split="train"), force=False)
+    take_in(project.root, inspect_file(project.root, path, name=None, split="train"), force=False)
     path.unlink()
     write_tiny_base(path)
-    addition = look_at(project.root, path, name=None, split="train")
+    addition = inspect_file(project.root, path, name=None, split="train")
     take_in(project.root, addition, force=True)
     assert (project.root / addition.own / "config.json").is_file()
 
@@ -131,10 +131,10 @@ def test_half_a_dvc_lock_is_what_it_was_before(tmp_path: Path, former: str) -> N
     lock = tmp_path / "dvc.lock"
     if former:
         lock.write_text(former, encoding="utf-8")
-    dvc.mend(tmp_path)
+    dvc.repair_lock(tmp_path)
     for half in ("", "schema: '2.0'\nstages:\n  base:\n    cm"):
         lock.write_text(half, encoding="utf-8")
-        dvc.mend(tmp_path)
+        dvc.repair_lock(tmp_path)
         assert (lock.read_text(encoding="utf-8") if lock.exists() else "") == former
 
 

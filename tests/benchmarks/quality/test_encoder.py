@@ -17,7 +17,7 @@ from pipelines.errors import PipelineError
 from tests.tiny import tiny_tokenizer
 
 TINY = Setting(train_rows=24, epochs=3, batch_size=8, learning_rate=3e-2, head_learning_rate=1e-2, seeds=(1, 2))
-WORDS = {1: ("good", "fine", "great"), 0: ("bad", "weak", "dull")}
+WORDS = {1: ("good", "ok", "great"), 0: ("bad", "weak", "dull")}
 
 
 @pytest.fixture(scope="module")

@@ -59,7 +59,7 @@ def test_cells_are_made_once_and_the_table_says_what_they_hold(
     assert "found by the search against the paper's choices, trained as ours: " in printed
     assert "the pruner saved " in printed
     # Again: nothing is made; one cell of another recipe is.
-    monkeypatch.setattr(search_cells.Workshop, "_make", None)
+    monkeypatch.setattr(search_cells.CellMaker, "_make", None)
     assert search_quality.main([*words, "--parts", "sst2,pruning"]) == 0
     assert capsys.readouterr().out == printed
     spoilt = tmp_path / "out" / "sst2-1-paper-1.json"

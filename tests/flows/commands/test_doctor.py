@@ -43,8 +43,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def test_a_sound_project_has_nothing_to_mend(project: Project) -> None:
     findings = by_check(examine(project.root))
     assert {"python", "packages", "disk: project", "memory", "threads", "device", "tracking store"} <= set(findings)
-    assert not [f for f in findings.values() if f.level == "mend" and f.check != "packages"]
-    assert findings["base"].level == "look"  # no run yet
+    assert not [f for f in findings.values() if f.level == "fail" and f.check != "packages"]
+    assert findings["base"].level == "warn"  # no run yet
     assert findings["DVC remote"].found == "answers"
 
 
@@ -52,7 +52,7 @@ def test_a_sound_project_has_nothing_to_mend(project: Project) -> None:
 def test_a_broken_dvc_yaml_is_a_finding(tmp_path: Path, text: str) -> None:
     (tmp_path / "dvc.yaml").write_text(text, encoding="utf-8")
     base, [finding] = _base(tmp_path)
-    assert (base, finding.check, finding.level) == (None, "dvc.yaml", "mend")
+    assert (base, finding.check, finding.level) == (None, "dvc.yaml", "fail")
     assert "git checkout HEAD dvc.yaml" in finding.do
 
 
@@ -60,8 +60,8 @@ def test_a_broken_dvc_yaml_is_not_the_end(project: Project, tmp_path: Path) -> N
     shutil.copytree(project.root, tmp_path / "broken", symlinks=True)
     (tmp_path / "broken" / "dvc.yaml").write_text("stages: [", encoding="utf-8")
     findings = by_check(examine(tmp_path / "broken"))
-    assert findings["dvc.yaml"].level == "mend"
-    assert findings["params.yaml"].level == "fine"
+    assert findings["dvc.yaml"].level == "fail"
+    assert findings["params.yaml"].level == "ok"
     assert "memory" in findings
 
 
@@ -74,9 +74,9 @@ def test_a_finding_says_what_to_do(project: Project, monkeypatch: pytest.MonkeyP
         findings = by_check(examine(project.root))
     finally:
         (project.root / "params.yaml").write_text(text, encoding="utf-8")
-    assert findings["disk: project"].level == "mend"
-    assert findings["threads"].level == "look"
-    assert all(finding.do for finding in findings.values() if finding.level != "fine")
+    assert findings["disk: project"].level == "fail"
+    assert findings["threads"].level == "warn"
+    assert all(finding.do for finding in findings.values() if finding.level != "ok")
 
 
 def test_the_server_that_is_set_must_answer(project: Project) -> None:
@@ -90,30 +90,30 @@ def test_broken_params_are_a_finding_and_not_the_end(project: Project, tmp_path:
     shutil.copytree(project.root, tmp_path / "broken", symlinks=True)
     (tmp_path / "broken" / "params.yaml").write_text("seed: none\n", encoding="utf-8")
     findings = by_check(examine(tmp_path / "broken"))
-    assert findings["params.yaml"].level == "mend"
+    assert findings["params.yaml"].level == "fail"
     assert "memory" in findings
 
 
 def test_half_a_note_of_a_killed_dvc_is_in_nobodys_way(project: Project) -> None:
     path = project.root / ".dvc" / "tmp" / "rwlock"
     path.write_text("", encoding="utf-8")
-    assert [f.level for f in _repository(project.root) if f.check == "DVC"] == ["look"]
-    dvc.mend(project.root)
+    assert [f.level for f in _repository(project.root) if f.check == "DVC"] == ["warn"]
+    dvc.repair_lock(project.root)
     assert not path.exists()
 
 
 def test_a_merge_conflict_in_dvc_lock_is_told_and_kept(project: Project) -> None:
     lock = project.root / "dvc.lock"
-    dvc.mend(project.root)
+    dvc.repair_lock(project.root)
     lock.write_text("<<<<<<< HEAD\nschema: '2.0'\n=======\n>>>>>>> other\n", encoding="utf-8")
     kept = lock.read_bytes()
     try:
-        dvc.mend(project.root)
+        dvc.repair_lock(project.root)
         assert lock.read_bytes() == kept
         with pytest.raises(PipelineError, match=r"dvc\.lock must be readable") as caught:
             plan(project.root)
         assert "git checkout HEAD dvc.lock" in str(caught.value)
-        assert [f.level for f in _repository(project.root) if f.check == "dvc.lock"] == ["mend"]
+        assert [f.level for f in _repository(project.root) if f.check == "dvc.lock"] == ["fail"]
     finally:
         lock.unlink()
 
@@ -123,13 +123,13 @@ def test_a_password_is_not_shown(project: Project, monkeypatch: pytest.MonkeyPat
     tracking = params.tracking.model_copy(update={"uri": "postgresql://me:secret@127.0.0.1:9/db"})
     monkeypatch.setattr(checkup, "check_store", lambda *_: None)  # it answers
     shown = by_check(check_places(params.model_copy(update={"tracking": tracking}), project.root))["tracking store"]
-    assert (shown.level, shown.found) == ("fine", "postgresql://127.0.0.1:9/db")
+    assert (shown.level, shown.found) == ("ok", "postgresql://127.0.0.1:9/db")
 
 
 def test_another_version_than_in_constraints_is_said(tmp_path: Path) -> None:
     (tmp_path / "constraints.txt").write_text("pytest==0.0.1\nno-such-package==1\n", encoding="utf-8")
     finding = by_check(check_installation(tmp_path))["versions"]
-    assert finding.level == "look"
+    assert finding.level == "warn"
     assert "pytest" in finding.found
     assert "no-such-package" not in finding.found
 

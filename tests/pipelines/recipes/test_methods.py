@@ -26,7 +26,7 @@ from pipelines.exchange.imports import load_published
 from pipelines.files import canonical_json, read_json
 from pipelines.model.fitting import build_model, train_steps
 from pipelines.model.scores import probabilities
-from pipelines.model.workspace import open_bench
+from pipelines.model.workspace import open_workspace
 from pipelines.params.whole import Params, check_params
 from pipelines.project.keys import train_key
 from pipelines.recipes.methods import (
@@ -47,7 +47,7 @@ from pipelines.tracking.store import store_uri
 from reft.adapters.any_method import load_method
 from reft.peers.methods import METHODS as RIVALS
 from tests.project import review_rows
-from tests.searching import FEW, make_site, raw_params
+from tests.searching import FEW, make_context, raw_params
 from tests.tiny import write_tiny_base
 
 STEPS = 2  # that a killed training had taken, of four
@@ -77,7 +77,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     root = tmp_path_factory.mktemp("site")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REFT_HOME", str(root / "home"))
-        make_site(root)
+        make_context(root)
         write_dated(root)
         for method in RIVALS:
             out = root / method
@@ -118,12 +118,12 @@ def begin_and_die(root: Path) -> None:
     for method in RIVALS:
         chosen = params(method)
         best = read_best(root / method / "search" / "best.yaml", chosen)
-        bench = open_bench(chosen, root=root, **data(root, method))
-        model = build_model(bench, best.recipe, seed=chosen.seed)
-        folder = work_folder(root) / "train" / train_key(chosen, bench, best) / "checkpoints"
+        workspace = open_workspace(chosen, root=root, **data(root, method))
+        model = build_model(workspace, best.recipe, seed=chosen.seed)
+        folder = work_folder(root) / "train" / train_key(chosen, workspace, best) / "checkpoints"
         steps = train_steps(
-            model, bench.encoded("train"), best.recipe, chosen,
-            seed=chosen.seed, pad_id=bench.pad_id, checkpoint=folder,
+            model, workspace.encoded("train"), best.recipe, chosen,
+            seed=chosen.seed, pad_id=workspace.pad_id, checkpoint=folder,
         )  # fmt: skip
         held.append((steps, [next(steps) for _ in range(STEPS)]))
     os.kill(os.getpid(), signal.SIGKILL)
@@ -168,10 +168,10 @@ def test_a_rival_goes_through_the_whole_pipeline(
     )  # fmt: skip
     assert made.adapter_sha256 == resumed.adapter_sha256
 
-    bench = open_bench(chosen, root=root, base=base, prepared=prepared)
-    model = load_method(folder / "adapter", bench.base, base_sha256=record.sha256)
-    rows = bench.rows("test")[:3]
-    expected = probabilities(bench, model, rows, batch_size=3, title="rows")
+    workspace = open_workspace(chosen, root=root, base=base, prepared=prepared)
+    model = load_method(folder / "adapter", workspace.base, base_sha256=record.sha256)
+    rows = workspace.rows("test")[:3]
+    expected = probabilities(workspace, model, rows, batch_size=3, title="rows")
     client = mlflow.MlflowClient(tracking_uri=store_uri(chosen, root))
     client.set_registered_model_alias(chosen.register_.model, "tried", str(made.version))
     mlflow.set_tracking_uri(store_uri(chosen, root))
@@ -186,8 +186,8 @@ def test_a_rival_goes_through_the_whole_pipeline(
         f"models:/{chosen.register_.model}@tried", tmp_path / "published", layout="hub", root=root_of(root, chosen)
     )
     published = load_published(str(tmp_path / "published"), root=root)
-    assert published.prompt["labels"] == dict(bench.task.labels)
-    again = probabilities(bench, published.model, rows, batch_size=3, title="rows")
+    assert published.prompt["labels"] == dict(workspace.task.labels)
+    again = probabilities(workspace, published.model, rows, batch_size=3, title="rows")
     torch.testing.assert_close(torch.tensor(again), torch.tensor(expected), rtol=0, atol=1e-6)
 
     assert (served.metadata.metadata is not None) == (method in READS_DOMAIN)

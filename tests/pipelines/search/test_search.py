@@ -25,166 +25,170 @@ from pipelines.runtime.process import begin_process
 from pipelines.search import trial, worker
 from pipelines.search.next_step import other_seeds
 from pipelines.search.study import INTERRUPTED, open_study
-from pipelines.search.worker import Site, bring_to_target
+from pipelines.search.worker import SearchContext, run_until_target
 from pipelines.stages import search
 from pipelines.stages.search import SearchResult
 from pipelines.upkeep.estimate import estimate
 from reft import NonFiniteLossError
-from tests.searching import make_params, make_site
+from tests.searching import make_context, make_params
 from tests.servers import wait_for
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SearchContext]:
     """A project whose base and data are made, with a store of its own."""
     root = tmp_path_factory.mktemp("site")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REFT_HOME", str(root / "home"))
-        yield make_site(root)
+        yield make_context(root)
 
 
 @pytest.fixture
-def site(made: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+def site(made: SearchContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SearchContext:
     """The same, with databases and outputs of this test's own."""
     monkeypatch.setenv("REFT_HOME", str(made.root / "home"))
     return dataclasses.replace(made, root=tmp_path)
 
 
-def run(site: Site, **changes: Any) -> SearchResult:
+def run(context: SearchContext, **changes: Any) -> SearchResult:
     params = make_params({f"search.{key}": value for key, value in changes.items()})
-    out, metrics = site.root / "search", site.root / "search.json"
-    return search.run(params, root=site.root, base=site.base, prepared=site.prepared, out=out, metrics=metrics)
+    out, metrics = context.root / "search", context.root / "search.json"
+    return search.run(params, root=context.root, base=context.base, prepared=context.prepared, out=out, metrics=metrics)
 
 
-def trials(site: Site) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((site.root / "search" / "trials.json").read_text(encoding="utf-8"))
+def trials(context: SearchContext) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((context.root / "search" / "trials.json").read_text(encoding="utf-8"))
     return found
 
 
-def best(site: Site) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((site.root / "search" / "best.yaml").read_text(encoding="utf-8"))
+def best(context: SearchContext) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((context.root / "search" / "best.yaml").read_text(encoding="utf-8"))
     return found
 
 
-def test_a_study_has_exactly_the_trials_asked_for_and_grows_by_the_rest(site: Site) -> None:
-    assert run(site, trials=2).complete == 2
-    first = trials(site)
-    result = run(site, trials=3)
+def test_a_study_has_exactly_the_trials_asked_for_and_grows_by_the_rest(context: SearchContext) -> None:
+    assert run(context, trials=2).complete == 2
+    first = trials(context)
+    result = run(context, trials=3)
     assert (result.complete, result.pruned, result.failed) == (3, 0, 0)
-    assert trials(site)[:2] == first
+    assert trials(context)[:2] == first
     assert result.first_value == first[0]["value"]
-    for record in trials(site):
+    for record in trials(context):
         assert record["seed"] == 42
         assert record["parameters"] == (2 * 32 + 1) * record["params"]["rank"]
         assert record["tokens"] > 100
         assert record["memory_mb"] > 10
         assert record["seconds"] > 0
         assert set(record["intermediate"]) == {"2"}  # one step has one report, the last
-    assert run(site, trials=3) == result  # nothing to do, and nothing is loaded
+    assert run(context, trials=3) == result  # nothing to do, and nothing is loaded
 
 
-def test_a_failed_trial_keeps_its_error_and_is_never_chosen(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_trial_keeps_its_error_and_is_never_chosen(
+    context: SearchContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real, errors = trial.build_model, iter([MemoryError("too large"), IndexError("out of range")])
 
-    def broken(bench: Any, recipe: Any, *, seed: int) -> Any:
+    def broken(workspace: Any, recipe: Any, *, seed: int) -> Any:
         if recipe.rank == 4:
             raise next(errors)
-        return real(bench, recipe, seed=seed)
+        return real(workspace, recipe, seed=seed)
 
     monkeypatch.setattr(trial, "build_model", broken)
-    result = run(site, trials=4, **{"space.rank": [2, 4], "space.learning_rate": [0.01], "enqueue": []})
+    result = run(context, trials=4, **{"space.rank": [2, 4], "space.learning_rate": [0.01], "enqueue": []})
     assert (result.complete, result.failed) == (2, 2)
-    failed = [record for record in trials(site) if record["state"] == "fail"]
+    failed = [record for record in trials(context) if record["state"] == "fail"]
     assert {record["error"] for record in failed} == {"MemoryError: too large", "IndexError: out of range"}
     assert {record["value"] for record in failed} == {None}
-    assert best(site)["chosen"]["rank"] == 2
+    assert best(context)["chosen"]["rank"] == 2
 
 
-def test_a_loss_that_is_no_number_fails_its_trial(site: Site) -> None:
+def test_a_loss_that_is_no_number_fails_its_trial(context: SearchContext) -> None:
     """A learning rate beyond what float32 holds makes the second step's loss NaN, without any help."""
     rates = [1e38, 0.01]
     changes = {"space.learning_rate": rates, "space.rank": [2], "space.positions": ["l1"], "enqueue": []}
-    result = run(site, trials=2, train_rows=16, epochs=6, sampler="grid", **changes)
+    result = run(context, trials=2, train_rows=16, epochs=6, sampler="grid", **changes)
     assert (result.complete, result.failed) == (1, 1)
-    failed = next(record for record in trials(site) if record["state"] == "fail")
+    failed = next(record for record in trials(context) if record["state"] == "fail")
     assert failed["error"].startswith(NonFiniteLossError.__name__)
-    assert best(site)["chosen"]["learning_rate"] == 0.01
+    assert best(context)["chosen"]["learning_rate"] == 0.01
 
 
-def test_scores_that_are_no_numbers_fail_their_trial(site: Site) -> None:
+def test_scores_that_are_no_numbers_fail_their_trial(context: SearchContext) -> None:
     """A single step at such a rate has a loss, and leaves weights that overflow when the validation rows are run."""
     changes = {"space.learning_rate": [1e38, 0.01], "space.rank": [2], "space.positions": ["l1"], "enqueue": []}
-    result = run(site, trials=2, train_rows=16, sampler="grid", **changes)
+    result = run(context, trials=2, train_rows=16, sampler="grid", **changes)
     assert (result.complete, result.failed) == (1, 1)
-    failed = next(record for record in trials(site) if record["state"] == "fail")
+    failed = next(record for record in trials(context) if record["state"] == "fail")
     assert "must be numbers. Got: NaN or infinity for 8 of 8 rows" in failed["error"]
-    assert best(site)["chosen"]["learning_rate"] == 0.01
+    assert best(context)["chosen"]["learning_rate"] == 0.01
 
 
-def test_a_trial_is_stopped_as_soon_as_it_is_over_a_limit(site: Site) -> None:
+def test_a_trial_is_stopped_as_soon_as_it_is_over_a_limit(context: SearchContext) -> None:
     limits = {"parameters": None, "seconds": 1e-3, "memory_mb": None}
     with pytest.raises(PipelineError, match=r"at least one trial must be complete and within search\.limits"):
-        run(site, trials=1, limits=limits, epochs=4)
-    [record] = bring_to_target(
-        dataclasses.replace(site, params=make_params({"search.trials": 1, "search.epochs": 4, "search.limits": limits}))
+        run(context, trials=1, limits=limits, epochs=4)
+    [record] = run_until_target(
+        dataclasses.replace(
+            context, params=make_params({"search.trials": 1, "search.epochs": 4, "search.limits": limits})
+        )
     ).records
     assert (record.state, record.over) == ("pruned", ("seconds",))
     assert list(record.intermediate) == [1]  # of two reports
 
 
-def test_a_search_begins_with_the_best_recipe_of_an_earlier_one_on_the_base(site: Site) -> None:
-    run(site, trials=3)
-    found = best(site)["chosen"]
-    run(site, trials=1, earlier=1, enqueue=[], **{"space.rank": [2, 4, 8]})  # another space is another study
-    assert trials(site)[0]["params"] == found
-    run(site, trials=1, earlier=1, enqueue=[], **{"space.rank": [8, 16]})  # in which that recipe does not lie
-    assert trials(site)[0]["params"]["rank"] in (8, 16)
+def test_a_search_begins_with_the_best_recipe_of_an_earlier_one_on_the_base(context: SearchContext) -> None:
+    run(context, trials=3)
+    found = best(context)["chosen"]
+    run(context, trials=1, earlier=1, enqueue=[], **{"space.rank": [2, 4, 8]})  # another space is another study
+    assert trials(context)[0]["params"] == found
+    run(context, trials=1, earlier=1, enqueue=[], **{"space.rank": [8, 16]})  # in which that recipe does not lie
+    assert trials(context)[0]["params"]["rank"] in (8, 16)
 
 
 def test_a_space_that_has_fewer_recipes_than_trials_is_tried_whole(
-    site: Site, caplog: pytest.LogCaptureFixture
+    context: SearchContext, caplog: pytest.LogCaptureFixture
 ) -> None:
     changes = {"space.learning_rate": [0.01], "space.rank": [2], "enqueue": []}
-    assert run(site, trials=9, **changes).complete == 2
+    assert run(context, trials=9, **changes).complete == 2
     assert "the search ends after 2 of 9 trials: no other recipe of search.space was found" in caplog.text
-    assert {record["params"]["positions"] for record in trials(site)} == {"l1", "l4"}
+    assert {record["params"]["positions"] for record in trials(context)} == {"l1", "l4"}
 
 
-def test_the_best_are_run_with_other_seeds_and_chosen_by_the_mean(site: Site) -> None:
-    run(site, trials=3, confirm={"top": 2, "seeds": 2}, train_rows=16)
-    confirmed = json.loads((site.root / "search" / "confirmed.json").read_text(encoding="utf-8"))
+def test_the_best_are_run_with_other_seeds_and_chosen_by_the_mean(context: SearchContext) -> None:
+    run(context, trials=3, confirm={"top": 2, "seeds": 2}, train_rows=16)
+    confirmed = json.loads((context.root / "search" / "confirmed.json").read_text(encoding="utf-8"))
     assert len(confirmed) == 2
-    values = {record["number"]: record["value"] for record in trials(site)}
+    values = {record["number"]: record["value"] for record in trials(context)}
     for one in confirmed:
         assert one["seeds"] == [42, 43, 44]
         assert one["accuracies"][0] == values[one["trial"]]
         assert one["mean"] == pytest.approx(sum(one["accuracies"][1:]) / 2)
-    assert best(site)["value"] == max(one["mean"] for one in confirmed)
+    assert best(context)["value"] == max(one["mean"] for one in confirmed)
     assert other_seeds(make_params()) == []
 
 
-def test_of_several_objectives_there_is_a_front_and_one_is_chosen(site: Site) -> None:
+def test_of_several_objectives_there_is_a_front_and_one_is_chosen(context: SearchContext) -> None:
     objectives = ["accuracy", "parameters", "seconds", "memory_mb"]
-    run(site, trials=3, objectives=objectives, choose="smallest")
-    for record in trials(site):
+    run(context, trials=3, objectives=objectives, choose="smallest")
+    for record in trials(context):
         assert record["values"][:3] == [record["value"], record["parameters"], record["seconds"]]
         assert record["values"][3] == pytest.approx(record["memory_mb"], rel=0.01)
         assert record["intermediate"]
-    fewest = min(record["parameters"] for record in trials(site))
-    assert next(r for r in trials(site) if r["number"] == best(site)["trial"])["parameters"] == fewest
+    fewest = min(record["parameters"] for record in trials(context))
+    assert next(r for r in trials(context) if r["number"] == best(context)["trial"])["parameters"] == fewest
 
 
-def test_a_trial_over_a_limit_is_noted_and_not_chosen(site: Site) -> None:
-    result = run(site, trials=2, limits={"parameters": 200, "seconds": None, "memory_mb": 1e6}, seconds=1e-3)
+def test_a_trial_over_a_limit_is_noted_and_not_chosen(context: SearchContext) -> None:
+    result = run(context, trials=2, limits={"parameters": 200, "seconds": None, "memory_mb": 1e6}, seconds=1e-3)
     assert result.complete == 1  # the budget of a thousandth of a second is spent by one
-    assert trials(site)[0]["parameters"] == 130
-    assert trials(site)[0]["over"] == []
+    assert trials(context)[0]["parameters"] == 130
+    assert trials(context)[0]["over"] == []
 
 
-def test_an_estimate_says_what_there_is_to_try_and_how_long_it_takes(site: Site) -> None:
+def test_an_estimate_says_what_there_is_to_try_and_how_long_it_takes(context: SearchContext) -> None:
     changes = {"search.space.learning_rate": [0.01, 0.02, 0.03], "search.enqueue": [], "search.trials": 99}
     params = make_params({**changes, "search.confirm": {"top": 3, "seeds": 2}})
-    found = estimate(params, root=site.root, base=site.base, prepared=site.prepared)
+    found = estimate(params, root=context.root, base=context.base, prepared=context.prepared)
     assert list(found.space) == ["layers", "positions", "rank", "learning_rate"]
     assert list(found.space.values()) == ["upper-third", "l1 | l4", "2 | 4", "0.01 | 0.02 | 0.03"]
     assert (found.points, found.trials, found.confirmations, found.missing) == (12, 12, 6, None)
@@ -196,26 +200,26 @@ def test_an_estimate_says_what_there_is_to_try_and_how_long_it_takes(site: Site)
     each = [18 * (end.trial_seconds or 0.0) for end in ends if end is not None]
     assert found.seconds == pytest.approx((min(each), max(each)))
     assert 0 < found.seconds[0] < 600
-    assert not (site.root / ".reft" / "optuna.db").exists()
-    unprepared = estimate(params, root=site.root, base=site.base, prepared=site.root / "nowhere")
+    assert not (context.root / ".reft" / "optuna.db").exists()
+    unprepared = estimate(params, root=context.root, base=context.base, prepared=context.root / "nowhere")
     assert unprepared.missing == "the data: dvc repro prepare"
     assert unprepared.largest is not None
     assert (unprepared.largest.parameters, unprepared.seconds) == (260, None)
-    nothing = estimate(params, root=site.root, base=site.root / "nowhere.json", prepared=site.prepared)
+    nothing = estimate(params, root=context.root, base=context.root / "nowhere.json", prepared=context.prepared)
     assert (nothing.missing, nothing.smallest) == ("the base: dvc repro base", None)
 
 
-def test_no_trial_depends_on_a_test_row(site: Site, tmp_path: Path) -> None:
+def test_no_trial_depends_on_a_test_row(context: SearchContext, tmp_path: Path) -> None:
     """Other test rows, and then none that can be read, change no trial; other validation rows do."""
 
     def outcome(name: str, split: str, spoil: Any) -> list[Any]:
         folder = tmp_path / name
         folder.mkdir()
-        for file in site.prepared.iterdir():
+        for file in context.prepared.iterdir():
             (folder / file.name).write_bytes(file.read_bytes())
         spoil(folder / f"{split}.jsonl")
         changes = {"search.trials": 2, "search.confirm": {"top": 1, "seeds": 2}}
-        found = bring_to_target(dataclasses.replace(site, prepared=folder, params=make_params(changes)))
+        found = run_until_target(dataclasses.replace(context, prepared=folder, params=make_params(changes)))
         runs = [(one.trial, one.accuracies) for one in found.confirmations]
         return [(r.params, r.value, r.intermediate) for r in found.records] + runs + [found.base_confirmed]
 
@@ -228,61 +232,61 @@ def test_no_trial_depends_on_a_test_row(site: Site, tmp_path: Path) -> None:
     assert outcome("flipped", "test", flip) == plain
     assert outcome("unreadable", "test", lambda path: path.write_bytes(random.Random(0).randbytes(99))) == plain
     assert outcome("validation", "validation", flip) != plain
-    assert len(read_rows(site.prepared, "test")) == 8
+    assert len(read_rows(context.prepared, "test")) == 8
 
 
 def test_a_trial_that_another_machine_took_for_dead_is_repeated_and_counts_once(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    context: SearchContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where a network was away for longer than a heartbeat may be: its process goes on, and finds it closed."""
     real, closed = trial.build_model, []
 
-    def taken_away(bench: Any, recipe: Any, *, seed: int) -> Any:
-        study = open_study(site.params, site.root, name=names[0]).study
+    def taken_away(workspace: Any, recipe: Any, *, seed: int) -> Any:
+        study = open_study(context.params, context.root, name=names[0]).study
         if not closed:
             closed.append(study.get_trials()[0].number)
             study.tell(closed[0], state=TrialState.FAIL)
-        return real(bench, recipe, seed=seed)
+        return real(workspace, recipe, seed=seed)
 
     names: list[str] = []
     real_open = worker.open_study
     monkeypatch.setattr(worker, "open_study", lambda *a, name: names.append(name) or real_open(*a, name=name))
     monkeypatch.setattr(trial, "build_model", taken_away)
-    assert run(site, trials=2).complete == 2
-    states = [(record["state"], record["error"]) for record in trials(site)]
+    assert run(context, trials=2).complete == 2
+    states = [(record["state"], record["error"]) for record in trials(context)]
     assert states == [("fail", "killed with its process"), ("complete", None), ("complete", None)]
-    assert trials(site)[1]["params"] == trials(site)[0]["params"]
+    assert trials(context)[1]["params"] == trials(context)[0]["params"]
 
 
-def _search_in_a_child(site: Site, changes: dict[str, Any]) -> None:
-    run(site, **changes)
+def _search_in_a_child(context: SearchContext, changes: dict[str, Any]) -> None:
+    run(context, **changes)
 
 
-def test_a_search_killed_in_a_trial_ends_as_if_nobody_had(site: Site, tmp_path: Path) -> None:
+def test_a_search_killed_in_a_trial_ends_as_if_nobody_had(context: SearchContext, tmp_path: Path) -> None:
     changes = {"trials": 3, "epochs": 12}
-    whole = dataclasses.replace(site, root=tmp_path / "whole")
+    whole = dataclasses.replace(context, root=tmp_path / "whole")
     run(whole, **changes)
-    child = multiprocessing.get_context("fork").Process(target=_search_in_a_child, args=(site, changes))
+    child = multiprocessing.get_context("fork").Process(target=_search_in_a_child, args=(context, changes))
     child.start()
-    database = site.root / ".reft" / "optuna.db"
+    database = context.root / ".reft" / "optuna.db"
     reports = "select count(*) from trial_intermediate_values"
     wait_for("report", lambda: _count(database, reports) >= 3, seconds=120, every=0.005)  # the second trial's first
     assert child.pid is not None
     os.kill(child.pid, signal.SIGKILL)
     child.join()
-    result = run(site, **changes)
+    result = run(context, **changes)
     assert result.complete == 3
-    records = trials(site)
+    records = trials(context)
     [killed] = [record for record in records if record["error"] == "killed with its process"]
     assert killed["seconds"] > 0  # which the budget counts
     kept = [(r["params"], r["value"]) for r in records if r is not killed]
     assert kept == [(r["params"], r["value"]) for r in trials(whole)]
 
 
-def test_a_search_that_is_told_to_stop_does_not_hold_it_against_the_recipe(site: Site) -> None:
-    child = multiprocessing.get_context("fork").Process(target=_stage_in_a_child, args=(site, {"epochs": 400}))
+def test_a_search_that_is_told_to_stop_does_not_hold_it_against_the_recipe(context: SearchContext) -> None:
+    child = multiprocessing.get_context("fork").Process(target=_stage_in_a_child, args=(context, {"epochs": 400}))
     child.start()
-    database = site.root / ".reft" / "optuna.db"
+    database = context.root / ".reft" / "optuna.db"
     reports = "select count(*) from trial_intermediate_values"
     wait_for("report", lambda: _count(database, reports) >= 1, seconds=120, every=0.05)
     child.terminate()
@@ -293,22 +297,22 @@ def test_a_search_that_is_told_to_stop_does_not_hold_it_against_the_recipe(site:
 
 
 def test_a_trial_that_is_stopped_before_its_first_note_is_no_kill_either(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    context: SearchContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopped(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(worker, "run_trial", stopped)
     with pytest.raises(KeyboardInterrupt):
-        run(site)
+        run(context)
     noted = f"select count(*) from trial_user_attributes where key = '{INTERRUPTED}'"
-    assert _count(site.root / ".reft" / "optuna.db", noted) == 1
+    assert _count(context.root / ".reft" / "optuna.db", noted) == 1
 
 
-def _stage_in_a_child(site: Site, changes: dict[str, Any]) -> None:
+def _stage_in_a_child(context: SearchContext, changes: dict[str, Any]) -> None:
     begin_process()
     try:
-        run(site, **changes)
+        run(context, **changes)
     except KeyboardInterrupt:
         sys.exit(130)
 

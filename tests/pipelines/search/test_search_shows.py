@@ -23,14 +23,14 @@ from flows.commands.search_tables import estimate_table
 from flows.runs.cards import search_card
 from pipelines.errors import PipelineError
 from pipelines.registry.history import log_report
-from pipelines.search.worker import Site
+from pipelines.search.worker import SearchContext
 from pipelines.stages import search
 from pipelines.stages.search import SearchResult
 from pipelines.tracking.live import live_run
 from pipelines.tracking.runs import child_tags, find_run, open_store
 from pipelines.upkeep import dashboard
 from pipelines.upkeep.estimate import estimate
-from tests.searching import make_params, make_site
+from tests.searching import make_context, make_params
 from tests.servers import free_port, wait_for
 
 CHANGES: dict[str, Any] = {"trials": 2, "train_rows": 16, "epochs": 2, "confirm": {"top": 1, "seeds": 1}}
@@ -38,21 +38,21 @@ STORE = {"tracking.uri": "sqlite:///mlflow/mlflow.db"}
 
 
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, SearchResult, str]]:
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SearchContext, SearchResult, str]]:
     """A project after its search, what the stage returned, and what it wrote on the terminal."""
     root = tmp_path_factory.mktemp("searched")
     with pytest.MonkeyPatch.context() as patch, (root / "said").open("w+") as said:
         patch.setenv("REFT_HOME", str(root / "home"))
         patch.setattr(sys, "stderr", said)
-        site = make_site(root)
+        context = make_context(root)
         params = make_params({**STORE, **{f"search.{key}": value for key, value in CHANGES.items()}})
         out, metrics = root / "search", root / "metrics" / "search.json"
-        result = search.run(params, root=root, base=site.base, prepared=site.prepared, out=out, metrics=metrics)
+        result = search.run(params, root=root, base=context.base, prepared=context.prepared, out=out, metrics=metrics)
         said.seek(0)
-        yield Site(params, root, site.base, site.prepared), result, said.read()
+        yield SearchContext(params, root, context.base, context.prepared), result, said.read()
 
 
-def test_progress_tells_the_best_so_far_with_its_recipe(searched: tuple[Site, SearchResult, str]) -> None:
+def test_progress_tells_the_best_so_far_with_its_recipe(searched: tuple[SearchContext, SearchResult, str]) -> None:
     _, result, said = searched
     lines = re.split(r"[\r\n]+", said)  # a bar is drawn again after a carriage return
     trials = [line for line in lines if re.fullmatch(r"trial-\d: layers .*: accuracy [\d.]+", line)]
@@ -61,24 +61,26 @@ def test_progress_tells_the_best_so_far_with_its_recipe(searched: tuple[Site, Se
     assert f"best {best:.3f} by trial-{result.best_trial}: layers upper-third, positions " in said
 
 
-def test_the_stage_leaves_a_report_with_the_frozen_base_in_it(searched: tuple[Site, SearchResult, str]) -> None:
-    site, result, _ = searched
-    page = (site.root / "search" / "report.html").read_text(encoding="utf-8")
+def test_the_stage_leaves_a_report_with_the_frozen_base_in_it(
+    searched: tuple[SearchContext, SearchResult, str],
+) -> None:
+    context, result, _ = searched
+    page = (context.root / "search" / "report.html").read_text(encoding="utf-8")
     assert f"Trial {result.best_trial} won" in page
     assert result.base_value is not None
     assert f"frozen base {100 * result.base_value:.1f} %" in page
     assert result.confirm_seconds > 0
 
 
-def test_the_report_and_the_learning_curves_are_in_mlflow(searched: tuple[Site, SearchResult, str]) -> None:
-    site, result, _ = searched
-    store = open_store(site.params, site.root)
+def test_the_report_and_the_learning_curves_are_in_mlflow(searched: tuple[SearchContext, SearchResult, str]) -> None:
+    context, result, _ = searched
+    store = open_store(context.params, context.root)
     (run,) = store.client.search_runs(
         [store.experiment_id], filter_string=f"tags.`reft.input_hash` = '{result.input_hash}'"
     )
     assert [item.path for item in store.client.list_artifacts(run.info.run_id, "search")] == ["search/report.html"]
     assert run.info.status == "FINISHED"
-    kept = json.loads((site.root / "search" / "trials.json").read_text(encoding="utf-8"))
+    kept = json.loads((context.root / "search" / "trials.json").read_text(encoding="utf-8"))
     parent = find_run(store, {"reft.input_hash": result.input_hash})
     assert parent is not None
     for trial in kept:
@@ -93,32 +95,32 @@ def test_the_report_and_the_learning_curves_are_in_mlflow(searched: tuple[Site, 
 
 
 def test_a_report_goes_to_the_run_of_its_trials_and_waits_for_a_store_that_is_away(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, searched: tuple[Site, SearchResult, str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, searched: tuple[SearchContext, SearchResult, str]
 ) -> None:
-    site, _, _ = searched
+    context, _, _ = searched
     report = tmp_path / "report.html"
     report.write_text("<!doctype html>", encoding="utf-8")
-    with live_run(site.params, site.root, "search", "0123", "search-0123") as live:
+    with live_run(context.params, context.root, "search", "0123", "search-0123") as live:
         live.log_params({"trials": 1})
-    log_report(site.params, site.root, study="search-0123", input_hash="0123", report=report)
-    store = open_store(site.params, site.root)
+    log_report(context.params, context.root, study="search-0123", input_hash="0123", report=report)
+    store = open_store(context.params, context.root)
     (run,) = store.client.search_runs([store.experiment_id], filter_string="tags.`reft.input_hash` = '0123'")
     assert run.data.params == {"trials": "1"}
     assert [item.path for item in store.client.list_artifacts(run.info.run_id, "search")] == ["search/report.html"]
     with caplog.at_level(logging.WARNING):
-        log_report(make_params(), site.root, study="search-0123", input_hash="0123", report=report)
+        log_report(make_params(), context.root, study="search-0123", input_hash="0123", report=report)
     assert "register logs it later" in caplog.text
 
 
 def test_the_card_on_the_runs_page_says_what_won_and_links_the_report(
-    searched: tuple[Site, SearchResult, str],
+    searched: tuple[SearchContext, SearchResult, str],
 ) -> None:
-    site, result, _ = searched
+    context, result, _ = searched
     figures, trials = (
-        json.loads((site.root / path).read_text(encoding="utf-8"))
+        json.loads((context.root / path).read_text(encoding="utf-8"))
         for path in ("metrics/search.json", "search/trials.json")
     )
-    page = site.root / "search" / "report.html"
+    page = context.root / "search" / "report.html"
     card = search_card(figures, trials, page=page)
     assert f"# Search: trial {result.best_trial} won" in card
     assert f"| the frozen base | {100 * figures['base_value']:.1f} % |" in card
@@ -126,13 +128,13 @@ def test_the_card_on_the_runs_page_says_what_won_and_links_the_report(
     assert "2 trials (2 complete, 0 pruned, 0 failed) in " in card
 
 
-def test_the_plan_tells_what_is_small_and_what_is_slow(searched: tuple[Site, SearchResult, str]) -> None:
+def test_the_plan_tells_what_is_small_and_what_is_slow(searched: tuple[SearchContext, SearchResult, str]) -> None:
     """`reft search --dry-run`: a recipe that is two things at once stands there once, with its measured step."""
-    site, _, _ = searched
+    context, _, _ = searched
     changes = {**STORE, "search.space.positions": ["l1", "f1+l1"], "search.space.rank": [2], "search.enqueue": []}
     params = make_params({**changes, "search.space.learning_rate": [0.01, 0.02]})
     console = Console(record=True, width=200, file=io.StringIO())
-    console.print(estimate_table(estimate(params, root=site.root, base=site.base, prepared=site.prepared)))
+    console.print(estimate_table(estimate(params, root=context.root, base=context.base, prepared=context.prepared)))
     said = console.export_text()
     assert re.search(r"points of the space +\S+ 4 ", said)
     assert re.search(
@@ -143,12 +145,12 @@ def test_the_plan_tells_what_is_small_and_what_is_slow(searched: tuple[Site, Sea
 
 
 def test_without_the_package_the_dashboard_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, searched: tuple[Site, SearchResult, str]
+    monkeypatch: pytest.MonkeyPatch, searched: tuple[SearchContext, SearchResult, str]
 ) -> None:
-    site, _, _ = searched
+    context, _, _ = searched
     monkeypatch.setitem(sys.modules, "optuna_dashboard", None)
     with pytest.raises(PipelineError, match=r"pip install 'reft-pipeline\[dashboard\]'"):
-        dashboard.serve(site.params, site.root, port=8080)
+        dashboard.serve(context.params, context.root, port=8080)
 
 
 needs_dashboard = pytest.mark.skipif(find_spec("optuna_dashboard") is None, reason="optuna-dashboard is not installed")
@@ -156,13 +158,13 @@ needs_dashboard = pytest.mark.skipif(find_spec("optuna_dashboard") is None, reas
 
 @needs_dashboard
 def test_a_taken_port_and_a_storage_without_a_study_are_told(
-    tmp_path: Path, searched: tuple[Site, SearchResult, str]
+    tmp_path: Path, searched: tuple[SearchContext, SearchResult, str]
 ) -> None:
-    site, _, _ = searched
+    context, _, _ = searched
     with pytest.raises(PipelineError, match="must hold a study"):
-        dashboard.serve(site.params, tmp_path, port=8080)
+        dashboard.serve(context.params, tmp_path, port=8080)
     with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(PipelineError, match="must be free"):
-        dashboard.serve(site.params, site.root, port=server.getsockname()[1])
+        dashboard.serve(context.params, context.root, port=server.getsockname()[1])
 
 
 def _studies(port: int) -> set[str] | None:
@@ -175,15 +177,15 @@ def _studies(port: int) -> set[str] | None:
 
 @needs_dashboard
 @pytest.mark.slow
-def test_the_dashboard_shows_the_study(searched: tuple[Site, SearchResult, str]) -> None:
-    site, result, _ = searched
+def test_the_dashboard_shows_the_study(searched: tuple[SearchContext, SearchResult, str]) -> None:
+    context, result, _ = searched
     port = free_port()
     code = (
         "import sys; from pathlib import Path; from pipelines.upkeep.dashboard import serve; "
         "from pipelines.params.whole import load_params; root = Path(sys.argv[1]); "
         "serve(load_params(root / 'params.yaml'), root, port=int(sys.argv[2]))"
     )
-    with subprocess.Popen([sys.executable, "-c", code, str(site.root), str(port)]) as process:
+    with subprocess.Popen([sys.executable, "-c", code, str(context.root), str(port)]) as process:
         try:
             names = wait_for("dashboard", lambda: _studies(port), seconds=120, every=0.2)
             assert {result.study, f"{result.study}-confirm"} <= names

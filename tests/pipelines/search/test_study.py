@@ -17,7 +17,7 @@ from pipelines.errors import PipelineError
 from pipelines.params.whole import Params
 from pipelines.project import keys
 from pipelines.project.keys import Inputs
-from pipelines.search.next_step import Ground, Step, next_trial
+from pipelines.search.next_step import ProposalContext, Step, next_trial
 from pipelines.search.proposals import suggest
 from pipelines.search.records import trial_records, write_trials_csv
 from pipelines.search.study import (
@@ -38,7 +38,7 @@ from pipelines.search.study import (
 from pipelines.search.warm_start import first_points
 from tests.searching import RAW, make_params
 
-GROUND = Ground(base_sha256="0" * 64, num_layers=30, allowed=lambda point: True)
+GROUND = ProposalContext(base_sha256="0" * 64, num_layers=30, allowed=lambda point: True)
 
 
 def params(**search: Any) -> Params:
