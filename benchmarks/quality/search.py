@@ -34,7 +34,7 @@ from benchmarks.quality.cells import DTYPES, TASKS, VARIABLE
 from benchmarks.quality.search_cells import Cell, CellMaker, Contender, Setting
 from benchmarks.sides.arguments import names, number, numbers, parser
 from benchmarks.speed.tables import table
-from pipelines.contracts.evaluation import Interval
+from pipelines.contracts.interval import Interval
 from pipelines.errors import PipelineError
 from pipelines.model.intervals import paired_difference
 from pipelines.recipes.published import PAPER_RECIPES

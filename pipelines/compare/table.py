@@ -12,7 +12,7 @@ import numpy as np
 from scipy import stats
 
 from pipelines.compare.cells import Cell, Contender
-from pipelines.contracts.evaluation import Interval
+from pipelines.contracts.interval import Interval
 from pipelines.model.intervals import paired_difference
 from pipelines.params.whole import EvaluateParams
 

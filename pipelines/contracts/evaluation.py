@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True)
-class Interval:
-    """A figure and the bounds of its confidence interval."""
-
-    value: float
-    low: float
-    high: float
+from pipelines.contracts.interval import Interval
 
 
 @dataclass(frozen=True)

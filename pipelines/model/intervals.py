@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.contracts.evaluation import Interval
+from pipelines.contracts.interval import Interval
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from pipelines.contracts.best import BestRecipe
 from pipelines.files import canonical_json
 from pipelines.params.whole import Params
 from pipelines.project.code import installed_code
 from pipelines.project.lineage import package_version
 from pipelines.recipes.methods import REFT
 from pipelines.runtime.process import work_folder
+
+if TYPE_CHECKING:
+    from pipelines.contracts.best import BestRecipe
 
 # What of the section search changes no trial: how many there are, and what is made of them.
 BESIDE = {"trials", "seconds", "patience", "storage", "choose", "confirm"}

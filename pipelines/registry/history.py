@@ -28,10 +28,7 @@ from pipelines.tracking.runs import (
     Store,
     child_tags,
     ensure_run,
-    open_store,
-    store_errors,
 )
-from pipelines.tracking.store import store_uri, unreachable
 from pipelines.yaml_file import read_yaml
 from reft import adapter_sha256
 
@@ -106,24 +103,6 @@ def complete_runs(store: Store, params: Params, facts: Facts) -> Run:
     pipeline.set_tags({"reft.search_run": search.id, "reft.train_run": train.id})
     pipeline.end("FINISHED")
     return pipeline
-
-
-def log_report(params: Params, root: Path, *, study: str, input_hash: str, report: Path) -> None:
-    """Put the report of a search, which is made when all its trials have ended, into the run that they were logged to.
-
-    Where the store does not answer, that is left to :func:`complete_runs`.
-    """
-    uri = store_uri(params, root)
-    try:
-        store = open_store(params, root)
-        try:
-            run = ensure_run(store, study, {STAGE: "search", INPUT_HASH: input_hash})
-            run.log_files("search", [report])
-            run.end("FINISHED")
-        except store_errors() as error:
-            raise unreachable(uri, error) from None
-    except PipelineError as error:
-        log.warning("The report is not logged; register logs it later. %s", error)
 
 
 def _complete_pipeline(run: Run, params: Params, facts: Facts) -> None:

@@ -5,15 +5,10 @@ from __future__ import annotations
 import json
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pipelines.contracts.facts import StageFiles
 from pipelines.params.data import template_fields
 from pipelines.project.lineage import UNKNOWN, package_version
-
-if TYPE_CHECKING:
-    pass
-
 
 SERVING = ("mlflow", "peft", "reft-pipeline", "safetensors", "torch", "transformers")
 EXAMPLE = "An example text."

@@ -18,8 +18,6 @@ from matplotlib.figure import Figure
 if TYPE_CHECKING:  # optuna takes half a second to import, and train and evaluate draw without
     pass
 
-if TYPE_CHECKING:
-    pass
 
 # Without the time of day in the file the same figures give the same bytes, and DVC sees no change.
 METADATA = {"Software": None}

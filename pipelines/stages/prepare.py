@@ -10,7 +10,6 @@ import logging
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -36,9 +35,6 @@ from pipelines.tasks.classification import Classification
 from pipelines.tasks.collect import collect
 from pipelines.tasks.rows import Candidate
 from pipelines.tasks.splits import Measured, cut
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 

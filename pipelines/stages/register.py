@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pipelines.contracts.facts import StageFiles
 from pipelines.contracts.registration import Registration
@@ -12,13 +11,10 @@ from pipelines.files import write_json
 from pipelines.params.whole import Params
 from pipelines.registry.aliases import place_alias
 from pipelines.registry.history import Facts, complete_runs, read_facts
+from pipelines.registry.versions import ensure_version
 from pipelines.runtime.process import locked
 from pipelines.tracking.runs import Store, open_store, store_errors
 from pipelines.tracking.store import public_uri, unreachable
-
-if TYPE_CHECKING:
-    pass
-from pipelines.registry.versions import ensure_version
 
 REGISTRY_LOCK, LOCK_SECONDS = "registry", 120.0
 

@@ -15,10 +15,10 @@ import yaml
 from pipelines.files import whole_directory, write_json, write_text
 from pipelines.params.whole import Params
 from pipelines.recipes.space import SpaceParams
-from pipelines.registry.history import log_report
 from pipelines.search.choice import Choice, choose
 from pipelines.search.records import saved_seconds, write_trials_csv
 from pipelines.search.worker import Found, SearchContext, run_until_target
+from pipelines.tracking.live import log_report
 
 REPORT = "report.html"
 

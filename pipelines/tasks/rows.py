@@ -6,14 +6,9 @@ import math
 import re
 import unicodedata
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pipelines.contracts.prepared import Rejection
 from pipelines.errors import printable
-
-if TYPE_CHECKING:
-    pass
-
 
 Scalar = str | int | float | bool
 SHOWN = 200  # characters of a value in a rejection

@@ -7,14 +7,9 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pipelines.errors import PipelineError
 from pipelines.params.whole import Params
-from pipelines.tracking.store import store_uri, unreachable
-
-if TYPE_CHECKING:
-    pass
 from pipelines.tracking.runs import (
     INPUT_HASH,
     STAGE,
@@ -26,6 +21,7 @@ from pipelines.tracking.runs import (
     open_store,
     store_errors,
 )
+from pipelines.tracking.store import store_uri, unreachable
 
 log = logging.getLogger(__name__)
 
@@ -137,3 +133,21 @@ def live_run(params: Params, root: Path, stage: str, input_hash: str, name: str)
         log.warning("Nothing is logged live; register logs it later. %s", error)
     with live._ended():
         yield live
+
+
+def log_report(params: Params, root: Path, *, study: str, input_hash: str, report: Path) -> None:
+    """Put the report of a search, which is made when all its trials have ended, into the run that they were logged to.
+
+    Where the store does not answer, that is left to the stage register.
+    """
+    uri = store_uri(params, root)
+    try:
+        store = open_store(params, root)
+        try:
+            run = ensure_run(store, study, {STAGE: "search", INPUT_HASH: input_hash})
+            run.log_files("search", [report])
+            run.end("FINISHED")
+        except store_errors() as error:
+            raise unreachable(uri, error) from None
+    except PipelineError as error:
+        log.warning("The report is not logged; register logs it later. %s", error)

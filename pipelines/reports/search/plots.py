@@ -12,8 +12,6 @@ from matplotlib.ticker import MaxNLocator
 
 if TYPE_CHECKING:  # optuna takes half a second to import, and train and evaluate draw without
     from pipelines.contracts.trials import TrialRecord
-if TYPE_CHECKING:
-    pass
 from pipelines.reports.plots import save
 
 

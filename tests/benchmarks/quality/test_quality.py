@@ -9,7 +9,7 @@ import yaml
 
 from benchmarks.quality import __main__ as quality
 from pipelines.compare.table import Line
-from pipelines.contracts.evaluation import Interval
+from pipelines.contracts.interval import Interval
 from tests.project import ROOT, review_rows
 from tests.tiny import write_tiny_base
 
