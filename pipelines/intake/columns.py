@@ -14,7 +14,7 @@ from typing import Any
 
 from pipelines.errors import PipelineError
 from pipelines.intake.labels import Scalar, as_number, choices, clean, ranges, usable_rows
-from pipelines.sources.rows import RawRow
+from pipelines.sources.raw_row import RawRow
 
 MOST_LABELS = 20
 MOSTLY = 0.95  # share of the rows for which something must hold

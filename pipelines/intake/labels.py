@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, count
 from typing import Any
 
-from pipelines.sources.rows import RawRow
+from pipelines.sources.raw_row import RawRow
 from pipelines.tasks.rows import as_number, normalised, same
 
 Scalar = str | int | float | bool

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from pipelines.errors import PipelineError
-from pipelines.sources.rows import RawRow, Reader
+from pipelines.sources.raw_row import RawRow
+from pipelines.sources.rows import Reader
 
 SAMPLE = 20_000  # rows that are looked at
 CONSISTENT = 0.9  # share of the lines that must have the same number of cells

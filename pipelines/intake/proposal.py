@@ -17,7 +17,7 @@ from pipelines.intake.layout import Layout, find_layout, nameless, renamed, samp
 from pipelines.params.data import PrepareParams, template_fields
 from pipelines.params.whole import Params, check_params, read_yaml
 from pipelines.roundtrip import dump_document, load_document, set_section
-from pipelines.sources.rows import RawRow
+from pipelines.sources.raw_row import DELIMITERS, RawRow
 
 LONGEST = 1024  # tokens; more is for the user to ask for
 Changes = dict[str, dict[str, Any]]  # section of params.yaml -> key -> value
@@ -51,7 +51,7 @@ def propose(path: Path, source: str, split: Split, params: Params) -> Proposal:
     prepare: dict[str, Any] = {"source": source, "sha256": None}
     prepare |= {f"{other}_source": None for other in _foreign(layout, params.prepare)}
     prepare |= {"format": layout.format, "columns": None if layout.columns is None else list(layout.columns)}
-    if layout.format in ("csv", "tsv"):
+    if layout.format in DELIMITERS:
         prepare["quoting"] = layout.quoting
     prepare |= {"template": found.template, "label_column": found.label_column, "labels": found.labels}
     cut: list[Split] = ["train"]

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from pipelines.errors import PipelineError
 from pipelines.sections import Count, Name, Section, Sha256, refuse
 from pipelines.sources.addresses import HubSource, PypiSource, parse_source
+from pipelines.sources.raw_row import DELIMITERS, Format
 
 
 class SourceParams(Section):
@@ -72,7 +73,7 @@ class LabelParams(Section):
 class PrepareParams(SourceParams):
     validation_source: str | None
     test_source: str | None
-    format: Literal["json", "jsonl", "csv", "tsv", "parquet", "hub"]
+    format: Format
     columns: list[str] | None
     quoting: bool
     task: Literal["classification"]
@@ -120,8 +121,9 @@ class PrepareParams(SourceParams):
         problems = self._domain_problems()
         if self.columns is None:
             return problems
-        if self.format not in ("csv", "tsv"):
-            return [f"columns names the columns of csv and tsv files; got format {self.format}; set columns: null"]
+        if self.format not in DELIMITERS:
+            kinds = ", ".join(DELIMITERS)
+            return [f"columns names the columns of {kinds}; got format {self.format}; set columns: null"]
         missing = [name for name in (*template_fields(self.template), self.label_column) if name not in self.columns]
         problems += [f"template and label_column name columns that columns holds; got {name!r}" for name in missing]
         if self.domain_column is not None and self.domain_column not in self.columns:

@@ -126,7 +126,7 @@ def _raise_unreadable(archive: Path, error: Exception) -> NoReturn:
     ) from error
 
 
-class _Bounded(io.RawIOBase):
+class Bounded(io.RawIOBase):
     """A reader that counts the bytes that really come out and stops at the limit, whatever was declared."""
 
     def __init__(self, stream: BinaryIO, name: str, limit: int) -> None:
@@ -165,7 +165,7 @@ def _member(file: BinaryIO, archive: str, name: str, limit: int) -> Iterator[Bin
         known = ", ".join((*ZIP_SUFFIXES, *TAR_SUFFIXES))
         raise PipelineError(f"an archive is one of {known}", got=archive, do="Correct the source.")
     with opened as stream:
-        yield cast(BinaryIO, io.BufferedReader(_Bounded(stream, name, limit), 1 << 16))
+        yield cast(BinaryIO, io.BufferedReader(Bounded(stream, name, limit), 1 << 16))
 
 
 @contextmanager

@@ -1,13 +1,11 @@
-"""Rows of a data file as they stand there, with the place that each came from."""
+"""Rows of a data source, whatever its format, with the place that each came from."""
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO
 
 from pipelines.errors import PipelineError
 from pipelines.sources.addresses import (
@@ -20,25 +18,11 @@ from pipelines.sources.addresses import (
     open_source,
     parse_source,
 )
-
-Format = Literal["json", "jsonl", "csv", "tsv", "parquet", "hub"]
-
-
-@dataclass(frozen=True)
-class RawRow:
-    """One row.
-
-    Attributes:
-        file: the file in its source.
-        line: the line that it starts on, from 1; in json, parquet and hub data its number, from 1.
-        values: by column.
-        problem: why the row could not be read, or None; ``values`` is then empty.
-    """
-
-    file: str
-    line: int
-    values: dict[str, object]
-    problem: str | None = None
+from pipelines.sources.content import opened
+from pipelines.sources.delimited import Delimited
+from pipelines.sources.json_rows import read_json_array, read_json_lines
+from pipelines.sources.parquet_rows import read_parquet
+from pipelines.sources.raw_row import DELIMITERS, Format, RawRow, plain
 
 
 @dataclass(frozen=True)
@@ -54,72 +38,31 @@ class Reader:
         """Yield the rows of a source in order.
 
         Raises:
-            PipelineError: for a source that cannot be had, broken JSON, text that is not UTF-8, or a missing column,
-                with file and line. A row with another number of columns is no error: it has a ``problem``.
+            PipelineError: for a source that cannot be had, that is no such file, or that has not the needed columns. A
+                fault in one row (too few cells, broken JSON on its line, bytes that are no text) is none: that row has
+                a ``problem``.
         """
-        if self.columns is not None and self.format not in ("csv", "tsv"):
-            raise PipelineError("columns names the columns of csv and tsv files", got=f"format {self.format}")
+        if self.columns is not None and self.format not in DELIMITERS:
+            raise PipelineError(f"columns names the columns of {', '.join(DELIMITERS)}", got=f"format {self.format}")
         parsed = parse_source(source)
         name = file_name(parsed)
         if isinstance(parsed, HubSource):
             yield from self._hub(parsed, name)
             return
         with open_source(source, sha256, root=root, limit=limit) as stream:
-            yield from self.parse(stream, name)
+            yield from self.parse(stream, name, limit=limit)
 
-    def parse(self, stream: BinaryIO, name: str) -> Iterator[RawRow]:
-        """Yield the rows of an open file; ``name`` stands in rows and messages."""
-        if self.format == "json":
-            return _json(stream, name)
-        if self.format == "jsonl":
-            return _jsonl(stream, name)
-        if self.format == "parquet":
-            return self._parquet(stream, name)
-        return self._delimited(stream, name)
-
-    def _delimited(self, stream: BinaryIO, name: str) -> Iterator[RawRow]:
-        reader = csv.reader(
-            _lines(stream, name),
-            delimiter="," if self.format == "csv" else "\t",
-            quoting=csv.QUOTE_MINIMAL if self.quoting else csv.QUOTE_NONE,
-            strict=True,
-        )
-        columns = list(self.columns) if self.columns is not None else None
-        start = 1
-        try:
-            for cells in reader:
-                line, start = start, reader.line_num + 1
-                if columns is None:
-                    columns = cells
-                    self._check_columns(columns, name)
-                elif len(cells) == len(columns):
-                    yield RawRow(name, line, dict(zip(columns, cells, strict=True)))
-                elif cells:
-                    yield RawRow(name, line, {}, f"{len(cells)} columns, not {len(columns)}")
-        except csv.Error as error:
-            hint = "Correct the line, or prepare.quoting if the file has it otherwise."
-            raise PipelineError(
-                f"{name} must be readable {self.format}", got=f"line {start}: {error}", do=hint
-            ) from None
-
-    def _parquet(self, stream: BinaryIO, name: str) -> Iterator[RawRow]:
-        import pyarrow
-        from pyarrow import parquet
-
-        try:
-            file = parquet.ParquetFile(stream)
-            self._check_columns(file.schema_arrow.names, name)
-            number = 0
-            for batch in file.iter_batches():
-                for values in batch.to_pylist():
-                    number += 1
-                    yield RawRow(name, number, values)
-        except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise  # the disk's fault, not the file's
-            raise PipelineError(
-                f"{name} must be a readable parquet file", got=error, do="Write it again, or correct prepare.format."
-            ) from None
+    def parse(self, stream: BinaryIO, name: str, *, limit: int = DATA_LIMIT) -> Iterator[RawRow]:
+        """Yield the rows of an open file; ``name`` stands in rows and messages, ``limit`` is of its unpacked bytes."""
+        with opened(stream, name, limit) as rows:
+            if self.format == "json":
+                yield from read_json_array(rows, name)
+            elif self.format == "jsonl":
+                yield from read_json_lines(rows, name)
+            elif self.format == "parquet":
+                yield from read_parquet(rows, name, self.needed, self._check_columns)
+            else:
+                yield from Delimited(self.format, self.quoting, self.columns, self._check_columns).read(rows, name)
 
     def _hub(self, source: HubSource, name: str) -> Iterator[RawRow]:
         import httpx2
@@ -141,8 +84,10 @@ class Reader:
         except (DatasetsError, httpx2.HTTPError, OSError, ValueError, RuntimeError, KeyError) as error:
             raise hub_error(f"the data set {source.name}", source, error, split=split) from error
         self._check_columns(rows.column_names, name)
+        if self.needed:  # other columns may hold pictures or sound, which cost much to decode
+            rows = rows.select_columns(list(dict.fromkeys(self.needed)))
         for number, values in enumerate(rows, start=1):
-            yield RawRow(name, number, values)
+            yield RawRow(name, number, {column: plain(value) for column, value in values.items()})
 
     def _check_columns(self, columns: Sequence[str], name: str) -> None:
         missing = [column for column in self.needed if column not in columns]
@@ -162,49 +107,3 @@ def file_name(source: Source) -> str:
         return source.path
     config = f":{source.config}" if source.config else ""
     return f"{source.name}{config}#{source.split or 'train'}"
-
-
-def _lines(stream: BinaryIO, name: str) -> Iterator[str]:
-    """Decode line by line, so that a wrong byte is named with its line; a byte order mark is dropped."""
-    for number, line in enumerate(stream, start=1):
-        try:
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise PipelineError(
-                f"{name} must be UTF-8 text", got=f"line {number}: {error}", do="Convert the file to UTF-8."
-            ) from None
-
-
-def _jsonl(stream: BinaryIO, name: str) -> Iterator[RawRow]:
-    for number, line in enumerate(_lines(stream, name), start=1):
-        if line.strip():
-            yield _object(_load_json(line, name, f"line {number}: "), name, number)
-
-
-def _json(stream: BinaryIO, name: str) -> Iterator[RawRow]:
-    rows = _load_json("".join(_lines(stream, name)), name, "")
-    if not isinstance(rows, list):
-        raise PipelineError(
-            f"{name} must hold an array of objects",
-            got=f"a JSON {type(rows).__name__}",
-            do="Put the rows in an array, or set format: jsonl for one object a line.",
-        )
-    for number, values in enumerate(rows, start=1):
-        yield _object(values, name, number)
-
-
-def _object(value: Any, name: str, number: int) -> RawRow:
-    if isinstance(value, dict):
-        return RawRow(name, number, value)
-    return RawRow(name, number, {}, f"a JSON {type(value).__name__}, not an object")
-
-
-def _load_json(text: str, name: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        # Of one line of many, the error's own line number would be misleading.
-        told = f"{error.msg}, character {error.pos + 1}" if where and isinstance(error, json.JSONDecodeError) else error
-        raise PipelineError(
-            f"{name} must be readable JSON", got=f"{where}{told}", do="Correct it there, or prepare.format."
-        ) from None

@@ -11,7 +11,7 @@ from jinja2 import TemplateError
 from pipelines.contracts.prepared import Rejection, TaskSpec
 from pipelines.errors import PipelineError, printable
 from pipelines.params.data import LabelParams, PrepareParams, template_fields
-from pipelines.sources.rows import RawRow
+from pipelines.sources.raw_row import RawRow
 from pipelines.tasks.prompts import render_prompt
 from pipelines.tasks.rows import SHOWN, Candidate, Scalar, as_number, finite_number, normalised, same
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 from collections.abc import Callable, Iterable
@@ -99,12 +100,17 @@ DATA = (
           "Check prepare.source, format, template"),
     _case("a column twice", own("x.csv", "text,label,text\na,good,b\n"), "must have each of the columns",
           "'text', 'label', 'text'", "Correct template"),
-    _case("bad encoding", own("x.csv", delimited(ROWS).encode() + "ein schöner Film,good\n".encode("latin-1")),
-          "must be UTF-8 text", "line 202: 'utf-8' codec can't decode byte 0xf6", "Convert the file to UTF-8"),
-    _case("UTF-16", own("x.csv", delimited(ROWS).encode("utf-16")), "must be UTF-8 text", "line 1",
+    _case("bad encoding", own("x.csv", delimited([(f"schön: {t}", x) for t, x in ROWS]).encode("latin-1")),
+          "must be UTF-8 text", "200 of 201 lines are not, the first is line 2: 'utf-8' codec can't decode byte 0xf6",
           "Convert the file to UTF-8"),
-    _case("broken JSON at a line", own("x.jsonl", lines(objects()[:3]) + '{"text": "a", \n'), "must be readable JSON",
-          "line 4:", "Correct it there"),
+    _case("UTF-16", own("x.csv", delimited(ROWS).encode("utf-16")), "a data file is json, jsonl, csv", "UTF-16 text",
+          "Convert the file to UTF-8"),
+    _case("a zip archive", own("x.csv", b"PK\x03\x04"), "a data file is json, jsonl, csv", "a zip archive",
+          "Unpack it"),
+    _case("a compressed file cut off", own("x.csv", gzip.compress(delimited(ROWS).encode())[:-20]),
+          "must be a sound compressed file", "EOFError", "Get a whole copy"),
+    _case("JSON Lines with trailing commas", own("x.jsonl", lines(objects()).replace("\n", ",\n")), NEEDS,
+          "200 because the row cannot be read (as in data/own/x.jsonl:1: 'no JSON: Extra data", MORE),
     _case("broken JSON", own("x.json", '[{"text": "a"'), "must be readable JSON", "line 1 column", "Correct it there"),
     _case("JSON nested without end", own("x.json", "[" * 100_000), "must be readable JSON", "recursion",
           "Correct it there"),

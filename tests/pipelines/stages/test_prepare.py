@@ -11,7 +11,7 @@ from pipelines.contracts.prepared import SPLITS, data_sha256, read_rows, read_ta
 from pipelines.errors import PipelineError
 from pipelines.params.data import PrepareParams
 from pipelines.params.whole import check_params
-from pipelines.sources.rows import RawRow
+from pipelines.sources.raw_row import RawRow
 from pipelines.stages import base, prepare
 from pipelines.tasks.classification import Classification
 from pipelines.tasks.rows import Candidate, normalised

@@ -1,0 +1,46 @@
+"""A row of a data file as it stands there, and the formats that rows are read from."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+from dataclasses import dataclass
+from typing import Literal
+
+Format = Literal["json", "jsonl", "csv", "tsv", "ssv", "psv", "parquet", "hub"]
+
+DELIMITERS: dict[Format, str] = {"csv": ",", "tsv": "\t", "ssv": ";", "psv": "|"}
+"""What stands between the cells of each format of lines and cells."""
+
+
+@dataclass(frozen=True)
+class RawRow:
+    """One row.
+
+    Attributes:
+        file: the file in its source.
+        line: the line that it starts on, from 1; in json, parquet and hub data its number, from 1.
+        values: by column.
+        problem: why the row could not be read, or None; ``values`` is then empty.
+    """
+
+    file: str
+    line: int
+    values: dict[str, object]
+    problem: str | None = None
+
+
+def plain(value: object) -> object:
+    """Return a typed cell (parquet, hub) as JSON or text has it: a decimal, a date or bytes become their text.
+
+    A decimal's text keeps every digit, and text that spells a number is one wherever a number is wanted. Bytes that are
+    no UTF-8 stay bytes, so that whoever wants text refuses them.
+    """
+    if isinstance(value, decimal.Decimal | datetime.date | datetime.time | datetime.timedelta):
+        return str(value)
+    if isinstance(value, bytes):
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError:
+            return value
+    return value
