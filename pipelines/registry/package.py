@@ -32,6 +32,20 @@ def save_pyfunc(path: Path, files: StageFiles, *, model_id: str, run_id: str) ->
         input_example=[example],
         metadata=metadata,
     )
+    _without_paths(path)
+
+
+def _without_paths(path: Path) -> None:
+    """Take the machine's folders out of MLmodel: MLflow notes where the files came from, and reads none of it."""
+    from mlflow.models import Model
+    from mlflow.models.model import MLMODEL_FILE_NAME
+
+    model = Model.load(str(path))
+    flavor = model.flavors["python_function"]
+    flavor["model_code_path"] = Path(flavor["model_code_path"]).name
+    for artifact in flavor["artifacts"].values():
+        artifact["uri"] = artifact["path"]
+    model.save(str(path / MLMODEL_FILE_NAME))
 
 
 def model_input(adapter: Path) -> tuple[str, dict[str, str] | None]:

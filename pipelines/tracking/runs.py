@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 from pipelines.errors import PipelineError
 from pipelines.params.whole import Params
 from pipelines.runtime.process import locked
+from pipelines.tracking.moved import PROJECT, follow_project, own_database
 from pipelines.tracking.store import check_store, store_uri, unreachable
 
 if TYPE_CHECKING:
@@ -73,6 +75,7 @@ def open_store(params: Params, root: Path) -> Store:
         mlflow.set_registry_uri(uri)
         # Two processes that make the tables at once break each other.
         with locked(root, "tracking", wait_seconds=LOCK_SECONDS):
+            follow_project(params, root)
             client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
             return Store(client, uri, _experiment(client, params, root))
     except store_errors() as error:
@@ -84,21 +87,29 @@ def store_errors() -> tuple[type[Exception], ...]:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    return (MlflowException, SQLAlchemyError, OSError, ImportError)
+    return (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError)
 
 
 def _experiment(client: MlflowClient, params: Params, root: Path) -> str:
     name = params.tracking.experiment
-    found = client.get_experiment_by_name(name)
+    found, tags = client.get_experiment_by_name(name), _own_tags(params, root)
     if found is None:
-        return str(client.create_experiment(name, artifact_location=_artifacts(params, root)))
+        return str(client.create_experiment(name, artifact_location=_artifacts(params, root), tags=tags))
     if found.lifecycle_stage != "active":
         raise PipelineError(
             "the experiment must not be deleted",
             got=name,
             do=f"Run `mlflow experiments restore -x {found.experiment_id}`, or set tracking.experiment in params.yaml.",
         )
+    for key, value in tags.items():
+        if found.tags.get(key) != value:
+            client.set_experiment_tag(found.experiment_id, key, value)
     return str(found.experiment_id)
+
+
+def _own_tags(params: Params, root: Path) -> dict[str, str]:
+    """The tag that says which folder a store in the project is for."""
+    return {} if own_database(params, root) is None else {PROJECT: root.resolve().as_uri()}
 
 
 def _artifacts(params: Params, root: Path) -> str | None:
