@@ -52,7 +52,7 @@ def _stop(_signal: int, _frame: object) -> NoReturn:
 def align(project: str = ".") -> State[AlignRun]:
     """Measure every cell of the map, draw it, and show it on the run's page."""
     root = Path(project).resolve()
-    store = public_store(load_params(root / "params.yaml"), root)
+    store = public_store(load_params(root / "params.yaml").tracking, root)
     out = root / read_graph(root).paths["alignment"]
     result = search(root, out)
     create_markdown_artifact(key="alignment", markdown=alignment_card(result))

@@ -224,10 +224,12 @@ def _show_estimate(root: Path) -> None:
     from flows.commands.search_tables import estimate_table
     from flows.runs.project import check_ready
     from pipelines.project.graph import read_graph
+    from pipelines.project.settings import StudySettings
     from pipelines.upkeep.estimate import estimate
 
     params, paths = check_ready(root), read_graph(root).paths
-    found = estimate(params, root=root, base=root / paths["base"], prepared=root / paths["prepared"])
+    settings = StudySettings.of(params)
+    found = estimate(settings, root=root, base=root / paths["base"], prepared=root / paths["prepared"])
     console.print(estimate_table(found))
 
 

@@ -90,7 +90,7 @@ def compare_methods(project: str = ".", only: list[str] | None = None) -> Compar
         dvc.repair_lock(root)
         refresh_code(root)
         graph = read_graph(root)
-        before = {*BEFORE, *([SEARCH] if params.compare.needs_search(only or (), params.fixed()) else ())}
+        before = {*BEFORE, *([SEARCH] if params.compare.needs_search(only or (), params.recipe_space().fixed) else ())}
         for stage in graph.stages:
             if stage.name in before:
                 repro_stage(root, stage)

@@ -100,7 +100,7 @@ def _run_whole(root: Path, params: Params) -> FlowResult:
     runs = repro_stages(root, graph.stages)
     if not registered(params, root, root / graph.paths["registration"]):
         runs[-1] = repro_stage(root, graph.stage("register"), force=True)
-    store = public_store(params, root)
+    store = public_store(params.tracking, root)
     show(root, graph, runs, store=store)
     if remote:
         push(root)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from pipelines.params.whole import Params, check_params
-from pipelines.search.worker import SearchContext
+from pipelines.search.worker import SearchContext, search_context
 from pipelines.stages import base, prepare
 from tests.project import ROOT, TINY, write_own_files
 
@@ -47,7 +48,21 @@ def make_params(changes: Mapping[str, Any] | None = None) -> Params:
     return check_params(raw_params({**FEW, **(changes or {})}), "params.yaml")
 
 
-def make_context(root: Path, changes: Mapping[str, Any] | None = None) -> SearchContext:
+@dataclass(frozen=True)
+class Project:
+    """A project folder, what its params.yaml says, and where base and data are."""
+
+    params: Params
+    root: Path
+    base: Path
+    prepared: Path
+
+    def search(self, params: Params | None = None) -> SearchContext:
+        """What a search of it works by; of other parameters than its own, if they are given."""
+        return search_context(params or self.params, root=self.root, base=self.base, prepared=self.prepared)
+
+
+def make_context(root: Path, changes: Mapping[str, Any] | None = None) -> Project:
     """A project folder whose stages before the search have run."""
     for name in ("dvc.yaml", ".dvcignore"):
         shutil.copy2(ROOT / name, root / name)
@@ -62,4 +77,4 @@ def make_context(root: Path, changes: Mapping[str, Any] | None = None) -> Search
         params, root=root, base=root / "models" / "base.json", out=root / "data" / "prepared",
         card=root / "metrics" / "data.json",
     )  # fmt: skip
-    return SearchContext(params, root, root / "models" / "base.json", root / "data" / "prepared")
+    return Project(params, root, root / "models" / "base.json", root / "data" / "prepared")

@@ -26,16 +26,16 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pipelines.contracts.trials import KILLED
 from pipelines.params.whole import load_params
+from pipelines.project.settings import StudySettings
 from pipelines.search import study
 from pipelines.search.next_step import ProposalContext, Step, next_trial
 from pipelines.search.proposals import suggest
 from pipelines.search.study import ERROR, OWNER, RETRY_OF, in_state, open_study, point_of, repeat_killed
-from pipelines.search.worker import SearchContext
 from pipelines.stages import search
 from pipelines.tracking.runs import PARENT, open_store
 from tests.postgres import postgres, why_not
 from tests.project import prefect_home
-from tests.searching import ROOT, make_context
+from tests.searching import ROOT, Project, make_context
 from tests.servers import wait_for
 
 pytestmark = pytest.mark.slow
@@ -57,7 +57,7 @@ def database() -> Iterator[str]:
         yield address
 
 
-def make(root: Path, database: str, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> SearchContext:
+def make(root: Path, database: str, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Project:
     """A project whose trials are in the database, where each seed has a study of its own."""
     monkeypatch.setenv("REFT_HOME", str(root / "home"))
     root.mkdir()
@@ -106,7 +106,7 @@ def check_exact(trials: list[FrozenTrial]) -> None:
     assert len(set(complete)) == TRIALS
 
 
-def check_collected(context: SearchContext) -> None:
+def check_collected(context: Project) -> None:
     """The stage finds the study complete, and writes it down without a trial of its own."""
     result = search.run(
         context.params, root=context.root, base=context.base, prepared=context.prepared, out=context.root / "search",
@@ -207,7 +207,7 @@ def test_threads_and_processes_of_prefect_work_on_one_study_and_log_each_trial_l
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 4
     assert len({tuple(point_of(trial).values()) for trial in trials}) == 4
     assert len({trial.user_attrs[OWNER] for trial in trials}) >= 2  # no process of the first two is there for the rest
-    store = open_store(context.params, context.root)
+    store = open_store(context.params.tracking, context.root)
     runs = store.client.search_runs([store.experiment_id])
     assert sorted(run.info.run_name for run in runs if PARENT in run.data.tags) == [f"trial-{n}" for n in range(4)]
     assert len(runs) == 5  # and one that they belong to
@@ -231,9 +231,10 @@ def test_a_trial_of_a_machine_that_is_silent_is_repeated(
     root = tmp_path / "silent"
     make(root, database, monkeypatch, seed=8)
     params = load_params(root / "params.yaml")
-    shared = open_study(params, root, name="silent")
+    settings = StudySettings.of(params)
+    shared = open_study(params.search, root, name="silent")
     with shared.locked():
-        assert next_trial(shared, params, ProposalContext("0" * 64, 3, lambda point: True)) is Step.BEGIN
+        assert next_trial(shared, settings, ProposalContext("0" * 64, 3, lambda point: True)) is Step.BEGIN
         trial = shared.study.ask()
         trial.set_user_attr(OWNER, "another-host/1:1:1")
         suggest(trial, params.search.space)

@@ -89,7 +89,7 @@ TOKENS = [
 def read_params(path: Path, data: bytes) -> Params:
     path.write_bytes(data)
     params = load_params(path)
-    for uri in (store_uri(params, path.parent), trials_uri(params, path.parent)):
+    for uri in (store_uri(params.tracking, path.parent), trials_uri(params.search.storage, path.parent)):
         public_uri(uri)
     return params
 

@@ -22,6 +22,7 @@ from pipelines.model.fitting import fit_config
 from pipelines.model.forms import reft_config
 from pipelines.model.workspace import Workspace, open_workspace
 from pipelines.params.whole import Params, check_params
+from pipelines.project.settings import TrainingSettings
 from pipelines.recipes.methods import make_recipe
 from pipelines.recipes.reft import Recipe
 from pipelines.stages import base as base_stage
@@ -108,7 +109,7 @@ class PyreftContender(Contender):
 
     def __init__(self, name: str, recipe: Recipe, learning_rates: tuple[float, ...], params: Params) -> None:
         self._recipe = recipe.model_copy(update={"init": "paper"})
-        self._params = params
+        self._training = TrainingSettings.of(params.train)
         key = {part: value for part, value in self._recipe.model_dump().items() if part != "learning_rate"}
         key |= {package: version(package) for package in ("pyreft", "pyvene")}
         key |= {file: sha256_file(Path(__file__).parents[1] / file) for file in CODE}
@@ -121,7 +122,7 @@ class PyreftContender(Contender):
         subject = subject_of(workspace, Text((), ""))
         subject.tokenizer.padding_side = "right"  # pyreft's places count from the first column
         recipe = self._recipe.model_copy(update={"learning_rate": learning_rate})
-        config, fit = reft_config(recipe, workspace.base), fit_config(recipe, self._params, seed=seed)
+        config, fit = reft_config(recipe, workspace.base), fit_config(recipe, self._training, seed=seed)
         source = pyreft_model(subject, config, seed=seed)
         training = pyreft_training(source, subject, config, rows, fit, sink=True)
         model = ReftModel(workspace.base, config, seed=seed)
@@ -159,7 +160,7 @@ def _pyreft(name: str, params: Params) -> Contender:
     settings = params.compare.methods.get(ours)
     if settings is None or settings.method != "reft":
         raise PipelineError(f"pyreft has the recipe of compare.methods.{ours}", got="none", do="Add it.")
-    values = {**params.fixed(), **settings.values(), "epochs": params.compare.epochs, "learning_rate": 1.0}
+    values = {**params.recipe_space().fixed, **settings.values(), "epochs": params.compare.epochs, "learning_rate": 1.0}
     recipe = make_recipe("reft", values)
     if not isinstance(recipe, Recipe) or recipe.method != "loreft" or recipe.accumulation != 1:
         raise PipelineError("pyreft is compared with LoReFT, without accumulation", got=recipe, do="Correct it.")
@@ -193,7 +194,7 @@ def open_task(
         copy_files(task, data, place / "data" / "own")
         base_stage.run(params, root=place, out=base)
         prepare_stage.run(params, root=place, base=base, out=prepared, card=place / "data.json")
-    workspace = open_workspace(params, root=place, base=base, prepared=prepared)
+    workspace = open_workspace(params.computation(), root=place, base=base, prepared=prepared)
     return params, CellMaker(workspace, params, Budget.of(params.compare), root=place), workspace
 
 

@@ -154,12 +154,12 @@ class CellMaker:
     def _write_paper(self, params: Params, folder: Path) -> None:
         """What a search would leave that chose the first recipe of search.enqueue, which is the paper's."""
         folder.mkdir(parents=True, exist_ok=True)
-        first = {str(part): value for part, value in params.search.enqueue[0].items()}
-        chosen = params.search.space.complete(first)
+        recipes = params.recipe_space()
+        chosen = recipes.space.complete(recipes.first[0])
         write_text(folder / "best.yaml", yaml.safe_dump({"chosen": chosen, "study": "the paper", "trial": 0}))
 
     def _right(self, params: Params, adapter: Path) -> tuple[bool, ...]:
-        workspace = open_workspace(params, root=self._root, base=self._base, prepared=self._rows)
+        workspace = open_workspace(params.computation(), root=self._root, base=self._base, prepared=self._rows)
         model = load_adapter(adapter, workspace.base, base_sha256=workspace.base_sha256)
         rows, labels = workspace.rows("test"), list(workspace.task.labels)
         scores = probabilities(workspace, model, rows, batch_size=params.evaluate.batch_size, title="test rows")

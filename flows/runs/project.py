@@ -37,8 +37,8 @@ def check_ready(root: Path) -> Params:
     """
     dvc.check_project(root)
     params = load_params(root / "params.yaml")
-    check_store(params, root)
-    check_trials(params, root)
+    check_store(params.tracking, root)
+    check_trials(params.search.storage, root)
     return params
 
 

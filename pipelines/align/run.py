@@ -57,7 +57,9 @@ def run(params: Params, *, root: Path, out: Path) -> AlignResult:
     with locked(root, "align", wait_seconds=params.run.wait_seconds):
         bench = open_alignment(params, root=root)
         key = bench.key(params)
-        with live_run(params, root=root, stage="align", input_hash=key, name=f"align-{params.align.variable}") as live:
+        with live_run(
+            params.tracking, root=root, stage="align", input_hash=key, name=f"align-{params.align.variable}"
+        ) as live:
             live.log_params(params.align.model_dump())
             bench.teach(params, folder=work_folder(root) / "align" / key / "taught", live=live)
             result = _search(params, bench, work_folder(root) / "align" / key, live)

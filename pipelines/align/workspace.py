@@ -114,7 +114,7 @@ def open_alignment(params: Params, *, root: Path) -> AlignBench:
     align, section = params.align, params.base
     record = obtain(section.source, section.sha256, section.dtype, root=root)
     loaded = load_base(record, device=resolve_device(params.run.device), root=root)
-    set_cone(loaded.model, cone_config(params, root, record.sha256))
+    set_cone(loaded.model, cone_config(params.cone, root, record.sha256))
     data = make_data(align, loaded.tokenizer, root=root, seed=params.seed)
     model, identity = _model(params, loaded, root)
     try:

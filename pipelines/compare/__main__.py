@@ -35,7 +35,7 @@ def run(
         PipelineError: for a recipe that is not whole, or fewer rows than the section asks for.
     """
     methods = contenders(params, best=search / "best.yaml", only=only)
-    workspace = open_workspace(params, root=root, base=base, prepared=prepared)
+    workspace = open_workspace(params.computation(), root=root, base=base, prepared=prepared)
     maker = CellMaker(workspace, params, Budget.of(params.compare), root=root)
     found = compare(maker, methods, params.compare.seeds)
     write_comparison(found, params.evaluate, out, title=f"{workspace.base_source}, {params.prepare.source}")

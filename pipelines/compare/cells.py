@@ -139,7 +139,9 @@ class CellMaker:
                     got=count,
                     do=f"Lower it, or raise prepare.{split}_rows.",
                 )
-        self.folder = cells_folder(root) / cells_key(params, workspace)
+        self.folder = cells_folder(root) / cells_key(
+            workspace, params.computation(), score_batch=params.evaluate.batch_size
+        )
 
     def base(self) -> Cell:
         """The frozen model on the test rows."""
@@ -217,7 +219,7 @@ class CellMaker:
 
     def _begin(self) -> None:
         """Let go of what earlier cells left, so that each computes its own constants and takes its own memory."""
-        cone = cone_config(self._params, self._root, self._workspace.base_sha256)
+        cone = cone_config(self._params.cone, self._root, self._workspace.base_sha256)
         set_cone(self._workspace.base, replace(cone, folder=None, disk_bytes=0, base_sha256=None))
         gc.collect()
         if sys.platform == "linux":

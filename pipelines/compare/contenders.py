@@ -12,6 +12,7 @@ from pipelines.model.fitting import build_model, train_steps
 from pipelines.model.workspace import Workspace
 from pipelines.params.compare import ContenderParams
 from pipelines.params.whole import Params
+from pipelines.project.settings import TrainingSettings
 from pipelines.recipes.methods import STACKED, AnyRecipe, make_recipe, plain_parts
 from pipelines.recipes.reft import SEARCHED
 from pipelines.yaml_file import read_yaml
@@ -33,8 +34,8 @@ class MethodContender(Contender):
 
     def __init__(self, name: str, settings: ContenderParams, params: Params, found: Mapping[str, Any]) -> None:
         self._settings = settings
-        self._params = params
-        self._values = {**params.fixed(), **found, **settings.values(), "epochs": params.compare.epochs}
+        self._training = TrainingSettings.of(params.train)
+        self._values = {**params.recipe_space().fixed, **found, **settings.values(), "epochs": params.compare.epochs}
         try:
             recipe = plain_parts(self._recipe(settings.learning_rates[0]))
         except KeyError as error:
@@ -63,7 +64,7 @@ class MethodContender(Contender):
         model = build_model(workspace, recipe, seed=seed)
         count = model.num_trainable()
         yield model, count
-        for _ in train_steps(model, rows, recipe, self._params, seed=seed, pad_id=workspace.pad_id):
+        for _ in train_steps(model, rows, recipe, self._training, seed=seed, pad_id=workspace.pad_id):
             yield model, count
 
     def steps(self, rows: int) -> int:

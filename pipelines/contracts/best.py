@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.errors import PipelineError
-from pipelines.params.whole import Params
 from pipelines.recipes.methods import AnyRecipe
+from pipelines.recipes.recipe_space import RecipeSpace
 from pipelines.yaml_file import read_yaml
 
 
@@ -21,21 +21,21 @@ class BestRecipe:
     trial: int
 
 
-def read_best(path: Path, params: Params) -> BestRecipe:
+def read_best(path: Path, recipes: RecipeSpace) -> BestRecipe:
     """Read best.yaml.
 
     Raises:
-        PipelineError: if it is not what the search stage writes, or has not the parts that params.yaml leaves to it.
+        PipelineError: if it is not what the search stage writes, or has not the parts that the search was to choose.
     """
     raw = read_yaml(path)
     try:
         fields = dict(raw)  # type: ignore[call-overload]
         chosen = {str(part): value for part, value in dict(fields["chosen"]).items()}
         study, trial = str(fields["study"]), int(fields["trial"])
-        searched = sorted(params.search.space.root)
+        searched = sorted(recipes.space.root)
         if sorted(chosen) != searched:
             raise ValueError(f"chosen has {', '.join(chosen)}; and search.space has {', '.join(searched)}")
-        return BestRecipe(chosen, params.whole(chosen), study, trial)
+        return BestRecipe(chosen, recipes.whole(chosen), study, trial)
     except (TypeError, KeyError, ValueError) as error:
         raise PipelineError(
             "best.yaml must hold the recipe that the search wrote",

@@ -8,7 +8,7 @@ from pathlib import Path
 from pipelines.errors import PipelineError
 from pipelines.model.forms import ANY_RANGE, peer_form, reft_config
 from pipelines.model.workspace import Workspace
-from pipelines.params.whole import Params
+from pipelines.project.settings import TrainingSettings
 from pipelines.recipes.methods import (
     AnyRecipe,
     PartRecipe,
@@ -48,7 +48,7 @@ def train_steps(
     model: MethodModel,
     rows: Sequence[Encoded],
     recipe: AnyRecipe,
-    params: Params,
+    settings: TrainingSettings,
     *,
     seed: int,
     pad_id: int,
@@ -62,7 +62,7 @@ def train_steps(
     """
     if isinstance(model, StackedModel) and isinstance(recipe, StackedRecipe):
         # Another seed for the second turn, which would else see the rows of the first again, in their order.
-        lora, reft = fit_config(recipe.lora, params, seed=seed), fit_config(recipe.reft, params, seed=seed + 1)
+        lora, reft = fit_config(recipe.lora, settings, seed=seed), fit_config(recipe.reft, settings, seed=seed + 1)
         turns = Turns(lora, reft, recipe.lora_share)
         try:
             return fit_in_turn(model, rows, turns, pad_id=pad_id, checkpoint=checkpoint, max_steps=max_steps)
@@ -70,11 +70,11 @@ def train_steps(
             do = "Raise rows or epochs, or lower train.batch_size."
             raise PipelineError("a training must have steps for both methods", got=error, do=do) from None
     assert not isinstance(recipe, StackedRecipe)
-    settings = fit_config(recipe, params, seed=seed)
-    return fit(model, rows, settings, pad_id=pad_id, checkpoint=checkpoint, max_steps=max_steps)
+    config = fit_config(recipe, settings, seed=seed)
+    return fit(model, rows, config, pad_id=pad_id, checkpoint=checkpoint, max_steps=max_steps)
 
 
-def fit_config(recipe: Recipe | PartRecipe, params: Params, *, seed: int) -> FitConfig:
+def fit_config(recipe: Recipe | PartRecipe, settings: TrainingSettings, *, seed: int) -> FitConfig:
     """How to train the recipe."""
     return FitConfig(
         epochs=recipe.epochs,
@@ -85,6 +85,6 @@ def fit_config(recipe: Recipe | PartRecipe, params: Params, *, seed: int) -> Fit
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.max_grad_norm,
         seed=seed,
-        checkpoint_every=params.train.checkpoint_every,
-        gradient_checkpointing=params.train.gradient_checkpointing,
+        checkpoint_every=settings.checkpoint_every,
+        gradient_checkpointing=settings.gradient_checkpointing,
     )

@@ -22,7 +22,6 @@ from pipelines.recipes.reft import Recipe
 from reft import (
     LayerOverride,
     ReftConfig,
-    parse_layers,
 )
 from reft.peers.methods import (
     FullConfig,
@@ -66,7 +65,7 @@ def reft_form(recipe: Recipe, num_layers: int) -> ReftConfig:
         ValueError: if there is no such layer, or one of its own that the recipe does not edit.
     """
     return ReftConfig(
-        layers=parse_layers(recipe.layers, num_layers),
+        layers=recipe.placement(num_layers).layers,
         positions=recipe.positions,
         rank=recipe.rank,
         method=recipe.method,
@@ -112,12 +111,12 @@ def _part_form(recipe: PartRecipe, num_layers: int, domains: DomainRange) -> Par
         case PTuningRecipe():
             return PrefixConfig(recipe.virtual_tokens)
         case FullRecipe():
-            return FullConfig(parse_layers(recipe.layers, num_layers), recipe.embeddings)
+            return FullConfig(recipe.layer_numbers(num_layers), recipe.embeddings)
 
 
 def _low_rank(recipe: LowRankRecipe, num_layers: int) -> dict[str, Any]:
     return {
-        "layers": parse_layers(recipe.layers, num_layers),
+        "layers": recipe.layer_numbers(num_layers),
         "targets": tuple(recipe.target_modules.split(",")),
         "rank": recipe.rank,
         "alpha": recipe.alpha,

@@ -15,14 +15,13 @@ from pipelines.contracts.base import read_base
 from pipelines.contracts.prepared import Row, Split, TaskSpec, data_sha256, read_rows, read_task
 from pipelines.errors import PipelineError
 from pipelines.model.forms import DomainRange
-from pipelines.params.whole import Params
+from pipelines.params.computation import Computation, ConeParams
 from pipelines.project.keys import constants_folder
 from pipelines.runtime.device import resolve_device
 from reft import (
     ConeConfig,
     Encoded,
     encode,
-    parse_layers,
     set_cone,
 )
 
@@ -74,21 +73,23 @@ class Workspace:
         return [tuple(self.tokenizer(word, add_special_tokens=False)["input_ids"]) for word in words]
 
 
-def open_workspace(params: Params, *, root: Path, base: Path, prepared: Path, recipes: Iterable[str] = ()) -> Workspace:
+def open_workspace(
+    computation: Computation, *, root: Path, base: Path, prepared: Path, lowest: Iterable[int] = ()
+) -> Workspace:
     """Fix threads and device, load the base, open the prepared data.
 
     Args:
-        params: all of params.yaml.
+        computation: device, threads, and what is kept of the base.
         root: the project's root.
         base: base.json.
         prepared: the folder of prepared data.
-        recipes: edited layers of each recipe to come, as in params.yaml, where there are several.
+        lowest: the lowest edited layer of each recipe to come, where there are several.
     """
-    torch.set_num_threads(params.run.threads)
+    torch.set_num_threads(computation.run.threads)
     record = read_base(base)
-    loaded: LoadedBase = load_base(record, device=resolve_device(params.run.device), root=root)
-    lowest = sorted({parse_layers(layers, record.num_layers)[0] for layers in recipes})[:LOWEST]
-    set_cone(loaded.model, replace(cone_config(params, root, record.sha256), layers=frozenset(lowest)))
+    loaded: LoadedBase = load_base(record, device=resolve_device(computation.run.device), root=root)
+    cone = cone_config(computation.cone, root, record.sha256)
+    set_cone(loaded.model, replace(cone, layers=frozenset(sorted(set(lowest))[:LOWEST])))
     tokenizer = loaded.tokenizer
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     return Workspace(
@@ -103,12 +104,11 @@ def open_workspace(params: Params, *, root: Path, base: Path, prepared: Path, re
     )
 
 
-def cone_config(params: Params, root: Path, base_sha256: str) -> ConeConfig:
+def cone_config(cone: ConeParams, root: Path, base_sha256: str) -> ConeConfig:
     """How the base's constants are kept: on disk, and in memory up to the budget or half of what is free.
 
     What is kept changes no bit of a result, so free memory does not either.
     """
-    cone = params.cone
     return ConeConfig(
         enabled=cone.enabled,
         memory_bytes=min(int(cone.memory_gib * GIB), psutil.virtual_memory().available // 2),

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from pipelines.params.pruner import PrunerParams
-from pipelines.recipes.methods import METHODS, Part, is_part_of
-from pipelines.recipes.published import paper_point
+from pipelines.recipes.methods import Part
+from pipelines.recipes.published import PaperName
+from pipelines.recipes.recipe_space import enqueued_problems
 from pipelines.recipes.space import SpaceParams
 from pipelines.sections import Count, Section, refuse
 
 Objective = Literal["accuracy", "parameters", "seconds", "memory_mb"]
 Cost = Literal["parameters", "seconds", "memory_mb"]
 COUNTABLE = 10_000  # points that a grid may have
+
+
+def _form(entry: object) -> str:
+    return "named" if isinstance(entry, str) else "point"
+
+
+# A recipe that is tried first: a point of the space, or a published recipe by its name.
+Enqueued = Annotated[
+    Annotated[PaperName, Tag("named")] | Annotated[dict[Part, Any], Tag("point")], Discriminator(_form)
+]
 
 
 class LimitParams(Section):
@@ -56,24 +66,13 @@ class SearchParams(Section):
     choose: Literal["best", "smallest"]
     confirm: ConfirmParams | None
     space: SpaceParams
-    enqueue: list[dict[Part, Any]]
+    enqueue: list[Enqueued]
     earlier: Annotated[int, Field(ge=0)]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _published(cls, raw: Any) -> Any:
-        """Put what the space has of it in the place of a published recipe's name."""
-        if not isinstance(raw, Mapping) or not isinstance(raw.get("enqueue"), list):
-            return raw
-        space = raw.get("space")
-        if not isinstance(space, Mapping):
-            return raw
-        points = [paper_point(each, space) if isinstance(each, str) else each for each in raw["enqueue"]]
-        return {**raw, "enqueue": points}
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
-        refuse([*self._objective_problems(), *self._pruner_problems(), *self._enqueued_problems()])
+        found = enqueued_problems(self.space, self.enqueue)
+        refuse([*self._objective_problems(), *self._pruner_problems(), *found])
         return self
 
     @field_validator("storage")
@@ -84,16 +83,16 @@ class SearchParams(Section):
         check_address(storage)
         return storage
 
-    def sampler_problems(self) -> list[str]:
-        """Why the sampler cannot propose points of the space; asked of the section of one method, :meth:`of_method`."""
+    def sampler_problems(self, space: SpaceParams) -> list[str]:
+        """Why the sampler cannot propose points of the trained method's space."""
         problems = []
-        points = self.space.size()
+        points = space.size()
         if self.sampler == "grid" and points > COUNTABLE:
             problems.append(
                 f"sampler grid tries every point, so there must be at most {COUNTABLE:,}; got {points:,}; use lists or "
                 "steps in search.space, or another sampler"
             )
-        if self.sampler == "gp" and self.space.conditional():
+        if self.sampler == "gp" and space.conditional():
             problems.append("sampler gp knows no conditions; got one in search.space; use tpe, random, grid or qmc")
         return problems
 
@@ -114,22 +113,6 @@ class SearchParams(Section):
             f"pruner {self.pruner.name} first looks at report {first}, and the last of a trial's reports is too late; "
             f"got {self.reports} reports; raise search.reports, lower pruner.{key}, or use name: none"
         ]
-
-    def of_method(self, method: str) -> Self:
-        """The section without what is other methods': parts of the space, and enqueued recipes."""
-        space = self.space.of_method(method)
-        enqueue = [recipe for recipe in self.enqueue if not space.problems(recipe)]
-        return self.model_copy(update={"space": space, "enqueue": enqueue})
-
-    def _enqueued_problems(self) -> list[str]:
-        problems = []
-        for recipe in self.enqueue:
-            # A recipe is of the methods that have its parts: of several, if these are parts of all.
-            methods = [name for name in METHODS if all(is_part_of(part, name) for part in recipe)]
-            found = [self.space.of_method(name).problems(recipe) for name in methods] or [["no method has these parts"]]
-            if all(found):
-                problems.append(f"an enqueued recipe must lie in the space; {recipe} does not: {'; '.join(found[0])}")
-        return problems
 
 
 def check_address(uri: str) -> None:

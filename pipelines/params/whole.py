@@ -17,19 +17,12 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pipelines.errors import PipelineError
 from pipelines.params.align import AlignParams
 from pipelines.params.compare import CompareParams
+from pipelines.params.computation import Computation, ConeParams, RunParams
 from pipelines.params.data import BaseParams, PrepareParams
 from pipelines.params.explain import explain
 from pipelines.params.search import SearchParams, check_address
-from pipelines.recipes.methods import (
-    PARTS,
-    READS_DOMAIN,
-    AnyRecipe,
-    MethodParams,
-    Part,
-    fixed_parts,
-    is_part_of,
-    make_recipe,
-)
+from pipelines.recipes.methods import PARTS, READS_DOMAIN, MethodParams, Part
+from pipelines.recipes.recipe_space import RecipeSpace, recipe_space
 from pipelines.recipes.reft import SEARCHED, TrainParams, form_problem
 from pipelines.sections import Count, Name, Section, refuse
 from pipelines.yaml_file import read_yaml
@@ -37,20 +30,6 @@ from pipelines.yaml_file import read_yaml
 MAX_LINES = 20  # broken rules in one message
 # Parts that do not go with each other in every way.
 FORM: tuple[Part, ...] = ("method", "init", "activation", "projection_bias")
-
-
-class RunParams(Section):
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
-    threads: Count
-    wait_seconds: Annotated[float, Field(ge=0)]
-
-
-class ConeParams(Section):
-    """How much of what no intervention can change is kept. The budgets change no result: no stage depends on them."""
-
-    enabled: bool
-    memory_gib: Annotated[float, Field(ge=0)]
-    disk_gib: Annotated[float, Field(ge=0)]
 
 
 class EvaluateParams(Section):
@@ -115,42 +94,20 @@ class Params(Section):
     register_: Annotated[RegisterParams, Field(alias="register")]
     notify: NotifyParams
 
-    def fixed(self) -> dict[str, Any]:
-        """What is fixed of all methods' parts, and ReFT's ``overrides``."""
-        return fixed_parts(self.train, self.method)
+    def recipe_space(self) -> RecipeSpace:
+        """The recipes that the search chooses from; made once where a process begins, and handed on."""
+        search = self.search
+        return recipe_space(self.method, self.train, search.space, search.enqueue, trial_epochs=search.epochs)
 
-    def recipe(self, point: Mapping[str, Any], *, trial: bool = False) -> AnyRecipe:
-        """The whole recipe of a point of the search space; a ``trial`` has the epochs of a trial."""
-        values: dict[str, Any] = self.search.space.complete(point)
-        if trial and self.search.epochs is not None:
-            values["epochs"] = self.search.epochs
-        return self.whole(values)
-
-    def whole(self, values: Mapping[str, Any]) -> AnyRecipe:
-        """The recipe of the trained method with these values, and those that are fixed for its other parts."""
-        return make_recipe(self.method.name, {**self.fixed(), **values})
+    def computation(self) -> Computation:
+        """How a process computes."""
+        return Computation(self.run, self.cone)
 
     def logged(self, recipe: Mapping[str, Any]) -> dict[str, Any]:
         """What is logged of a training: the parts of its recipe, and how it is carried out."""
         train = self.train
         how = {"gradient_checkpointing": train.gradient_checkpointing, "checkpoint_every": train.checkpoint_every}
         return {**how, **recipe}
-
-    def has(self, part: str) -> bool:
-        """Whether recipes of the method that is trained have the part."""
-        return is_part_of(part, self.method.name)
-
-    def values(self, part: Part) -> list[Any]:
-        """Every value that a part of the trained method may have; of a range, its ends."""
-        return [self.fixed()[part]] if part not in self.search.space.root else self.search.space.extremes(part)
-
-    def decides(self) -> dict[str, Any]:
-        """What of `train` and `method` decides a trained adapter, but for its epochs: what a search is keyed by."""
-        fixed = self.fixed()
-        own: dict[str, Any] = {part: fixed[part] for part in PARTS if part in fixed and self.has(part)}
-        if self.has("layers"):
-            own["overrides"] = [override.model_dump() for override in self.train.overrides]
-        return {"trained": self.method.name, "gradient_checkpointing": self.train.gradient_checkpointing} | own
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
@@ -161,11 +118,11 @@ class Params(Section):
                 f"got {self.search.train_rows} and {self.prepare.train_rows}"
             )
         problems += self._domain_problems()
-        # What is other methods' was checked, and is left out: it decides nothing here.
-        search = self.search.of_method(self.method.name)
-        refuse([*problems, *self._part_problems(), *(f"search: {problem}" for problem in search.sampler_problems())])
-        refuse(self._form_problems())
-        return self.model_copy(update={"search": search})
+        recipes = self.recipe_space()
+        sampling = [f"search: {problem}" for problem in self.search.sampler_problems(recipes.space)]
+        refuse([*problems, *self._part_problems(recipes), *sampling])
+        refuse(_form_problems(recipes))
+        return self
 
     def _domain_problems(self) -> list[str]:
         """A method that reads each row's domain needs a column that it stands in."""
@@ -180,38 +137,38 @@ class Params(Section):
             if method in READS_DOMAIN
         ]
 
-    def _part_problems(self) -> list[str]:
+    def _part_problems(self, recipes: RecipeSpace) -> list[str]:
         """Each part of a recipe is fixed in train or method, or searched, and never both."""
         problems = []
         for part in PARTS:
             fixed = self.method.value(part) if "." in part else getattr(self.train, part)
-            searched, place = part in self.search.space.root, f"method.{part}" if "." in part else f"train.{part}"
+            searched, place = part in recipes.space.root, f"method.{part}" if "." in part else f"train.{part}"
             if searched and fixed != SEARCHED:
                 problems.append(
                     f"{place} must be {SEARCHED} while search.space has {part}; got {fixed!r}; "
                     f"write {SEARCHED}, or take it out of search.space"
                 )
-            elif fixed == SEARCHED and not searched and self.has(part):
+            elif fixed == SEARCHED and not searched and recipes.has(part):
                 problems.append(
                     f"{place} is {SEARCHED}, so search.space must say what it is chosen from; got nothing; "
                     f"add search.space.{part}, or give {place} a value"
                 )
-        if ("epochs" in self.search.space.root) != (self.search.epochs is None):
+        if ("epochs" in recipes.space.root) != (self.search.epochs is None):
             problems.append(
                 "search.epochs must be null when search.space has epochs, and a number when not; "
                 f"got {self.search.epochs}"
             )
         return problems
 
-    def _form_problems(self) -> list[str]:
-        """No point of the space may be an adapter that cannot be."""
-        if not self.has("init"):
-            return []
-        found = {
-            form_problem({**self.train.fixed(), **self.search.space.complete(point)})
-            for point in self.search.space.points(only=FORM)
-        }
-        return sorted(problem for problem in found if problem is not None)
+
+def _form_problems(recipes: RecipeSpace) -> list[str]:
+    """No point of the space may be an adapter that cannot be."""
+    if not recipes.has("init"):
+        return []
+    found = {
+        form_problem({**recipes.fixed, **recipes.space.complete(point)}) for point in recipes.space.points(only=FORM)
+    }
+    return sorted(problem for problem in found if problem is not None)
 
 
 def load_params(path: Path) -> Params:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from pipelines.files import canonical_json
-from pipelines.params.whole import Params
+from pipelines.params.computation import Computation
 from pipelines.project.code import installed_code
 from pipelines.project.lineage import package_version
-from pipelines.recipes.methods import REFT
+from pipelines.project.settings import StudySettings, TrainingSettings
+from pipelines.recipes.methods import REFT, AnyRecipe
+from pipelines.recipes.reft import Recipe
 from pipelines.runtime.process import work_folder
 
-if TYPE_CHECKING:
-    from pipelines.contracts.best import BestRecipe
-
-# What of the section search changes no trial: how many there are, and what is made of them.
-BESIDE = {"trials", "seconds", "patience", "storage", "choose", "confirm"}
+# What of the section search changes no trial: how many there are, and what is made of them. What the trained method
+# has of the space, and of the points that are tried first, is added to a key by itself.
+BESIDE = {"trials", "seconds", "patience", "storage", "choose", "confirm", "space", "enqueue"}
 CELLS_FORMAT = 1  # of the files of a comparison of methods
 
 
@@ -47,36 +47,35 @@ def constants_folder(root: Path) -> Path:
     return work_folder(root) / "cone"
 
 
-def train_key(params: Params, workspace: KeyedInputs, best: BestRecipe) -> str:
+def train_key(
+    inputs: KeyedInputs, recipe: AnyRecipe, training: TrainingSettings, computation: Computation, *, seed: int
+) -> str:
     """The hash of everything that decides the adapter's bits: what its checkpoints and its run belong to."""
-    inputs = [
-        workspace.base_sha256,
-        workspace.data_sha256,
-        best.recipe.model_dump(),
-        params.train.gradient_checkpointing,
-    ]
-    inputs += _of_peers(params)
-    return input_key("train", *inputs, params.cone.enabled, params.seed, params.run.threads, params.run.device)
+    decides = [inputs.base_sha256, inputs.data_sha256, recipe.model_dump(), training.gradient_checkpointing]
+    method = REFT if isinstance(recipe, Recipe) else recipe.name
+    return input_key("train", *decides, *_of_peers(method), seed, *computation.decides())
 
 
-def study_key(params: Params, workspace: KeyedInputs) -> str:
+def study_key(settings: StudySettings, inputs: KeyedInputs) -> str:
     """The hash that the study's name ends in. What a study may grow by, and the rule to choose by, are left out."""
-    settings = params.search.model_dump(exclude=BESIDE)
-    fixed = {part: value for part, value in params.decides().items() if part != "epochs"}
-    inputs = [
-        workspace.base_sha256,
-        workspace.data_sha256,
-        settings,
+    recipes = settings.recipes
+    fixed = {part: value for part, value in recipes.decides().items() if part != "epochs"}
+    decides = [
+        inputs.base_sha256,
+        inputs.data_sha256,
+        settings.search.model_dump(exclude=BESIDE),
+        recipes.space.model_dump(),
+        recipes.first,
         fixed,
-        params.evaluate.batch_size,
-        *_of_peers(params),
+        settings.training.gradient_checkpointing,
+        settings.score_batch,
     ]
-    return input_key("search", *inputs, params.cone.enabled, params.seed, params.run.threads, params.run.device)
+    return input_key("search", *decides, *_of_peers(recipes.method), settings.seed, *settings.computation.decides())
 
 
-def _of_peers(params: Params) -> list[str]:
+def _of_peers(method: str) -> list[str]:
     """The version of the package that trains the methods beside ReFT, where one of them is trained."""
-    return [] if params.method.name == REFT else [f"peft {package_version('peft')}"]
+    return [] if method == REFT else [f"peft {package_version('peft')}"]
 
 
 def cells_folder(root: Path) -> Path:
@@ -84,11 +83,11 @@ def cells_folder(root: Path) -> Path:
     return work_folder(root) / "compare"
 
 
-def cells_key(params: Params, inputs: KeyedInputs) -> str:
+def cells_key(inputs: KeyedInputs, computation: Computation, *, score_batch: int) -> str:
     """The hash of what all cells of a comparison depend on; what each depends on beside that is in its name."""
-    run = [params.run.threads, params.run.device, params.cone.enabled, params.evaluate.batch_size]
+    settings = [*computation.decides(), score_batch]
     scoring = [installed_code()["evaluate"], package_version("peft")]
-    return input_key("train", "compare", CELLS_FORMAT, inputs.base_sha256, inputs.data_sha256, run, scoring)
+    return input_key("train", "compare", CELLS_FORMAT, inputs.base_sha256, inputs.data_sha256, settings, scoring)
 
 
 def input_key(stage: str, *parts: object) -> str:

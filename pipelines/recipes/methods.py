@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 from pydantic import AfterValidator, Field, TypeAdapter
 
 from pipelines.recipes import reft as reft_recipe
-from pipelines.recipes.reft import SEARCHED, Layers, Recipe, Settable, TrainParams
+from pipelines.recipes.reft import SEARCHED, Layers, Recipe, Settable
 from pipelines.sections import STRICT, Count, NotNegative, Positive, Section, Share
 from reft.edits.layers import parse_layers
 
@@ -148,21 +148,34 @@ class TrainingRecipe(Section):
     def effect(self, num_layers: int) -> dict[str, Any]:
         """What the recipe does to a base of so many layers: equal for recipes that are the same adapter's."""
         found = self.model_dump()
-        if "layers" in found:
-            found["layers"] = list(parse_layers(found["layers"], num_layers))
+        if isinstance(self, LayeredRecipe):
+            found["layers"] = list(self.layer_numbers(num_layers))
         if "target_modules" in found:
             found["target_modules"] = sorted(set(found["target_modules"].split(",")))
         return found
 
 
-class LowRankRecipe(TrainingRecipe):
+class LayeredRecipe(TrainingRecipe):
+    """Of a method that trains in some layers of the base."""
+
+    layers: Layers
+
+    def layer_numbers(self, num_layers: int) -> tuple[int, ...]:
+        """The layers that it trains in, of a base of so many.
+
+        Raises:
+            ValueError: if there is no such layer.
+        """
+        return parse_layers(self.layers, num_layers)
+
+
+class LowRankRecipe(LayeredRecipe):
     """What LoRA and its kin have in common."""
 
     rank: Count
     alpha: Positive
     dropout: Share
     target_modules: Targets
-    layers: Layers
     learning_rate: Positive
 
 
@@ -210,12 +223,11 @@ class PTuningRecipe(TrainingRecipe):
     learning_rate: Positive
 
 
-class FullRecipe(TrainingRecipe):
+class FullRecipe(LayeredRecipe):
     """All parts of full fine-tuning."""
 
     SECTION: ClassVar = ("full",)
     name: Literal["full"]
-    layers: Layers
     embeddings: bool
     learning_rate: Positive
 
@@ -296,8 +308,3 @@ def plain_parts(recipe: AnyRecipe) -> dict[str, Any]:
         f"{recipe.name}.{key}": value for key, value in recipe.model_dump(exclude={"name", *map(str, SHARED)}).items()
     }
     return {"name": recipe.name, **own, **recipe.model_dump(include={*map(str, SHARED)})}
-
-
-def fixed_parts(train: TrainParams, method: MethodParams) -> dict[str, Any]:
-    """What is fixed of all methods' parts, and ReFT's ``overrides``."""
-    return {**train.fixed(), **method.fixed()}

@@ -7,7 +7,12 @@ authors' repository: commonsense and arithmetic on LLaMA-7B, instructions on Lla
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
+
+from pipelines.recipes.domains import Conditional
+from pipelines.recipes.space import SpaceParams
 
 _LLAMA: Mapping[str, Any] = {
     "method": "loreft", "layers": "all", "positions": "f7+l7", "rank": 8, "tied": True, "activation": "linear",
@@ -29,26 +34,25 @@ PAPER_RECIPES: Mapping[str, Mapping[str, Any]] = {
 }  # fmt: skip
 
 
-def paper_point(name: str, space: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a published recipe a space chooses: its searched parts; the others are as `train` fixes them.
-
-    Args:
-        name: of :data:`PAPER_RECIPES`.
-        space: section `search.space` as it was read.
-
-    Raises:
-        ValueError: for another name.
-    """
+def _published(name: str) -> str:
     if name not in PAPER_RECIPES:
         raise ValueError(
             f"a published recipe is one of {', '.join(PAPER_RECIPES)}; got {name!r}; correct search.enqueue"
         )
+    return name
+
+
+PaperName = Annotated[str, AfterValidator(_published)]
+
+
+def paper_point(name: str, space: SpaceParams) -> dict[str, Any]:
+    """What of a published recipe a space chooses: its searched parts; the others are as `train` fixes them."""
     recipe = PAPER_RECIPES[name]
-    return {part: recipe[part] for part, domain in space.items() if part in recipe and _chosen(domain, recipe)}
+    chosen = [part for part, domain in space.root.items() if part in recipe and _chosen(domain, recipe)]
+    return {str(part): recipe[part] for part in chosen}
 
 
-def _chosen(domain: Any, recipe: Mapping[str, Any]) -> bool:
-    when = domain.get("when") if isinstance(domain, Mapping) else None
-    if not isinstance(when, Mapping):  # none, or one that is refused when the space is read
+def _chosen(domain: object, recipe: Mapping[str, Any]) -> bool:
+    if not isinstance(domain, Conditional):
         return True
-    return all(isinstance(values, list) and recipe.get(parent) in values for parent, values in when.items())
+    return all(recipe.get(parent) in values for parent, values in domain.when.items())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, TypeAdapter, field_validator
@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, TypeAdapter, fie
 from pipelines.sections import STRICT, Count, NotNegative, Positive, Section, Share
 from reft.edits.forms import Activation, DropoutOn, EditForm, Init, Method, check_form
 from reft.edits.layers import check_layers, parse_layers
-from reft.edits.positions import SPANS, parse_positions
+from reft.edits.positions import SPANS, Positions, parse_positions
 
 SEARCHED = "searched"  # stands in `train` for what `search.space` has
 Searched = Literal["searched"]
@@ -48,6 +48,25 @@ class OverrideParams(Section):
     positions: PositionsSpec | None
 
 
+@dataclass(frozen=True)
+class Placement:
+    """Where a recipe edits a base.
+
+    Attributes:
+        layers: the edited ones, ascending.
+        positions: the edited tokens.
+        own: those of the layers that have their own.
+    """
+
+    layers: tuple[int, ...]
+    positions: Positions
+    own: Mapping[int, Positions]
+
+    def every(self) -> tuple[Positions, ...]:
+        """The edited tokens of all layers."""
+        return (self.positions, *self.own.values())
+
+
 class Recipe(Section):
     """All parts, each with its value, and the layers that have a rank or positions of their own."""
 
@@ -70,14 +89,22 @@ class Recipe(Section):
     epochs: Count
     overrides: list[OverrideParams]
 
+    def placement(self, num_layers: int) -> Placement:
+        """Where the recipe edits a base of so many layers.
+
+        Raises:
+            ValueError: if there is no such layer.
+        """
+        own = {one.layer: parse_positions(one.positions) for one in self.overrides if one.positions is not None}
+        return Placement(parse_layers(self.layers, num_layers), parse_positions(self.positions), own)
+
     def effect(self, num_layers: int) -> dict[str, Any]:
         """What the recipe does to a base of so many layers: equal for recipes that are the same adapter's."""
-        own = [override.positions for override in self.overrides if override.positions is not None]
-        two_ends = any(parse_positions(positions).two_sided for positions in (self.positions, *own))
+        placed = self.placement(num_layers)
         return self.model_dump() | {
-            "layers": list(parse_layers(self.layers, num_layers)),
-            "positions": asdict(parse_positions(self.positions).simplest()),
-            "tied": self.tied or not two_ends,
+            "layers": list(placed.layers),
+            "positions": asdict(placed.positions.simplest()),
+            "tied": self.tied or not any(positions.two_sided for positions in placed.every()),
             "dropout_on": self.dropout_on if self.dropout else None,
         }
 

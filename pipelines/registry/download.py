@@ -54,7 +54,7 @@ def fetch_version(address: str, into: Path, *, params: Params, root: Path) -> Ve
     if match is None:
         do = "Write models:/reft-adapter@champion or models:/reft-adapter/3."
         raise PipelineError("a version is models:/NAME@ALIAS or models:/NAME/NUMBER", got=address, do=do)
-    store = open_store(params, root)
+    store = open_store(params.tracking, root)
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 

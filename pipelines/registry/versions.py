@@ -37,7 +37,7 @@ def registered(params: Params, root: Path, registration: Path) -> bool:
     model = params.register_.model
     if (raw.get("model"), raw.get("tracking_uri")) != (model, public_uri(params.tracking.uri)):
         return False
-    store = open_store(params, root)
+    store = open_store(params.tracking, root)
     from mlflow.exceptions import MlflowException
 
     try:
@@ -82,7 +82,7 @@ def referenced(params: Params, root: Path) -> References:
     Raises:
         PipelineError: if the tracking store does not answer.
     """
-    client = open_store(params, root).client
+    client = open_store(params.tracking, root).client
     tags: list[Mapping[str, str]] = []
     token: str | None = None
     while token != "":

@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pipelines.errors import PipelineError
-from pipelines.params.whole import Params
-from pipelines.recipes.methods import Part
-from reft.edits.layers import parse_layers
+from pipelines.recipes.recipe_space import RecipeSpace
 
 if TYPE_CHECKING:
     from pipelines.contracts.base import BaseRecord
 
 
-def check_space(params: Params, record: BaseRecord) -> None:
+def check_space(recipes: RecipeSpace, record: BaseRecord) -> None:
     """Compare the space with the base's depth and width.
 
     Args:
-        params: all of params.yaml; ``search.space`` and the recipe in ``train`` are used.
+        recipes: every recipe that a search may try.
         record: of the base.
 
     Raises:
         PipelineError: naming every choice of layers that the base does not have or that leaves out a layer of
             ``train.overrides``, and every rank above the base's hidden size.
     """
-    problems = _reft_problems(params, record) if params.has("layers") else []
-    parts: tuple[Part, ...] = ("lora.layers", "dora.layers", "time_lora.layers", "full.layers")
-    for layers in (layers for part in parts if params.has(part) for layers in params.values(part)):
-        try:
-            parse_layers(layers, record.num_layers)
-        except ValueError as error:
-            problems.append(str(error))
+    layers = recipes.layer_choices(record.num_layers)
+    problems = [*layers.problems]
+    if recipes.has("layers"):
+        problems += [*_override_problems(recipes, layers.edited), *_rank_problems(recipes, record.hidden_size)]
     if problems:
         raise PipelineError(
             "search.space must hold only what the base can have",
@@ -39,24 +35,20 @@ def check_space(params: Params, record: BaseRecord) -> None:
         )
 
 
-def _reft_problems(params: Params, record: BaseRecord) -> list[str]:
-    problems = []
-    overrides = params.train.overrides
-    for layers in params.values("layers"):
-        try:
-            edited = parse_layers(layers, record.num_layers)
-        except ValueError as error:
-            problems.append(str(error))
-            continue
-        problems += [
-            "every choice of layers must hold those of train.overrides; "
-            f"got {layers!r} without layer {override.layer}; take one of them out"
-            for override in overrides
-            if override.layer not in edited
-        ]
-    problems += [
-        f"the rank must not be above the base's hidden size {record.hidden_size}; got {rank}; lower it"
-        for rank in [*params.values("rank"), *(override.rank or 1 for override in overrides)]
-        if rank > record.hidden_size
+def _override_problems(recipes: RecipeSpace, edited: Mapping[str, tuple[int, ...]]) -> list[str]:
+    return [
+        "every choice of layers must hold those of train.overrides; "
+        f"got {text!r} without layer {override.layer}; take one of them out"
+        for text, layers in edited.items()
+        for override in recipes.fixed["overrides"]
+        if override.layer not in layers
     ]
-    return problems
+
+
+def _rank_problems(recipes: RecipeSpace, hidden_size: int) -> list[str]:
+    ranks = [*recipes.values("rank"), *(override.rank or 1 for override in recipes.fixed["overrides"])]
+    return [
+        f"the rank must not be above the base's hidden size {hidden_size}; got {rank}; lower it"
+        for rank in ranks
+        if rank > hidden_size
+    ]

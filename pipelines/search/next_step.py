@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pipelines.contracts.trials import TrialRecord
 from pipelines.params.search import SearchParams
-from pipelines.params.whole import Params
+from pipelines.project.settings import StudySettings
 from pipelines.recipes.methods import plain_parts
 from pipelines.search.choice import Confirmed, confirmed
 from pipelines.search.proposals import Point, propose
@@ -36,32 +36,32 @@ class Step(Enum):
 
 @dataclass(frozen=True)
 class ProposalContext:
-    """What proposals depend on beside params.yaml: the base, and which points a trial may be begun with."""
+    """What proposals depend on beside the study's settings: the base, and which points a trial may be begun with."""
 
     base_sha256: str
     num_layers: int
     allowed: Callable[[Point], bool]
 
 
-def next_trial(shared: SharedStudy, params: Params, context: ProposalContext) -> Step:
+def next_trial(shared: SharedStudy, settings: StudySettings, context: ProposalContext) -> Step:
     """See to it that a trial waits in the queue, if one is to begin; under the study's lock."""
     trials = shared.trials()
     ended, running = counted(trials), in_state(trials, TrialState.RUNNING)
-    if len(ended) + len(running) < params.search.trials:
+    if len(ended) + len(running) < settings.search.trials:
         if in_state(trials, TrialState.WAITING):
             return Step.BEGIN
-        first = first_points(shared, params, base_sha256=context.base_sha256)
-        if not is_over(trials, params.search):
-            found = propose(trials, params, first=first, num_layers=context.num_layers, allowed=context.allowed)
+        first = first_points(shared, settings, base_sha256=context.base_sha256)
+        if not is_over(trials, settings.search):
+            found = propose(trials, settings, first=first, num_layers=context.num_layers, allowed=context.allowed)
             if found is not None:
                 point, attributes = found
-                _enqueue(shared, params, point, {SEED: params.seed, **attributes})
+                _enqueue(shared, settings, point, {SEED: settings.seed, **attributes})
                 return Step.BEGIN
             if not running:
                 log.warning(
                     "the search ends after %d of %d trials: no other recipe of search.space was found%s",
-                    len(ended), params.search.trials,
-                    "" if params.search.limits.parameters is None else " within search.limits.parameters",
+                    len(ended), settings.search.trials,
+                    "" if settings.search.limits.parameters is None else " within search.limits.parameters",
                 )  # fmt: skip
     return Step.WAIT if running else Step.DONE
 
@@ -96,7 +96,7 @@ def _since_better(ended: Sequence[FrozenTrial]) -> int:
     return since
 
 
-def next_confirmation(shared: SharedStudy, params: Params, candidates: Sequence[TrialRecord]) -> Step:
+def next_confirmation(shared: SharedStudy, settings: StudySettings, candidates: Sequence[TrialRecord]) -> Step:
     """The same for the runs of the best recipes with other seeds."""
     trials = shared.trials()
     if in_state(trials, TrialState.WAITING):
@@ -104,28 +104,28 @@ def next_confirmation(shared: SharedStudy, params: Params, candidates: Sequence[
     killed = killed_trials(trials)
     there = {_run(trial) for trial in trials if trial.number not in killed}
     for candidate in candidates:
-        for seed in other_seeds(params):
+        for seed in other_seeds(settings):
             if (candidate.number, seed) not in there:
-                _enqueue(shared, params, candidate.params, {CANDIDATE: candidate.number, SEED: seed})
+                _enqueue(shared, settings, candidate.params, {CANDIDATE: candidate.number, SEED: seed})
                 return Step.BEGIN
     return Step.WAIT if in_state(trials, TrialState.RUNNING) else Step.DONE
 
 
-def other_seeds(params: Params) -> list[int]:
+def other_seeds(settings: StudySettings) -> list[int]:
     """The seeds of the runs that confirm a recipe."""
-    confirm = params.search.confirm
-    return [] if confirm is None else [params.seed + place for place in range(1, confirm.seeds + 1)]
+    confirm = settings.search.confirm
+    return [] if confirm is None else [settings.seed + place for place in range(1, confirm.seeds + 1)]
 
 
-def confirmations(shared: SharedStudy, params: Params, candidates: Sequence[TrialRecord]) -> list[Confirmed]:
+def confirmations(shared: SharedStudy, settings: StudySettings, candidates: Sequence[TrialRecord]) -> list[Confirmed]:
     """The candidates with all their runs."""
     runs = {_run(trial): trial for trial in counted(shared.trials())}
     found = []
     for record in candidates:
-        others = {seed: runs.get((record.number, seed)) for seed in other_seeds(params)}
+        others = {seed: runs.get((record.number, seed)) for seed in other_seeds(settings)}
         accuracies = {seed: _accuracy(trial) for seed, trial in others.items()}
         seconds = sum(seconds_of(trial) for trial in others.values() if trial is not None)
-        found.append(confirmed(record.number, {params.seed: record.value} | accuracies, seconds=seconds))
+        found.append(confirmed(record.number, {settings.seed: record.value} | accuracies, seconds=seconds))
     return found
 
 
@@ -137,6 +137,8 @@ def _accuracy(trial: FrozenTrial | None) -> float | None:
     return trial.values[0] if trial is not None and trial.state is TrialState.COMPLETE else None
 
 
-def _enqueue(shared: SharedStudy, params: Params, point: Mapping[str, Any], attributes: Mapping[str, object]) -> None:
-    recipe = plain_parts(params.recipe(point, trial=True))
+def _enqueue(
+    shared: SharedStudy, settings: StudySettings, point: Mapping[str, Any], attributes: Mapping[str, object]
+) -> None:
+    recipe = plain_parts(settings.recipes.recipe(point, trial=True))
     shared.study.enqueue_trial(dict(point), user_attrs={RECIPE: recipe, **attributes})

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pipelines.files import canonical_json
 from pipelines.params.search import COUNTABLE
-from pipelines.params.whole import Params
+from pipelines.project.settings import StudySettings
 from pipelines.recipes.domains import Span, Steps
 from pipelines.recipes.space import SpaceParams
 from pipelines.search.study import ENQUEUED, killed_trials, point_of, study_directions
@@ -32,7 +32,7 @@ Point = dict[str, Any]
 
 def propose(
     trials: Sequence[FrozenTrial],
-    params: Params,
+    settings: StudySettings,
     *,
     first: list[Point],
     num_layers: int,
@@ -42,7 +42,7 @@ def propose(
 
     Args:
         trials: all of the study.
-        params: the whole of params.yaml.
+        settings: of the study.
         first: the points that are tried before the sampler chooses, in this order.
         num_layers: of the base: two recipes that do the same to it are one.
         allowed: whether a trial of the point could be chosen at all.
@@ -52,19 +52,19 @@ def propose(
     """
     killed = killed_trials(trials)
     lasting = [trial for trial in trials if trial.number not in killed]
-    seen = {_effect(params, point_of(trial), num_layers) for trial in lasting}
+    seen = {_effect(settings, point_of(trial), num_layers) for trial in lasting}
 
     def fresh(point: Point) -> bool:
-        return _effect(params, point, num_layers) not in seen and allowed(point)
+        return _effect(settings, point, num_layers) not in seen and allowed(point)
 
     places = {trial.user_attrs.get(ENQUEUED) for trial in lasting}
     for place, point in enumerate(first):
         if place not in places and fresh(point):
             return point, {ENQUEUED: place}
     # Each proposal has a seed of its own, by how many went before: a killed search proposes what it would have.
-    rng = _generator(params, offset := len(lasting))
-    candidates = _candidates(trials, params, offset)
-    sampler, space = params.search.sampler, params.search.space
+    rng = _generator(settings, offset := len(lasting))
+    candidates = _candidates(trials, settings, offset)
+    sampler, space = settings.search.sampler, settings.recipes.space
     attempts = {"grid": None, "gp": GP_ATTEMPTS}.get(sampler, ATTEMPTS)
     chance = (random_point(space, rng) for _ in range(CHANCES))
     for choice in (islice(candidates, attempts), chance, _shuffled(space, rng)):
@@ -74,47 +74,47 @@ def propose(
     return None
 
 
-def _effect(params: Params, point: Mapping[str, Any], num_layers: int) -> str:
-    return canonical_json(params.recipe(point, trial=True).effect(num_layers))
+def _effect(settings: StudySettings, point: Mapping[str, Any], num_layers: int) -> str:
+    return canonical_json(settings.recipes.recipe(point, trial=True).effect(num_layers))
 
 
-def _generator(params: Params, *offset: int) -> np.random.Generator:
-    return np.random.default_rng([params.seed, *offset])
+def _generator(settings: StudySettings, *offset: int) -> np.random.Generator:
+    return np.random.default_rng([settings.seed, *offset])
 
 
-def _candidates(trials: Sequence[FrozenTrial], params: Params, offset: int) -> Iterator[Point]:
-    space, rng = params.search.space, _generator(params, offset, 1)
-    match params.search.sampler:
+def _candidates(trials: Sequence[FrozenTrial], settings: StudySettings, offset: int) -> Iterator[Point]:
+    space, rng = settings.recipes.space, _generator(settings, offset, 1)
+    match settings.search.sampler:
         case "grid":
-            return _shuffled(space, _generator(params))  # the same order every time
+            return _shuffled(space, _generator(settings))  # the same order every time
         case "random":
             return iter(lambda: random_point(space, rng), None)
         case "qmc":
-            return _sobol_points(space, seed=params.seed, offset=offset)
+            return _sobol_points(space, seed=settings.seed, offset=offset)
         case _:
-            return _sampled(trials, params, offset)
+            return _sampled(trials, settings, offset)
 
 
-def _sampled(trials: Sequence[FrozenTrial], params: Params, offset: int) -> Iterator[Point]:
+def _sampled(trials: Sequence[FrozenTrial], settings: StudySettings, offset: int) -> Iterator[Point]:
     """What the sampler of Optuna chooses from the trials so far; again, while nobody takes it."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    directions = study_directions(params.search)
-    copy = optuna.create_study(directions=directions, sampler=make_sampler(params, offset=offset))
+    directions = study_directions(settings.search)
+    copy = optuna.create_study(directions=directions, sampler=make_sampler(settings, offset=offset))
     copy.add_trials([trial for trial in trials if trial.state is not TrialState.WAITING])
     while True:
-        yield suggest(copy.ask(), params.search.space)
+        yield suggest(copy.ask(), settings.recipes.space)
 
 
-def make_sampler(params: Params, *, offset: int) -> optuna.samplers.BaseSampler:
+def make_sampler(settings: StudySettings, *, offset: int) -> optuna.samplers.BaseSampler:
     """The sampler for the next trial; ``offset`` trials went before it."""
     # Neighbouring seeds draw alike in Optuna's samplers, so they are spread first.
-    seed = int(np.random.SeedSequence([params.seed, offset]).generate_state(1)[0])
-    startup = max(len(params.search.enqueue) + 2, 5)
-    if params.search.sampler == "gp":
+    seed = int(np.random.SeedSequence([settings.seed, offset]).generate_state(1)[0])
+    startup = max(len(settings.recipes.first) + 2, 5)
+    if settings.search.sampler == "gp":
         return optuna.samplers.GPSampler(seed=seed, n_startup_trials=startup)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        conditional = params.search.space.conditional()
+        conditional = settings.recipes.space.conditional()
         return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup, multivariate=True, group=conditional)
 
 

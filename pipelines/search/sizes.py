@@ -13,12 +13,10 @@ from pipelines.bases.store import ensure_base
 from pipelines.contracts.base import BaseRecord
 from pipelines.errors import PipelineError
 from pipelines.model.forms import peer_form, reft_form
-from pipelines.params.whole import Params
 from pipelines.recipes.methods import OWN_PARTS, AnyRecipe, Part
+from pipelines.recipes.recipe_space import RecipeSpace
 from pipelines.recipes.reft import Recipe
 from reft import ReftConfig, count_parameters
-from reft.edits.layers import parse_layers
-from reft.edits.positions import parse_positions
 from reft.peers.methods import PeerConfig, StackedConfig
 from reft.peers.model import count_part
 
@@ -68,20 +66,18 @@ def _skeleton(base: Path) -> nn.Module:
     return model
 
 
-def extremes(params: Params, record: BaseRecord) -> tuple[AnyRecipe, AnyRecipe]:
+def extremes(recipes: RecipeSpace, record: BaseRecord) -> tuple[AnyRecipe, AnyRecipe]:
     """The recipe of the space with fewest parameters, and that with most."""
-    points = params.search.space.corners(SIZED)
-    recipes = [params.recipe(point, trial=True) for point in points]
-    sizes = [parameters_of(recipe, record) for recipe in recipes]
-    return recipes[sizes.index(min(sizes))], recipes[sizes.index(max(sizes))]
+    corners = recipes.corners(SIZED)
+    sizes = [parameters_of(recipe, record) for recipe in corners]
+    return corners[sizes.index(min(sizes))], corners[sizes.index(max(sizes))]
 
 
-def paces(params: Params, record: BaseRecord) -> tuple[AnyRecipe, AnyRecipe]:
+def paces(recipes: RecipeSpace, record: BaseRecord) -> tuple[AnyRecipe, AnyRecipe]:
     """The recipe of the space whose trial does least work, and that with most, by :func:`work_of`."""
-    points = params.search.space.corners((*SIZED, *PACED))
-    recipes = [params.recipe(point, trial=True) for point in points]
-    works = [work_of(recipe, record.num_layers) for recipe in recipes]
-    return recipes[works.index(min(works))], recipes[works.index(max(works))]
+    corners = recipes.corners((*SIZED, *PACED))
+    works = [work_of(recipe, record.num_layers) for recipe in corners]
+    return corners[works.index(min(works))], corners[works.index(max(works))]
 
 
 def work_of(recipe: AnyRecipe, num_layers: int) -> tuple[float, float]:
@@ -92,20 +88,19 @@ def work_of(recipe: AnyRecipe, num_layers: int) -> tuple[float, float]:
     """
     pass_ = 1.0
     if isinstance(recipe, Recipe):
-        lowest = min(parse_layers(recipe.layers, num_layers))
-        places = [recipe.positions, *(each.positions for each in recipe.overrides if each.positions is not None)]
-        at_end = all((parsed := parse_positions(place)).last and not parsed.first for place in places)
-        pass_ = (num_layers - lowest) / num_layers * (0.1 if at_end else 1.0)
+        placed = recipe.placement(num_layers)
+        at_end = all(positions.last and not positions.first for positions in placed.every())
+        pass_ = (num_layers - placed.layers[0]) / num_layers * (0.1 if at_end else 1.0)
     return recipe.epochs * pass_, recipe.epochs / (recipe.batch_size * recipe.accumulation)
 
 
-def check_limit(params: Params, record: BaseRecord) -> None:
-    """Refuse a limit that no recipe of the space keeps, before any is trained.
+def check_limit(recipes: RecipeSpace, limit: int | None, record: BaseRecord) -> None:
+    """Refuse a limit of parameters that no recipe of the space keeps, before any is trained.
 
     Raises:
         PipelineError: with the fewest parameters that there are.
     """
-    limit, least = params.search.limits.parameters, parameters_of(extremes(params, record)[0], record)
+    least = parameters_of(extremes(recipes, record)[0], record)
     if limit is not None and least > limit:
         raise PipelineError(
             "search.limits.parameters must leave a recipe of search.space",

@@ -24,7 +24,6 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from pipelines.errors import PipelineError
 from pipelines.params.search import SearchParams
-from pipelines.params.whole import Params
 from pipelines.search.lock import study_lock
 from pipelines.search.pruning import make_pruner
 from pipelines.tracking.store import check_trials, public_uri, trials_uri
@@ -81,24 +80,24 @@ class SharedStudy:
             self.storage.record_heartbeat(self.storage.get_trial_id_from_study_id_trial_number(study_id, number))
 
 
-def open_study(params: Params, root: Path, *, name: str) -> SharedStudy:
+def open_study(search: SearchParams, root: Path, *, name: str) -> SharedStudy:
     """Open the study or make it.
 
     Raises:
         PipelineError: if the storage cannot be reached.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # how trials end is told by this project
-    check_trials(params, root)
-    url = trials_uri(params, root)
+    check_trials(search.storage, root)
+    url = trials_uri(search.storage, root)
     try:
         with study_lock(url, "tables"):  # two processes that make the tables at once break each other
             storage = _storage(url)
             study = optuna.create_study(
                 study_name=name,
                 storage=storage,
-                directions=study_directions(params.search),
+                directions=study_directions(search),
                 load_if_exists=True,
-                pruner=make_pruner(params.search),
+                pruner=make_pruner(search),
             )
     except (ArgumentError, SQLAlchemyError, ImportError) as error:
         reason = str(error).splitlines()[0]
@@ -128,23 +127,23 @@ def _storage(url: str) -> optuna.storages.RDBStorage:
         )
 
 
-def study_sizes(params: Params, root: Path) -> dict[str, int]:
+def study_sizes(storage: str, root: Path) -> dict[str, int]:
     """The number of trials of each study in the database, by name.
 
     Raises:
         PipelineError: if the database does not answer.
     """
-    check_trials(params, root)
-    uri = trials_uri(params, root)
+    check_trials(storage, root)
+    uri = trials_uri(storage, root)
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
         return {}
     summaries = optuna.get_all_study_summaries(_storage(uri), include_best_trial=False)
     return {summary.study_name: summary.n_trials for summary in summaries}
 
 
-def delete_study(params: Params, root: Path, name: str) -> None:
+def delete_study(storage: str, root: Path, name: str) -> None:
     """Delete a study with its trials, for good."""
-    optuna.delete_study(study_name=name, storage=_storage(trials_uri(params, root)))
+    optuna.delete_study(study_name=name, storage=_storage(trials_uri(storage, root)))
 
 
 def point_of(trial: FrozenTrial) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from pipelines.model.fitting import build_model, train_steps
 from pipelines.model.intervals import Floats, Ints
 from pipelines.model.scores import probabilities
 from pipelines.model.workspace import Workspace
-from pipelines.params.whole import Params
+from pipelines.params.search import SearchParams
+from pipelines.project.settings import StudySettings
 from pipelines.runtime.memory import peak_memory
 from pipelines.search.folds import OF_TRIALS, Fold, fold
 from pipelines.search.proposals import suggest
@@ -36,9 +37,9 @@ STATE = "reft.state"  # tag of its run in MLflow
 
 @dataclass(frozen=True)
 class TrialContext:
-    """What every trial of a process works with: parameters, base and data, the splits, and the run that it logs to."""
+    """What every trial of a process works with: settings, base and data, the splits, and the run that it logs to."""
 
-    params: Params
+    settings: StudySettings
     workspace: Workspace
     train: list[Row]
     validation: list[Row]
@@ -46,7 +47,7 @@ class TrialContext:
 
     def fold(self, place: int) -> Fold:
         """The rows of a trial, or of a run that confirms one; see :func:`pipelines.search.folds.fold`."""
-        return fold(self.train, self.validation, place=place, count=self.params.search.train_rows)
+        return fold(self.train, self.validation, place=place, count=self.settings.search.train_rows)
 
 
 @dataclass
@@ -81,21 +82,21 @@ def run_trial(
         context: what to work with.
         begun: called as soon as the study says whose trial it is; it lets the study's lock go.
     """
-    params = context.params
-    point, seed = suggest(trial, params.search.space), trial.user_attrs[SEED]
+    settings = context.settings
+    point, seed = suggest(trial, settings.recipes.space), trial.user_attrs[SEED]
     trial.set_user_attr(OWNER, this_process())
     shared.beat(trial.number)
     begun()
     with (
         context.live.child(run_name(trial), finished_by=(optuna.TrialPruned,)) as run,
         peak_memory(context.workspace.base.device) as peak,
-        _noted(trial, params, Costs(time.monotonic(), peak), run) as costs,
+        _noted(trial, settings.search, Costs(time.monotonic(), peak), run) as costs,
     ):
         run.log_params({**point, SEED: seed})
         _train(trial, context, run, costs)
         costs.ended = time.monotonic()
-        found = {"accuracy": costs.curve[params.search.reports], **costs.figures()}
-        return [found[objective] for objective in params.search.objectives]
+        found = {"accuracy": costs.curve[settings.search.reports], **costs.figures()}
+        return [found[objective] for objective in settings.search.objectives]
 
 
 def run_name(trial: optuna.Trial) -> str:
@@ -112,22 +113,23 @@ def confirmation_name(candidate: int, seed: int) -> str:
 
 
 def _train(trial: optuna.Trial, context: TrialContext, run: LiveRun, costs: Costs) -> None:
-    params, seed, reports = context.params, trial.user_attrs[SEED], context.params.search.reports
+    settings, seed = context.settings, trial.user_attrs[SEED]
+    reports = settings.search.reports
     confirms = CANDIDATE in trial.user_attrs
     metric = "held_out_accuracy" if confirms else "validation_accuracy"
-    rows = context.fold(seed - params.seed if confirms else OF_TRIALS)
+    rows = context.fold(seed - settings.seed if confirms else OF_TRIALS)
     encoded = [context.workspace.encode_row(row) for row in rows.train]
-    recipe = params.recipe(suggest(trial, params.search.space), trial=True)
+    recipe = settings.recipes.recipe(suggest(trial, settings.recipes.space), trial=True)
     model = build_model(context.workspace, recipe, seed=seed)
     costs.parameters = model.num_trainable()
-    for step in train_steps(model, encoded, recipe, params, seed=seed, pad_id=context.workspace.pad_id):
+    for step in train_steps(model, encoded, recipe, settings.training, seed=seed, pad_id=context.workspace.pad_id):
         costs.tokens += step.tokens
         run.log_metrics({"loss": step.loss}, step=step.step)
         report = step.step * reports // step.total_steps
         if report > max(costs.curve, default=0):
             _report(trial, context, model, rows.asked, costs, report=report)
             run.log_metrics({metric: costs.curve[report]}, step=step.step)
-            if report < reports and _hopeless(trial, params, costs):
+            if report < reports and _hopeless(trial, settings.search, costs):
                 raise optuna.TrialPruned
 
 
@@ -138,10 +140,10 @@ def _report(
     scores, truth = _scored(context, model, asked, title=run_name(trial))
     costs.curve[report] = float((scores.argmax(1) == truth).mean())
     trial.set_user_attr(COSTS, costs.figures())  # what counts of a trial whose process is killed after this
-    if context.params.search.pruner.name == "wilcoxon":
+    if context.settings.search.pruner.name == "wilcoxon":
         right = scores[np.arange(len(truth)), truth]
         trial.set_user_attr(f"{SCORES}:{report}", [round(float(score), 4) for score in right])
-    if len(context.params.search.objectives) == 1:
+    if len(context.settings.search.objectives) == 1:
         trial.report(costs.curve[report], step=report)
     else:
         trial.set_user_attr(CURVE, {str(place): value for place, value in costs.curve.items()})
@@ -151,7 +153,7 @@ def base_accuracy(context: TrialContext, place: int) -> float:
     """The accuracy of the frozen base on the rows that a fold is asked: what a recipe is to be better than."""
     # Edits at the lowest layer and the last token: so of the base is kept what most recipes of a search need.
     unused = ReftConfig(layers=(0,), positions="l1", rank=1)
-    model = ReftModel(context.workspace.base, unused, seed=context.params.seed)
+    model = ReftModel(context.workspace.base, unused, seed=context.settings.seed)
     with model.disabled():
         scores, truth = _scored(context, model, context.fold(place).asked, title="frozen base")
     return float((scores.argmax(1) == truth).mean())
@@ -159,22 +161,22 @@ def base_accuracy(context: TrialContext, place: int) -> float:
 
 def _scored(context: TrialContext, model: CausalModel, asked: Sequence[Row], *, title: str) -> tuple[Floats, Ints]:
     """The probability of each label for the rows, [rows, labels], and the right labels' places, [rows]."""
-    labels, size = list(context.workspace.task.labels), context.params.evaluate.batch_size
+    labels, size = list(context.workspace.task.labels), context.settings.score_batch
     scores = probabilities(context.workspace, model, asked, batch_size=size, title=title)
     return scores, np.array([labels.index(row.label) for row in asked])
 
 
-def _hopeless(trial: optuna.Trial, params: Params, costs: Costs) -> bool:
+def _hopeless(trial: optuna.Trial, search: SearchParams, costs: Costs) -> bool:
     """Whether to stop: it is worse than others were, or over a limit already. A confirmation runs to its end."""
     if CANDIDATE in trial.user_attrs:
         return False
-    if any(costs.figures()[cost] > bound for cost, bound in params.search.limits.bounds().items()):
+    if any(costs.figures()[cost] > bound for cost, bound in search.limits.bounds().items()):
         return True
-    return len(params.search.objectives) == 1 and bool(trial.should_prune())
+    return len(search.objectives) == 1 and bool(trial.should_prune())
 
 
 @contextmanager
-def _noted(trial: optuna.Trial, params: Params, costs: Costs, run: LiveRun) -> Iterator[Costs]:
+def _noted(trial: optuna.Trial, search: SearchParams, costs: Costs, run: LiveRun) -> Iterator[Costs]:
     """Keep what a trial cost, by how much it is over each limit, and, when it fails, its error; also in its run."""
     tags: dict[str, object] = {}
     try:
@@ -192,7 +194,7 @@ def _noted(trial: optuna.Trial, params: Params, costs: Costs, run: LiveRun) -> I
     finally:
         figures = costs.figures()
         trial.set_user_attr(COSTS, figures)
-        for cost, bound in params.search.limits.bounds().items():
+        for cost, bound in search.limits.bounds().items():
             trial.set_constraint(cost, figures[cost] / bound - 1)  # above 0 is over the limit
         run.log_metrics(figures)
         if tags:

@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from pipelines.params.whole import Params
+from pipelines.project.settings import StudySettings
 from pipelines.recipes.methods import REFT
 from pipelines.search.study import CANDIDATE, CONFIRM, COSTS, RECIPE, SharedStudy, counted
 
@@ -18,25 +18,25 @@ _NOT_CONFIRMED, _FAILED = -1.0, -2.0  # in the order of accuracies
 FIRST = "first"  # user attribute of a study: the points that it tries first
 
 
-def first_points(shared: SharedStudy, params: Params, *, base_sha256: str) -> list[dict[str, Any]]:
+def first_points(shared: SharedStudy, settings: StudySettings, *, base_sha256: str) -> list[dict[str, Any]]:
     """The points to try first. They are settled when the study is new, under its lock, and kept in it."""
     attributes = shared.study.user_attrs
     if FIRST not in attributes:
-        named = [{str(part): value for part, value in point.items()} for point in params.search.enqueue]
-        points = [*named, *_earlier(shared, params, base_sha256)]
+        named = [{str(part): value for part, value in point.items()} for point in settings.recipes.first]
+        points = [*named, *_earlier(shared, settings, base_sha256)]
         shared.study.set_user_attr(BASE, base_sha256)
         shared.study.set_user_attr(FIRST, points)
         return points
     return list(attributes[FIRST])
 
 
-def _earlier(shared: SharedStudy, params: Params, base_sha256: str) -> list[dict[str, Any]]:
+def _earlier(shared: SharedStudy, settings: StudySettings, base_sha256: str) -> list[dict[str, Any]]:
     """The best recipes of earlier studies on the base, one of each, the latest study's first, as points of the space.
 
     A recipe that was run again, to confirm it, goes before those that were not, and counts by the mean of these runs.
     None is over the present limits, by what its trial cost, and none is there twice.
     """
-    if params.search.earlier == 0:
+    if settings.search.earlier == 0:
         return []
     summaries = optuna.get_all_study_summaries(shared.storage, include_best_trial=False)
     earlier = [
@@ -51,17 +51,17 @@ def _earlier(shared: SharedStudy, params: Params, base_sha256: str) -> list[dict
     for summary in sorted(earlier, key=lambda one: one.datetime_start, reverse=True):
         study = optuna.load_study(study_name=summary.study_name, storage=shared.storage)
         complete = [
-            one for one in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if _able(params, one)
+            one for one in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if _able(settings, one)
         ]
         if complete:
             confirming = f"{summary.study_name}{CONFIRM}"
             means = _confirmed(shared.storage, confirming) if confirming in names else {}
             best = max(complete, key=lambda one: (means.get(one.number, _NOT_CONFIRMED), one.values[0], -one.number))
             recipe = best.user_attrs[RECIPE]
-            if recipe.get("name", REFT) == params.method.name:
-                points.append(_in_space(params, recipe))
+            if recipe.get("name", REFT) == settings.recipes.method:
+                points.append(_in_space(settings, recipe))
     inside = [point for place, point in enumerate(points) if point not in points[:place]]
-    return [point for point in inside if not params.search.space.problems(point)][: params.search.earlier]
+    return [point for point in inside if not settings.recipes.space.problems(point)][: settings.search.earlier]
 
 
 def _confirmed(storage: optuna.storages.RDBStorage, name: str) -> dict[int, float]:
@@ -79,14 +79,14 @@ def _confirmed(storage: optuna.storages.RDBStorage, name: str) -> dict[int, floa
     return {trial: _FAILED if math.isnan(value) else value for trial, value in means.items()}
 
 
-def _able(params: Params, trial: FrozenTrial) -> bool:
+def _able(settings: StudySettings, trial: FrozenTrial) -> bool:
     costs = trial.user_attrs[COSTS]
-    return all(costs[cost] <= bound for cost, bound in params.search.limits.bounds().items())
+    return all(costs[cost] <= bound for cost, bound in settings.search.limits.bounds().items())
 
 
-def _in_space(params: Params, recipe: dict[str, Any]) -> dict[str, Any]:
+def _in_space(settings: StudySettings, recipe: dict[str, Any]) -> dict[str, Any]:
     """What of a recipe the present space chooses; the rest is as train fixes it."""
-    space = params.search.space
+    space = settings.recipes.space
     point: dict[str, Any] = {}
     for part in space.parts():
         if space.chosen(part, point):

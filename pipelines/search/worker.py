@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import mean
@@ -29,10 +29,13 @@ from pipelines.contracts.prepared import Split, data_sha256, read_rows
 from pipelines.contracts.trials import TrialRecord
 from pipelines.errors import PipelineError
 from pipelines.model.workspace import open_workspace
-from pipelines.params.whole import Params, load_params
+from pipelines.params.computation import Computation
+from pipelines.params.whole import Params, TrackingParams, load_params
 from pipelines.project.code import check_code
 from pipelines.project.graph import read_graph
 from pipelines.project.keys import Inputs, study_key
+from pipelines.project.settings import StudySettings
+from pipelines.recipes.space import SpaceParams
 from pipelines.runtime.process import begin_process
 from pipelines.search.choice import Confirmed, Rule, candidates
 from pipelines.search.fits_base import check_space
@@ -65,9 +68,14 @@ POLL_SECONDS = 0.5  # between two looks at what other processes do
 
 @dataclass(frozen=True)
 class SearchContext:
-    """Where a process works: the project, its parameters, the files of base and data; and its place among others."""
+    """What a process of a search works by, and where: the files of base and data; and its place among others.
 
-    params: Params
+    ``confidence`` is that of the intervals that the report of the search shows.
+    """
+
+    settings: StudySettings
+    tracking: TrackingParams
+    confidence: float
     root: Path
     base: Path
     prepared: Path
@@ -76,7 +84,7 @@ class SearchContext:
 
 @dataclass(frozen=True)
 class Found:
-    """What the study came to: its trials, the candidates that were run again, and the rule to choose by.
+    """What the study came to: its space and trials, the candidates that were run again, and the rule to choose by.
 
     ``base_accuracy`` is that of the frozen base on the validation rows, ``base_confirmed`` that on the rows of the runs
     that confirm; None where it could not be measured.
@@ -84,11 +92,19 @@ class Found:
 
     study: str
     key: str
+    space: SpaceParams
     records: list[TrialRecord]
     confirmations: list[Confirmed]
     rule: Rule
     base_accuracy: float | None
     base_confirmed: float | None
+
+
+def search_context(params: Params, *, root: Path, base: Path, prepared: Path, place: int = 0) -> SearchContext:
+    """What params.yaml says of a search, and where its files are."""
+    return SearchContext(
+        StudySettings.of(params), params.tracking, params.evaluate.confidence, root, base, prepared, place
+    )
 
 
 def run_until_target(context: SearchContext) -> Found:
@@ -97,32 +113,33 @@ def run_until_target(context: SearchContext) -> Found:
     Raises:
         PipelineError: for a space that the base does not fit, a storage that does not answer, or no trial to choose.
     """
-    params, record = context.params, read_base(context.base)
-    check_space(params, record)
-    check_limit(params, record)
-    key = study_key(params, Inputs(record.sha256, data_sha256(context.prepared)))
-    limit = params.search.limits.parameters
+    settings, record = context.settings, read_base(context.base)
+    recipes, limit = settings.recipes, settings.search.limits.parameters
+    check_space(recipes, record)
+    check_limit(recipes, limit, record)
+    key = study_key(settings, Inputs(record.sha256, data_sha256(context.prepared)))
 
     def allowed(point: dict[str, object]) -> bool:
-        return limit is None or parameters_of(params.recipe(point, trial=True), record) <= limit
+        return limit is None or parameters_of(recipes.recipe(point, trial=True), record) <= limit
 
     with ExitStack() as stack:
         worker = _Worker(context, key, stack)
-        study = open_study(params, context.root, name=f"search-{key}")
+        study = open_study(settings.search, context.root, name=f"search-{key}")
         proposal = ProposalContext(record.sha256, record.num_layers, allowed)
-        step = partial(next_trial, params=params, context=proposal)
-        worker.work(study, step, total=params.search.trials, folds=[OF_TRIALS])
+        step = partial(next_trial, settings=settings, context=proposal)
+        worker.work(study, step, total=settings.search.trials, folds=[OF_TRIALS])
         rows = {split: len(read_rows(context.prepared, split)) for split in SPLITS}
-        rule = Rule(params.search, rows["train"], rows["validation"], params.evaluate.confidence)
+        rule = Rule(settings.search, rows["train"], rows["validation"], context.confidence)
         records, frozen = trial_records(study), _of_base(study, [OF_TRIALS])
         again = candidates(records, rule)
         if not again:
-            return Found(study.name, key, records, [], rule, frozen, None)
-        confirming, seeds = open_study(params, context.root, name=f"{study.name}{CONFIRM}"), other_seeds(params)
-        step, folds = partial(next_confirmation, params=params, candidates=again), range(1, len(seeds) + 1)
+            return Found(study.name, key, recipes.space, records, [], rule, frozen, None)
+        confirming = open_study(settings.search, context.root, name=f"{study.name}{CONFIRM}")
+        seeds = other_seeds(settings)
+        step, folds = partial(next_confirmation, settings=settings, candidates=again), range(1, len(seeds) + 1)
         worker.work(confirming, step, total=len(again) * len(seeds), folds=folds)
-        runs = confirmations(confirming, params, again)
-        return Found(study.name, key, records, runs, rule, frozen, _of_base(confirming, folds))
+        runs = confirmations(confirming, settings, again)
+        return Found(study.name, key, recipes.space, records, runs, rule, frozen, _of_base(confirming, folds))
 
 
 def _of_base(shared: SharedStudy, folds: Sequence[int]) -> float | None:
@@ -142,7 +159,7 @@ class _Worker:
         self._context, self._key, self._stack = context, key, stack
         self._trial_context: TrialContext | None = None
         # A file of sqlite is this machine's, and the lock on the project keeps other containers out.
-        self._alone = context.params.search.storage.startswith("sqlite")
+        self._alone = context.settings.search.storage.startswith("sqlite")
 
     def work(
         self, shared: SharedStudy, look: Callable[[SharedStudy], Step], *, total: int, folds: Sequence[int]
@@ -200,17 +217,18 @@ class _Worker:
 
     def _open_context(self, shared: SharedStudy) -> TrialContext:
         context = self._context
-        settings = context.params.search
-        layers = context.params.values("layers") if context.params.has("layers") else ()
+        search = context.settings.search
+        edited = context.settings.recipes.layer_choices(read_base(context.base).num_layers).edited
         workspace = open_workspace(
-            _on_device(context), root=context.root, base=context.base, prepared=context.prepared, recipes=layers
-        )
+            _on_device(context), root=context.root, base=context.base, prepared=context.prepared,
+            lowest=(layers[0] for layers in edited.values()),
+        )  # fmt: skip
         train, validation = workspace.rows("train"), workspace.rows("validation")  # before anything is logged
-        run = live_run(context.params, root=context.root, stage="search", input_hash=self._key, name=shared.name)
+        run = live_run(context.tracking, root=context.root, stage="search", input_hash=self._key, name=shared.name)
         with shared.locked():  # two processes that look for the run at once would make two
             live = self._stack.enter_context(run)
-        live.log_params({"trials": settings.trials, "train_rows": settings.train_rows})
-        return TrialContext(context.params, workspace, train, validation, live)
+        live.log_params({"trials": search.trials, "train_rows": search.train_rows})
+        return TrialContext(context.settings, workspace, train, validation, live)
 
     def _measure_base(self, shared: SharedStudy, folds: Sequence[int]) -> None:
         """Keep in the study what its trials are to be better than; one process of a machine sees to that."""
@@ -227,13 +245,13 @@ class _Worker:
                 shared.study.set_user_attr(_base_attribute(place), None)
 
 
-def _on_device(context: SearchContext) -> Params:
-    """The parameters with a device for this process: where a machine has several, each has its turn."""
-    run = context.params.run
-    if run.device not in ("auto", "cuda") or torch.cuda.device_count() < 2:
-        return context.params
+def _on_device(context: SearchContext) -> Computation:
+    """The computation on a device for this process: where a machine has several, each has its turn."""
+    computation = context.settings.computation
+    if computation.run.device not in ("auto", "cuda") or torch.cuda.device_count() < 2:
+        return computation
     device = f"cuda:{context.place % torch.cuda.device_count()}"
-    return context.params.model_copy(update={"run": run.model_copy(update={"device": device})})
+    return replace(computation, run=computation.run.model_copy(update={"device": device}))
 
 
 def _was_given_up(shared: SharedStudy, number: int) -> bool:
@@ -283,7 +301,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         params, paths = load_params(root / "params.yaml"), read_graph(root).paths
         check_code(root, "search")
-        run_until_target(SearchContext(params, root, root / paths["base"], root / paths["prepared"], place))
+        run_until_target(
+            search_context(params, root=root, base=root / paths["base"], prepared=root / paths["prepared"], place=place)
+        )
     except PipelineError as error:
         sys.stderr.write(f"error: search: {error}\n")
         return 2

@@ -32,7 +32,7 @@ def run(
     plots: Path,
 ) -> Evaluation:
     """Score every test row with the adapter and with the frozen base, and write figures, predictions and plots."""
-    workspace = open_workspace(params, root=root, base=base, prepared=prepared)
+    workspace = open_workspace(params.computation(), root=root, base=base, prepared=prepared)
     model = _load(adapter, workspace)
     labels, rows = list(workspace.task.labels), workspace.rows("test")
     truth = np.array([labels.index(row.label) for row in rows])

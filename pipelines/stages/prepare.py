@@ -66,7 +66,7 @@ def run(params: Params, *, root: Path, base: Path, out: Path, card: Path) -> Pre
     """
     config = params.prepare
     record = read_base(base)
-    check_space(params, record)  # the search would find it too, but only after this stage's work
+    check_space(params.recipe_space(), record)  # the search would find it too, but only after this stage's work
     tokenizer = load_tokenizer(record, root=root)
     _check_length(store_path(record), config.max_tokens)
     task = Classification(config, tokenizer)

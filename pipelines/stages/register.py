@@ -35,7 +35,7 @@ def run(
         evaluate_plots=evaluate_plots,
     )  # fmt: skip
     facts = read_facts(params, files)
-    store = open_store(params, root)
+    store = open_store(params.tracking, root)
     try:
         registration = _register(store, params, facts, root)
     except store_errors() as error:

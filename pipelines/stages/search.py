@@ -14,10 +14,9 @@ import yaml
 
 from pipelines.files import whole_directory, write_json, write_text
 from pipelines.params.whole import Params
-from pipelines.recipes.space import SpaceParams
 from pipelines.search.choice import Choice, choose
 from pipelines.search.records import saved_seconds, write_trials_csv
-from pipelines.search.worker import Found, SearchContext, run_until_target
+from pipelines.search.worker import Found, run_until_target, search_context
 from pipelines.tracking.live import log_report
 
 REPORT = "report.html"
@@ -51,12 +50,12 @@ class SearchResult:
 
 def run(params: Params, *, root: Path, base: Path, prepared: Path, out: Path, metrics: Path) -> SearchResult:
     """Bring the study to its number of trials, then write best.yaml, the tables of trials, the plots and the report."""
-    found = run_until_target(SearchContext(params, root, base, prepared))
+    found = run_until_target(search_context(params, root=root, base=base, prepared=prepared))
     choice = choose(found.records, found.confirmations, found.rule)
-    _write_outputs(found, choice, params.search.space, out)
+    _write_outputs(found, choice, out)
     result = _result(found, choice)
     write_json(metrics, asdict(result))
-    log_report(params, root, study=found.study, input_hash=found.key, report=out / REPORT)
+    log_report(params.tracking, root, study=found.study, input_hash=found.key, report=out / REPORT)
     return result
 
 
@@ -88,12 +87,12 @@ def _first_value(found: Found) -> float | None:
     return next((one.mean for one in found.confirmations if one.trial == first.number), None)
 
 
-def _write_outputs(found: Found, choice: Choice, space: SpaceParams, out: Path) -> None:
+def _write_outputs(found: Found, choice: Choice, out: Path) -> None:
     from pipelines.reports.search.page import write_report
     from pipelines.reports.search.plots import draw_study
 
     best = {
-        "chosen": space.complete(choice.record.params),
+        "chosen": found.space.complete(choice.record.params),
         "study": found.study,
         "trial": choice.record.number,
         "value": choice.value,

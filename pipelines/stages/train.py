@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from pipelines.model.fitting import build_model, train_steps
 from pipelines.model.workspace import Workspace, open_workspace
 from pipelines.params.whole import Params
 from pipelines.project.keys import train_key
-from pipelines.recipes.methods import READS_DOMAIN, AnyRecipe, plain_parts
+from pipelines.project.settings import TrainingSettings
+from pipelines.recipes.methods import READS_DOMAIN, plain_parts
 from pipelines.runtime.process import work_folder
 from pipelines.tracking.live import LiveRun, live_run
 from reft import AdapterInfo, NonFiniteLossError, StepMetrics
@@ -39,13 +40,17 @@ def run(
     plots: Path,
 ) -> TrainResult:
     """Train, then write the adapter directory, its figures and the loss curve."""
-    best = read_best(search / "best.yaml", params)
-    workspace = open_workspace(params, root=root, base=base, prepared=prepared)
-    model = build_model(workspace, best.recipe, seed=params.seed)
-    key = train_key(params, workspace, best)
-    with live_run(params, root=root, stage="train", input_hash=key, name="train") as live:
+    best = read_best(search / "best.yaml", params.recipe_space())
+    workspace = open_workspace(params.computation(), root=root, base=base, prepared=prepared)
+    model, training = build_model(workspace, best.recipe, seed=params.seed), TrainingSettings.of(params.train)
+    key = train_key(workspace, best.recipe, training, params.computation(), seed=params.seed)
+    with live_run(params.tracking, root=root, stage="train", input_hash=key, name="train") as live:
         live.log_params(params.logged(plain_parts(best.recipe)))
-        history = _fit(model, workspace, best.recipe, params, folder=work_folder(root) / "train" / key, live=live)
+        steps = train_steps(
+            model, workspace.encoded("train"), best.recipe, training,
+            seed=params.seed, pad_id=workspace.pad_id, checkpoint=work_folder(root) / "train" / key / "checkpoints",
+        )  # fmt: skip
+        history = _fit(steps, live)
     sha256 = _save(model, workspace, params, out)
     result = _result(model, best, history, sha256=sha256, adapter=out, input_hash=key)
     _write_plots(plots, history)
@@ -53,14 +58,8 @@ def run(
     return result
 
 
-def _fit(
-    model: MethodModel, workspace: Workspace, recipe: AnyRecipe, params: Params, *, folder: Path, live: LiveRun
-) -> list[StepMetrics]:
+def _fit(steps: Iterator[StepMetrics], live: LiveRun) -> list[StepMetrics]:
     """Fit from the newest checkpoint, if any; the steps before it are replayed, so the history is whole."""
-    steps = train_steps(
-        model, workspace.encoded("train"), recipe, params,
-        seed=params.seed, pad_id=workspace.pad_id, checkpoint=folder / "checkpoints",
-    )  # fmt: skip
     history: list[StepMetrics] = []
     with tqdm(desc="train", unit="step") as bar:
         try:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.errors import PipelineError
-from pipelines.params.whole import Params
+from pipelines.params.whole import TrackingParams
 from pipelines.tracking.runs import (
     INPUT_HASH,
     STAGE,
@@ -113,36 +113,36 @@ class LiveRun:
 
 
 @contextlib.contextmanager
-def live_run(params: Params, root: Path, stage: str, input_hash: str, name: str) -> Iterator[LiveRun]:
+def live_run(tracking: TrackingParams, root: Path, stage: str, input_hash: str, name: str) -> Iterator[LiveRun]:
     """The run of a stage on these inputs, open while the block runs.
 
     A run that the same stage left for the same inputs (killed, failed or done) is opened again, not doubled. It ends as
     FINISHED, as FAILED after an exception, or as KILLED after Ctrl-C.
 
     Args:
-        params: the whole of params.yaml.
+        tracking: where the store is.
         root: the project folder.
         stage: "search", "train" or "align".
         input_hash: hash of everything that the stage reads; the register stage finds the run by it.
         name: the run's name in MLflow's pages.
     """
-    live = LiveRun(None, _Line(up=True, uri=store_uri(params, root)))
+    live = LiveRun(None, _Line(up=True, uri=store_uri(tracking, root)))
     try:
-        live._start(open_store(params, root), name, {STAGE: stage, INPUT_HASH: input_hash})
+        live._start(open_store(tracking, root), name, {STAGE: stage, INPUT_HASH: input_hash})
     except PipelineError as error:
         log.warning("Nothing is logged live; register logs it later. %s", error)
     with live._ended():
         yield live
 
 
-def log_report(params: Params, root: Path, *, study: str, input_hash: str, report: Path) -> None:
+def log_report(tracking: TrackingParams, root: Path, *, study: str, input_hash: str, report: Path) -> None:
     """Put the report of a search, which is made when all its trials have ended, into the run that they were logged to.
 
     Where the store does not answer, that is left to the stage register.
     """
-    uri = store_uri(params, root)
+    uri = store_uri(tracking, root)
     try:
-        store = open_store(params, root)
+        store = open_store(tracking, root)
         try:
             run = ensure_run(store, study, {STAGE: "search", INPUT_HASH: input_hash})
             run.log_files("search", [report])

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from pipelines.params.whole import Params
+from pipelines.params.whole import TrackingParams
 from pipelines.tracking.store import store_uri
 
 log = logging.getLogger(__name__)
@@ -32,17 +32,17 @@ ADDRESSES = (
 LOCK_SECONDS = 30.0
 
 
-def follow_project(params: Params, root: Path) -> None:
+def follow_project(tracking: TrackingParams, root: Path) -> None:
     """Correct the addresses in the project's own store, if it was made or last opened in another folder.
 
     The lock on the store is the caller's. A server, and a database that lies elsewhere, are left as they are: they are
     where they say.
     """
-    file = own_database(params, root)
+    file = own_database(tracking, root)
     if file is None or not file.is_file():
         return
     with contextlib.closing(sqlite3.connect(file, timeout=LOCK_SECONDS)) as connection, connection:
-        former = _former_root(connection, params)
+        former = _former_root(connection, tracking)
         if former is None or former == root.resolve():
             return
         for table, column in ADDRESSES:
@@ -51,23 +51,23 @@ def follow_project(params: Params, root: Path) -> None:
     log.info("The project was in %s before; its tracking store now names this folder.", former)
 
 
-def own_database(params: Params, root: Path) -> Path | None:
+def own_database(tracking: TrackingParams, root: Path) -> Path | None:
     """The file of the tracking store, if it is one and lies in the project."""
-    uri = store_uri(params, root)
+    uri = store_uri(tracking, root)
     if not uri.startswith("sqlite:///"):
         return None
     file = Path(uri.removeprefix("sqlite:///").partition("?")[0]).resolve()
     return file if file.is_relative_to(root.resolve()) else None
 
 
-def _former_root(connection: sqlite3.Connection, params: Params) -> Path | None:
+def _former_root(connection: sqlite3.Connection, tracking: TrackingParams) -> Path | None:
     """The folder that the addresses are for; without the tag, of earlier releases, as the artifacts' folder says it."""
     if not _has(connection, "experiment_tags", "value"):
         return None  # no tables yet
     tagged = connection.execute("SELECT value FROM experiment_tags WHERE key = ?", (PROJECT,)).fetchone()
     if tagged is not None:
         return _local_path(tagged[0])
-    below = Path(params.tracking.artifacts)
+    below = Path(tracking.artifacts)
     for (address,) in connection.execute("SELECT artifact_location FROM experiments").fetchall():
         path = _local_path(address)
         if path is not None and not below.is_absolute() and path.parts[-len(below.parts) :] == below.parts:

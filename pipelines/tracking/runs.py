@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pipelines.errors import PipelineError
-from pipelines.params.whole import Params
+from pipelines.params.whole import TrackingParams
 from pipelines.runtime.process import locked
 from pipelines.tracking.moved import PROJECT, follow_project, own_database
 from pipelines.tracking.store import check_store, store_uri, unreachable
@@ -56,14 +56,14 @@ class Store:
     experiment_id: str
 
 
-def open_store(params: Params, root: Path) -> Store:
+def open_store(tracking: TrackingParams, root: Path) -> Store:
     """Open the store, make its tables and our experiment if they are not there yet.
 
     Raises:
         PipelineError: if the store does not answer, or the experiment has been deleted.
     """
-    check_store(params, root)
-    uri = store_uri(params, root)
+    check_store(tracking, root)
+    uri = store_uri(tracking, root)
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
@@ -75,9 +75,9 @@ def open_store(params: Params, root: Path) -> Store:
         mlflow.set_registry_uri(uri)
         # Two processes that make the tables at once break each other.
         with locked(root, "tracking", wait_seconds=LOCK_SECONDS):
-            follow_project(params, root)
+            follow_project(tracking, root)
             client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
-            return Store(client, uri, _experiment(client, params, root))
+            return Store(client, uri, _experiment(client, tracking, root))
     except store_errors() as error:
         raise unreachable(uri, error) from None
 
@@ -90,11 +90,11 @@ def store_errors() -> tuple[type[Exception], ...]:
     return (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError)
 
 
-def _experiment(client: MlflowClient, params: Params, root: Path) -> str:
-    name = params.tracking.experiment
-    found, tags = client.get_experiment_by_name(name), _own_tags(params, root)
+def _experiment(client: MlflowClient, tracking: TrackingParams, root: Path) -> str:
+    name = tracking.experiment
+    found, tags = client.get_experiment_by_name(name), _own_tags(tracking, root)
     if found is None:
-        return str(client.create_experiment(name, artifact_location=_artifacts(params, root), tags=tags))
+        return str(client.create_experiment(name, artifact_location=_artifacts(tracking, root), tags=tags))
     if found.lifecycle_stage != "active":
         raise PipelineError(
             "the experiment must not be deleted",
@@ -107,15 +107,15 @@ def _experiment(client: MlflowClient, params: Params, root: Path) -> str:
     return str(found.experiment_id)
 
 
-def _own_tags(params: Params, root: Path) -> dict[str, str]:
+def _own_tags(tracking: TrackingParams, root: Path) -> dict[str, str]:
     """The tag that says which folder a store in the project is for."""
-    return {} if own_database(params, root) is None else {PROJECT: root.resolve().as_uri()}
+    return {} if own_database(tracking, root) is None else {PROJECT: root.resolve().as_uri()}
 
 
-def _artifacts(params: Params, root: Path) -> str | None:
-    if params.tracking.uri.startswith("http"):
+def _artifacts(tracking: TrackingParams, root: Path) -> str | None:
+    if tracking.uri.startswith("http"):
         return None  # the server has its own
-    return (root.resolve() / params.tracking.artifacts).as_uri()
+    return (root.resolve() / tracking.artifacts).as_uri()
 
 
 @dataclass(frozen=True)

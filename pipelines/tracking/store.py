@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from pipelines.errors import PipelineError
-from pipelines.params.whole import Params
+from pipelines.params.whole import TrackingParams
 
 PING_SECONDS = 5.0
 SILENT = (OSError, ValueError, sqlite3.Error, http.client.HTTPException)  # what a store that is none raises
@@ -28,41 +28,41 @@ def public_uri(uri: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def store_uri(params: Params, root: Path) -> str:
+def store_uri(tracking: TrackingParams, root: Path) -> str:
     """The store's address; a relative sqlite path is taken under the project folder."""
-    return _under(params.tracking.uri, root)
+    return _under(tracking.uri, root)
 
 
-def public_store(params: Params, root: Path) -> str:
+def public_store(tracking: TrackingParams, root: Path) -> str:
     """The store's address as it may be shown: whole, so that it means the same in any folder, and without password."""
-    return public_uri(store_uri(params, root))
+    return public_uri(store_uri(tracking, root))
 
 
-def check_store(params: Params, root: Path) -> None:
+def check_store(tracking: TrackingParams, root: Path) -> None:
     """Make sure, within some seconds and without loading MLflow, that the store answers.
 
     Raises:
         PipelineError: if the server or database does not answer, or the sqlite file cannot be one.
     """
-    uri = store_uri(params, root)
+    uri = store_uri(tracking, root)
     try:
         _ping(uri)
     except SILENT as error:
         raise unreachable(uri, error) from None
 
 
-def trials_uri(params: Params, root: Path) -> str:
+def trials_uri(storage: str, root: Path) -> str:
     """The address of the database of trials; a relative sqlite path is taken under the project folder."""
-    return _under(params.search.storage, root)
+    return _under(storage, root)
 
 
-def check_trials(params: Params, root: Path) -> None:
+def check_trials(storage: str, root: Path) -> None:
     """Make sure, within some seconds and without loading Optuna, that search.storage answers.
 
     Raises:
         PipelineError: if the database does not answer, or the sqlite file cannot be one.
     """
-    uri = trials_uri(params, root)
+    uri = trials_uri(storage, root)
     try:
         _ping(uri)
     except SILENT as error:

@@ -83,8 +83,8 @@ def check_places(params: Params, root: Path) -> list[Finding]:
     """The package index, the tracking store and the trials' storage."""
     return [
         *_indexes(params),
-        _tried("tracking store", public_uri(params.tracking.uri), lambda: check_store(params, root)),
-        _tried("search.storage", "answers", lambda: check_trials(params, root)),
+        _tried("tracking store", public_uri(params.tracking.uri), lambda: check_store(params.tracking, root)),
+        _tried("search.storage", "answers", lambda: check_trials(params.search.storage, root)),
     ]
 
 

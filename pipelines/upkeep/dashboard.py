@@ -30,10 +30,10 @@ def serve(params: Params, root: Path, *, port: int) -> None:
         raise PipelineError(
             "--dashboard needs optuna-dashboard", got=error, do="Run: pip install 'reft-pipeline[dashboard]'"
         ) from None
-    if not study_sizes(params, root):
+    if not study_sizes(params.search.storage, root):
         raise PipelineError("search.storage must hold a study to show", got="none", do="Start one: reft search")
     _check_port(port)
-    run_server(trials_uri(params, root), host=HOST, port=port)
+    run_server(trials_uri(params.search.storage, root), host=HOST, port=port)
 
 
 def _check_port(port: int) -> None:

@@ -14,7 +14,7 @@ from pipelines.contracts.base import BaseRecord, read_base
 from pipelines.model.fitting import build_model, train_steps
 from pipelines.model.scores import probabilities
 from pipelines.model.workspace import Workspace, open_workspace
-from pipelines.params.whole import Params
+from pipelines.project.settings import StudySettings
 from pipelines.recipes.domains import Conditional, Span, Steps
 from pipelines.recipes.methods import AnyRecipe
 from pipelines.search.fits_base import check_space
@@ -69,16 +69,17 @@ class Estimate:
         return (runs * min(trials), runs * max(trials)) if trials else None
 
 
-def estimate(params: Params, *, root: Path, base: Path, prepared: Path) -> Estimate:
+def estimate(settings: StudySettings, *, root: Path, base: Path, prepared: Path) -> Estimate:
     """Look, and train a few steps; no study is made.
 
     Raises:
         PipelineError: for a space that the base cannot have, or limits that no recipe keeps.
     """
-    confirm, space = params.search.confirm, params.search.space
-    trials = int(min(params.search.trials, space.size()))
+    recipes, search = settings.recipes, settings.search
+    confirm, space = search.confirm, recipes.space
+    trials = int(min(search.trials, space.size()))
     # The recipe that is tried first comes beside the best, if it is none of them.
-    named = bool(params.search.enqueue) or params.search.earlier > 0
+    named = bool(recipes.first) or search.earlier > 0
     known: dict[str, Any] = {
         "space": {part: _words(space.root[part]) for part in space.parts()},
         "points": space.size(),
@@ -90,18 +91,18 @@ def estimate(params: Params, *, root: Path, base: Path, prepared: Path) -> Estim
             **known, smallest=None, largest=None, quickest=None, slowest=None, missing="the base: dvc repro base"
         )
     record = read_base(base)
-    check_space(params, record)
-    check_limit(params, record)
-    ends = dict(zip(ENDS, (*extremes(params, record), *paces(params, record)), strict=True))
+    check_space(recipes, record)
+    check_limit(recipes, search.limits.parameters, record)
+    ends = dict(zip(ENDS, (*extremes(recipes, record), *paces(recipes, record)), strict=True))
     if not prepared.is_dir():
         sized: dict[str, Any] = {name: _extreme(recipe, record) for name, recipe in ends.items()}
         return Estimate(**known, **sized, missing="the data: dvc repro prepare")
-    workspace = open_workspace(params, root=root, base=base, prepared=prepared)
+    workspace = open_workspace(settings.computation, root=root, base=base, prepared=prepared)
     # What a process begins with is little beside the slowest recipe's steps, so that is first.
     found: dict[str, Any] = {}
     for name, recipe in reversed(ends.items()):
         same = next((each for each in found.values() if each.recipe == recipe), None)
-        found[name] = same or _measured(params, workspace, recipe, record)
+        found[name] = same or _measured(settings, workspace, recipe, record)
     return Estimate(**known, **found, missing=None)
 
 
@@ -109,18 +110,22 @@ def _extreme(recipe: AnyRecipe, record: BaseRecord) -> Extreme:
     return Extreme(recipe, parameters_of(recipe, record), None, None)
 
 
-def _measured(params: Params, workspace: Workspace, recipe: AnyRecipe, record: BaseRecord) -> Extreme:
+def _measured(settings: StudySettings, workspace: Workspace, recipe: AnyRecipe, record: BaseRecord) -> Extreme:
     """Take a few steps and score a few rows as a trial of the recipe does."""
-    size = params.evaluate.batch_size
-    rows, validation = workspace.encoded("train", params.search.train_rows), workspace.rows("validation")
-    model = build_model(workspace, recipe, seed=params.seed)
-    steps = list(train_steps(model, rows, recipe, params, seed=params.seed, pad_id=workspace.pad_id, max_steps=STEPS))
+    size = settings.score_batch
+    rows, validation = workspace.encoded("train", settings.search.train_rows), workspace.rows("validation")
+    model = build_model(workspace, recipe, seed=settings.seed)
+    steps = list(
+        train_steps(
+            model, rows, recipe, settings.training, seed=settings.seed, pad_id=workspace.pad_id, max_steps=STEPS
+        )
+    )
     step_seconds = statistics.median(step.seconds for step in steps[1:] or steps)
     total = _steps(len(rows), recipe)
     started = time.perf_counter()
     probabilities(workspace, model, validation[:ROWS], batch_size=size, title="a few rows")
     scoring = (time.perf_counter() - started) / len(validation[:ROWS]) * len(validation)
-    trial = total * step_seconds + min(params.search.reports, total) * scoring
+    trial = total * step_seconds + min(settings.search.reports, total) * scoring
     return Extreme(recipe, parameters_of(recipe, record), step_seconds, trial)
 
 

@@ -18,6 +18,7 @@ from pipelines.files import clear_stale, read_json, reft_home
 from pipelines.params.whole import Params
 from pipelines.project.graph import Graph
 from pipelines.project.keys import Inputs, cells_folder, cells_key, constants_folder, study_key, train_key
+from pipelines.project.settings import StudySettings, TrainingSettings
 from pipelines.registry.versions import referenced
 from pipelines.runtime.process import work_folder
 from pipelines.search.study import CONFIRM, delete_study, study_sizes
@@ -76,7 +77,7 @@ def leftovers(params: Params, root: Path, graph: Graph) -> list[Leftover]:
     kept = study | referenced(params, root).studies
     return found + [
         Leftover("study", name, None, f"{why}; {trials} trials")
-        for name, trials in study_sizes(params, root).items()
+        for name, trials in study_sizes(params.search.storage, root).items()
         if name.removesuffix(CONFIRM) not in kept
     ]
 
@@ -106,7 +107,7 @@ def unused_bases(params: Params, root: Path, graph: Graph) -> list[Leftover]:
 def remove(leftover: Leftover, params: Params, root: Path) -> None:
     """Remove it; the caller holds the project's lock."""
     if leftover.kind == "study":
-        delete_study(params, root, leftover.where)
+        delete_study(params.search.storage, root, leftover.where)
         return
     folder = Path(leftover.where)
     if leftover.kind == "base":
@@ -147,7 +148,8 @@ def _cells(params: Params, root: Path, graph: Graph) -> list[Leftover]:
         inputs = Inputs(read_base(root / graph.paths["base"]).sha256, data_sha256(root / graph.paths["prepared"]))
     except PipelineError:
         return []
-    present, why = cells_key(params, inputs), "of other inputs than the present ones"
+    present = cells_key(inputs, params.computation(), score_batch=params.evaluate.batch_size)
+    why = "of other inputs than the present ones"
     return [
         Leftover("comparison", str(folder), size(folder), why)
         for folder in sorted(cells_folder(root).glob("*"))
@@ -163,11 +165,13 @@ def _present(params: Params, root: Path, graph: Graph) -> tuple[set[str], set[st
     path = {name: root / place for name, place in graph.paths.items()}
     try:
         inputs = Inputs(read_base(path["base"]).sha256, data_sha256(path["prepared"]))
-        best = read_best(path["search"] / "best.yaml", params)
+        best = read_best(path["search"] / "best.yaml", params.recipe_space())
     except PipelineError:
         return set(), set()
-    train = {train_key(params, inputs, best), *_figure(path["train_metrics"], "input_hash")}
-    study = {f"search-{study_key(params, inputs)}", best.study, *_figure(path["search_metrics"], "study")}
+    key = train_key(inputs, best.recipe, TrainingSettings.of(params.train), params.computation(), seed=params.seed)
+    train = {key, *_figure(path["train_metrics"], "input_hash")}
+    present = f"search-{study_key(StudySettings.of(params), inputs)}"
+    study = {present, best.study, *_figure(path["search_metrics"], "study")}
     return train, study
 
 
@@ -178,5 +182,5 @@ def _figure(path: Path, key: str) -> Iterator[str]:
 
 
 def _own_storage(params: Params, root: Path) -> bool:
-    uri = trials_uri(params, root)
+    uri = trials_uri(params.search.storage, root)
     return uri.startswith("sqlite:///") and Path(uri.removeprefix("sqlite:///")).is_relative_to(root.resolve())

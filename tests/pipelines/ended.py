@@ -71,8 +71,8 @@ def failed(number: int, params: dict[str, Any], error: str, **changes: Any) -> T
 def trials(params: Params, count: int) -> list[TrialRecord]:
     """Trials of random recipes, after those that are tried first; each third one is pruned."""
     rng = np.random.default_rng(0)
-    first = [{str(part): value for part, value in point.items()} for point in params.search.enqueue]
-    points = [*first, *(random_point(params.search.space, rng) for _ in range(count - len(first)))]
+    first = [{str(part): value for part, value in point.items()} for point in params.recipe_space().first]
+    points = [*first, *(random_point(params.recipe_space().space, rng) for _ in range(count - len(first)))]
     return [
         pruned(number, point) if number % 3 == 2 else record(number, point, enqueued=number if point in first else None)
         for number, point in enumerate(points)
@@ -92,7 +92,8 @@ def end(params: Params, records: list[TrialRecord], *, base_accuracy: float | No
     """The study of these trials, with what is chosen of it."""
     rule = Rule(params.search, TRAINING_ROWS, ROWS, 0.95)
     confirmations = runs(records, rule)
+    space, accuracy = params.recipe_space().space, base_accuracy
     found = Found(
-        "search-0123456789abcdef", "0123456789abcdef", records, confirmations, rule, base_accuracy, base_accuracy
+        "search-0123456789abcdef", "0123456789abcdef", space, records, confirmations, rule, accuracy, accuracy
     )
     return Verdict(found, choose(records, confirmations, rule))

@@ -53,7 +53,7 @@ def _header(verdict: Verdict) -> Element:
         f"Accuracy on {many(choice.rows, kind)}: {of_runs}. {100 * verdict.found.rule.confidence:g} % interval of so "
         f"many rows: {share(low)} to {share(high)}."
     )
-    space = verdict.settings.space
+    space = verdict.found.space
     values = space.complete(choice.record.params)
     whole = {part: values[part] for part in map(str, space.parts())}
     recipe = [(part, part_value(value)) for part, value in whole.items()]

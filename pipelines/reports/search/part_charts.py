@@ -35,7 +35,7 @@ def importance(verdict: Verdict) -> Element:
 
 def parts_that_vary(verdict: Verdict) -> list[Part]:
     """The searched parts of which trials tried several values."""
-    tried: dict[Part, set[object]] = {part: set() for part in verdict.settings.space.parts()}
+    tried: dict[Part, set[object]] = {part: set() for part in verdict.found.space.parts()}
     for record in verdict.found.records:
         for part in tried.keys() & record.params.keys():
             tried[part].add(record.params[part])
@@ -44,7 +44,7 @@ def parts_that_vary(verdict: Verdict) -> list[Part]:
 
 def scale_of(verdict: Verdict, part: Part) -> Scale:
     """The axis of a part: as its domain says."""
-    match verdict.settings.space.domain(part):
+    match verdict.found.space.domain(part):
         case Span(low=low, high=high, log=True):
             return Log(low, high)
         case Span(low=low, high=high) | Steps(low=low, high=high):

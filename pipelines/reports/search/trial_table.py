@@ -24,7 +24,7 @@ class _Cell:
 
 def trial_table(verdict: Verdict) -> Element:
     """A row for each trial; the columns marked ``data-brief`` are what a chart tells of a trial under the pointer."""
-    parts = [str(part) for part in verdict.settings.space.parts()]
+    parts = [str(part) for part in verdict.found.space.parts()]
     brief = ["trial", "state", "accuracy", *parts, "trained numbers", "seconds"]
     more = ["tokens", "memory (MB)", "seed", "accuracy at each report", "over a limit", "error"]
     heads = [

@@ -83,7 +83,7 @@ class Verdict:
     @cached_property
     def importances(self) -> Mapping[str, float]:
         """How much each part matters, the most important first; none where too few trials are complete."""
-        return importances(self.complete, self.settings.space)
+        return importances(self.complete, self.found.space)
 
     @property
     def first(self) -> TrialRecord | None:

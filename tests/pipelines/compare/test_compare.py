@@ -22,9 +22,9 @@ from pipelines.model.scores import probabilities
 from pipelines.model.workspace import open_workspace
 from pipelines.params.whole import Params, check_params
 from pipelines.project.graph import read_graph
-from pipelines.search.worker import SearchContext
+from pipelines.project.settings import TrainingSettings
 from pipelines.upkeep.leftovers import leftovers
-from tests.searching import FEW, make_context, raw_params
+from tests.searching import FEW, Project, make_context, raw_params
 
 METHODS: dict[str, Any] = {
     "LoReFT": {
@@ -46,7 +46,7 @@ def params(changes: Mapping[str, Any] | None = None) -> Params:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SearchContext]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     root = tmp_path_factory.mktemp("site")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REFT_HOME", str(root / "home"))
@@ -54,12 +54,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SearchContext]:
 
 
 @pytest.fixture(autouse=True)
-def own_home(made: SearchContext, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_home(made: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REFT_HOME", str(made.root / "home"))
 
 
 def run(
-    context: SearchContext, out: Path, changes: Mapping[str, Any] | None = None, only: tuple[str, ...] = ()
+    context: Project, out: Path, changes: Mapping[str, Any] | None = None, only: tuple[str, ...] = ()
 ) -> Comparison:
     return comparing.run(
         params(changes), root=context.root, base=context.base, prepared=context.prepared,
@@ -68,13 +68,13 @@ def run(
 
 
 @pytest.fixture(scope="module")
-def found(made: SearchContext) -> Comparison:
+def found(made: Project) -> Comparison:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REFT_HOME", str(made.root / "home"))
         return run(made, made.root / "out")
 
 
-def cell_files(context: SearchContext) -> dict[str, int]:
+def cell_files(context: Project) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in (context.root / ".reft" / "compare").rglob("*.json")}
 
 
@@ -91,14 +91,17 @@ def test_a_learning_rate_is_chosen_on_validation_rows_and_measured_with_every_se
         assert all(cell.memory_mb > 50 and cell.train_seconds > 0 for cell in (*tuning, *cells))
 
 
-def test_a_cell_is_what_the_pipelines_own_training_and_scoring_give(found: Comparison, made: SearchContext) -> None:
+def test_a_cell_is_what_the_pipelines_own_training_and_scoring_give(found: Comparison, made: Project) -> None:
     chosen = params()
-    workspace = open_workspace(chosen, root=made.root, base=made.base, prepared=made.prepared)
+    workspace = open_workspace(chosen.computation(), root=made.root, base=made.base, prepared=made.prepared)
     cell = found.lines[1][2][1]
     recipe = {"lora.rank": 2, "lora.learning_rate": cell.learning_rate, "epochs": 2}
-    whole = chosen.model_copy(update={"method": chosen.method.model_copy(update={"name": "lora"})}).whole(recipe)
+    whole = chosen.model_copy(update={"method": chosen.method.model_copy(update={"name": "lora"})})
+    whole = whole.recipe_space().whole(recipe)
     model = build_model(workspace, whole, seed=4)
-    for _ in train_steps(model, workspace.encoded("train", 16), whole, chosen, seed=4, pad_id=workspace.pad_id):
+    for _ in train_steps(
+        model, workspace.encoded("train", 16), whole, TrainingSettings.of(chosen.train), seed=4, pad_id=workspace.pad_id
+    ):
         pass
     rows, labels = workspace.rows("test")[:6], list(workspace.task.labels)
     scores = probabilities(workspace, model, rows, batch_size=chosen.evaluate.batch_size, title="rows")
@@ -106,7 +109,7 @@ def test_a_cell_is_what_the_pipelines_own_training_and_scoring_give(found: Compa
     assert cell.parameters == model.num_trainable()
 
 
-def test_what_was_measured_is_not_measured_again(found: Comparison, made: SearchContext, tmp_path: Path) -> None:
+def test_what_was_measured_is_not_measured_again(found: Comparison, made: Project, tmp_path: Path) -> None:
     before = cell_files(made)
     assert len(before) == 1 + 2 * (2 + 2) + 2
     again = run(made, tmp_path / "again")
@@ -123,7 +126,7 @@ def test_what_was_measured_is_not_measured_again(found: Comparison, made: Search
     assert sorted(name.rsplit("-", 1)[0] for name in new - {lost}) == ["prompts-test-0.01-3", "prompts-test-0.01-4"]
 
 
-def test_the_table_says_what_the_cells_hold(found: Comparison, made: SearchContext) -> None:
+def test_the_table_says_what_the_cells_hold(found: Comparison, made: Project) -> None:
     lines = {line.name: line for line in lines_of(found, params().evaluate)}
     assert list(lines) == [BASE, "LoReFT", "LoRA", "too fast"]
     with (made.root / "out" / "table.csv").open(encoding="utf-8", newline="") as file:
@@ -188,11 +191,11 @@ def test_a_mistake_in_the_section_is_told_with_its_place(changes: dict[str, Any]
     assert said in str(error.value)
 
 
-def test_more_rows_than_there_are_and_a_stranger_are_refused(made: SearchContext) -> None:
+def test_more_rows_than_there_are_and_a_stranger_are_refused(made: Project) -> None:
     with pytest.raises(PipelineError, match=r"compare.methods has LoReFT, LoRA, too fast. Got: Lora"):
         contenders(params(), best=Path("none"), only=["Lora"])
     chosen = params()
-    workspace = open_workspace(chosen, root=made.root, base=made.base, prepared=made.prepared)
+    workspace = open_workspace(chosen.computation(), root=made.root, base=made.base, prepared=made.prepared)
     budget = dataclasses.replace(Budget.of(chosen.compare), test_rows=9)
     with pytest.raises(PipelineError, match=r"compare.test_rows must not be above the rows that there are, 8"):
         CellMaker(workspace, chosen, budget, root=made.root)
@@ -203,7 +206,7 @@ def test_more_rows_than_there_are_and_a_stranger_are_refused(made: SearchContext
     [([1e-3], {"train_rows": 8}, "train_rows"), ([1e-3, 1e-2], {"train_rows": 16}, "tuning_rows")],
 )
 def test_a_step_for_each_of_two_methods_is_asked_for(
-    made: SearchContext, tmp_path: Path, rates: list[float], rows: dict[str, int], raised: str
+    made: Project, tmp_path: Path, rates: list[float], rows: dict[str, int], raised: str
 ) -> None:
     """Before anything is measured: a method that stands before it in the table is not trained for nothing."""
     parts = {"layers": "all", "positions": "l4", "rank": 2}
@@ -214,20 +217,25 @@ def test_a_step_for_each_of_two_methods_is_asked_for(
     assert cell_files(made) == before
 
 
-def test_a_training_too_short_for_two_methods_is_refused(made: SearchContext) -> None:
+def test_a_training_too_short_for_two_methods_is_refused(made: Project) -> None:
     chosen = params()
-    workspace = open_workspace(chosen, root=made.root, base=made.base, prepared=made.prepared)
+    workspace = open_workspace(chosen.computation(), root=made.root, base=made.base, prepared=made.prepared)
     chosen = chosen.model_copy(update={"method": chosen.method.model_copy(update={"name": "lora_then_reft"})})
     values = {"layers": "all", "positions": "l4", "rank": 2, "learning_rate": 1e-3, "lora.learning_rate": 1e-3}
-    recipe = chosen.whole(values | {"epochs": 1})
+    recipe = chosen.recipe_space().whole(values | {"epochs": 1})
     model = build_model(workspace, recipe, seed=3)
     with pytest.raises(PipelineError, match=r"Got: two turns need a step each; got 1 in all.*Raise rows or epochs"):
-        train_steps(model, workspace.encoded("train", 8), recipe, chosen, seed=3, pad_id=workspace.pad_id)
+        train_steps(
+            model,
+            workspace.encoded("train", 8),
+            recipe,
+            TrainingSettings.of(chosen.train),
+            seed=3,
+            pad_id=workspace.pad_id,
+        )
 
 
-def test_scores_that_are_no_numbers_fail_a_cell_and_the_others_are_measured(
-    made: SearchContext, tmp_path: Path
-) -> None:
+def test_scores_that_are_no_numbers_fail_a_cell_and_the_others_are_measured(made: Project, tmp_path: Path) -> None:
     """A single step at such a rate has a loss, and leaves weights that overflow when rows are asked."""
     methods = {
         "too fast": {"method": "full", "parts": {}, "learning_rates": [1e38]},
@@ -244,7 +252,7 @@ def test_scores_that_are_no_numbers_fail_a_cell_and_the_others_are_measured(
 
 
 def test_a_training_without_enough_memory_is_told_and_tried_again_the_next_time(
-    made: SearchContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     methods = {"LoRA": {"method": "lora", "parts": {"lora.rank": 3}, "learning_rates": [1e-3]}}
     real = comparing.build_model
@@ -269,7 +277,7 @@ def test_the_search_is_needed_where_a_part_is_left_to_it() -> None:
     assert not chosen.compare.needs_search(["LoRA", "too fast"], chosen.fixed())
 
 
-def test_cells_of_other_inputs_are_left_over(found: Comparison, made: SearchContext) -> None:
+def test_cells_of_other_inputs_are_left_over(found: Comparison, made: Project) -> None:
     """Of what a comparison keeps, that on the present base and rows stays."""
     assert found.lines
     folder = made.root / ".reft" / "compare" / "0123456789abcdef"

@@ -11,6 +11,7 @@ from pipelines.contracts.base import BaseRecord
 from pipelines.errors import PipelineError
 from pipelines.params.whole import Params, check_params
 from pipelines.project.keys import Inputs, study_key
+from pipelines.project.settings import StudySettings
 from pipelines.recipes.reft import Recipe
 from pipelines.search.fits_base import check_space
 from pipelines.search.sizes import check_limit, extremes, paces, parameters_of
@@ -47,7 +48,7 @@ def refused(changes: dict[str, Any]) -> str:
 
 
 def test_the_points_under_conditions_are_counted_as_they_are_listed() -> None:
-    space = params(CONDITIONAL).search.space
+    space = params(CONDITIONAL).recipe_space().space
     points = list(space.points())
     assert len(points) == space.size() == (1 + 2 + 1) * 2 * 2  # loreft, direft with two activations, consreft
     assert len({tuple(sorted(point.items())) for point in points}) == len(points)
@@ -57,15 +58,15 @@ def test_the_points_under_conditions_are_counted_as_they_are_listed() -> None:
 def test_a_part_that_a_condition_leaves_out_has_its_other_value() -> None:
     found = params(CONDITIONAL)
     point = {"method": "loreft", "layers": "all", "positions": "l1", "rank": 8}
-    recipe = found.recipe(point, trial=True)
+    recipe = found.recipe_space().recipe(point, trial=True)
     assert (recipe.activation, recipe.init, recipe.rank) == ("linear", "identity", 8)
-    assert found.recipe({**point, "method": "consreft", "init": "paper"}).init == "paper"
-    assert found.search.space.problems({**point, "activation": "gelu"}) == ["it must not have activation"]
-    assert found.search.space.problems({**point, "method": "direft"}) == ["it has no activation"]
+    assert found.recipe_space().recipe({**point, "method": "consreft", "init": "paper"}).init == "paper"
+    assert found.recipe_space().space.problems({**point, "activation": "gelu"}) == ["it must not have activation"]
+    assert found.recipe_space().space.problems({**point, "method": "direft"}) == ["it has no activation"]
 
 
 def test_real_numbers_cannot_be_counted() -> None:
-    assert params().search.space.size() == math.inf
+    assert params().recipe_space().space.size() == math.inf
 
 
 @pytest.mark.parametrize(
@@ -77,13 +78,13 @@ def test_real_numbers_cannot_be_counted() -> None:
     ],
 )
 def test_integers_are_each_a_point(domain: Any, values: list[int]) -> None:
-    space = params({"search.space.rank": domain, "search.enqueue": []}).search.space
+    space = params({"search.space.rank": domain, "search.enqueue": []}).recipe_space().space
     assert [point["rank"] for point in space.points(only=["rank"])] == values
 
 
 def test_steps_between_real_numbers_are_what_their_decimals_say() -> None:
     changes = {"train.dropout": "searched", "search.space.dropout": {"low": 0, "high": 0.3, "step": 0.1}}
-    space = params({**changes, "search.enqueue": []}).search.space
+    space = params({**changes, "search.enqueue": []}).recipe_space().space
     assert [point["dropout"] for point in space.points(only=["dropout"])] == [0.0, 0.1, 0.2, 0.3]
     domain: Any = space.domain("dropout")
     assert domain.nearest(0.1 + 0.2) == 0.3
@@ -130,25 +131,26 @@ def test_a_space_that_cannot_be_is_refused(changes: dict[str, Any], said: str) -
 )
 def test_a_space_that_the_base_cannot_have_is_refused(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(PipelineError) as error:
-        check_space(params({"search.enqueue": [], **changes}), LLAMA)
+        check_space(params({"search.enqueue": [], **changes}).recipe_space(), LLAMA)
     assert said in str(error.value)
 
 
 def test_the_smallest_and_the_largest_recipe_are_those_of_the_published_counts() -> None:
     """LLaMA-7B, all layers, rank 8, tied: 2,097,408 trained numbers (0.0311 %), as the authors' code prints."""
-    smallest, largest = extremes(params({"search.space.layers": ["31", "all"], "search.enqueue": []}), LLAMA)
+    smallest, largest = extremes(
+        params({"search.space.layers": ["31", "all"], "search.enqueue": []}).recipe_space(), LLAMA
+    )
     assert (smallest.layers, smallest.rank, parameters_of(smallest, LLAMA)) == ("31", 1, 2 * 4096 + 1)
     assert (largest.layers, largest.rank, parameters_of(largest, LLAMA)) == ("all", 8, 2_097_408)
 
 
 def test_a_limit_that_no_recipe_keeps_is_refused_before_any_trial() -> None:
-    limits = {"parameters": 100, "seconds": None, "memory_mb": None}
     with pytest.raises(PipelineError, match=r"Got: 100, and the smallest recipe has 131,088"):
-        check_limit(params({"search.limits": limits}), LLAMA)
+        check_limit(params().recipe_space(), 100, LLAMA)
 
 
 def test_recipes_that_do_the_same_to_the_base_have_the_same_effect() -> None:
-    recipe = params().recipe(RAW["search"]["enqueue"][0], trial=True)
+    recipe = params().recipe_space().recipe(RAW["search"]["enqueue"][0], trial=True)
 
     def effect(**parts: object) -> dict[str, Any]:
         return Recipe(**{**recipe.model_dump(), **parts}).effect(4)
@@ -165,7 +167,7 @@ def test_targets_in_another_order_are_the_same_adapter_s() -> None:
     def effect(targets: str) -> dict[str, Any]:
         changes = {"method.name": "lora", "method.lora.rank": 4, "method.lora.learning_rate": 1e-3}
         found = params({**changes, "method.lora.target_modules": targets, "search.enqueue": [], "search.space": {}})
-        return found.recipe({}, trial=True).effect(4)
+        return found.recipe_space().recipe({}, trial=True).effect(4)
 
     assert effect("q_proj,v_proj") == effect("v_proj,q_proj") != effect("q_proj")
 
@@ -174,7 +176,7 @@ def test_the_quickest_and_the_slowest_recipe_are_those_with_least_and_most_to_co
     searched = {"train.epochs": "searched", "search.epochs": None, "search.space.epochs": [3, 1], "search.enqueue": []}
     space = {"search.space.positions": ["l4", "f7+l7"], "search.space.layers": ["all", "upper-half"]}
     found = params({**searched, **space})
-    quickest, slowest = paces(found, LLAMA)
+    quickest, slowest = paces(found.recipe_space(), LLAMA)
     assert isinstance(quickest, Recipe)
     assert isinstance(slowest, Recipe)
     assert (quickest.epochs, quickest.positions, quickest.layers) == (1, "l4", "upper-half")
@@ -186,17 +188,17 @@ def test_a_published_recipe_is_named_and_has_what_the_space_searches() -> None:
     found = params({**space, "search.enqueue": ["commonsense", {"layers": "all", "positions": "l4", "rank": 8}]} | {
         "search.space.learning_rate": None, "train.learning_rate": 9.0e-4,
     })  # fmt: skip
-    assert found.search.enqueue[0] == {"layers": "all", "positions": "f7+l7", "rank": 8}
+    assert found.recipe_space().first[0] == {"layers": "all", "positions": "f7+l7", "rank": 8}
     assert "does not: positions is not of search.space" in refused({"search.enqueue": ["arithmetic"]})
     said = refused({"search.enqueue": ["comonsense"]})
     assert "a published recipe is one of commonsense, arithmetic, instructions, glue; got 'comonsense'" in said
-    conditional = params({**CONDITIONAL, "search.enqueue": ["commonsense"]}).search.enqueue[0]
+    conditional = params({**CONDITIONAL, "search.enqueue": ["commonsense"]}).recipe_space().first[0]
     assert conditional == {"method": "loreft", "layers": "all", "positions": "f7+l7", "rank": 8}
 
 
 def test_the_name_of_a_study_holds_what_its_values_depend_on_and_no_more() -> None:
     def key(changes: dict[str, Any] | None = None, *, base: str = "a", data: str = "b") -> str:
-        return study_key(make_params(changes), Inputs(base, data))
+        return study_key(StudySettings.of(make_params(changes)), Inputs(base, data))
 
     growing = {
         "search.trials": 99,

@@ -29,6 +29,7 @@ from pipelines.model.scores import probabilities
 from pipelines.model.workspace import open_workspace
 from pipelines.params.whole import Params, check_params
 from pipelines.project.keys import train_key
+from pipelines.project.settings import TrainingSettings
 from pipelines.recipes.methods import (
     CHECKS,
     METHODS,
@@ -117,12 +118,14 @@ def begin_and_die(root: Path) -> None:
     held = []
     for method in RIVALS:
         chosen = params(method)
-        best = read_best(root / method / "search" / "best.yaml", chosen)
-        workspace = open_workspace(chosen, root=root, **data(root, method))
+        best = read_best(root / method / "search" / "best.yaml", chosen.recipe_space())
+        workspace = open_workspace(chosen.computation(), root=root, **data(root, method))
         model = build_model(workspace, best.recipe, seed=chosen.seed)
-        folder = work_folder(root) / "train" / train_key(chosen, workspace, best) / "checkpoints"
+        training = TrainingSettings.of(chosen.train)
+        key = train_key(workspace, best.recipe, training, chosen.computation(), seed=chosen.seed)
+        folder = work_folder(root) / "train" / key / "checkpoints"
         steps = train_steps(
-            model, workspace.encoded("train"), best.recipe, chosen,
+            model, workspace.encoded("train"), best.recipe, training,
             seed=chosen.seed, pad_id=workspace.pad_id, checkpoint=folder,
         )  # fmt: skip
         held.append((steps, [next(steps) for _ in range(STEPS)]))
@@ -150,7 +153,7 @@ def test_a_rival_goes_through_the_whole_pipeline(
     shutil.rmtree(work_folder(root) / "train" / resumed.input_hash)
     assert stage_train(root, method, tmp_path).adapter_sha256 == resumed.adapter_sha256
     record = read_base(base)
-    recipe = read_best(folder / "search" / "best.yaml", chosen).recipe
+    recipe = read_best(folder / "search" / "best.yaml", chosen.recipe_space()).recipe
     assert parameters_of(recipe, record) == resumed.trainable_parameters == trials(folder)[0]["parameters"]
     assert plain_parts(recipe) == resumed.recipe
 
@@ -168,13 +171,13 @@ def test_a_rival_goes_through_the_whole_pipeline(
     )  # fmt: skip
     assert made.adapter_sha256 == resumed.adapter_sha256
 
-    workspace = open_workspace(chosen, root=root, base=base, prepared=prepared)
+    workspace = open_workspace(chosen.computation(), root=root, base=base, prepared=prepared)
     model = load_method(folder / "adapter", workspace.base, base_sha256=record.sha256)
     rows = workspace.rows("test")[:3]
     expected = probabilities(workspace, model, rows, batch_size=3, title="rows")
-    client = mlflow.MlflowClient(tracking_uri=store_uri(chosen, root))
+    client = mlflow.MlflowClient(tracking_uri=store_uri(chosen.tracking, root))
     client.set_registered_model_alias(chosen.register_.model, "tried", str(made.version))
-    mlflow.set_tracking_uri(store_uri(chosen, root))
+    mlflow.set_tracking_uri(store_uri(chosen.tracking, root))
     served = mlflow.pyfunc.load_model(f"models:/{chosen.register_.model}@tried")
     texts = [row.prompt.removeprefix("Review: ").removesuffix("\nSentiment:") for row in rows]
     dated = [json.dumps({"text": text, "year": row.domain}) for text, row in zip(texts, rows, strict=True)]
@@ -248,15 +251,15 @@ def test_the_parts_of_the_rivals_are_the_keys_of_their_sections() -> None:
 
 
 def test_what_is_other_methods_is_left_out_of_a_search() -> None:
-    assert params("lora").search.space.parts() == ["lora.learning_rate"]
-    assert params("lora").search.enqueue == []
-    assert params("reft").search.space.parts() == ["layers", "positions", "rank", "learning_rate"]
-    assert params("lora_then_reft").search.space.parts()[-1] == "lora.learning_rate"
+    assert params("lora").recipe_space().space.parts() == ["lora.learning_rate"]
+    assert params("lora").recipe_space().first == ()
+    assert params("reft").recipe_space().space.parts() == ["layers", "positions", "rank", "learning_rate"]
+    assert params("lora_then_reft").recipe_space().space.parts()[-1] == "lora.learning_rate"
     changed = params("reft", {"method.lora.rank": 3})
-    assert changed.decides() == params("reft").decides()
-    assert params("lora", {"method.lora.rank": 3}).decides() != params("lora").decides()
-    own = params("reft", {"train.overrides": [{"layer": 0, "rank": 2, "positions": None}]}).decides()
-    assert canonical_json(own) != canonical_json(params("reft").decides())
+    assert changed.recipe_space().decides() == params("reft").recipe_space().decides()
+    assert params("lora", {"method.lora.rank": 3}).recipe_space().decides() != params("lora").recipe_space().decides()
+    own = params("reft", {"train.overrides": [{"layer": 0, "rank": 2, "positions": None}]}).recipe_space().decides()
+    assert canonical_json(own) != canonical_json(params("reft").recipe_space().decides())
 
 
 @pytest.mark.parametrize(
@@ -298,7 +301,7 @@ def test_any_part_of_a_rival_can_be_searched() -> None:
         raw["search"]["space"][f"lora.{key}"] = choices
     found = check_params(raw, "params.yaml")
     point = {f"lora.{key}": choices[1] for key, choices in values.items()}
-    assert found.search.space.size() == 64
-    recipe = found.recipe(point, trial=True)
+    assert found.recipe_space().space.size() == 64
+    recipe = found.recipe_space().recipe(point, trial=True)
     assert {key: plain_parts(recipe)[f"lora.{key}"] for key in values} == {k: v[1] for k, v in values.items()}
-    assert make_recipe("lora", found.fixed() | point | {"epochs": 1}) == recipe
+    assert make_recipe("lora", dict(found.recipe_space().fixed) | point | {"epochs": 1}) == recipe

@@ -50,7 +50,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def store(root: Path, home: Path) -> Store:
-    return open_store(make_params(), root)
+    return open_store(make_params().tracking, root)
 
 
 def stage(root: Path, params: Params, *, seed: int = 0, better: bool = True) -> Registration:
@@ -119,7 +119,7 @@ def test_a_pipeline_run_holds_a_search_with_its_trials_and_a_training(root: Path
 def test_what_was_logged_live_is_completed_not_doubled(root: Path, store: Store) -> None:
     params = make_params("live")
     key = f"{TRAIN_KEY}-7"
-    with live_run(params, root, "train", key, "train") as run:
+    with live_run(params.tracking, root, "train", key, "train") as run:
         run.log_metrics({"loss": 0.75}, step=1)  # then the store went away
     made = stage(root, params, seed=7)
     (train,) = store.client.search_runs([store.experiment_id], filter_string=f"tags.`{INPUT_HASH}` = '{key}'")
@@ -253,7 +253,7 @@ def test_a_server_gets_the_same_and_may_go_away(tmp_path: Path, root: Path) -> N
         assert (made.version, made.alias) == (1, CHAMPION)
         assert stage(root, params) == made
         assert registered(params, root, root / "registration.json")
-        with live_run(params, root, "train", "key", "train") as run:
+        with live_run(params.tracking, root, "train", "key", "train") as run:
             os.killpg(server.pid, signal.SIGKILL)
             server.wait()
             run.log_metric("loss", 1.0, step=1)
@@ -267,7 +267,7 @@ def _wait_for(params: Params, root: Path) -> None:
     deadline = time.monotonic() + 120
     while True:
         try:
-            return check_store(params, root)
+            return check_store(params.tracking, root)
         except PipelineError:
             assert time.monotonic() < deadline
             time.sleep(0.3)

@@ -220,7 +220,7 @@ def test_the_part_that_decides_is_found() -> None:
     shares = verdict.importances
     assert next(iter(shares)) == "learning_rate"
     assert sum(shares.values()) == pytest.approx(1)
-    assert not importances(verdict.complete[: LEAST - 1], params.search.space)
+    assert not importances(verdict.complete[: LEAST - 1], params.recipe_space().space)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from pipelines.params.whole import Params
+from pipelines.project.settings import StudySettings
 from pipelines.search.next_step import is_over
 from pipelines.search.proposals import Point, propose, random_point
 from pipelines.search.study import ENQUEUED, ERROR, RETRY_OF
@@ -27,17 +27,22 @@ SMALL: dict[str, Any] = {
 NOW = datetime.datetime(2026, 1, 1)
 
 
-def default(**search: Any) -> Params:
+def small(changes: Mapping[str, Any]) -> StudySettings:
+    """Those of a small job."""
+    return StudySettings.of(make_params(changes))
+
+
+def default(**search: Any) -> StudySettings:
     """The space of params.yaml, with other settings."""
     kept = {f"search.{key}": RAW["search"][key] for key in ("space", "enqueue")}
-    return make_params({**kept, **{f"search.{key}": value for key, value in search.items()}})
+    return small({**kept, **{f"search.{key}": value for key, value in search.items()}})
 
 
-def trial_of(point: Point, params: Params, number: int, value: float | None, **attributes: Any) -> FrozenTrial:
+def trial_of(point: Point, settings: StudySettings, number: int, value: float | None, **attributes: Any) -> FrozenTrial:
     """A trial as the study holds it; without a value it runs."""
     distributions = {}
     for part in point:
-        domain: Any = params.search.space.domain(part)  # type: ignore[arg-type]
+        domain: Any = settings.recipes.space.domain(part)  # type: ignore[arg-type]
         if isinstance(domain, list):
             distributions[part] = CategoricalDistribution(domain)
         else:
@@ -60,18 +65,18 @@ def killed(trial: FrozenTrial) -> FrozenTrial:
 
 
 def proposals(
-    params: Params, count: int, allowed: Callable[[Point], bool] = lambda point: True, *, layers: int = 4
+    settings: StudySettings, count: int, allowed: Callable[[Point], bool] = lambda point: True, *, layers: int = 4
 ) -> list[tuple[Point, dict[str, object]]]:
     """What is proposed when each proposal is run and scored by its learning rate."""
     trials: list[FrozenTrial] = []
     found: list[tuple[Point, dict[str, object]]] = []
-    first = [dict(point) for point in params.search.enqueue]
+    first = [dict(point) for point in settings.recipes.first]
     for number in range(count):
-        proposal = propose(trials, params, first=first, num_layers=layers, allowed=allowed)
+        proposal = propose(trials, settings, first=first, num_layers=layers, allowed=allowed)
         if proposal is None:
             break
         found.append(proposal)
-        trials.append(trial_of(proposal[0], params, number, proposal[0]["learning_rate"], **proposal[1]))
+        trials.append(trial_of(proposal[0], settings, number, proposal[0]["learning_rate"], **proposal[1]))
     return found
 
 
@@ -88,34 +93,34 @@ def test_the_named_recipes_come_first_in_their_order() -> None:
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "grid", "qmc"])
 def test_every_point_of_a_small_space_is_proposed_once(sampler: str) -> None:
-    found = points(proposals(make_params({**SMALL, "search.sampler": sampler}), 20))
+    found = points(proposals(small({**SMALL, "search.sampler": sampler}), 20))
     assert len(found) == len(set(found)) == 8
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "qmc"])
 def test_a_sampler_draws_the_same_from_the_same_trials_and_learns_or_fills(sampler: str) -> None:
-    params = default(sampler=sampler)
-    found = proposals(params, 9)
-    assert found == proposals(params, 9)
+    settings = default(sampler=sampler)
+    found = proposals(settings, 9)
+    assert found == proposals(settings, 9)
     assert len(set(points(found))) == 9
-    assert all(params.search.space.problems(point) == [] for point, _ in found)
+    assert all(settings.recipes.space.problems(point) == [] for point, _ in found)
 
 
 def test_two_choices_of_the_same_layers_are_one_recipe() -> None:
-    params = make_params({**SMALL, "search.space.layers": ["all", "0:4", "0,1,2,3"], "search.sampler": "random"})
-    assert len(proposals(params, 20)) == 4
+    settings = small({**SMALL, "search.space.layers": ["all", "0:4", "0,1,2,3"], "search.sampler": "random"})
+    assert len(proposals(settings, 20)) == 4
 
 
 def test_a_running_recipe_is_not_proposed_again_and_a_killed_one_is_repeated_by_its_trial_alone() -> None:
-    params = make_params({**SMALL, "search.space.rank": [1], "search.space.layers": ["all"]})
-    running = trial_of({"layers": "all", "positions": "l1", "rank": 1, "learning_rate": 0.001}, params, 0, None)
-    found = propose([running], params, first=[], num_layers=4, allowed=lambda point: True)
+    settings = small({**SMALL, "search.space.rank": [1], "search.space.layers": ["all"]})
+    running = trial_of({"layers": "all", "positions": "l1", "rank": 1, "learning_rate": 0.001}, settings, 0, None)
+    found = propose([running], settings, first=[], num_layers=4, allowed=lambda point: True)
     assert found is not None
     assert found[0]["positions"] == "l4"
-    other = trial_of(found[0], params, 1, None)
-    assert propose([running, other], params, first=[], num_layers=4, allowed=lambda point: True) is None
-    repeated = [killed(running), trial_of(point_of_running(running), params, 1, 0.5, **{RETRY_OF: 0})]
-    found = propose(repeated, params, first=[], num_layers=4, allowed=lambda point: True)
+    other = trial_of(found[0], settings, 1, None)
+    assert propose([running, other], settings, first=[], num_layers=4, allowed=lambda point: True) is None
+    repeated = [killed(running), trial_of(point_of_running(running), settings, 1, 0.5, **{RETRY_OF: 0})]
+    found = propose(repeated, settings, first=[], num_layers=4, allowed=lambda point: True)
     assert found is not None
     assert found[0]["positions"] == "l4"
 
@@ -125,23 +130,23 @@ def point_of_running(trial: FrozenTrial) -> Point:
 
 
 def test_a_recipe_that_failed_is_not_tried_again() -> None:
-    params = make_params({**SMALL, "search.space.rank": [1], "search.space.layers": ["all"]})
+    settings = small({**SMALL, "search.space.rank": [1], "search.space.layers": ["all"]})
     failed = killed(
         trial_of(
-            {"layers": "all", "positions": "l1", "rank": 1, "learning_rate": 0.001}, params, 0, 0.5, **{ERROR: "x"}
+            {"layers": "all", "positions": "l1", "rank": 1, "learning_rate": 0.001}, settings, 0, 0.5, **{ERROR: "x"}
         )
     )
-    found = propose([failed], params, first=[], num_layers=4, allowed=lambda point: True)
+    found = propose([failed], settings, first=[], num_layers=4, allowed=lambda point: True)
     assert found is not None
     assert found[0]["positions"] == "l4"
 
 
 def test_what_is_not_allowed_is_never_proposed() -> None:
-    def small(point: Point) -> bool:
+    def least(point: Point) -> bool:
         return bool(point["rank"] == 1)
 
     for sampler in ("tpe", "random", "grid"):
-        found = proposals(make_params({**SMALL, "search.sampler": sampler}), 20, small)
+        found = proposals(small({**SMALL, "search.sampler": sampler}), 20, least)
         assert [point["rank"] for point, _ in found] == [1] * 4
 
 
@@ -163,8 +168,8 @@ def test_points_by_chance_are_spread_over_the_space_as_its_scales_say() -> None:
 
 
 def test_the_budget_counts_the_time_of_trials_that_a_person_stopped() -> None:
-    params = default(seconds=10.0)
-    ended = trial_of({"rank": 1}, params, 0, 0.5, costs={"seconds": 4.0})
-    stopped = killed(trial_of({"rank": 1}, params, 1, 0.5, costs={"seconds": 6.5}, interrupted=True))
-    assert is_over([ended, stopped], params.search)
-    assert not is_over([ended, killed(trial_of({"rank": 1}, params, 1, 0.5))], params.search)
+    settings = default(seconds=10.0)
+    ended = trial_of({"rank": 1}, settings, 0, 0.5, costs={"seconds": 4.0})
+    stopped = killed(trial_of({"rank": 1}, settings, 1, 0.5, costs={"seconds": 6.5}, interrupted=True))
+    assert is_over([ended, stopped], settings.search)
+    assert not is_over([ended, killed(trial_of({"rank": 1}, settings, 1, 0.5))], settings.search)

@@ -21,21 +21,22 @@ from optuna.trial import TrialState
 
 from pipelines.contracts.prepared import read_rows
 from pipelines.errors import PipelineError
+from pipelines.project.settings import StudySettings
 from pipelines.runtime.process import begin_process
 from pipelines.search import trial, worker
 from pipelines.search.next_step import other_seeds
 from pipelines.search.study import INTERRUPTED, open_study
-from pipelines.search.worker import SearchContext, run_until_target
+from pipelines.search.worker import run_until_target
 from pipelines.stages import search
 from pipelines.stages.search import SearchResult
 from pipelines.upkeep.estimate import estimate
 from reft import NonFiniteLossError
-from tests.searching import make_context, make_params
+from tests.searching import Project, make_context, make_params
 from tests.servers import wait_for
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SearchContext]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """A project whose base and data are made, with a store of its own."""
     root = tmp_path_factory.mktemp("site")
     with pytest.MonkeyPatch.context() as patch:
@@ -44,29 +45,29 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SearchContext]:
 
 
 @pytest.fixture
-def site(made: SearchContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SearchContext:
+def context(made: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """The same, with databases and outputs of this test's own."""
     monkeypatch.setenv("REFT_HOME", str(made.root / "home"))
     return dataclasses.replace(made, root=tmp_path)
 
 
-def run(context: SearchContext, **changes: Any) -> SearchResult:
+def run(context: Project, **changes: Any) -> SearchResult:
     params = make_params({f"search.{key}": value for key, value in changes.items()})
     out, metrics = context.root / "search", context.root / "search.json"
     return search.run(params, root=context.root, base=context.base, prepared=context.prepared, out=out, metrics=metrics)
 
 
-def trials(context: SearchContext) -> list[dict[str, Any]]:
+def trials(context: Project) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads((context.root / "search" / "trials.json").read_text(encoding="utf-8"))
     return found
 
 
-def best(context: SearchContext) -> dict[str, Any]:
+def best(context: Project) -> dict[str, Any]:
     found: dict[str, Any] = yaml.safe_load((context.root / "search" / "best.yaml").read_text(encoding="utf-8"))
     return found
 
 
-def test_a_study_has_exactly_the_trials_asked_for_and_grows_by_the_rest(context: SearchContext) -> None:
+def test_a_study_has_exactly_the_trials_asked_for_and_grows_by_the_rest(context: Project) -> None:
     assert run(context, trials=2).complete == 2
     first = trials(context)
     result = run(context, trials=3)
@@ -83,9 +84,7 @@ def test_a_study_has_exactly_the_trials_asked_for_and_grows_by_the_rest(context:
     assert run(context, trials=3) == result  # nothing to do, and nothing is loaded
 
 
-def test_a_failed_trial_keeps_its_error_and_is_never_chosen(
-    context: SearchContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_trial_keeps_its_error_and_is_never_chosen(context: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     real, errors = trial.build_model, iter([MemoryError("too large"), IndexError("out of range")])
 
     def broken(workspace: Any, recipe: Any, *, seed: int) -> Any:
@@ -102,7 +101,7 @@ def test_a_failed_trial_keeps_its_error_and_is_never_chosen(
     assert best(context)["chosen"]["rank"] == 2
 
 
-def test_a_loss_that_is_no_number_fails_its_trial(context: SearchContext) -> None:
+def test_a_loss_that_is_no_number_fails_its_trial(context: Project) -> None:
     """A learning rate beyond what float32 holds makes the second step's loss NaN, without any help."""
     rates = [1e38, 0.01]
     changes = {"space.learning_rate": rates, "space.rank": [2], "space.positions": ["l1"], "enqueue": []}
@@ -113,7 +112,7 @@ def test_a_loss_that_is_no_number_fails_its_trial(context: SearchContext) -> Non
     assert best(context)["chosen"]["learning_rate"] == 0.01
 
 
-def test_scores_that_are_no_numbers_fail_their_trial(context: SearchContext) -> None:
+def test_scores_that_are_no_numbers_fail_their_trial(context: Project) -> None:
     """A single step at such a rate has a loss, and leaves weights that overflow when the validation rows are run."""
     changes = {"space.learning_rate": [1e38, 0.01], "space.rank": [2], "space.positions": ["l1"], "enqueue": []}
     result = run(context, trials=2, train_rows=16, sampler="grid", **changes)
@@ -123,20 +122,17 @@ def test_scores_that_are_no_numbers_fail_their_trial(context: SearchContext) -> 
     assert best(context)["chosen"]["learning_rate"] == 0.01
 
 
-def test_a_trial_is_stopped_as_soon_as_it_is_over_a_limit(context: SearchContext) -> None:
+def test_a_trial_is_stopped_as_soon_as_it_is_over_a_limit(context: Project) -> None:
     limits = {"parameters": None, "seconds": 1e-3, "memory_mb": None}
     with pytest.raises(PipelineError, match=r"at least one trial must be complete and within search\.limits"):
         run(context, trials=1, limits=limits, epochs=4)
-    [record] = run_until_target(
-        dataclasses.replace(
-            context, params=make_params({"search.trials": 1, "search.epochs": 4, "search.limits": limits})
-        )
-    ).records
+    params = make_params({"search.trials": 1, "search.epochs": 4, "search.limits": limits})
+    [record] = run_until_target(context.search(params)).records
     assert (record.state, record.over) == ("pruned", ("seconds",))
     assert list(record.intermediate) == [1]  # of two reports
 
 
-def test_a_search_begins_with_the_best_recipe_of_an_earlier_one_on_the_base(context: SearchContext) -> None:
+def test_a_search_begins_with_the_best_recipe_of_an_earlier_one_on_the_base(context: Project) -> None:
     run(context, trials=3)
     found = best(context)["chosen"]
     run(context, trials=1, earlier=1, enqueue=[], **{"space.rank": [2, 4, 8]})  # another space is another study
@@ -146,7 +142,7 @@ def test_a_search_begins_with_the_best_recipe_of_an_earlier_one_on_the_base(cont
 
 
 def test_a_space_that_has_fewer_recipes_than_trials_is_tried_whole(
-    context: SearchContext, caplog: pytest.LogCaptureFixture
+    context: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
     changes = {"space.learning_rate": [0.01], "space.rank": [2], "enqueue": []}
     assert run(context, trials=9, **changes).complete == 2
@@ -154,7 +150,7 @@ def test_a_space_that_has_fewer_recipes_than_trials_is_tried_whole(
     assert {record["params"]["positions"] for record in trials(context)} == {"l1", "l4"}
 
 
-def test_the_best_are_run_with_other_seeds_and_chosen_by_the_mean(context: SearchContext) -> None:
+def test_the_best_are_run_with_other_seeds_and_chosen_by_the_mean(context: Project) -> None:
     run(context, trials=3, confirm={"top": 2, "seeds": 2}, train_rows=16)
     confirmed = json.loads((context.root / "search" / "confirmed.json").read_text(encoding="utf-8"))
     assert len(confirmed) == 2
@@ -167,7 +163,7 @@ def test_the_best_are_run_with_other_seeds_and_chosen_by_the_mean(context: Searc
     assert other_seeds(make_params()) == []
 
 
-def test_of_several_objectives_there_is_a_front_and_one_is_chosen(context: SearchContext) -> None:
+def test_of_several_objectives_there_is_a_front_and_one_is_chosen(context: Project) -> None:
     objectives = ["accuracy", "parameters", "seconds", "memory_mb"]
     run(context, trials=3, objectives=objectives, choose="smallest")
     for record in trials(context):
@@ -178,17 +174,17 @@ def test_of_several_objectives_there_is_a_front_and_one_is_chosen(context: Searc
     assert next(r for r in trials(context) if r["number"] == best(context)["trial"])["parameters"] == fewest
 
 
-def test_a_trial_over_a_limit_is_noted_and_not_chosen(context: SearchContext) -> None:
+def test_a_trial_over_a_limit_is_noted_and_not_chosen(context: Project) -> None:
     result = run(context, trials=2, limits={"parameters": 200, "seconds": None, "memory_mb": 1e6}, seconds=1e-3)
     assert result.complete == 1  # the budget of a thousandth of a second is spent by one
     assert trials(context)[0]["parameters"] == 130
     assert trials(context)[0]["over"] == []
 
 
-def test_an_estimate_says_what_there_is_to_try_and_how_long_it_takes(context: SearchContext) -> None:
+def test_an_estimate_says_what_there_is_to_try_and_how_long_it_takes(context: Project) -> None:
     changes = {"search.space.learning_rate": [0.01, 0.02, 0.03], "search.enqueue": [], "search.trials": 99}
-    params = make_params({**changes, "search.confirm": {"top": 3, "seeds": 2}})
-    found = estimate(params, root=context.root, base=context.base, prepared=context.prepared)
+    settings = StudySettings.of(make_params({**changes, "search.confirm": {"top": 3, "seeds": 2}}))
+    found = estimate(settings, root=context.root, base=context.base, prepared=context.prepared)
     assert list(found.space) == ["layers", "positions", "rank", "learning_rate"]
     assert list(found.space.values()) == ["upper-third", "l1 | l4", "2 | 4", "0.01 | 0.02 | 0.03"]
     assert (found.points, found.trials, found.confirmations, found.missing) == (12, 12, 6, None)
@@ -201,15 +197,15 @@ def test_an_estimate_says_what_there_is_to_try_and_how_long_it_takes(context: Se
     assert found.seconds == pytest.approx((min(each), max(each)))
     assert 0 < found.seconds[0] < 600
     assert not (context.root / ".reft" / "optuna.db").exists()
-    unprepared = estimate(params, root=context.root, base=context.base, prepared=context.root / "nowhere")
+    unprepared = estimate(settings, root=context.root, base=context.base, prepared=context.root / "nowhere")
     assert unprepared.missing == "the data: dvc repro prepare"
     assert unprepared.largest is not None
     assert (unprepared.largest.parameters, unprepared.seconds) == (260, None)
-    nothing = estimate(params, root=context.root, base=context.root / "nowhere.json", prepared=context.prepared)
+    nothing = estimate(settings, root=context.root, base=context.root / "nowhere.json", prepared=context.prepared)
     assert (nothing.missing, nothing.smallest) == ("the base: dvc repro base", None)
 
 
-def test_no_trial_depends_on_a_test_row(context: SearchContext, tmp_path: Path) -> None:
+def test_no_trial_depends_on_a_test_row(context: Project, tmp_path: Path) -> None:
     """Other test rows, and then none that can be read, change no trial; other validation rows do."""
 
     def outcome(name: str, split: str, spoil: Any) -> list[Any]:
@@ -219,7 +215,7 @@ def test_no_trial_depends_on_a_test_row(context: SearchContext, tmp_path: Path) 
             (folder / file.name).write_bytes(file.read_bytes())
         spoil(folder / f"{split}.jsonl")
         changes = {"search.trials": 2, "search.confirm": {"top": 1, "seeds": 2}}
-        found = run_until_target(dataclasses.replace(context, prepared=folder, params=make_params(changes)))
+        found = run_until_target(dataclasses.replace(context.search(make_params(changes)), prepared=folder))
         runs = [(one.trial, one.accuracies) for one in found.confirmations]
         return [(r.params, r.value, r.intermediate) for r in found.records] + runs + [found.base_confirmed]
 
@@ -236,13 +232,13 @@ def test_no_trial_depends_on_a_test_row(context: SearchContext, tmp_path: Path) 
 
 
 def test_a_trial_that_another_machine_took_for_dead_is_repeated_and_counts_once(
-    context: SearchContext, monkeypatch: pytest.MonkeyPatch
+    context: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where a network was away for longer than a heartbeat may be: its process goes on, and finds it closed."""
     real, closed = trial.build_model, []
 
     def taken_away(workspace: Any, recipe: Any, *, seed: int) -> Any:
-        study = open_study(context.params, context.root, name=names[0]).study
+        study = open_study(context.params.search, context.root, name=names[0]).study
         if not closed:
             closed.append(study.get_trials()[0].number)
             study.tell(closed[0], state=TrialState.FAIL)
@@ -258,11 +254,11 @@ def test_a_trial_that_another_machine_took_for_dead_is_repeated_and_counts_once(
     assert trials(context)[1]["params"] == trials(context)[0]["params"]
 
 
-def _search_in_a_child(context: SearchContext, changes: dict[str, Any]) -> None:
+def _search_in_a_child(context: Project, changes: dict[str, Any]) -> None:
     run(context, **changes)
 
 
-def test_a_search_killed_in_a_trial_ends_as_if_nobody_had(context: SearchContext, tmp_path: Path) -> None:
+def test_a_search_killed_in_a_trial_ends_as_if_nobody_had(context: Project, tmp_path: Path) -> None:
     changes = {"trials": 3, "epochs": 12}
     whole = dataclasses.replace(context, root=tmp_path / "whole")
     run(whole, **changes)
@@ -283,7 +279,7 @@ def test_a_search_killed_in_a_trial_ends_as_if_nobody_had(context: SearchContext
     assert kept == [(r["params"], r["value"]) for r in trials(whole)]
 
 
-def test_a_search_that_is_told_to_stop_does_not_hold_it_against_the_recipe(context: SearchContext) -> None:
+def test_a_search_that_is_told_to_stop_does_not_hold_it_against_the_recipe(context: Project) -> None:
     child = multiprocessing.get_context("fork").Process(target=_stage_in_a_child, args=(context, {"epochs": 400}))
     child.start()
     database = context.root / ".reft" / "optuna.db"
@@ -297,7 +293,7 @@ def test_a_search_that_is_told_to_stop_does_not_hold_it_against_the_recipe(conte
 
 
 def test_a_trial_that_is_stopped_before_its_first_note_is_no_kill_either(
-    context: SearchContext, monkeypatch: pytest.MonkeyPatch
+    context: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopped(*_: object) -> None:
         raise KeyboardInterrupt
@@ -309,7 +305,7 @@ def test_a_trial_that_is_stopped_before_its_first_note_is_no_kill_either(
     assert _count(context.root / ".reft" / "optuna.db", noted) == 1
 
 
-def _stage_in_a_child(context: SearchContext, changes: dict[str, Any]) -> None:
+def _stage_in_a_child(context: Project, changes: dict[str, Any]) -> None:
     begin_process()
     try:
         run(context, **changes)

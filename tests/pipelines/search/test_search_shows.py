@@ -22,15 +22,14 @@ from rich.console import Console
 from flows.commands.search_tables import estimate_table
 from flows.runs.cards import search_card
 from pipelines.errors import PipelineError
-from pipelines.registry.history import log_report
-from pipelines.search.worker import SearchContext
+from pipelines.project.settings import StudySettings
 from pipelines.stages import search
 from pipelines.stages.search import SearchResult
-from pipelines.tracking.live import live_run
+from pipelines.tracking.live import live_run, log_report
 from pipelines.tracking.runs import child_tags, find_run, open_store
 from pipelines.upkeep import dashboard
 from pipelines.upkeep.estimate import estimate
-from tests.searching import make_context, make_params
+from tests.searching import Project, make_context, make_params
 from tests.servers import free_port, wait_for
 
 CHANGES: dict[str, Any] = {"trials": 2, "train_rows": 16, "epochs": 2, "confirm": {"top": 1, "seeds": 1}}
@@ -38,7 +37,7 @@ STORE = {"tracking.uri": "sqlite:///mlflow/mlflow.db"}
 
 
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SearchContext, SearchResult, str]]:
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project, SearchResult, str]]:
     """A project after its search, what the stage returned, and what it wrote on the terminal."""
     root = tmp_path_factory.mktemp("searched")
     with pytest.MonkeyPatch.context() as patch, (root / "said").open("w+") as said:
@@ -49,10 +48,10 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SearchC
         out, metrics = root / "search", root / "metrics" / "search.json"
         result = search.run(params, root=root, base=context.base, prepared=context.prepared, out=out, metrics=metrics)
         said.seek(0)
-        yield SearchContext(params, root, context.base, context.prepared), result, said.read()
+        yield Project(params, root, context.base, context.prepared), result, said.read()
 
 
-def test_progress_tells_the_best_so_far_with_its_recipe(searched: tuple[SearchContext, SearchResult, str]) -> None:
+def test_progress_tells_the_best_so_far_with_its_recipe(searched: tuple[Project, SearchResult, str]) -> None:
     _, result, said = searched
     lines = re.split(r"[\r\n]+", said)  # a bar is drawn again after a carriage return
     trials = [line for line in lines if re.fullmatch(r"trial-\d: layers .*: accuracy [\d.]+", line)]
@@ -62,7 +61,7 @@ def test_progress_tells_the_best_so_far_with_its_recipe(searched: tuple[SearchCo
 
 
 def test_the_stage_leaves_a_report_with_the_frozen_base_in_it(
-    searched: tuple[SearchContext, SearchResult, str],
+    searched: tuple[Project, SearchResult, str],
 ) -> None:
     context, result, _ = searched
     page = (context.root / "search" / "report.html").read_text(encoding="utf-8")
@@ -72,9 +71,9 @@ def test_the_stage_leaves_a_report_with_the_frozen_base_in_it(
     assert result.confirm_seconds > 0
 
 
-def test_the_report_and_the_learning_curves_are_in_mlflow(searched: tuple[SearchContext, SearchResult, str]) -> None:
+def test_the_report_and_the_learning_curves_are_in_mlflow(searched: tuple[Project, SearchResult, str]) -> None:
     context, result, _ = searched
-    store = open_store(context.params, context.root)
+    store = open_store(context.params.tracking, context.root)
     (run,) = store.client.search_runs(
         [store.experiment_id], filter_string=f"tags.`reft.input_hash` = '{result.input_hash}'"
     )
@@ -95,25 +94,25 @@ def test_the_report_and_the_learning_curves_are_in_mlflow(searched: tuple[Search
 
 
 def test_a_report_goes_to_the_run_of_its_trials_and_waits_for_a_store_that_is_away(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, searched: tuple[SearchContext, SearchResult, str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, searched: tuple[Project, SearchResult, str]
 ) -> None:
     context, _, _ = searched
     report = tmp_path / "report.html"
     report.write_text("<!doctype html>", encoding="utf-8")
-    with live_run(context.params, context.root, "search", "0123", "search-0123") as live:
+    with live_run(context.params.tracking, context.root, "search", "0123", "search-0123") as live:
         live.log_params({"trials": 1})
-    log_report(context.params, context.root, study="search-0123", input_hash="0123", report=report)
-    store = open_store(context.params, context.root)
+    log_report(context.params.tracking, context.root, study="search-0123", input_hash="0123", report=report)
+    store = open_store(context.params.tracking, context.root)
     (run,) = store.client.search_runs([store.experiment_id], filter_string="tags.`reft.input_hash` = '0123'")
     assert run.data.params == {"trials": "1"}
     assert [item.path for item in store.client.list_artifacts(run.info.run_id, "search")] == ["search/report.html"]
     with caplog.at_level(logging.WARNING):
-        log_report(make_params(), context.root, study="search-0123", input_hash="0123", report=report)
+        log_report(make_params().tracking, context.root, study="search-0123", input_hash="0123", report=report)
     assert "register logs it later" in caplog.text
 
 
 def test_the_card_on_the_runs_page_says_what_won_and_links_the_report(
-    searched: tuple[SearchContext, SearchResult, str],
+    searched: tuple[Project, SearchResult, str],
 ) -> None:
     context, result, _ = searched
     figures, trials = (
@@ -128,13 +127,13 @@ def test_the_card_on_the_runs_page_says_what_won_and_links_the_report(
     assert "2 trials (2 complete, 0 pruned, 0 failed) in " in card
 
 
-def test_the_plan_tells_what_is_small_and_what_is_slow(searched: tuple[SearchContext, SearchResult, str]) -> None:
+def test_the_plan_tells_what_is_small_and_what_is_slow(searched: tuple[Project, SearchResult, str]) -> None:
     """`reft search --dry-run`: a recipe that is two things at once stands there once, with its measured step."""
     context, _, _ = searched
     changes = {**STORE, "search.space.positions": ["l1", "f1+l1"], "search.space.rank": [2], "search.enqueue": []}
-    params = make_params({**changes, "search.space.learning_rate": [0.01, 0.02]})
+    settings = StudySettings.of(make_params({**changes, "search.space.learning_rate": [0.01, 0.02]}))
     console = Console(record=True, width=200, file=io.StringIO())
-    console.print(estimate_table(estimate(params, root=context.root, base=context.base, prepared=context.prepared)))
+    console.print(estimate_table(estimate(settings, root=context.root, base=context.base, prepared=context.prepared)))
     said = console.export_text()
     assert re.search(r"points of the space +\S+ 4 ", said)
     assert re.search(
@@ -145,7 +144,7 @@ def test_the_plan_tells_what_is_small_and_what_is_slow(searched: tuple[SearchCon
 
 
 def test_without_the_package_the_dashboard_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, searched: tuple[SearchContext, SearchResult, str]
+    monkeypatch: pytest.MonkeyPatch, searched: tuple[Project, SearchResult, str]
 ) -> None:
     context, _, _ = searched
     monkeypatch.setitem(sys.modules, "optuna_dashboard", None)
@@ -158,7 +157,7 @@ needs_dashboard = pytest.mark.skipif(find_spec("optuna_dashboard") is None, reas
 
 @needs_dashboard
 def test_a_taken_port_and_a_storage_without_a_study_are_told(
-    tmp_path: Path, searched: tuple[SearchContext, SearchResult, str]
+    tmp_path: Path, searched: tuple[Project, SearchResult, str]
 ) -> None:
     context, _, _ = searched
     with pytest.raises(PipelineError, match="must hold a study"):
@@ -177,7 +176,7 @@ def _studies(port: int) -> set[str] | None:
 
 @needs_dashboard
 @pytest.mark.slow
-def test_the_dashboard_shows_the_study(searched: tuple[SearchContext, SearchResult, str]) -> None:
+def test_the_dashboard_shows_the_study(searched: tuple[Project, SearchResult, str]) -> None:
     context, result, _ = searched
     port = free_port()
     code = (

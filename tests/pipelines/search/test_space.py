@@ -43,12 +43,12 @@ def override(layer: int, rank: int | None = None, positions: str | None = None) 
 )
 def test_an_override_that_some_trial_could_not_have_is_refused(overrides: list[dict[str, Any]], said: str) -> None:
     with pytest.raises(PipelineError) as error:
-        check_space(params({"overrides": overrides}), RECORD)
+        check_space(params({"overrides": overrides}).recipe_space(), RECORD)
     assert said in str(error.value)
 
 
 def test_what_every_choice_of_layers_has_is_allowed() -> None:
-    check_space(params({"overrides": [override(0, rank=32), override(2, positions="l1")]}), RECORD)
+    check_space(params({"overrides": [override(0, rank=32), override(2, positions="l1")]}).recipe_space(), RECORD)
 
 
 def test_every_setting_of_an_adapter_reaches_it() -> None:
@@ -62,7 +62,9 @@ def test_every_setting_of_an_adapter_reaches_it() -> None:
         "projection_bias": True,
         "overrides": [override(0, rank=2), override(2, positions="1:3")],
     }
-    recipe = params(train).recipe({"layers": "0,2", "positions": "f2+l2", "rank": 4, "learning_rate": 1e-3})
+    recipe = (
+        params(train).recipe_space().recipe({"layers": "0,2", "positions": "f2+l2", "rank": 4, "learning_rate": 1e-3})
+    )
     expected = ReftConfig(
         (0, 2),
         "f2+l2",

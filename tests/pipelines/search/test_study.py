@@ -17,6 +17,7 @@ from pipelines.errors import PipelineError
 from pipelines.params.whole import Params
 from pipelines.project import keys
 from pipelines.project.keys import Inputs
+from pipelines.project.settings import StudySettings
 from pipelines.search.next_step import ProposalContext, Step, next_trial
 from pipelines.search.proposals import suggest
 from pipelines.search.records import trial_records, write_trials_csv
@@ -59,15 +60,15 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 def shared_study(root: Path, name: str, **search: Any) -> SharedStudy:
-    return open_study(params(**search), root, name=name)
+    return open_study(params(**search).search, root, name=name)
 
 
 def begin(shared: SharedStudy, owner: str | None = None, **search: Any) -> optuna.Trial:
     """Begin a trial as a process does under the lock; it is this one's unless said otherwise."""
-    assert next_trial(shared, params(**search), GROUND) is Step.BEGIN
+    assert next_trial(shared, StudySettings.of(params(**search)), GROUND) is Step.BEGIN
     trial = shared.study.ask()
     trial.set_user_attr(OWNER, owner or this_process())
-    suggest(trial, params(**search).search.space)
+    suggest(trial, params(**search).recipe_space().space)
     trial.set_user_attr(COSTS, {"parameters": 10, "seconds": 1.0, "tokens": 5, "memory_mb": 1.0})
     return trial
 
@@ -108,7 +109,7 @@ def test_a_trial_killed_at_any_moment_of_its_beginning_begins_as_it_did(root: Pa
     whole = begin(shared_study(root, f"{name}-whole"))
     for place, moments in enumerate(("enqueued", "asked", "drawing")):
         shared = shared_study(root, f"{name}-{place}")
-        next_trial(shared, params(), GROUND)
+        next_trial(shared, StudySettings.of(params()), GROUND)
         if moments != "enqueued":
             trial = shared.study.ask()
             if moments == "drawing":
@@ -184,28 +185,28 @@ def test_a_search_in_two_sittings_proposes_what_one_sitting_does(root: Path, sam
 def test_trials_that_others_run_count_towards_the_target(root: Path, name: str) -> None:
     shared = shared_study(root, name, trials=2)
     first, second = begin(shared, trials=2), begin(shared, trials=2)
-    assert next_trial(shared, params(trials=2), GROUND) is Step.WAIT
+    assert next_trial(shared, StudySettings.of(params(trials=2)), GROUND) is Step.WAIT
     shared.study.tell(first, 0.5)
-    assert next_trial(shared, params(trials=2), GROUND) is Step.WAIT
+    assert next_trial(shared, StudySettings.of(params(trials=2)), GROUND) is Step.WAIT
     shared.study.tell(second, 0.5)
-    assert next_trial(shared, params(trials=2), GROUND) is Step.DONE
-    assert next_trial(shared, params(trials=3), GROUND) is Step.BEGIN
+    assert next_trial(shared, StudySettings.of(params(trials=2)), GROUND) is Step.DONE
+    assert next_trial(shared, StudySettings.of(params(trials=3)), GROUND) is Step.BEGIN
 
 
 def test_the_budget_of_seconds_is_counted_over_restarts(root: Path, name: str) -> None:
     for sitting in range(2):
         shared = shared_study(root, name, seconds=2.0)
-        assert next_trial(shared, params(seconds=2.0), GROUND) is Step.BEGIN, sitting
+        assert next_trial(shared, StudySettings.of(params(seconds=2.0)), GROUND) is Step.BEGIN, sitting
         shared.study.tell(begin(shared, seconds=2.0), 0.5)
-    assert next_trial(shared_study(root, name, seconds=2.0), params(seconds=2.0), GROUND) is Step.DONE
+    assert next_trial(shared_study(root, name, seconds=2.0), StudySettings.of(params(seconds=2.0)), GROUND) is Step.DONE
 
 
 def test_a_search_that_gets_no_better_stops(root: Path, name: str) -> None:
     shared = shared_study(root, name, patience=2)
     for accuracy in (0.5, 0.6, 0.6, 0.4):
-        assert next_trial(shared, params(patience=2), GROUND) is Step.BEGIN
+        assert next_trial(shared, StudySettings.of(params(patience=2)), GROUND) is Step.BEGIN
         shared.study.tell(begin(shared, patience=2), accuracy)
-    assert next_trial(shared, params(patience=2), GROUND) is Step.DONE
+    assert next_trial(shared, StudySettings.of(params(patience=2)), GROUND) is Step.DONE
 
 
 def test_a_failed_trial_counts_and_keeps_its_error(root: Path, name: str) -> None:
@@ -249,7 +250,7 @@ def test_the_first_recipes_of_a_study_are_good_ones_of_earlier_studies(root: Pat
         limits = {"parameters": None, "seconds": seconds, "memory_mb": None}
         own = {"earlier": 2, "enqueue": [], "limits": limits, **database}
         shared = shared_study(root, f"{name}-{seconds}", **own)
-        assert first_points(shared, params(**own), base_sha256=GROUND.base_sha256) == expected
+        assert first_points(shared, StudySettings.of(params(**own)), base_sha256=GROUND.base_sha256) == expected
 
 
 def test_the_first_recipe_of_a_study_is_what_an_earlier_one_confirmed(root: Path, name: str) -> None:
@@ -271,13 +272,13 @@ def test_the_first_recipe_of_a_study_is_what_an_earlier_one_confirmed(root: Path
                 run.set_user_attr(ERROR, "out of memory")
             confirming.study.tell(run, value, state=TrialState.FAIL if value is None else None)
     shared = shared_study(root, name, **own)
-    assert first_points(shared, params(**own), base_sha256=GROUND.base_sha256)[-1] == good
+    assert first_points(shared, StudySettings.of(params(**own)), base_sha256=GROUND.base_sha256)[-1] == good
 
 
 def test_a_study_of_lora_belongs_to_a_version_of_peft_and_one_of_reft_to_none(monkeypatch: pytest.MonkeyPatch) -> None:
     def key(method: str, peft: str) -> str:
         monkeypatch.setattr(keys, "package_version", lambda name: peft if name == "peft" else "1")
-        return keys.study_key(make_params({"method.name": method}), Inputs("0" * 64, "1" * 64))
+        return keys.study_key(StudySettings.of(make_params({"method.name": method})), Inputs("0" * 64, "1" * 64))
 
     assert key("reft", "1.0") == key("reft", "2.0")
     assert key("lora", "1.0") != key("lora", "2.0")

@@ -53,14 +53,14 @@ def model(project: Path) -> Any:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REFT_HOME", str((project / "home").resolve()))
-        mlflow.set_tracking_uri(store_uri(make_params(), project))
+        mlflow.set_tracking_uri(store_uri(make_params().tracking, project))
         return mlflow.pyfunc.load_model("models:/tiny@champion")
 
 
 def environment(project: Path) -> dict[str, str]:
     return {
         **os.environ,
-        "MLFLOW_TRACKING_URI": store_uri(make_params(), project),
+        "MLFLOW_TRACKING_URI": store_uri(make_params().tracking, project),
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "PYTHONPATH": str(PROJECT),

@@ -58,8 +58,8 @@ def stage(root: Path, *, seed: int = 0) -> int:
 def answers(root: Path, version: int) -> list[dict[str, object]]:
     import mlflow
 
-    mlflow.set_tracking_uri(store_uri(PARAMS, root))
-    mlflow.set_registry_uri(store_uri(PARAMS, root))
+    mlflow.set_tracking_uri(store_uri(PARAMS.tracking, root))
+    mlflow.set_registry_uri(store_uri(PARAMS.tracking, root))
     found: list[dict[str, object]] = mlflow.pyfunc.load_model(f"models:/tiny/{version}").predict(["good film"])
     return found
 
@@ -102,7 +102,7 @@ def test_a_store_without_the_tag_is_told_by_its_artifacts(folder: Path) -> None:
     with closing(sqlite3.connect(old / DATABASE)) as connection, connection:
         connection.execute("DELETE FROM experiment_tags WHERE key = ?", (PROJECT,))
     old.rename(new)
-    store = open_store(PARAMS, new)
+    store = open_store(PARAMS.tracking, new)
     found = store.client.get_experiment(store.experiment_id)
     assert found.artifact_location == (new / "mlflow" / "artifacts").as_uri()
     assert found.tags[PROJECT] == new.as_uri()
@@ -116,7 +116,7 @@ def test_artifacts_of_another_folder_stay_where_they_are(folder: Path) -> None:
     with closing(sqlite3.connect(old / DATABASE)) as connection, connection:
         connection.execute("UPDATE runs SET artifact_uri = ?", (other.as_uri(),))
     old.rename(new)
-    follow_project(PARAMS, new)
+    follow_project(PARAMS.tracking, new)
     assert other.as_uri() in texts(new)
 
 
@@ -125,7 +125,7 @@ def test_a_database_outside_the_project_is_not_changed(folder: Path, tmp_path: P
     held = texts(old)
     params = make_params(uri=f"sqlite:///{old / DATABASE}")
     (tmp_path / "another").mkdir()
-    follow_project(params, tmp_path / "another")
+    follow_project(params.tracking, tmp_path / "another")
     assert texts(old) == held
 
 

@@ -48,7 +48,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def store(root: Path) -> Iterator[Store]:
-    return open_store(make_params(), root)
+    return open_store(make_params().tracking, root)
 
 
 def status_of(store: Store, run_id: str) -> str:
@@ -61,7 +61,7 @@ def runs_with(store: Store, key: str) -> list[str]:
 
 
 def test_a_relative_sqlite_store_lies_under_the_project(root: Path, store: Store) -> None:
-    assert store_uri(make_params(), root) == f"sqlite:///{root.resolve()}/mlflow/mlflow.db"
+    assert store_uri(make_params().tracking, root) == f"sqlite:///{root.resolve()}/mlflow/mlflow.db"
     assert (root / "mlflow" / "mlflow.db").is_file()
     experiment = store.client.get_experiment(store.experiment_id)
     assert experiment.artifact_location == (root.resolve() / "mlflow" / "artifacts").as_uri()
@@ -83,7 +83,7 @@ def test_an_address_is_shown_without_credentials(uri: str, public: str) -> None:
 def test_a_store_that_does_not_answer_is_an_error_within_seconds(uri: str, tmp_path: Path) -> None:
     started = time.monotonic()
     with pytest.raises(PipelineError, match=r"tracking store must answer.*tracking\.uri") as caught:
-        check_store(make_params(uri), tmp_path)
+        check_store(make_params(uri).tracking, tmp_path)
     assert time.monotonic() - started < 10
     assert "secret" not in str(caught.value)
 
@@ -92,11 +92,11 @@ def test_a_file_that_is_no_database_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "mlflow").mkdir()
     (tmp_path / "mlflow" / "mlflow.db").write_text("not a database, but long enough to look into it" * 20)
     with pytest.raises(PipelineError, match="tracking store must answer"):
-        check_store(make_params(), tmp_path)
+        check_store(make_params().tracking, tmp_path)
 
 
 def test_a_finished_stage_leaves_a_finished_run_with_what_it_logged(root: Path, store: Store) -> None:
-    with live_run(make_params(), root, "train", "key-finished", "train") as run:
+    with live_run(make_params().tracking, root, "train", "key-finished", "train") as run:
         run.log_params({"rank": 4})
         run.log_metrics({"loss": 0.5, "learning_rate": 0.1}, step=3)
     (found,) = runs_with(store, "key-finished")
@@ -110,11 +110,11 @@ def test_a_stage_that_ends_badly_says_so_and_its_run_is_used_again(
     root: Path, store: Store, error: type[BaseException], status: str
 ) -> None:
     key = f"key-{status}"
-    with pytest.raises(error), live_run(make_params(), root, "train", key, "train"):
+    with pytest.raises(error), live_run(make_params().tracking, root, "train", key, "train"):
         raise error
     (found,) = runs_with(store, key)
     assert status_of(store, found) == status
-    with live_run(make_params(), root, "train", key, "train") as run:
+    with live_run(make_params().tracking, root, "train", key, "train") as run:
         run.log_params({"rank": 4})
     assert (runs_with(store, key), status_of(store, found)) == ([found], "FINISHED")
 
@@ -123,7 +123,7 @@ def test_a_killed_stage_has_its_run_used_again(root: Path, store: Store) -> None
     script = (
         "import sys, time; from pathlib import Path; sys.path.insert(0, sys.argv[2])\n"
         "from tests.pipelines.tracking.test_tracking import make_params; from pipelines.tracking.runs import live_run\n"
-        "with live_run(make_params(), Path(sys.argv[1]), 'train', 'key-killed', 'train') as run:\n"
+        "with live_run(make_params().tracking, Path(sys.argv[1]), 'train', 'key-killed', 'train') as run:\n"
         "    run.log_metric('loss', 1.0, step=1); print('running', flush=True); time.sleep(60)\n"
     )
     command = [sys.executable, "-c", script, str(root), str(PROJECT)]
@@ -133,7 +133,7 @@ def test_a_killed_stage_has_its_run_used_again(root: Path, store: Store) -> None
         os.kill(process.pid, signal.SIGKILL)
     (killed,) = runs_with(store, "key-killed")
     assert status_of(store, killed) == "RUNNING"
-    with live_run(make_params(), root, "train", "key-killed", "train") as run:
+    with live_run(make_params().tracking, root, "train", "key-killed", "train") as run:
         run.log_metric("loss", 0.5, step=2)
     assert (runs_with(store, "key-killed"), status_of(store, killed)) == ([killed], "FINISHED")
 
@@ -143,7 +143,7 @@ def test_trials_are_nested_and_found_again(root: Path, store: Store) -> None:
         pass
 
     for _ in range(2):
-        with live_run(make_params(), root, "search", "key-search", "search") as run:
+        with live_run(make_params().tracking, root, "search", "key-search", "search") as run:
             with run.child("trial-0") as trial:
                 trial.log_metric("value", 0.9)
             with pytest.raises(PrunedError), run.child("trial-1", finished_by=(PrunedError,)):
@@ -157,7 +157,10 @@ def test_trials_are_nested_and_found_again(root: Path, store: Store) -> None:
 
 
 def test_without_a_store_the_stage_goes_on_and_says_so_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING), live_run(make_params(CLOSED_PORT), tmp_path, "search", "k", "s") as run:
+    with (
+        caplog.at_level(logging.WARNING),
+        live_run(make_params(CLOSED_PORT).tracking, tmp_path, "search", "k", "s") as run,
+    ):
         run.log_params({"rank": 4})
         with run.child("trial-0") as trial:
             trial.log_metric("value", 0.9)
@@ -176,7 +179,7 @@ def test_a_store_that_goes_away_stops_the_logging_not_the_stage(
         calls.append(args)
         raise MlflowException("the server is gone")
 
-    with caplog.at_level(logging.WARNING), live_run(make_params(), root, "train", "key-gone", "train") as run:
+    with caplog.at_level(logging.WARNING), live_run(make_params().tracking, root, "train", "key-gone", "train") as run:
         monkeypatch.setattr(MlflowClient, "log_batch", broken)
         for step in range(3):
             run.log_metric("loss", 1.0, step=step)
@@ -185,7 +188,7 @@ def test_a_store_that_goes_away_stops_the_logging_not_the_stage(
 
 
 def test_a_mistake_of_the_stage_is_not_swallowed(root: Path, store: Store) -> None:
-    with pytest.raises(ZeroDivisionError), live_run(make_params(), root, "train", "key-mistake", "train"):
+    with pytest.raises(ZeroDivisionError), live_run(make_params().tracking, root, "train", "key-mistake", "train"):
         1 / 0  # noqa: B018
 
 
@@ -225,6 +228,6 @@ def test_a_deleted_experiment_is_an_error_that_says_how_to_restore_it(root: Path
     store.client.delete_experiment(store.experiment_id)
     try:
         with pytest.raises(PipelineError, match="mlflow experiments restore"):
-            open_store(make_params(), root)
+            open_store(make_params().tracking, root)
     finally:
         store.client.restore_experiment(store.experiment_id)
