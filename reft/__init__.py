@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from reft.edits.layers import check_layers, parse_layers
     from reft.edits.positions import PositionMasks, Positions, parse_positions, position_masks
     from reft.models.adapted import AdaptedModel
+    from reft.models.classify import Prediction, classify
     from reft.models.decoder import CausalModel, ReftModel
     from reft.models.decoding import Decoding
     from reft.models.encoder import Labelled, LabelledBatch, ReftEncoder
@@ -60,6 +61,7 @@ __all__ = [
     "PairedBatch",
     "PositionMasks",
     "Positions",
+    "Prediction",
     "ReftConfig",
     "ReftEncoder",
     "ReftModel",
@@ -68,6 +70,7 @@ __all__ = [
     "adapter_sha256",
     "base_folder",
     "check_layers",
+    "classify",
     "count_parameters",
     "encode",
     "fit",
@@ -97,6 +100,7 @@ _NAMES = {
     ),
     "edits.config": ("LayerOverride", "ReftConfig", "count_parameters"),
     "data": ("Batch", "Collator", "Encoded", "Example", "encode", "token_spans"),
+    "models.classify": ("Prediction", "classify"),
     "models.decoding": ("Decoding",),
     "models.encoder": ("Labelled", "LabelledBatch", "ReftEncoder"),
     "edits.forms": ("EditForm",),

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from reft.adapters.directory import (
     AdapterInfo,
     adapter_tensors,
+    check_base,
     check_tensors,
     load_adapter,
     read_adapter,
@@ -110,7 +111,7 @@ def save_method(model: MethodModel, path: Path, info: AdapterInfo) -> str:
     return sha256_of(files)
 
 
-def load_method(path: Path, base: nn.Module, *, base_sha256: str) -> MethodModel:
+def load_method(path: Path, base: nn.Module, *, base_sha256: str | None) -> MethodModel:
     """Put a saved adapter of any method on its base; without gradients, outputs are bit-equal to those before saving.
 
     Nothing is unpickled, no link is followed, and only files that are named in this module are opened.
@@ -126,11 +127,7 @@ def load_method(path: Path, base: nn.Module, *, base_sha256: str) -> MethodModel
     record = _read(path)
     if record is None:
         return load_adapter(path, base, base_sha256=base_sha256)
-    if record.info.base_sha256 != base_sha256:
-        raise ValueError(
-            f"an adapter loads on the base it was trained on, {record.info.base_name} "
-            f"({record.info.base_sha256}); got {base_sha256}; load that base"
-        )
+    check_base(record.info, base_sha256)
     model = build_method(base, record.config, seed=record.info.seed)
     if (model.hidden_size, model.num_layers) != (record.hidden_size, record.num_layers):
         raise ValueError(
@@ -187,7 +184,7 @@ def _read(path: Path) -> _Record | None:
             f"{CONFIG_NAME} must be what save_adapter or save_method writes; got {error!r} in {path}; "
             "save the adapter again"
         ) from error
-    texts = (info.base_sha256, info.base_name, info.data_sha256)
+    texts = (info.base_sha256 or "", info.base_name, info.data_sha256 or "")
     numbers = (info.seed, record.hidden_size, record.num_layers)
     right = all(isinstance(value, str) for value in texts) and all(type(value) is int for value in numbers)
     if not right or not isinstance(info.prompt, dict) or set(record.files_sha256) != set(_names(record.config)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,21 +33,22 @@ _MAX_ORTHONORMALITY_ERROR = 1e-4  # fp32 QR stays below 1e-6; more is another ki
 
 @dataclass(frozen=True)
 class AdapterInfo:
-    """Where an adapter comes from, and how its prompts are made.
+    """Where an adapter comes from, and how its prompts are made; what nobody recorded is None or empty.
 
     Attributes:
-        base_sha256: identity of the base it was trained on.
+        base_sha256: identity of the base it was trained on. Without one, loading can check the base's size alone, and
+            whoever loads the adapter has to know which base it is for.
         base_name: that base's name for people.
         data_sha256: identity of the training data.
         prompt: plain JSON values of the prompt's form: template, chat, labels.
         seed: of the training.
     """
 
-    base_sha256: str
-    base_name: str
-    data_sha256: str
-    prompt: dict[str, Any]
-    seed: int
+    base_sha256: str | None = None
+    base_name: str = ""
+    data_sha256: str | None = None
+    prompt: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
 
 
 def save_adapter(model: AdaptedModel, path: Path, info: AdapterInfo) -> str:
@@ -125,7 +126,7 @@ def read_interventions(path: Path) -> dict[str, dict[str, Tensor]]:
     return found
 
 
-def load_adapter(path: Path, base: nn.Module, *, base_sha256: str) -> ReftModel:
+def load_adapter(path: Path, base: nn.Module, *, base_sha256: str | None) -> ReftModel:
     """Put a saved adapter on its base; without gradients, outputs are bit-equal to those before saving.
 
     Nothing is unpickled, no link is followed, and only the two named files are opened.
@@ -133,7 +134,7 @@ def load_adapter(path: Path, base: nn.Module, *, base_sha256: str) -> ReftModel:
     Args:
         path: the adapter directory.
         base: the model it was trained on, decoder-only.
-        base_sha256: that model's identity, from the caller's base store.
+        base_sha256: that model's identity, from the caller's base store; None for an adapter that records none.
 
     Raises:
         ValueError: for another base (identity, width or depth), another kind of model, another format, wrong tensors
@@ -145,7 +146,7 @@ def load_adapter(path: Path, base: nn.Module, *, base_sha256: str) -> ReftModel:
     return model
 
 
-def load_encoder(path: Path, base: nn.Module, *, base_sha256: str) -> ReftEncoder:
+def load_encoder(path: Path, base: nn.Module, *, base_sha256: str | None) -> ReftEncoder:
     """Put a saved adapter and its head on an encoder; as :func:`load_adapter`.
 
     Args:
@@ -165,7 +166,7 @@ def load_encoder(path: Path, base: nn.Module, *, base_sha256: str) -> ReftEncode
     return model
 
 
-def load_seq2seq(path: Path, base: nn.Module, *, base_sha256: str) -> ReftSeq2Seq:
+def load_seq2seq(path: Path, base: nn.Module, *, base_sha256: str | None) -> ReftSeq2Seq:
     """Put a saved adapter on an encoder-decoder; as :func:`load_adapter`."""
     record = _checked_record(path, base_sha256, ReftSeq2Seq.KIND)
     model = ReftSeq2Seq(base, record.config, seed=record.info.seed)
@@ -173,18 +174,24 @@ def load_seq2seq(path: Path, base: nn.Module, *, base_sha256: str) -> ReftSeq2Se
     return model
 
 
-def _checked_record(path: Path, base_sha256: str, kind: str) -> _Record:
+def _checked_record(path: Path, base_sha256: str | None, kind: str) -> _Record:
     record = _read_record(path)
-    if record.info.base_sha256 != base_sha256:
-        raise ValueError(
-            f"an adapter loads on the base it was trained on, {record.info.base_name} "
-            f"({record.info.base_sha256}); got {base_sha256}; load that base"
-        )
+    check_base(record.info, base_sha256)
     if record.kind != kind:
         raise ValueError(
             f"the adapter must be for a model of kind {kind}; got {record.kind}; use {LOADERS[record.kind]}"
         )
     return record
+
+
+def check_base(info: AdapterInfo, base_sha256: str | None) -> None:
+    """Raise ValueError unless an adapter is for the base that has this identity, or both have none."""
+    if info.base_sha256 != base_sha256:
+        advice = "load that base" if info.base_sha256 is not None else "give None, if it is the right base"
+        raise ValueError(
+            f"an adapter loads on the base it was trained on, {info.base_name or 'without a name'} "
+            f"({info.base_sha256}); got {base_sha256}; {advice}"
+        )
 
 
 def _fill(model: AdaptedModel, path: Path, record: _Record) -> None:
@@ -247,7 +254,8 @@ def _read_record(path: Path) -> _Record:
 
 def _check_types(record: _Record) -> None:
     info = record.info
-    texts = (info.base_sha256, info.base_name, info.data_sha256, record.tensors_sha256)
+    hashes = (info.base_sha256 or "", info.data_sha256 or "")
+    texts = (*hashes, info.base_name, record.tensors_sha256)
     numbers = (info.seed, record.hidden_size, record.num_layers)
     right = all(isinstance(value, str) for value in texts) and all(type(value) is int for value in numbers)
     head = record.head

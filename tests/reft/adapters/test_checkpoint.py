@@ -94,6 +94,20 @@ def test_a_foreign_base_is_refused(saved: Path) -> None:
         load_adapter(saved, build_base(), base_sha256="c" * 64)
 
 
+def test_an_adapter_of_a_base_without_identity_is_loaded_without_one_alone(saved: Path, tmp_path: Path) -> None:
+    """Whoever has no store of bases says so on both sides; an identity that stands on one side is never passed over."""
+    model = build_model()
+    save_adapter(model, tmp_path / "plain", AdapterInfo())
+    batch = Collator(0)(build_rows(3))
+    with torch.no_grad():
+        assert torch.equal(load_adapter(tmp_path / "plain", build_base(), base_sha256=None)(batch), model(batch))
+    assert read_adapter(tmp_path / "plain")[1] == AdapterInfo()
+    with pytest.raises(ValueError, match=f"got {BASE}; give None"):
+        load_adapter(tmp_path / "plain", build_base(), base_sha256=BASE)
+    with pytest.raises(ValueError, match="got None; load that base"):
+        load_adapter(saved, build_base(), base_sha256=None)
+
+
 @pytest.mark.parametrize("key", ["hidden_size", "num_layers"])
 def test_a_base_of_another_size_is_refused(saved: Path, key: str) -> None:
     edit_config(saved, lambda record: record["base"].update({key: 99}))
