@@ -111,7 +111,8 @@ def encode(
     """Tokenise a prompt and its completion apart and join them.
 
     Apart, the prompt has the same ids in training as in use, where no completion follows it; tokenised together, a
-    merge across the boundary could change its last token.
+    merge across the boundary could change its last token. What the tokenizer puts behind every text (an end token,
+    BERT's [SEP]) is left out: the answer follows there, and positions counted from the prompt's end are the text's.
 
     Args:
         tokenizer: a transformers tokenizer.
@@ -126,13 +127,36 @@ def encode(
     Raises:
         ValueError: if the prompt has no token, a span is not in it or holds none, or the domain is NaN or infinite.
     """
+    spans: tuple[tuple[int, int], ...] = ()
     if character_spans:
-        read = tokenizer(prompt, add_special_tokens=add_special_tokens, return_offsets_mapping=True)
-        spans = token_spans(character_spans, read["offset_mapping"], prompt)
+        offsets = tokenizer(prompt, add_special_tokens=add_special_tokens, return_offsets_mapping=True)
+        spans = token_spans(character_spans, offsets["offset_mapping"], prompt)
+    if add_special_tokens:
+        prompt_ids = prompt_tokens(tokenizer, prompt)
     else:
-        read, spans = tokenizer(prompt, add_special_tokens=add_special_tokens), ()
+        prompt_ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     completion_ids = tokenizer(completion, add_special_tokens=False)["input_ids"]
-    return Encoded((*read["input_ids"], *completion_ids), len(read["input_ids"]), spans, domain)
+    return Encoded((*prompt_ids, *completion_ids), len(prompt_ids), spans, domain)
+
+
+def prompt_tokens(tokenizer: Callable[..., Any], prompt: str) -> list[int]:
+    """Return a prompt's ids with what the tokenizer puts before every text, and without what it puts behind it."""
+    if getattr(tokenizer, "is_fast", False):  # its mask is of what it added itself, whatever stands in the text
+        read = tokenizer(prompt, return_special_tokens_mask=True)
+        ids, mask = read["input_ids"], read["special_tokens_mask"]
+        if 0 in mask:
+            return list(ids[: len(mask) - mask[::-1].index(0)])
+    else:
+        ids = tokenizer(prompt)["input_ids"]
+    return list(ids[: len(ids) - added_tokens(tokenizer)[1]])
+
+
+def added_tokens(tokenizer: Callable[..., Any]) -> tuple[int, int]:
+    """Return how many tokens the tokenizer puts by itself before and behind every text."""
+    whole, bare = tokenizer("a")["input_ids"], tokenizer("a", add_special_tokens=False)["input_ids"]
+    more = len(whole) - len(bare)
+    before = next((start for start in range(more + 1) if whole[start : start + len(bare)] == bare), more)
+    return before, more - before
 
 
 def token_spans(

@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from pipelines.bases.load import load_tokenizer
+from pipelines.bases.store import obtain, sound, store_path
+from pipelines.bases.tokens import check_tokens
 from pipelines.contracts.base import BaseRecord, write_record
 from pipelines.params.whole import Params
-
-if TYPE_CHECKING:  # torch and transformers take seconds to load, and reading a record needs neither
-    pass
-from pipelines.bases.store import obtain, sound, store_path
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +24,8 @@ def run(params: Params, *, root: Path, out: Path) -> BaseRecord:
         out: base.json.
 
     Raises:
-        PipelineError: for a source that cannot be had, or that is not a causal language model.
+        PipelineError: for a source that cannot be had, that is not a causal language model, or whose tokenizer has
+            tokens that the model cannot read.
     """
     section = params.base
     record = obtain(section.source, section.sha256, section.dtype, root=root)
@@ -34,5 +33,6 @@ def run(params: Params, *, root: Path, out: Path) -> BaseRecord:
         log.warning("base %s in the store has other bytes than it was written with", record.sha256[:12])
         shutil.rmtree(store_path(record))
         record = obtain(section.source, section.sha256, section.dtype, root=root)
+    check_tokens(load_tokenizer(record, root=root), record.vocab_size)
     write_record(out, record)
     return record

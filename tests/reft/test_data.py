@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
 
-from reft.data import IGNORED, Collator, Encoded, encode, token_spans
+from reft.data import IGNORED, Collator, Encoded, added_tokens, encode, token_spans
 from tests.tiny import tiny_tokenizer
 
 
@@ -21,6 +23,46 @@ def test_no_token_spans_the_boundary_and_only_the_prompt_gets_specials() -> None
     encoded = encode(Characters(), "xa", "by")
     assert encoded == Encoded((1, ord("x"), ord("a"), ord("b"), ord("y")), 3)
     assert encode(Characters(), "xa", "").prompt_ids == encoded.prompt_ids
+
+
+class Ended(Characters):
+    """It ends a text with 2 as well."""
+
+    def __call__(self, text: str, *, add_special_tokens: bool = True) -> dict[str, list[int]]:
+        ids = super().__call__(text, add_special_tokens=add_special_tokens)["input_ids"]
+        return {"input_ids": [*ids, 2] if add_special_tokens else ids}
+
+
+def ending(before: str, behind: str) -> PreTrainedTokenizerFast:
+    """A tokenizer that puts special tokens around every text, as its post-processor says."""
+    tokenizer = tiny_tokenizer()
+    ids = [(token, tokenizer.convert_tokens_to_ids(token)) for token in ("<s>", "</s>", "<pad>")]
+    single = " ".join(filter(None, [before, "$A", behind]))
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=single, special_tokens=ids)
+    return tokenizer
+
+
+@pytest.mark.parametrize("prompt", ["a good film", "it ends in </s>", "</s>", ""])
+@pytest.mark.parametrize("behind", ["</s>", "</s> <pad>", ""])
+@pytest.mark.parametrize("before", ["<s>", "<s> <pad>", ""])
+def test_no_end_token_stands_between_prompt_and_completion(before: str, behind: str, prompt: str) -> None:
+    """What the tokenizer puts before a text stays; an end token that is in the text itself stays as well."""
+    tokenizer = ending(before, behind)
+    first = tokenizer.convert_tokens_to_ids(before.split())
+    text = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    if first or text:
+        encoded = encode(tokenizer, prompt, " positive")
+        assert list(encoded.prompt_ids) == first + text
+        assert list(encoded.input_ids) == first + text + tokenizer(" positive", add_special_tokens=False)["input_ids"]
+
+
+def test_a_tokenizer_without_a_mask_of_what_it_adds_is_tried_once() -> None:
+    assert encode(Ended(), "xa", "by") == encode(Characters(), "xa", "by")
+
+
+@pytest.mark.parametrize(("before", "behind"), [("", ""), ("<s>", ""), ("", "</s>"), ("<s>", "</s> <pad>")])
+def test_what_a_tokenizer_adds_is_counted_on_both_sides(before: str, behind: str) -> None:
+    assert added_tokens(ending(before, behind)) == (len(before.split()), len(behind.split()))
 
 
 def test_an_empty_prompt_is_refused() -> None:

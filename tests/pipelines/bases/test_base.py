@@ -52,6 +52,34 @@ def test_the_record_says_what_the_model_is(project: Path) -> None:
     assert str(project) not in (project / "models" / "base.json").read_text()
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"tokens": ["<call>"]}, "1 without: '<call>' = "),
+        ({"tokens": [f"<{n}>" for n in range(9)]}, "9 without: .*, ..."),
+        ({"special": {"pad_token": "[PAD]"}}, r"1 without: '\[PAD\]' = "),  # it is read, though masked
+        ({"special": {"eos_token": "<end>"}}, "1 without: '<end>' = "),
+        ({"special": {"extra_special_tokens": ["<image>"]}}, None),  # rows that hold it are rejected
+        ({}, None),
+    ],
+)
+def test_a_token_that_the_embedding_has_no_row_for_is_refused(
+    project: Path, more: dict[str, Any], said: str | None
+) -> None:
+    tokenizer = tiny_tokenizer()
+    rows = len(tokenizer)
+    tokenizer.add_tokens(more.get("tokens", []))
+    tokenizer.add_special_tokens(more.get("special", {}))
+    tokenizer.save_pretrained(project / "models" / "own" / "tiny")
+    assert (len(tokenizer) > rows) == bool(more)
+    if said is None:
+        assert run(project).vocab_size == rows
+    else:
+        with pytest.raises(PipelineError, match=f"which has {rows}.*{said}.*trained with"):
+            run(project)
+        assert not (project / "models" / "base.json").exists()
+
+
 def test_the_loaded_base_computes_what_the_source_computes(project: Path) -> None:
     loaded = load_base(run(project))
     ids = torch.tensor([[5, 6, 7]])
