@@ -5,14 +5,14 @@ READY := .venv/.ready
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast kill-matrix check format bad-inputs bench-rotation bench-encoder bench-speed bench-growth bench-search bench-causal bench-quality bench-domains
+.PHONY: help setup run test test-fast kill-matrix check docs format bad-inputs bench-rotation bench-encoder bench-speed bench-growth bench-search bench-causal bench-quality bench-domains
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,dask,dashboard,postgres]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs,dask,dashboard,postgres]'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps pyreft pyvene  # only tests and benchmarks
 	$(BIN)/reft setup
 	@touch $@
@@ -62,6 +62,10 @@ check: $(READY)  ## lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(READY)  ## the pages of docs/ and the Python reference as a site, in site/; a broken link fails
+	$(BIN)/python docs/params_reference.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
 format: $(READY)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .

@@ -1,0 +1,218 @@
+"""The page on params.yaml, made from its models, its comments and dvc.yaml: ``python docs/params_reference.py``.
+
+A key's values come from the pydantic models of :mod:`pipelines.params`, its meaning from the comments of the shipped
+params.yaml, and the stages that read it from dvc.yaml, so the page holds nothing that could differ from them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipelines.params.whole import Params
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "params.md"
+LONGEST = 60  # characters of a shipped value that fit into the table
+BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+TYPES = {"integer": "integer", "number": "number", "string": "text", "boolean": "`true` or `false`", "null": "`null`"}
+ABSENT = object()
+HEADER = "| key | as shipped | may be | read by | meaning |\n|---|---|---|---|---|"
+
+INTRODUCTION = """# params.yaml, key by key
+
+This page is generated from the models that check `params.yaml`, from its comments and from `dvc.yaml`, by
+`python docs/params_reference.py`. Do not edit it.
+
+Every key must be given; an unknown key is an error that names the nearest known one. "As shipped" is the value in the
+project's own `params.yaml`. "Read by" names the stages that a change of the key makes stale; what comes after them runs
+again if their outputs change. A key that no stage reads can be changed without making anything stale.
+"""
+
+
+@dataclass(frozen=True)
+class Key:
+    """A row of a table.
+
+    Attributes:
+        path: the key with the sections that it lies in.
+        value: as shipped, or ``ABSENT``.
+        schema: its part of the JSON schema.
+        among: the names with which its section has it, where the section is one of several.
+    """
+
+    path: str
+    value: Any
+    schema: Mapping[str, Any]
+    among: tuple[str, ...] = ()
+
+
+def page() -> str:
+    """The whole page, in Markdown."""
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    shipped, comments = yaml.safe_load(text), comments_by_key(text)
+    schema = Params.model_json_schema()
+    readers = stages_by_key(yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8")))
+    parts = [INTRODUCTION]
+    for name, section in schema["properties"].items():
+        found = resolved(section, schema)
+        said = [plain(found.get("description", "")), comments.get(name, "") if "properties" in found else ""]
+        parts.append(f"## {name}\n\n" + "\n\n".join(part for part in said if part))
+        rows = [
+            f"| `{key.path.removeprefix(f'{name}.')}`{f' of {codes(key.among)}' if key.among else ''} | "
+            f"{shipped_cell(key.value)} | {kinds(key.schema, schema)} | "
+            f"{', '.join(readers_of(key.path, readers))} | {cell(comments.get(key.path, ''))} |"
+            for key in keys(name, shipped[name], section, schema)
+        ]
+        parts.append(
+            "| key | as shipped | may be | read by | meaning |\n|---|---|---|---|---|\n" + "\n".join(rows) + "\n"
+        )
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def keys(path: str, value: Any, schema: Mapping[str, Any], whole: Mapping[str, Any]) -> Iterator[Key]:
+    """The rows of a key: itself where it holds a value, else those of its inner keys, whether shipped or not."""
+    found = resolved(schema, whole)
+    if "properties" in found:
+        for name, inner in found["properties"].items():
+            inside = value.get(name, ABSENT) if isinstance(value, Mapping) else ABSENT
+            yield from keys(f"{path}.{name}", inside, inner, whole)
+        return
+    yield Key(path, value, found)
+    for mark, inner in inner_models(found, whole):
+        among = names_of(resolved(inner, whole))
+        below = keys(f"{path}{mark}", ABSENT, inner, whole)
+        yield from (replace(key, among=among) for key in below if not (among and key.path == f"{path}{mark}.name"))
+
+
+def inner_models(schema: Mapping[str, Any], whole: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Models that stand below a key under any name, as items of a list, or as one of several."""
+    below = [("[]", schema.get("items")), (".NAME", schema.get("additionalProperties"))]
+    below += [(".NAME", inner) for inner in schema.get("patternProperties", {}).values()]
+    members = [*schema.get("anyOf", ()), *schema.get("oneOf", ())]
+    for mark, inner in [*below, *(("", member) for member in members)]:
+        if isinstance(inner, Mapping) and "properties" in resolved(inner, whole):
+            yield mark, inner
+
+
+def kinds(schema: Mapping[str, Any], whole: Mapping[str, Any]) -> str:
+    """What values a key may have, in words."""
+    found = resolved(schema, whole)
+    members = [*found.get("anyOf", ()), *found.get("oneOf", ())]
+    if members:
+        return " or ".join(dict.fromkeys(kinds(member, whole) for member in members))
+    if "properties" in found:
+        return f"the keys of {codes(names_of(found))}" if names_of(found) else "the keys below"
+    if "const" in found or "enum" in found:
+        return codes(tuple(found.get("enum", [found.get("const")])))
+    if found.get("type") == "array":
+        return f"list of {kinds(found.get('items', {}), whole)}"
+    if found.get("type") == "object":
+        below = next(iter(found.get("patternProperties", {}).values()), found.get("additionalProperties"))
+        return f"names, each with {kinds(below, whole) if isinstance(below, Mapping) else 'a value'}"
+    bounds = " and ".join(f"{sign} {found[bound]}" for bound, sign in BOUNDS.items() if bound in found)
+    pattern = f"matching `{found['pattern']}`" if "pattern" in found else ""
+    return cell(" ".join(filter(None, [TYPES.get(found.get("type", ""), "any value"), bounds, pattern])))
+
+
+def names_of(section: Mapping[str, Any]) -> tuple[str, ...]:
+    """The values of ``name`` that tell a section from the others of its union; none for any other section."""
+    named = section.get("properties", {}).get("name", {})
+    return (named["const"],) if "const" in named else tuple(named.get("enum", ()))
+
+
+def codes(values: tuple[Any, ...]) -> str:
+    """Values as code, with commas between them."""
+    return ", ".join(f"`{value}`" for value in values)
+
+
+def comments_by_key(text: str) -> dict[str, str]:
+    """The comment of each key: beside it, and on the lines of comments alone that follow."""
+    keys_at: dict[int, str] = {}
+    scalars: list[tuple[int, int, int]] = []
+
+    def visit(node: yaml.Node, path: str) -> None:
+        if isinstance(node, yaml.ScalarNode):
+            scalars.append((node.start_mark.line, node.start_mark.column, node.end_mark.column))
+        elif isinstance(node, yaml.SequenceNode):
+            for item in node.value:
+                visit(item, path)
+        elif isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                inner = f"{path}.{key.value}".removeprefix(".")
+                keys_at.setdefault(key.start_mark.line, inner)
+                visit(key, inner)
+                visit(value, inner)
+
+    document = yaml.compose(text)
+    assert document is not None, "params.yaml holds sections"
+    visit(document, "")
+    comments: dict[str, list[str]] = {}
+    current = None
+    for number, line in enumerate(text.splitlines()):
+        current = keys_at.get(number, current if line.strip().startswith("#") else None)
+        for start in re.finditer(r"(?:^|(?<=\s))#\s?", line):
+            if not any(at == number and left <= start.start() < right for at, left, right in scalars):
+                if current is not None:
+                    comments.setdefault(current, []).append(line[start.end() :].strip())
+                break
+    return {path: " ".join(lines) for path, lines in comments.items()}
+
+
+def stages_by_key(graph: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Of each key that dvc.yaml names, the stages that read it."""
+    found: dict[str, list[str]] = {}
+    for stage, settings in graph["stages"].items():
+        for key in settings.get("params", ()):
+            found.setdefault(key, []).append(stage)
+    return found
+
+
+def readers_of(path: str, readers: Mapping[str, list[str]]) -> list[str]:
+    """The stages that read a key, a section that it lies in, or a key in it."""
+    bare = path.replace("[]", "")
+    related = [
+        stages
+        for key, stages in readers.items()
+        if bare == key or bare.startswith(f"{key}.") or key.startswith(f"{bare}.")
+    ]
+    return list(dict.fromkeys(stage for stages in related for stage in stages))
+
+
+def resolved(schema: Mapping[str, Any], whole: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The schema that a reference points to, or itself."""
+    while "$ref" in schema:
+        schema = whole["$defs"][schema["$ref"].removeprefix("#/$defs/")]
+    return schema
+
+
+def shipped_cell(value: Any) -> str:
+    """A shipped value as params.yaml would write it on one line; a long one is left to the file."""
+    if value is ABSENT:
+        return ""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if len(text) > LONGEST:
+        return "see the file"
+    return f"`{cell(text) if text else repr(text)}`".replace("\n", "\\n")
+
+
+def plain(docstring: str) -> str:
+    """The first paragraph of a docstring, as Markdown."""
+    first = " ".join(docstring.split("\n\n")[0].split())
+    first = re.sub(r"^Section `+\w+`+[:.] ?", "", first)
+    return re.sub(r":\w+:`~?([^`]+)`", r"`\1`", first).replace("``", "`")
+
+
+def cell(text: str) -> str:
+    """Text that does not end a table's cell."""
+    return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
