@@ -81,5 +81,5 @@ def test_the_python_of_the_readme_trains(after_a_run: Path, capsys: pytest.Captu
     losses = [float(line.rpartition(" ")[2]) for line in lines if line.startswith("step ")]
     assert len(losses) == 10
     assert losses[-1] < losses[0]
-    frozen, trained = (line for line in lines if line.startswith("tensor"))
+    frozen, trained = (line for line in lines if line.startswith("[Prediction("))
     assert frozen != trained
