@@ -6,11 +6,12 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.representer import RoundTripRepresenter
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+
+from pipelines.yaml_file import NEVER_FOLDED, needs_quotes
 
 
 class _Representer(RoundTripRepresenter):
@@ -23,7 +24,7 @@ _Representer.add_representer(
 
 
 def load_document(text: str) -> CommentedMap:
-    """Read a YAML mapping with its comments; the text is one that :func:`pipelines.params.whole.read_yaml` accepts."""
+    """Read a YAML mapping with its comments; the text is one that :func:`pipelines.yaml_file.parse_yaml` accepts."""
     return _yaml().load(text)
 
 
@@ -61,7 +62,7 @@ def _yaml() -> YAML:
     parser = YAML()
     parser.Representer = _Representer
     parser.preserve_quotes = True
-    parser.width = 1 << 20  # never fold a line
+    parser.width = NEVER_FOLDED
     parser.indent(mapping=2, sequence=4, offset=2)
     return parser
 
@@ -81,12 +82,7 @@ def _styled(value: Any) -> Any:
 
 
 def _text(value: str) -> str:
-    """Quote what YAML would read as something else; also `yes` and `no`, which are words in 1.2 but not in 1.1."""
-    try:
-        plain = yaml.safe_load(value) == value and yaml.safe_load(f"[{value}]") == [value]
-    except yaml.YAMLError:
-        plain = False
-    return value if plain else DoubleQuotedScalarString(value)
+    return DoubleQuotedScalarString(value) if needs_quotes(value) else value
 
 
 def _take_comments(old: CommentedMap, new: CommentedMap) -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import yaml
 
 from benchmarks.quality.cells import Task, copy_files
 from pipelines.files import read_json, sha256_json, write_json, write_text
@@ -22,6 +21,7 @@ from pipelines.model.scores import probabilities
 from pipelines.model.workspace import open_workspace
 from pipelines.params.whole import Params, check_params
 from pipelines.stages import base, prepare, search, train
+from pipelines.yaml_file import dump_yaml
 from reft import load_adapter
 
 Contender = Literal["published", "paper", "searched", "random", "unpruned", "pruned"]
@@ -156,7 +156,7 @@ class CellMaker:
         folder.mkdir(parents=True, exist_ok=True)
         recipes = params.recipe_space()
         chosen = recipes.space.complete(recipes.first[0])
-        write_text(folder / "best.yaml", yaml.safe_dump({"chosen": chosen, "study": "the paper", "trial": 0}))
+        write_text(folder / "best.yaml", dump_yaml({"chosen": chosen, "study": "the paper", "trial": 0}))
 
     def _right(self, params: Params, adapter: Path) -> tuple[bool, ...]:
         workspace = open_workspace(params.computation(), root=self._root, base=self._base, prepared=self._rows)

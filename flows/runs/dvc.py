@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipelines.errors import PipelineError
 from pipelines.files import write_text
 from pipelines.runtime.process import FLOW_PID, work_folder
 from pipelines.sources.addresses import OWN_FOLDERS
+from pipelines.yaml_file import read_yaml
 
 WRITING_SECONDS = 0.5  # more than a DVC that lives needs to write its note
 
@@ -92,16 +91,10 @@ def _is_whole(lock: Path) -> bool:
     """Whether dvc.lock is not there, or whole: DVC ends it with a line's end."""
     if not lock.is_file():
         return True
-    data = lock.read_bytes()
     try:
-        return data.endswith(b"\n") and isinstance(_parsed(data), dict)
-    except (yaml.YAMLError, ValueError):
+        return lock.read_bytes().endswith(b"\n") and isinstance(read_yaml(lock), dict)
+    except PipelineError:
         return False
-
-
-def _parsed(data: bytes) -> Any:
-    """The YAML, by libyaml where PyYAML has it: a run reads dvc.lock some thirty times."""
-    return yaml.load(data, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506  (both are safe)
 
 
 def lock_entry(root: Path, stage: str) -> object:
@@ -147,12 +140,12 @@ def stages_run(root: Path) -> dict[str, object]:
     if not path.is_file():
         return {}
     try:
-        raw = _parsed(path.read_bytes()) or {}
+        raw: Any = read_yaml(path) or {}
         return dict(raw.get("stages", {}))
-    except (yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
+    except (PipelineError, AttributeError, TypeError, ValueError) as error:
         raise PipelineError(
             "dvc.lock must be readable",
-            got=" ".join(str(error).split()),
+            got=error.got if isinstance(error, PipelineError) else error,
             do="Take the last good one: git checkout HEAD dvc.lock. What has run since comes back from DVC's cache.",
         ) from None
 

@@ -20,7 +20,8 @@ from pydantic import ValidationError
 
 from flows.runs.running import stage_of
 from pipelines.errors import PipelineError
-from pipelines.params.whole import NotifyParams, read_yaml
+from pipelines.params.whole import NotifyParams
+from pipelines.yaml_file import read_yaml
 
 SECRET = "REFT_WEBHOOK_SECRET"  # noqa: S105  (the variable's name)
 SECONDS = 30.0  # for a webhook to answer, for a command to end

@@ -7,10 +7,8 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx2
-import yaml
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.schedules import CronSchedule
@@ -21,8 +19,9 @@ from prefect.workers.process import ProcessWorker
 from flows.runs import dvc
 from pipelines.errors import PipelineError
 from pipelines.files import write_text
-from pipelines.params.whole import read_yaml
+from pipelines.roundtrip import dump_document, load_document, set_section
 from pipelines.runtime.process import work_folder
+from pipelines.yaml_file import read_yaml
 
 PING_SECONDS = 5.0
 WANTS_KEY = (401, 403)
@@ -107,16 +106,20 @@ def _check_cron(cron: str) -> None:
 def _with_cron(root: Path, cron: str) -> Path:
     """Write a prefect.yaml with that cron; Prefect's own --cron would add a schedule to that of the file.
 
-    The slug is kept, since Prefect replaces a schedule by one of the same slug and keeps any other.
+    The slug is kept, since Prefect replaces a schedule by one of the same slug and keeps any other. All else stays as
+    it is written: Prefect reads it by YAML 1.1, and this project reads 1.2.
 
     Raises:
         PipelineError: if a deployment of the file has no schedule.
     """
-    raw: Any = read_yaml(root / "prefect.yaml")
+    read_yaml(root / "prefect.yaml")  # refuses what a safe reader must not take
+    document = load_document((root / "prefect.yaml").read_text(encoding="utf-8"))
     try:
-        for deployment in raw["deployments"]:
-            first = deployment["schedules"][0]
-            deployment["schedules"] = [{**first, "cron": cron, "timezone": "UTC", "active": True}]
+        for deployment in document["deployments"]:
+            schedules = deployment["schedules"]
+            set_section(schedules[0], {"cron": cron, "timezone": "UTC", "active": True})
+            while len(schedules) > 1:
+                schedules.pop()
     except (KeyError, IndexError, TypeError):
         raise PipelineError(
             "each deployment in prefect.yaml must have a schedule that --cron can move",
@@ -124,7 +127,7 @@ def _with_cron(root: Path, cron: str) -> Path:
             do="Give it `schedules` with one entry, as in this repository.",
         ) from None
     path = work_folder(root) / "prefect.yaml"
-    write_text(path, yaml.safe_dump(raw, sort_keys=False))
+    write_text(path, dump_document(document))
     return path
 
 

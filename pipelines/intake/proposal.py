@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipelines.contracts.prepared import Split
 from pipelines.errors import PipelineError
 from pipelines.intake.columns import Guess, guess, split_sizes
 from pipelines.intake.labels import usable_rows
 from pipelines.intake.layout import Layout, find_layout, nameless, renamed, sample_rows
 from pipelines.params.data import PrepareParams, template_fields
-from pipelines.params.whole import Params, check_params, read_yaml
+from pipelines.params.whole import Params, check_params
 from pipelines.roundtrip import dump_document, load_document, set_section
 from pipelines.sources.raw_row import DELIMITERS, RawRow
+from pipelines.yaml_file import parse_yaml, read_yaml
 
 LONGEST = 1024  # tokens; more is for the user to ask for
 Changes = dict[str, dict[str, Any]]  # section of params.yaml -> key -> value
@@ -88,7 +87,7 @@ def apply_changes(path: Path, changes: Changes) -> str:
     for section, values in changes.items():
         set_section(document[section], values)
     text = dump_document(document)
-    check_params(yaml.safe_load(text), f"{path} with these changes")
+    check_params(parse_yaml(text, path.name), f"{path} with these changes")
     return text
 
 

@@ -8,10 +8,10 @@ import subprocess
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-
-import yaml
+from typing import Any
 
 from pipelines.files import sha256_json
+from pipelines.yaml_file import read_yaml
 
 UNKNOWN = "unknown"
 GIT_SECONDS = 30.0
@@ -58,7 +58,8 @@ def lock_sha256(root: Path) -> str:
     path = root / "dvc.lock"
     if not path.is_file():
         return UNKNOWN
-    stages = dict(yaml.safe_load(path.read_text(encoding="utf-8")).get("stages", {}))
+    lock: Any = read_yaml(path)
+    stages = dict(lock.get("stages", {}))
     stages.pop("register", None)
     return sha256_json(stages)
 

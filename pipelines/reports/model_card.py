@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from pipelines.contracts.base import BaseRecord
 from pipelines.sources.addresses import FileSource, HubSource, parse_source
+from pipelines.yaml_file import dump_yaml
 from reft import AdapterInfo, ReftConfig
 from reft.peers.methods import FullConfig, PeerConfig, StackedConfig, TimeLoraConfig, config_to_dict
 
@@ -63,7 +62,7 @@ class CardFacts:
 
 def model_card(facts: CardFacts) -> str:
     """Return the text, with YAML in front as hubs read it."""
-    front = yaml.safe_dump(_front_matter(facts), sort_keys=False, allow_unicode=True)
+    front = dump_yaml(_front_matter(facts))
     parts = [f"---\n{front}---\n\n# {facts.name}\n\n{_summary(facts)}"]
     if facts.evaluation is not None:
         parts.append(f"## How good it is\n\n{_figures(facts.evaluation)}")

@@ -10,14 +10,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import yaml
-
 from pipelines.files import whole_directory, write_json, write_text
 from pipelines.params.whole import Params
 from pipelines.search.choice import Choice, choose
 from pipelines.search.records import saved_seconds, write_trials_csv
 from pipelines.search.worker import Found, run_until_target, search_context
 from pipelines.tracking.live import log_report
+from pipelines.yaml_file import dump_yaml
 
 REPORT = "report.html"
 
@@ -99,7 +98,7 @@ def _write_outputs(found: Found, choice: Choice, out: Path) -> None:
         "spread": choice.spread,
     }
     with whole_directory(out) as temporary:
-        write_text(temporary / "best.yaml", yaml.safe_dump(best, sort_keys=False))
+        write_text(temporary / "best.yaml", dump_yaml(best))
         write_json(temporary / "trials.json", [asdict(record) for record in found.records])
         write_json(temporary / "confirmed.json", [asdict(one) for one in found.confirmations])
         write_trials_csv(temporary / "trials.csv", found.records)
