@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # what they import takes seconds to load
     from flows.commands.plan import Planned
     from pipelines.upkeep.checkup import Finding
 
-COLOURS = {"fine": "green", "look": "yellow", "mend": "red"}
+COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 def findings_table(findings: Sequence[Finding]) -> Table:
