@@ -16,12 +16,21 @@ INLINE = re.compile(rf"(?<!`)`((?:[A-Z_]+=\S+\s+)*(?:{PROGRAMS})(?:\s[^`]+)?)`(?
 
 @dataclass(frozen=True)
 class Block:
-    """A block of code with its page, its place in it and its language."""
+    """A block of code.
+
+    Attributes:
+        page: it is in.
+        line: of the page.
+        language: as the block says it.
+        text: the code.
+        file: of the repository that it shows whole; "" for none. The line before it names that, as `reft/data.py`:
+    """
 
     page: str
     line: int
     language: str
     text: str
+    file: str = ""
 
     @property
     def name(self) -> str:
@@ -53,7 +62,8 @@ def blocks_of(page: Path) -> Iterator[Block]:
     text = page.read_text(encoding="utf-8")
     for found in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
         line = text[: found.start()].count("\n") + 1
-        yield Block(page.relative_to(ROOT).as_posix(), line, found[1], found[2])
+        shown = re.search(r"^`([\w/.]+)`:\n+\Z", text[: found.start()], re.MULTILINE)
+        yield Block(page.relative_to(ROOT).as_posix(), line, found[1], found[2], shown[1] if shown else "")
 
 
 def prose(page: Path) -> str:

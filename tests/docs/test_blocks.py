@@ -54,6 +54,14 @@ def test_python_compiles(block: Block) -> None:
     compile(block.text, block.name, "exec")
 
 
+SHOWN = [block for block in blocks("python") if block.file]
+
+
+@pytest.mark.parametrize("block", SHOWN, ids=lambda block: block.file)
+def test_a_file_that_a_page_shows_is_as_it_shows_it(block: Block) -> None:
+    assert block.text == (ROOT / block.file).read_text(encoding="utf-8")
+
+
 @pytest.fixture
 def after_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project folder in which stage base has run, on a random base of a few kilobytes."""
@@ -65,7 +73,7 @@ def after_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 RUN = [block for block in blocks("python") if not any(word in block.text for word in NEEDS_A_REGISTRY)]
-OTHERS = [block for block in RUN if block.page != "README.md"]  # which has a test of its own
+OTHERS = [block for block in RUN if block.page != "README.md" and not block.file]  # which have tests of their own
 
 
 @pytest.mark.parametrize("block", OTHERS, ids=lambda block: block.name)
