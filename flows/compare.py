@@ -26,7 +26,7 @@ from pipelines.params.whole import Params
 from pipelines.project.code import refresh_code
 from pipelines.project.graph import read_graph
 from pipelines.runtime.process import locked
-from pipelines.wording import share
+from pipelines.wording import measure_words, share
 
 BEFORE = ("base", "prepare")  # the stages whose outputs are read
 SEARCH = "search"  # and that one, for a method with a part that is searched
@@ -35,20 +35,22 @@ REFUSED = 2  # exit code of a process that told of a user's mistake
 
 @dataclass(frozen=True)
 class Compared:
-    """The folder of a comparison's table and picture."""
+    """The folder of a comparison's table and picture, and what it measured."""
 
     out: Path
+    measure: str
 
     def table(self) -> RenderableType:
         """The table, for a terminal."""
         with (self.out / "table.csv").open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
-        made = Table(title=f"Methods side by side ({self.out}/table.md, accuracy.png)", title_justify="left")
-        for column in ("method", "accuracy (interval)", "spread", "difference", "trained numbers", "seconds", "MB"):
+        made = Table(title=f"Methods side by side ({self.out}/table.md, {self.measure}.png)", title_justify="left")
+        words = measure_words(self.measure)
+        for column in ("method", f"{words} (interval)", "spread", "difference", "trained numbers", "seconds", "MB"):
             made.add_column(column, overflow="fold")
         for row in rows:
             made.add_row(
-                Text(row["method"]), _interval(row, "accuracy", row["note"]),
+                Text(row["method"]), _interval(row, self.measure, row["note"]),
                 _points(row["spread"]), _interval(row, "difference", ""),
                 f"{int(row['parameters']):,}", f"{float(row['train_seconds']):.0f}", f"{float(row['memory_mb']):,.0f}",
             )  # fmt: skip
@@ -95,7 +97,7 @@ def compare_methods(project: str = ".", only: list[str] | None = None) -> Compar
             if stage.name in before:
                 repro_stage(root, stage)
         compare(root, only or [])
-    return Compared(root / graph.paths["comparison"])
+    return Compared(root / graph.paths["comparison"], params.prepare.measure_name())
 
 
 @task(name="compare", cache_policy=NO_CACHE)
@@ -141,7 +143,7 @@ def _interval(row: dict[str, str], name: str, otherwise: str) -> str:
     if not row[name]:
         return otherwise
     value, low, high = (float(row[f"{name}{end}"]) for end in ("", "_low", "_high"))
-    if name == "accuracy":
+    if name != "difference":
         return f"{share(value)} ({share(low)} to {share(high)})"
     return f"{100 * value:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 

@@ -10,6 +10,11 @@ def share(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
+def measure_words(name: str) -> str:
+    """A measure's name as people read it: "exact match" of exact_match."""
+    return name.replace("_", " ")
+
+
 def points(value: float, *, sign: bool = True) -> str:
     """A difference of two shares, or their spread, in percentage points."""
     return f"{100 * value:{'+' if sign else ''}.1f} points"

@@ -14,13 +14,13 @@ import yaml
 from pydantic import BaseModel
 
 from pipelines.__main__ import STAGES, _parser
-from pipelines.params.data import LabelParams
 from pipelines.params.pruner import MedianPruner
 from pipelines.params.whole import Params, load_params
 from pipelines.project.graph import read_graph
 from pipelines.recipes.domains import Conditional
 from pipelines.recipes.reft import PARTS, Recipe, TrainParams
 from pipelines.recipes.space import SpaceParams
+from pipelines.tasks.keys.classification import LabelParams
 
 ROOT = Path(__file__).parent.parent
 GRAPH = read_graph(ROOT)

@@ -63,7 +63,7 @@ def level(found: Comparison, settings: EvaluateParams) -> str:
 
 def sentence(ours: Line, rival: Line) -> str:
     """The sentence of two lines, of which the rival's difference is to ours."""
-    if ours.accuracy is None or rival.accuracy is None:
+    if ours.value is None or rival.value is None:
         return f"{ours.name} and {rival.name} were not both measured.\n"
     share = f"{ours.parameters / rival.parameters:.0%} of its trained numbers"
     if rival.difference is None:
@@ -104,8 +104,8 @@ def report(task: Task, found: Comparison, params: Params, workspace: Workspace) 
     lines = lines_of(found, params.evaluate)
     rows = f"{params.compare.train_rows} training rows, {params.compare.epochs} epoch(s)"
     base = f"{workspace.base_source.partition('#')[0]} in {params.base.dtype}"
-    heading = f"{task.folder}: {len(found.base.right)} test rows, {rows}, {base}"
-    return f"{heading}\n\n{markdown(lines)}\n{level(found, params.evaluate)}"
+    heading = f"{task.folder}: {len(found.base.scores)} test rows, {rows}, {base}"
+    return f"{heading}\n\n{markdown(lines, found.measure.name)}\n{level(found, params.evaluate)}"
 
 
 def _work(raw: Mapping[str, Any], tasks: Sequence[str], methods: int) -> float:

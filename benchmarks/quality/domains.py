@@ -137,7 +137,7 @@ class Trial:
         seeds = self.params.compare.seeds
         rate = self._rate(contenders, next(iter(picks.values())), seeds[0])
         cells = [[_sound(self.shop.measured(one, rate, seed)) for seed in seeds] for one in contenders]
-        right = np.array([np.mean([cell.right for cell in own], axis=0) for own in cells])
+        right = np.array([np.mean([cell.scores for cell in own], axis=0) for own in cells])
         parameters = sum(own[0].parameters for own in cells)
         seconds = float(np.mean([[cell.train_seconds for cell in own] for own in cells], axis=1).sum())
         rows = range(len(self.test))
@@ -152,7 +152,7 @@ class Trial:
         for rate in contenders[0].learning_rates:
             cells = [self.shop.tuned(one, rate, seed) for one in contenders]
             if all(cell.error is None for cell in cells):
-                answers = [cells[pick(domain_of(row))].right[place] for place, row in enumerate(self.validation)]
+                answers = [cells[pick(domain_of(row))].scores[place] for place, row in enumerate(self.validation)]
                 scores[rate] = sum(answers)
         if not scores:
             raise PipelineError(f"a learning rate of {contenders[0].name} must train", got="none", do="Lower them.")
@@ -167,7 +167,7 @@ class Trial:
         commoner = {t: "yes" if 2 * sum(own) >= len(own) else "no" for t, own in shares.items()}
         right = np.array([row.label == commoner[domain_of(row)] for row in self.test], dtype=np.float64)
         return [
-            Line("base", np.array(base.right, dtype=np.float64), None, 0, 0.0),
+            Line("base", np.array(base.scores, dtype=np.float64), None, 0, 0.0),
             Line("the commoner answer at t", right, None, 0, 0.0),
         ]
 

@@ -13,14 +13,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from benchmarks.quality.cells import Task, copy_files
 from pipelines.files import read_json, sha256_json, write_json, write_text
-from pipelines.model.scores import probabilities
+from pipelines.model.scores import answers
 from pipelines.model.workspace import open_workspace
 from pipelines.params.whole import Params, check_params
 from pipelines.stages import base, prepare, search, train
+from pipelines.tasks.family import open_family
 from pipelines.yaml_file import dump_yaml
 from reft import load_adapter
 
@@ -161,10 +160,10 @@ class CellMaker:
     def _right(self, params: Params, adapter: Path) -> tuple[bool, ...]:
         workspace = open_workspace(params.computation(), root=self._root, base=self._base, prepared=self._rows)
         model = load_adapter(adapter, workspace.base, base_sha256=workspace.base_sha256)
-        rows, labels = workspace.rows("test"), list(workspace.task.labels)
-        scores = probabilities(workspace, model, rows, batch_size=params.evaluate.batch_size, title="test rows")
-        truth = np.array([labels.index(row.label) for row in rows])
-        return tuple(bool(right) for right in scores.argmax(1) == truth)
+        rows = workspace.rows("test")
+        task = open_family(workspace.task)
+        said = answers(workspace, task, model, rows, batch_size=params.evaluate.batch_size, title="test rows")
+        return tuple(bool(score) for score in task.scores(rows, said))
 
 
 def _name(contender: Contender, params: Params) -> str:

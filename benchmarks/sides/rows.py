@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from pipelines.errors import PipelineError
-from pipelines.params.data import PrepareParams, template_fields
 from pipelines.sources.rows import Reader
+from pipelines.tasks.keys.prepare import PrepareParams, template_fields
 from reft import Encoded
 
 VARIABLE = "REFT_BENCH_DATA"

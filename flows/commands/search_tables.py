@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.recipes.methods import plain_parts
-from pipelines.wording import duration, part_value, points, share
+from pipelines.wording import duration, measure_words, part_value, points, share
 
 if TYPE_CHECKING:  # what they import takes seconds to load
     from flows.search import SearchOutcome
@@ -74,7 +74,7 @@ def outcome_table(outcome: SearchOutcome) -> RenderableType:
     trials: list[dict[str, Any]] = outcome.read_json(f"{folder}/trials.json")
     names = sorted({name for trial in trials for name in trial["params"]})
     best = Table(title=f"The best of {len(trials)} trials", title_justify="left")
-    for column in ("trial", "accuracy", *names, "parameters", "seconds"):
+    for column in ("trial", measure_words(figures["measure"]), *names, "parameters", "seconds"):
         best.add_column(column, overflow="fold")
     complete = sorted((t for t in trials if t["value"] is not None), key=lambda t: (-t["value"], t["number"]))
     for trial in complete[:SHOWN]:

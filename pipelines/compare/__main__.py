@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 def run(
     params: Params, *, root: Path, base: Path, prepared: Path, search: Path, out: Path, only: Sequence[str] = ()
 ) -> Comparison:
-    """Compare, and write table.md, table.csv and accuracy.png to ``out``.
+    """Compare, and write table.md, table.csv and a picture to ``out``.
 
     Raises:
         PipelineError: for a recipe that is not whole, or fewer rows than the section asks for.

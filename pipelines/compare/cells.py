@@ -14,18 +14,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import numpy as np
 from tqdm import tqdm
 
 from pipelines.contracts.prepared import Row, Split
 from pipelines.errors import PipelineError
 from pipelines.files import read_json, sha256_json, write_json
-from pipelines.model.scores import ScoresError, probabilities
+from pipelines.model.scores import ScoresError, answers
 from pipelines.model.workspace import Workspace, cone_config
 from pipelines.params.compare import CompareParams
 from pipelines.params.whole import Params
 from pipelines.project.keys import CELLS_FORMAT, cells_folder, cells_key
 from pipelines.runtime.memory import peak_memory
+from pipelines.tasks.family import open_family
 from reft import CausalModel, Encoded, NonFiniteLossError, ReftConfig, ReftModel, set_cone
 
 log = logging.getLogger(__name__)
@@ -89,8 +89,8 @@ class Cell:
         purpose: ``tuning``: asked the validation rows; ``test``: asked the test rows.
         learning_rate: None of the base.
         seed: None of the base.
-        accuracy: None if it failed.
-        right: whether each row was answered right, in file order.
+        value: of the task's measure; None if it failed.
+        scores: of each row, in file order.
         parameters: trained numbers.
         steps: of its training.
         train_seconds: of its steps, with what is computed once a row.
@@ -103,8 +103,8 @@ class Cell:
     purpose: Purpose
     learning_rate: float | None
     seed: int | None
-    accuracy: float | None
-    right: tuple[bool, ...]
+    value: float | None
+    scores: tuple[float, ...]
     parameters: int
     steps: int
     train_seconds: float
@@ -139,6 +139,8 @@ class CellMaker:
                     got=count,
                     do=f"Lower it, or raise prepare.{split}_rows.",
                 )
+        self._task = open_family(workspace.task)
+        self.measure = self._task.measure
         self.folder = cells_folder(root) / cells_key(
             workspace, params.computation(), score_batch=params.evaluate.batch_size
         )
@@ -152,10 +154,8 @@ class CellMaker:
         self._begin()
         model = ReftModel(self._workspace.base, ReftConfig((0,), "l1", 1), seed=0)
         with peak_memory(self._workspace.base.device) as peak, model.disabled():
-            started = time.perf_counter()
-            right = self._answers(model, rows, BASE)
-            seconds = time.perf_counter() - started
-            cell = Cell(BASE, "test", None, None, float(np.mean(right)), right, 0, 0, 0.0, seconds, peak(), None)
+            cell = Cell(BASE, "test", None, None, None, (), 0, 0, 0.0, 0.0, 0.0, None)
+            cell = replace(self._scored(cell, model, rows, BASE), memory_mb=peak())
         return _written(path, cell)
 
     def tuned(self, contender: Contender, learning_rate: float, seed: int) -> Cell:
@@ -180,10 +180,7 @@ class CellMaker:
         found = Cell(contender.name, purpose, learning_rate, seed, None, (), 0, 0, 0.0, 0.0, 0.0, None)
         try:
             model, found = self._trained(contender, rows, found)
-            started = time.perf_counter()
-            right = self._answers(model, asked, contender.name)
-            seconds = time.perf_counter() - started
-            found = replace(found, accuracy=float(np.mean(right)), right=right, score_seconds=seconds)
+            found = self._scored(found, model, asked, contender.name)
         except (NonFiniteLossError, ScoresError) as error:
             found = replace(found, error=str(error))
         except (MemoryError, RuntimeError) as error:  # torch's out-of-memory errors are RuntimeErrors
@@ -211,11 +208,14 @@ class CellMaker:
             seconds = time.perf_counter() - started
             return model, replace(cell, parameters=parameters, steps=steps, train_seconds=seconds, memory_mb=peak())
 
-    def _answers(self, model: CausalModel, rows: Sequence[Row], title: str) -> tuple[bool, ...]:
-        labels = list(self._workspace.task.labels)
-        scores = probabilities(self._workspace, model, rows, batch_size=self._params.evaluate.batch_size, title=title)
-        truth = np.array([labels.index(row.label) for row in rows])
-        return tuple(bool(one) for one in scores.argmax(1) == truth)
+    def _scored(self, cell: Cell, model: CausalModel, rows: Sequence[Row], title: str) -> Cell:
+        """The cell with what these rows say of the model."""
+        started, task = time.perf_counter(), self._task
+        size = self._params.evaluate.batch_size
+        said = answers(self._workspace, task, model, rows, batch_size=size, title=title)
+        scores = task.scores(rows, said)
+        seconds = time.perf_counter() - started
+        return replace(cell, value=task.measure.add_up(scores), scores=tuple(scores.tolist()), score_seconds=seconds)
 
     def _begin(self) -> None:
         """Let go of what earlier cells left, so that each computes its own constants and takes its own memory."""
@@ -242,7 +242,7 @@ def _read(path: Path) -> Cell:
     raw = read_json(path)
     try:
         values = {name: value for name, value in raw.items() if name != "format"}
-        return Cell(**{**values, "right": tuple(values["right"])})
+        return Cell(**{**values, "scores": tuple(values["scores"])})
     except (TypeError, KeyError, AttributeError) as error:
         raise PipelineError(
             "a cell must be what a comparison writes", got=f"{path}: {error}", do="Remove it."

@@ -16,7 +16,7 @@ def compare(maker: CellMaker, methods: Sequence[Contender], seeds: Sequence[int]
     with tqdm(total=total, desc="compare", unit="cell") as bar:
 
         def told(cell: Cell) -> Cell:
-            bar.set_postfix_str(f"{cell.name} {cell.accuracy:.3f}" if cell.accuracy is not None else cell.name)
+            bar.set_postfix_str(f"{cell.name} {cell.value:.3f}" if cell.value is not None else cell.name)
             bar.update()
             return cell
 
@@ -28,7 +28,7 @@ def compare(maker: CellMaker, methods: Sequence[Contender], seeds: Sequence[int]
             cells = [] if rate is None else [told(maker.measured(method, rate, seed)) for seed in seeds]
             bar.update(0 if cells else len(seeds))
             lines.append((method, tuple(tuning), tuple(cells)))
-    return Comparison(base, tuple(lines))
+    return Comparison(maker.measure, base, tuple(lines))
 
 
 def _tuning(maker: CellMaker, method: Contender, seed: int) -> Iterator[Cell]:
@@ -37,9 +37,9 @@ def _tuning(maker: CellMaker, method: Contender, seed: int) -> Iterator[Cell]:
 
 
 def _chosen(method: Contender, tuning: Sequence[Cell]) -> float | None:
-    """The learning rate with the best accuracy on validation rows, of equal ones the lowest; None if none trained."""
+    """The learning rate with the best value on validation rows, of equal ones the lowest; None if none trained."""
     if not tuning:
         return method.learning_rates[0]
-    stood = [cell for cell in tuning if cell.accuracy is not None]
-    best = min(stood, key=lambda cell: (-(cell.accuracy or 0.0), cell.learning_rate or 0.0), default=None)
+    stood = [cell for cell in tuning if cell.value is not None]
+    best = min(stood, key=lambda cell: (-(cell.value or 0.0), cell.learning_rate or 0.0), default=None)
     return None if best is None else best.learning_rate

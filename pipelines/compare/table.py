@@ -1,4 +1,4 @@
-"""What a comparison came to: the table as Markdown and CSV, and the picture of accuracy against trained parameters."""
+"""What a comparison came to: the table as Markdown and CSV, and the picture of figures against trained parameters."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 
 import numpy as np
-from scipy import stats
 
 from pipelines.compare.cells import Cell, Contender
 from pipelines.contracts.interval import Interval
-from pipelines.model.intervals import paired_difference
+from pipelines.model.intervals import measured_difference
 from pipelines.params.whole import EvaluateParams
+from pipelines.tasks.measures import Floats, Measure
+from pipelines.wording import measure_words
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The frozen base's cell; and of each contender, the cells that chose its learning rate, and the measured ones."""
+    """The measure, the frozen base's cell, and each contender's: those that chose its learning rate, and the others."""
 
+    measure: Measure
     base: Cell
     lines: tuple[tuple[Contender, tuple[Cell, ...], tuple[Cell, ...]], ...]
 
@@ -33,7 +35,7 @@ class Line:
         name: of the contender.
         learning_rate: the chosen one; None of the base, and of one that never trained.
         seeds: how many runs there are.
-        accuracy: the mean over the seeds, with its confidence interval over the test rows; None if a run failed.
+        value: the mean over the seeds, with its confidence interval over the test rows; None if a run failed.
         spread: the sample's standard deviation over the seeds; None for fewer than two.
         difference: the paired difference to the first contender, with its interval; None of that and where one failed.
         parameters: trained numbers.
@@ -45,7 +47,7 @@ class Line:
     name: str
     learning_rate: float | None
     seeds: int
-    accuracy: Interval | None
+    value: Interval | None
     spread: float | None
     difference: Interval | None
     parameters: int
@@ -57,11 +59,11 @@ class Line:
 def lines_of(found: Comparison, settings: EvaluateParams) -> list[Line]:
     """The table's lines: the frozen base, then the contenders in their order."""
     measured = [cells for _, _, cells in found.lines]
-    first = next((_means(cells) for cells in measured if _stood(cells)), None)
-    made = [_line(found.base.name, (found.base,), first, settings)]
+    first = next((_scores(cells) for cells in measured if _stood(cells)), None)
+    made = [_line(found.measure, found.base.name, (found.base,), first, settings)]
     for contender, tuning, cells in found.lines:
         if cells:
-            made.append(_line(contender.name, cells, first, settings))
+            made.append(_line(found.measure, contender.name, cells, first, settings))
         else:
             note = "; ".join(sorted({cell.error or "" for cell in tuning}))
             made.append(Line(contender.name, None, 0, None, None, None, 0, 0.0, 0.0, note))
@@ -69,26 +71,28 @@ def lines_of(found: Comparison, settings: EvaluateParams) -> list[Line]:
 
 
 def _stood(cells: Sequence[Cell]) -> bool:
-    return bool(cells) and all(cell.accuracy is not None for cell in cells)
+    return bool(cells) and all(cell.value is not None for cell in cells)
 
 
-def _means(cells: Sequence[Cell]) -> np.ndarray:
-    """Of each test row, the share of the seeds that answered it right."""
-    return np.mean([cell.right for cell in cells], axis=0)
+def _scores(cells: Sequence[Cell]) -> list[Floats]:
+    """Of each seed, the scores of the test rows."""
+    return [np.array(cell.scores) for cell in cells]
 
 
-def _line(name: str, cells: Sequence[Cell], first: np.ndarray | None, settings: EvaluateParams) -> Line:
-    accuracies = [cell.accuracy for cell in cells if cell.accuracy is not None]
+def _line(
+    measure: Measure, name: str, cells: Sequence[Cell], first: list[Floats] | None, settings: EvaluateParams
+) -> Line:
+    values = [cell.value for cell in cells if cell.value is not None]
     stood = _stood(cells)
     difference = None
-    if stood and first is not None and not np.array_equal(_means(cells), first):
-        difference = _paired(_means(cells), first, settings)
+    if stood and first is not None and not np.array_equal(np.mean(_scores(cells), axis=0), np.mean(first, axis=0)):
+        difference = _paired(measure, _scores(cells), first, settings)
     return Line(
         name=name,
         learning_rate=cells[0].learning_rate,
         seeds=0 if cells[0].seed is None else len(cells),
-        accuracy=_interval(cells, settings) if stood else None,
-        spread=stdev(accuracies) if stood and len(accuracies) > 1 else None,
+        value=_interval(measure, cells, settings) if stood else None,
+        spread=stdev(values) if stood and len(values) > 1 else None,
         difference=difference,
         parameters=cells[0].parameters,
         seconds=mean(cell.train_seconds for cell in cells),
@@ -97,40 +101,42 @@ def _line(name: str, cells: Sequence[Cell], first: np.ndarray | None, settings: 
     )
 
 
-def _interval(cells: Sequence[Cell], settings: EvaluateParams) -> Interval:
-    """Of one run Wilson's, as in stage evaluate; of several, rows are resampled, each with its mean over the seeds."""
-    means = _means(cells)
+def _interval(measure: Measure, cells: Sequence[Cell], settings: EvaluateParams) -> Interval:
+    """Of one run as in stage evaluate; of several, rows are resampled, and each time the seeds' mean is taken."""
+    scores = _scores(cells)
     if len(cells) > 1:
-        return _paired(means, np.zeros_like(means), settings)
-    right = int(means.sum())
-    found = stats.binomtest(right, len(means)).proportion_ci(settings.confidence, method="wilson")
-    return Interval(right / len(means), float(found.low), float(found.high))
+        return _paired(measure, scores, [], settings)
+    value = measure.add_up(scores[0])
+    return Interval(value, *measure.interval(value, len(scores[0]), settings.confidence))
 
 
-def _paired(one: np.ndarray, other: np.ndarray, settings: EvaluateParams) -> Interval:
-    return paired_difference(one, other, confidence=settings.confidence, resamples=settings.bootstrap, seed=0)
+def _paired(measure: Measure, one: list[Floats], other: list[Floats], settings: EvaluateParams) -> Interval:
+    return measured_difference(
+        measure, one, other, confidence=settings.confidence, resamples=settings.bootstrap, seed=0
+    )
 
 
 def heading(found: Comparison, settings: EvaluateParams, title: str) -> str:
     """What the table's figures are of."""
-    rows, confidence = len(found.base.right), f"{settings.confidence:.0%}"
+    rows, confidence = len(found.base.scores), f"{settings.confidence:.0%}"
     reference = next((method.name for method, _, cells in found.lines if _stood(cells)), "no method, as all failed")
+    measure = measure_words(found.measure.name).capitalize()
     return (
-        f"Accuracy on {rows} test rows with {confidence} intervals, the mean over the seeds (spread: standard "
+        f"{measure} on {rows} test rows with {confidence} intervals, the mean over the seeds (spread: standard "
         f"deviation over the seeds); differences are paired, to {reference}. {title}."
     )
 
 
-def markdown(lines: Sequence[Line]) -> str:
+def markdown(lines: Sequence[Line], measure: str) -> str:
     """The lines as a Markdown table."""
     header = (
-        "method", "accuracy", "spread", "difference, points", "learning rate", "seeds", "trained numbers",
+        "method", measure_words(measure), "spread", "difference, points", "learning rate", "seeds", "trained numbers",
         "training, s", "peak memory, MB",
     )  # fmt: skip
     rows = [
         (
             line.name,
-            _percent(line.accuracy) if line.accuracy else f"failed: {line.note}".replace("|", "/"),
+            _percent(line.value) if line.value else f"failed: {line.note}".replace("|", "/"),
             "" if line.spread is None else f"{100 * line.spread:.1f}",
             "" if line.difference is None else _points(line.difference),
             "" if line.learning_rate is None else f"{line.learning_rate:g}",
@@ -145,18 +151,18 @@ def markdown(lines: Sequence[Line]) -> str:
     return "".join(f"| {' | '.join(map(str, row))} |\n" for row in text)
 
 
-def csv_text(lines: Sequence[Line]) -> str:
+def csv_text(lines: Sequence[Line], measure: str) -> str:
     """The lines as CSV, every figure with all its digits."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    three = [f"{name}{end}" for name in ("accuracy", "difference") for end in ("", "_low", "_high")]
+    three = [f"{name}{end}" for name in (measure, "difference") for end in ("", "_low", "_high")]
     writer.writerow(
         ["method", *three, "spread", "learning_rate", "seeds", "parameters", "train_seconds", "memory_mb", "note"]
     )
     for line in lines:
         ends = [
             value
-            for interval in (line.accuracy, line.difference)
+            for interval in (line.value, line.difference)
             for value in ((interval.value, interval.low, interval.high) if interval else ("", "", ""))
         ]
         rest = [line.spread, line.learning_rate, line.seeds, line.parameters, line.seconds, line.memory_mb, line.note]

@@ -4,29 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from matplotlib import pyplot as plt
 
-if TYPE_CHECKING:  # optuna takes half a second to import, and train and evaluate draw without
-    pass
-if TYPE_CHECKING:
-    from pipelines.compare.table import Line
-
-
-from pipelines.compare.table import Comparison, csv_text, heading, lines_of, markdown
+from pipelines.compare.table import Comparison, Line, csv_text, heading, lines_of, markdown
 from pipelines.files import whole_directory, write_json, write_text
 from pipelines.params.whole import EvaluateParams
 from pipelines.reports.plots import save
+from pipelines.wording import measure_words
 
 
-def draw_comparison(path: Path, lines: Sequence[Line]) -> None:
-    """Draw accuracy with its interval against trained numbers, on a logarithmic axis; the frozen base is a line."""
+def draw_comparison(path: Path, lines: Sequence[Line], measure: str) -> None:
+    """Draw the measure with its interval against trained numbers, on a logarithmic axis; the frozen base is a line."""
     figure, axes = plt.subplots(figsize=(7.5, 4.5))
     markers = "osD^vP*Xhd<>"
-    for place, line in enumerate(line for line in lines if line.accuracy is not None):
-        assert line.accuracy is not None
-        value, low, high = (100 * each for each in (line.accuracy.value, line.accuracy.low, line.accuracy.high))
+    for place, line in enumerate(line for line in lines if line.value is not None):
+        assert line.value is not None
+        value, low, high = (100 * each for each in (line.value.value, line.value.low, line.value.high))
         if not line.parameters:
             axes.axhline(value, color="tab:gray", linestyle="--", linewidth=1, label=f"{line.name} (frozen)")
             continue
@@ -35,19 +29,19 @@ def draw_comparison(path: Path, lines: Sequence[Line]) -> None:
             fmt=markers[place % len(markers)], capsize=3, color=f"C{place % 10}", label=line.name,
         )  # fmt: skip
     axes.set_xscale("log")
-    axes.set(xlabel="trained numbers", ylabel="accuracy on test rows (%)", title="Methods side by side")
+    axes.set(
+        xlabel="trained numbers", ylabel=f"{measure_words(measure)} on test rows (%)", title="Methods side by side"
+    )
     axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
     save(figure, path)
 
 
 def write_comparison(found: Comparison, settings: EvaluateParams, out: Path, *, title: str) -> None:
-    """Write table.md, table.csv, cells.json and accuracy.png, together or not at all."""
-    from pipelines.compare.write import draw_comparison
-
-    lines = lines_of(found, settings)
+    """Write table.md, table.csv, cells.json and the picture, together or not at all."""
+    lines, measure = lines_of(found, settings), found.measure.name
     cells = [found.base, *(cell for _, tuning, measured in found.lines for cell in (*tuning, *measured))]
     with whole_directory(out) as folder:
-        write_text(folder / "table.md", f"{heading(found, settings, title)}\n\n{markdown(lines)}")
-        write_text(folder / "table.csv", csv_text(lines))
-        write_json(folder / "cells.json", [vars(cell) | {"right": sum(cell.right)} for cell in cells])
-        draw_comparison(folder / "accuracy.png", lines)
+        write_text(folder / "table.md", f"{heading(found, settings, title)}\n\n{markdown(lines, measure)}")
+        write_text(folder / "table.csv", csv_text(lines, measure))
+        write_json(folder / "cells.json", [vars(cell) | {"scores": len(cell.scores)} for cell in cells])
+        draw_comparison(folder / f"{measure}.png", lines, measure)

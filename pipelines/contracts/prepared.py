@@ -1,51 +1,60 @@
-"""The contract of data/prepared: what prepare writes and the later stages read."""
+"""The rows of data/prepared, one file a split, and those that were left out, with the reason."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pipelines.errors import PipelineError
-from pipelines.files import read_json, read_jsonl, sha256_file, sha256_json, write_jsonl, write_text
+from pipelines.errors import PipelineError, printable
+from pipelines.files import read_jsonl, sha256_file, sha256_json, write_jsonl
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 FORMAT = 1
+SHOWN = 200  # characters of a value in a rejection
+ALWAYS = ("id", "prompt", "completion")  # in the files; of the others, those that a row has
+WHILE_PREPARED = ("key", "tokens")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One prepared row: ``completion`` is what the model is to say after ``prompt``; ``id`` is FILE:LINE.
+    """One row of a task, from where a data file's row is understood to where a model is asked.
 
-    ``domain`` is the row's t, finite, or None in data without a domain column.
+    Attributes:
+        id: FILE:LINE of the source.
+        prompt: what the model reads.
+        completion: what it is to say after the prompt, and is trained on.
+        label: the name of the right answer, or of the slice that it is counted in; "" for none. Splits are stratified
+            by it.
+        domain: its t, finite, or None in data without a domain column.
+        choices: the texts that may be answered, where they differ by row.
+        references: the texts that count as right, where the answer is free.
+        group: what it belongs to (a passage, a pair of twins), which never crosses splits; None for itself alone.
+        key: while it is prepared: its own text, as texts are compared. Not written.
+        tokens: while it is prepared: of prompt and completion together. Not written.
     """
 
     id: str
     prompt: str
     completion: str
-    label: str
+    label: str = ""
     domain: float | None = None
+    choices: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+    group: str | None = None
+    key: str = ""
+    tokens: int = 0
 
+    @property
+    def unit(self) -> str:
+        """What is in one split as a whole: the row's group, or its text, which may stand in several domains."""
+        return self.key if self.group is None else self.group
 
-@dataclass(frozen=True)
-class TaskSpec:
-    """How prompts were made and answers are read.
-
-    Attributes:
-        task: the task family.
-        template: the prompt with {column} placeholders.
-        chat: whether the prompt is a user's turn of the model's chat template.
-        labels: the word that stands for each label, in the order of the reports.
-        domain_column: which column each row's domain was read from; None for none.
-    """
-
-    task: str
-    template: str
-    chat: bool
-    labels: dict[str, str]
-    domain_column: str | None = None
+    def reject(self, reason: str, value: object) -> Rejection:
+        """The rejection of this row."""
+        file, _, line = self.id.rpartition(":")
+        return Rejection(file, int(line), reason, printable(str(value)[:SHOWN]))
 
 
 @dataclass(frozen=True)
@@ -60,21 +69,12 @@ class Rejection:
 
 def write_rows(folder: Path, split: Split, rows: list[Row]) -> None:
     """Write SPLIT.jsonl."""
-    write_jsonl(folder / f"{split}.jsonl", (_without_none(asdict(row)) for row in rows))
+    write_jsonl(folder / f"{split}.jsonl", (_written(row) for row in rows))
 
 
 def write_rejected(folder: Path, rejected: list[Rejection]) -> None:
     """Write rejected.jsonl."""
     write_jsonl(folder / "rejected.jsonl", (asdict(row) for row in rejected))
-
-
-def write_task(folder: Path, task: TaskSpec) -> None:
-    """Write task.json."""
-    # Not write_json, which sorts keys: the order of the labels is that of the reports.
-    write_text(
-        folder / "task.json",
-        json.dumps({"format": FORMAT, **_without_none(asdict(task))}, indent=2, ensure_ascii=False) + "\n",
-    )
 
 
 def read_rows(prepared: Path, split: Split) -> list[Row]:
@@ -85,24 +85,9 @@ def read_rows(prepared: Path, split: Split) -> list[Row]:
     """
     path = prepared / f"{split}.jsonl"
     try:
-        return [Row(**raw) for raw in read_jsonl(path)]
+        return [_read(raw) for raw in read_jsonl(path)]
     except TypeError as error:
         raise PipelineError(f"{path} must hold prepared rows", got=error, do="Run the prepare stage again.") from None
-
-
-def read_task(prepared: Path) -> TaskSpec:
-    """Read task.json; raises :class:`PipelineError` if it is missing or of another format."""
-    path = prepared / "task.json"
-    raw: Any = read_json(path)
-    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-        raise PipelineError(f"{path} must have format {FORMAT}", got=str(raw)[:80], do="Run the prepare stage again.")
-    return TaskSpec(
-        task=raw["task"],
-        template=raw["template"],
-        chat=raw["chat"],
-        labels=raw["labels"],
-        domain_column=raw.get("domain_column"),
-    )
 
 
 def data_sha256(prepared: Path) -> str:
@@ -110,6 +95,12 @@ def data_sha256(prepared: Path) -> str:
     return sha256_json({split: sha256_file(prepared / f"{split}.jsonl") for split in SPLITS})
 
 
-def _without_none(values: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what there is none of, so that data without domains have the bytes that they had before there were."""
-    return {name: value for name, value in values.items() if value is not None}
+def _written(row: Row) -> dict[str, Any]:
+    """Leave out what a row has none of: a task's files have nothing in them of what other tasks need."""
+    values = {name: value for name, value in asdict(row).items() if name not in WHILE_PREPARED}
+    return {name: value for name, value in values.items() if name in ALWAYS or value not in (None, (), "")}
+
+
+def _read(raw: dict[str, Any]) -> Row:
+    lists: dict[str, tuple[str, ...]] = {name: tuple(raw[name]) for name in ("choices", "references") if name in raw}
+    return Row(**{**raw, **lists})

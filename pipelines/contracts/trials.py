@@ -14,11 +14,11 @@ class TrialRecord:
     Attributes:
         number: in the study.
         state: complete, pruned or fail.
-        value: its validation accuracy; None unless it is complete.
+        value: the measure's, on the validation rows; None unless it is complete.
         values: of each objective, none unless it is complete.
         params: the point of the space; what a condition left out is not in it.
         seed: of its initial weights and the order of its rows.
-        intermediate: the validation accuracy at each report.
+        intermediate: the same at each report.
         parameters: trained numbers.
         seconds: of training and scoring.
         tokens: trained on.

@@ -12,10 +12,10 @@ from pipelines.errors import PipelineError
 from pipelines.intake.columns import Guess, guess, split_sizes
 from pipelines.intake.labels import usable_rows
 from pipelines.intake.layout import Layout, find_layout, nameless, renamed, sample_rows
-from pipelines.params.data import PrepareParams, template_fields
 from pipelines.params.whole import Params, check_params
 from pipelines.roundtrip import dump_document, load_document, set_section
 from pipelines.sources.raw_row import DELIMITERS, RawRow
+from pipelines.tasks.keys.prepare import PrepareParams, template_fields
 from pipelines.yaml_file import parse_yaml, read_yaml
 
 LONGEST = 1024  # tokens; more is for the user to ask for

@@ -12,7 +12,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipelines.bases.load import LoadedBase, load_base
 from pipelines.contracts.base import read_base
-from pipelines.contracts.prepared import Row, Split, TaskSpec, data_sha256, read_rows, read_task
+from pipelines.contracts.prepared import Row, Split, data_sha256, read_rows
+from pipelines.contracts.task import TaskSpec, read_task, task_sha256
 from pipelines.errors import PipelineError
 from pipelines.model.forms import DomainRange
 from pipelines.params.computation import Computation, ConeParams
@@ -40,6 +41,7 @@ class Workspace:
     data: Path
     data_sha256: str
     task: TaskSpec
+    task_sha256: str
     pad_id: int
 
     def encoded(self, split: Split, limit: int | None = None) -> list[Encoded]:
@@ -66,11 +68,6 @@ class Workspace:
                 "the prepared rows must have a domain", got="none", do="Set prepare.domain_column, and run prepare."
             )
         return min(found), max(found)
-
-    def choices(self) -> list[tuple[int, ...]]:
-        """The token ids of each label's word, in the order of the labels."""
-        words = self.task.labels.values()
-        return [tuple(self.tokenizer(word, add_special_tokens=False)["input_ids"]) for word in words]
 
 
 def open_workspace(
@@ -100,6 +97,7 @@ def open_workspace(
         data=prepared,
         data_sha256=data_sha256(prepared),
         task=read_task(prepared),
+        task_sha256=task_sha256(prepared),
         pad_id=int(pad_id or 0),  # padding is masked out by position, so any id will do
     )
 

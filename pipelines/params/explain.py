@@ -83,7 +83,7 @@ def _members(found: Any) -> dict[object, Any]:
     if not any(isinstance(mark, Discriminator | str) for mark in marks):
         return {}
     members: dict[object, Any] = {}
-    for member in get_args(_plain(found)):
+    for member in get_args(_plain(found)) or (_plain(found),):
         tags = [mark.tag for mark in get_args(member)[1:] if isinstance(mark, Tag)]
         key = next((mark for mark in marks if isinstance(mark, str)), None)
         if not tags and key is not None:

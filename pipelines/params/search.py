@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
@@ -15,8 +15,8 @@ from pipelines.recipes.recipe_space import enqueued_problems
 from pipelines.recipes.space import SpaceParams
 from pipelines.sections import Count, Section, refuse
 
-Objective = Literal["accuracy", "parameters", "seconds", "memory_mb"]
 Cost = Literal["parameters", "seconds", "memory_mb"]
+COSTS: tuple[Cost, ...] = get_args(Cost)
 COUNTABLE = 10_000  # points that a grid may have
 
 
@@ -61,7 +61,7 @@ class SearchParams(Section):
     sampler: Literal["tpe", "gp", "random", "grid", "qmc"]
     pruner: PrunerParams
     reports: Count
-    objectives: Annotated[list[Objective], Field(min_length=1)]
+    objectives: Annotated[list[str], Field(min_length=1)]
     limits: LimitParams
     choose: Literal["best", "smallest"]
     confirm: ConfirmParams | None
@@ -98,8 +98,12 @@ class SearchParams(Section):
 
     def _objective_problems(self) -> list[str]:
         problems = []
-        if self.objectives[0] != "accuracy" or len(set(self.objectives)) < len(self.objectives):
-            problems.append(f"objectives are accuracy and then costs, each once; got {self.objectives}")
+        costs = self.objectives[1:]
+        if not set(costs) <= set(COSTS) or len(set(costs)) < len(costs):
+            problems.append(
+                f"objectives are the task's measure and then costs ({', '.join(COSTS)}), each once; "
+                f"got {self.objectives}"
+            )
         if len(self.objectives) > 1 and self.pruner.name != "none":
             problems.append(f"trials with several objectives cannot be pruned; got {self.pruner.name}; use name: none")
         return problems

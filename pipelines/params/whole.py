@@ -16,15 +16,16 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipelines.errors import PipelineError
 from pipelines.params.align import AlignParams
+from pipelines.params.base import BaseParams
 from pipelines.params.compare import CompareParams
 from pipelines.params.computation import Computation, ConeParams, RunParams
-from pipelines.params.data import BaseParams, PrepareParams
 from pipelines.params.explain import explain
 from pipelines.params.search import SearchParams, check_address
 from pipelines.recipes.methods import PARTS, READS_DOMAIN, MethodParams, Part
 from pipelines.recipes.recipe_space import RecipeSpace, recipe_space
 from pipelines.recipes.reft import SEARCHED, TrainParams, form_problem
 from pipelines.sections import Count, Name, Section, refuse
+from pipelines.tasks.keys.table import AnyPrepareParams
 from pipelines.yaml_file import read_yaml
 
 MAX_LINES = 20  # broken rules in one message
@@ -82,7 +83,7 @@ class Params(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     run: RunParams
     base: BaseParams
-    prepare: PrepareParams
+    prepare: AnyPrepareParams
     method: MethodParams
     search: SearchParams
     train: TrainParams
@@ -117,12 +118,19 @@ class Params(Section):
                 f"search.train_rows must not be above prepare.train_rows; "
                 f"got {self.search.train_rows} and {self.prepare.train_rows}"
             )
-        problems += self._domain_problems()
+        problems += [*self._measure_problems(), *self._domain_problems()]
         recipes = self.recipe_space()
         sampling = [f"search: {problem}" for problem in self.search.sampler_problems(recipes.space)]
         refuse([*problems, *self._part_problems(recipes), *sampling])
         refuse(_form_problems(recipes))
         return self
+
+    def _measure_problems(self) -> list[str]:
+        """A search raises what the task's answers are measured by."""
+        first, measure = self.search.objectives[0], self.prepare.measure_name()
+        if first == measure:
+            return []
+        return [f"search.objectives must begin with {measure}, the measure of task {self.prepare.task}; got {first}"]
 
     def _domain_problems(self) -> list[str]:
         """A method that reads each row's domain needs a column that it stands in."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
+from pipelines.contracts.base import read_base
+from pipelines.contracts.prepared import data_sha256
+from pipelines.contracts.task import task_sha256
 from pipelines.files import canonical_json
 from pipelines.params.computation import Computation
 from pipelines.project.code import installed_code
@@ -19,7 +22,7 @@ from pipelines.runtime.process import work_folder
 # What of the section search changes no trial: how many there are, and what is made of them. What the trained method
 # has of the space, and of the points that are tried first, is added to a key by itself.
 BESIDE = {"trials", "seconds", "patience", "storage", "choose", "confirm", "space", "enqueue"}
-CELLS_FORMAT = 1  # of the files of a comparison of methods
+CELLS_FORMAT = 2  # of the files of a comparison of methods
 
 
 class KeyedInputs(Protocol):
@@ -33,13 +36,23 @@ class KeyedInputs(Protocol):
     def data_sha256(self) -> str:
         """The hash of the prepared rows."""
 
+    @property
+    def task_sha256(self) -> str:
+        """The hash of what is asked of them, and of how answers are read."""
+
 
 @dataclass(frozen=True)
 class Inputs:
-    """These two alone, as the files of base and data say them."""
+    """These alone, as the files of base and data say them."""
 
     base_sha256: str
     data_sha256: str
+    task_sha256: str
+
+    @classmethod
+    def of(cls, base: Path, prepared: Path) -> Self:
+        """What base.json and the folder of prepared rows say."""
+        return cls(read_base(base).sha256, data_sha256(prepared), task_sha256(prepared))
 
 
 def constants_folder(root: Path) -> Path:
@@ -63,6 +76,7 @@ def study_key(settings: StudySettings, inputs: KeyedInputs) -> str:
     decides = [
         inputs.base_sha256,
         inputs.data_sha256,
+        inputs.task_sha256,
         settings.search.model_dump(exclude=BESIDE),
         recipes.space.model_dump(),
         recipes.first,
@@ -85,9 +99,10 @@ def cells_folder(root: Path) -> Path:
 
 def cells_key(inputs: KeyedInputs, computation: Computation, *, score_batch: int) -> str:
     """The hash of what all cells of a comparison depend on; what each depends on beside that is in its name."""
+    identities = inputs.base_sha256, inputs.data_sha256, inputs.task_sha256
     settings = [*computation.decides(), score_batch]
     scoring = [installed_code()["evaluate"], package_version("peft")]
-    return input_key("train", "compare", CELLS_FORMAT, inputs.base_sha256, inputs.data_sha256, settings, scoring)
+    return input_key("train", "compare", CELLS_FORMAT, *identities, settings, scoring)
 
 
 def input_key(stage: str, *parts: object) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
@@ -11,13 +10,15 @@ from pipelines.contracts.trials import TrialRecord
 from pipelines.errors import PipelineError
 from pipelines.params.search import SearchParams
 from pipelines.search.folds import fold_size
+from pipelines.tasks.measures import Measure
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How to choose: the settings, and the rows of the splits, which the error of an accuracy follows from."""
+    """How to choose: the settings, the measure, and the rows of the splits, which say how sure a figure is."""
 
     settings: SearchParams
+    measure: Measure
     training_rows: int
     validation_rows: int
     confidence: float
@@ -28,30 +29,27 @@ class Rule:
         seeds = 0 if self.settings.confirm is None else self.settings.confirm.seeds
         return min(self.training_rows, seeds * fold_size(self.training_rows, self.validation_rows))
 
-    def least(self, accuracy: float, rows: int) -> float:
-        """One standard error below an accuracy on so many rows (Breiman et al. 1984, section 3.4.3)."""
-        return accuracy - math.sqrt(accuracy * (1 - accuracy) / rows)
+    def least(self, value: float, rows: int) -> float:
+        """One standard error below a value on so many rows (Breiman et al. 1984, section 3.4.3)."""
+        return value - self.measure.error(value, rows)
 
-    def interval(self, accuracy: float, rows: int) -> tuple[float, float]:
-        """The confidence interval (Wilson 1927) of an accuracy on so many rows."""
-        from scipy import stats  # takes a second to import, and the workers of a search do without
-
-        interval = stats.binomtest(round(accuracy * rows), rows).proportion_ci(self.confidence, method="wilson")
-        return float(interval.low), float(interval.high)
+    def interval(self, value: float, rows: int) -> tuple[float, float]:
+        """The confidence interval of a value on so many rows."""
+        return self.measure.interval(value, rows, self.confidence)
 
 
 @dataclass(frozen=True)
 class Confirmed:
-    """A candidate with the accuracies of all its runs: that of the trial, then those with other seeds and other rows.
+    """A candidate with the values of all its runs: that of the trial, then those with other seeds and other rows.
 
-    Mean and spread (the sample's standard deviation) are of the others alone: the trial's own accuracy was chosen as
+    Mean and spread (the sample's standard deviation) are of the others alone: the trial's own value was chosen as
     one of the highest, so it is more often too high than too low. A run that failed has None, and its recipe is not
     chosen: it does not stand another seed. The seconds are those of the others together.
     """
 
     trial: int
     seeds: tuple[int, ...]
-    accuracies: tuple[float | None, ...]
+    values: tuple[float | None, ...]
     mean: float | None
     spread: float | None
     seconds: float
@@ -59,7 +57,7 @@ class Confirmed:
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen trial, the accuracy that it was chosen by, on how many rows, and its spread where runs are several."""
+    """The chosen trial, the value that it was chosen by, on how many rows, and its spread where runs are several."""
 
     record: TrialRecord
     value: float
@@ -69,14 +67,14 @@ class Choice:
 
 def confirmed(trial: int, runs: Mapping[int, float | None], *, seconds: float) -> Confirmed:
     """Sum up the runs of a candidate, by seed, in their order, and the seconds that those with other seeds took."""
-    accuracies = tuple(runs.values())
-    others = accuracies[1:]
-    stood = [accuracy for accuracy in others if accuracy is not None]
+    values = tuple(runs.values())
+    others = values[1:]
+    stood = [value for value in others if value is not None]
     whole = len(stood) == len(others) > 0
     return Confirmed(
         trial=trial,
         seeds=tuple(runs),
-        accuracies=accuracies,
+        values=values,
         mean=mean(stood) if whole else None,
         spread=stdev(stood) if whole and len(stood) > 1 else None,
         seconds=round(seconds, 1),
@@ -104,12 +102,12 @@ def candidates(records: Sequence[TrialRecord], rule: Rule) -> list[TrialRecord]:
     confirm = rule.settings.confirm
     if confirm is None:
         return []
-    able, accuracy = _able(records, rule), {record.number: record.value or 0.0 for record in records}
+    able, value = _able(records, rule), {record.number: record.value or 0.0 for record in records}
     rows = rule.validation_rows
-    chosen = [_pick(able, accuracy, rule, "best", rows)]
+    chosen = [_pick(able, value, rule, "best", rows)]
     while len(chosen) < min(confirm.top, len(able)):
         rest = [record for record in able if record not in chosen]
-        chosen.append(_pick(rest, accuracy, rule, rule.settings.choose, rows))
+        chosen.append(_pick(rest, value, rule, rule.settings.choose, rows))
     first = [record for record in _whole(records) if record.enqueued == 0 and record not in chosen]
     return [*chosen, *first]
 
@@ -152,18 +150,18 @@ def _able(records: Sequence[TrialRecord], rule: Rule) -> list[TrialRecord]:
 
 
 def _pick(
-    records: Sequence[TrialRecord], accuracy: Mapping[int, float], rule: Rule, choose: str, rows: int
+    records: Sequence[TrialRecord], value: Mapping[int, float], rule: Rule, choose: str, rows: int
 ) -> TrialRecord:
-    """By the rule and these accuracies, on so many rows; of equal ones the smaller, then the earlier."""
+    """By the rule and these values, on so many rows; of equal ones the smaller, then the earlier."""
     if choose == "smallest":
-        least = rule.least(max(accuracy[record.number] for record in records), rows)
-        records = [record for record in records if accuracy[record.number] >= least]
-        return min(records, key=lambda r: (r.parameters or 0, -accuracy[r.number], r.number))
-    return min(records, key=lambda r: (-accuracy[r.number], r.parameters or 0, r.number))
+        least = rule.least(max(value[record.number] for record in records), rows)
+        records = [record for record in records if value[record.number] >= least]
+        return min(records, key=lambda r: (r.parameters or 0, -value[r.number], r.number))
+    return min(records, key=lambda r: (-value[r.number], r.parameters or 0, r.number))
 
 
 def _dominates(one: TrialRecord, other: TrialRecord) -> bool:
-    """Whether one trial is as good in every objective, and better in some: accuracy is raised, costs are lowered."""
+    """Whether one trial is as good in every objective, and better in some: the measure is raised, costs are lowered."""
     losses, others = ((-values[0], *values[1:]) for values in (one.values, other.values))
     pairs = list(zip(losses, others, strict=True))
     return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)

@@ -85,7 +85,7 @@ def seconds_of(trial: FrozenTrial) -> float:
 
 
 def _since_better(ended: Sequence[FrozenTrial]) -> int:
-    """How many trials ended since one that was better than all before it; of several objectives, in accuracy."""
+    """How many trials ended since one that was better than all before it; of several objectives, in the first."""
     best, since = float("-inf"), 0
     for trial in sorted(ended, key=lambda trial: (trial.datetime_complete, trial.number)):
         able = trial.state is TrialState.COMPLETE and within_limits(trial)
@@ -123,9 +123,9 @@ def confirmations(shared: SharedStudy, settings: StudySettings, candidates: Sequ
     found = []
     for record in candidates:
         others = {seed: runs.get((record.number, seed)) for seed in other_seeds(settings)}
-        accuracies = {seed: _accuracy(trial) for seed, trial in others.items()}
+        values = {seed: _value(trial) for seed, trial in others.items()}
         seconds = sum(seconds_of(trial) for trial in others.values() if trial is not None)
-        found.append(confirmed(record.number, {settings.seed: record.value} | accuracies, seconds=seconds))
+        found.append(confirmed(record.number, {settings.seed: record.value} | values, seconds=seconds))
     return found
 
 
@@ -133,7 +133,7 @@ def _run(trial: FrozenTrial) -> tuple[int, int]:
     return trial.user_attrs[CANDIDATE], trial.user_attrs[SEED]
 
 
-def _accuracy(trial: FrozenTrial | None) -> float | None:
+def _value(trial: FrozenTrial | None) -> float | None:
     return trial.values[0] if trial is not None and trial.state is TrialState.COMPLETE else None
 
 

@@ -46,7 +46,7 @@ ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 SEED = "seed"  # user attribute: of the initial weights and the order of the rows
 CANDIDATE = "candidate"  # user attribute, in a study of confirmations: the trial whose recipe is run again
 RECIPE = "recipe"  # user attribute: all parts of the recipe
-BASE_ACCURACY = "base_accuracy"  # user attributes of a study: of the frozen base, on the rows that a fold is asked
+BASE_VALUE = "base_value"  # user attributes of a study: of the frozen base, on the rows that a fold is asked
 KEPT = (ENQUEUED, SEED, CANDIDATE, RECIPE)  # what a repetition has of the trial that it repeats
 
 
@@ -110,7 +110,7 @@ def open_study(search: SearchParams, root: Path, *, name: str) -> SharedStudy:
 
 
 def study_directions(settings: SearchParams) -> list[str]:
-    """The accuracy, which comes first, is raised; the costs are lowered."""
+    """The task's measure, which comes first, is raised; the costs are lowered."""
     return ["maximize", *["minimize"] * (len(settings.objectives) - 1)]
 
 
@@ -233,5 +233,5 @@ def _owner_is_dead(owner: str | None, *, alone: bool) -> bool:
 
 
 # User attributes of a trial, beside those of pipelines.search.study.
-CURVE = "curve"  # the accuracy at each report, where Optuna takes no reports: of several objectives
+CURVE = "curve"  # the value at each report, where Optuna takes no reports: of several objectives
 COSTS = "costs"  # a mapping: parameters, seconds, tokens (real ones, trained on), memory_mb

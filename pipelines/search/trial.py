@@ -7,15 +7,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
 import optuna
 
 from pipelines.contracts.prepared import Row
 from pipelines.errors import PipelineError
 from pipelines.model.fitting import build_model, train_steps
-from pipelines.model.intervals import Floats, Ints
-from pipelines.model.scores import probabilities
+from pipelines.model.scores import answers
 from pipelines.model.workspace import Workspace
 from pipelines.params.search import SearchParams
 from pipelines.project.settings import StudySettings
@@ -24,6 +23,7 @@ from pipelines.search.folds import OF_TRIALS, Fold, fold
 from pipelines.search.proposals import suggest
 from pipelines.search.pruning import SCORES
 from pipelines.search.study import CANDIDATE, COSTS, CURVE, ERROR, OWNER, SEED, SharedStudy, this_process
+from pipelines.tasks.family import Answer, TaskFamily
 from pipelines.tracking.live import LiveRun
 from reft import CausalModel, NonFiniteLossError, ReftConfig, ReftModel
 
@@ -37,10 +37,11 @@ STATE = "reft.state"  # tag of its run in MLflow
 
 @dataclass(frozen=True)
 class TrialContext:
-    """What every trial of a process works with: settings, base and data, the splits, and the run that it logs to."""
+    """What every trial of a process works with: settings, base, task and rows, and the run that it logs to."""
 
     settings: StudySettings
     workspace: Workspace
+    task: TaskFamily[Any]
     train: list[Row]
     validation: list[Row]
     live: LiveRun
@@ -95,7 +96,7 @@ def run_trial(
         run.log_params({**point, SEED: seed})
         _train(trial, context, run, costs)
         costs.ended = time.monotonic()
-        found = {"accuracy": costs.curve[settings.search.reports], **costs.figures()}
+        found = {context.task.measure.name: costs.curve[settings.search.reports], **costs.figures()}
         return [found[objective] for objective in settings.search.objectives]
 
 
@@ -116,7 +117,8 @@ def _train(trial: optuna.Trial, context: TrialContext, run: LiveRun, costs: Cost
     settings, seed = context.settings, trial.user_attrs[SEED]
     reports = settings.search.reports
     confirms = CANDIDATE in trial.user_attrs
-    metric = "held_out_accuracy" if confirms else "validation_accuracy"
+    measure = context.task.measure.name
+    metric = f"held_out_{measure}" if confirms else f"validation_{measure}"
     rows = context.fold(seed - settings.seed if confirms else OF_TRIALS)
     encoded = [context.workspace.encode_row(row) for row in rows.train]
     recipe = settings.recipes.recipe(suggest(trial, settings.recipes.space), trial=True)
@@ -137,33 +139,31 @@ def _report(
     trial: optuna.Trial, context: TrialContext, model: CausalModel, asked: Sequence[Row], costs: Costs, *, report: int
 ) -> None:
     """Score the rows that the run is asked, and tell the study."""
-    scores, truth = _scored(context, model, asked, title=run_name(trial))
-    costs.curve[report] = float((scores.argmax(1) == truth).mean())
+    task, said = context.task, _answers(context, model, asked, title=run_name(trial))
+    costs.curve[report] = task.measure.add_up(task.scores(asked, said))
     trial.set_user_attr(COSTS, costs.figures())  # what counts of a trial whose process is killed after this
     if context.settings.search.pruner.name == "wilcoxon":
-        right = scores[np.arange(len(truth)), truth]
-        trial.set_user_attr(f"{SCORES}:{report}", [round(float(score), 4) for score in right])
+        scores = task.fine_scores(asked, said)
+        trial.set_user_attr(f"{SCORES}:{report}", [round(float(score), 4) for score in scores])
     if len(context.settings.search.objectives) == 1:
         trial.report(costs.curve[report], step=report)
     else:
         trial.set_user_attr(CURVE, {str(place): value for place, value in costs.curve.items()})
 
 
-def base_accuracy(context: TrialContext, place: int) -> float:
-    """The accuracy of the frozen base on the rows that a fold is asked: what a recipe is to be better than."""
+def base_value(context: TrialContext, place: int) -> float:
+    """The figure of the frozen base on the rows that a fold is asked: what a recipe is to be better than."""
     # Edits at the lowest layer and the last token: so of the base is kept what most recipes of a search need.
     unused = ReftConfig(layers=(0,), positions="l1", rank=1)
     model = ReftModel(context.workspace.base, unused, seed=context.settings.seed)
+    task, asked = context.task, context.fold(place).asked
     with model.disabled():
-        scores, truth = _scored(context, model, context.fold(place).asked, title="frozen base")
-    return float((scores.argmax(1) == truth).mean())
+        return task.measure.add_up(task.scores(asked, _answers(context, model, asked, title="frozen base")))
 
 
-def _scored(context: TrialContext, model: CausalModel, asked: Sequence[Row], *, title: str) -> tuple[Floats, Ints]:
-    """The probability of each label for the rows, [rows, labels], and the right labels' places, [rows]."""
-    labels, size = list(context.workspace.task.labels), context.settings.score_batch
-    scores = probabilities(context.workspace, model, asked, batch_size=size, title=title)
-    return scores, np.array([labels.index(row.label) for row in asked])
+def _answers(context: TrialContext, model: CausalModel, asked: Sequence[Row], *, title: str) -> list[Answer]:
+    size = context.settings.score_batch
+    return answers(context.workspace, context.task, model, asked, batch_size=size, title=title)
 
 
 def _hopeless(trial: optuna.Trial, search: SearchParams, costs: Costs) -> bool:

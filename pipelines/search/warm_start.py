@@ -14,7 +14,7 @@ from pipelines.recipes.methods import REFT
 from pipelines.search.study import CANDIDATE, CONFIRM, COSTS, RECIPE, SharedStudy, counted
 
 BASE = "base_sha256"  # user attribute of a study: the base that its trials edit
-_NOT_CONFIRMED, _FAILED = -1.0, -2.0  # in the order of accuracies
+_NOT_CONFIRMED, _FAILED = -1.0, -2.0  # in the order of values
 FIRST = "first"  # user attribute of a study: the points that it tries first
 
 
@@ -65,7 +65,7 @@ def _earlier(shared: SharedStudy, settings: StudySettings, base_sha256: str) -> 
 
 
 def _confirmed(storage: optuna.storages.RDBStorage, name: str) -> dict[int, float]:
-    """The mean accuracy of the runs of each recipe that a study confirmed, by the number of its trial.
+    """The mean value of the runs of each recipe that a study confirmed, by the number of its trial.
 
     Of recipes with fewer runs than others nothing is said. One of which a run failed does not stand another seed, and
     comes after all that were not run again.

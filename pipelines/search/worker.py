@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import mean
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import optuna
 import torch
@@ -25,7 +25,8 @@ from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
 from pipelines.contracts.base import read_base
-from pipelines.contracts.prepared import Split, data_sha256, read_rows
+from pipelines.contracts.prepared import Split, read_rows
+from pipelines.contracts.task import read_task
 from pipelines.contracts.trials import TrialRecord
 from pipelines.errors import PipelineError
 from pipelines.model.workspace import open_workspace
@@ -45,7 +46,7 @@ from pipelines.search.pruning import within_limits
 from pipelines.search.records import trial_records
 from pipelines.search.sizes import check_limit, parameters_of
 from pipelines.search.study import (
-    BASE_ACCURACY,
+    BASE_VALUE,
     CONFIRM,
     COSTS,
     ERROR,
@@ -56,7 +57,8 @@ from pipelines.search.study import (
     open_study,
     repeat_killed,
 )
-from pipelines.search.trial import FAILURES, TrialContext, base_accuracy, run_name, run_trial
+from pipelines.search.trial import FAILURES, TrialContext, base_value, run_name, run_trial
+from pipelines.tasks.family import TaskFamily, open_family
 from pipelines.tracking.live import live_run
 from pipelines.wording import recipe_words
 
@@ -86,7 +88,7 @@ class SearchContext:
 class Found:
     """What the study came to: its space and trials, the candidates that were run again, and the rule to choose by.
 
-    ``base_accuracy`` is that of the frozen base on the validation rows, ``base_confirmed`` that on the rows of the runs
+    ``base_value`` is that of the frozen base on the validation rows, ``base_confirmed`` that on the rows of the runs
     that confirm; None where it could not be measured.
     """
 
@@ -96,7 +98,7 @@ class Found:
     records: list[TrialRecord]
     confirmations: list[Confirmed]
     rule: Rule
-    base_accuracy: float | None
+    base_value: float | None
     base_confirmed: float | None
 
 
@@ -117,19 +119,20 @@ def run_until_target(context: SearchContext) -> Found:
     recipes, limit = settings.recipes, settings.search.limits.parameters
     check_space(recipes, record)
     check_limit(recipes, limit, record)
-    key = study_key(settings, Inputs(record.sha256, data_sha256(context.prepared)))
+    task = open_family(read_task(context.prepared))
+    key = study_key(settings, Inputs.of(context.base, context.prepared))
 
     def allowed(point: dict[str, object]) -> bool:
         return limit is None or parameters_of(recipes.recipe(point, trial=True), record) <= limit
 
     with ExitStack() as stack:
-        worker = _Worker(context, key, stack)
+        worker = _Worker(context, task, key, stack)
         study = open_study(settings.search, context.root, name=f"search-{key}")
         proposal = ProposalContext(record.sha256, record.num_layers, allowed)
         step = partial(next_trial, settings=settings, context=proposal)
         worker.work(study, step, total=settings.search.trials, folds=[OF_TRIALS])
         rows = {split: len(read_rows(context.prepared, split)) for split in SPLITS}
-        rule = Rule(settings.search, rows["train"], rows["validation"], context.confidence)
+        rule = Rule(settings.search, task.measure, rows["train"], rows["validation"], context.confidence)
         records, frozen = trial_records(study), _of_base(study, [OF_TRIALS])
         again = candidates(records, rule)
         if not again:
@@ -143,20 +146,20 @@ def run_until_target(context: SearchContext) -> Found:
 
 
 def _of_base(shared: SharedStudy, folds: Sequence[int]) -> float | None:
-    """The mean accuracy of the frozen base on the rows that these folds are asked; None where one was not measured."""
+    """The mean figure of the frozen base on the rows that these folds are asked; None where one was not measured."""
     found = [shared.study.user_attrs.get(_base_attribute(place)) for place in folds]
     return None if None in found else mean(found)
 
 
 def _base_attribute(place: int) -> str:
-    return BASE_ACCURACY if place == OF_TRIALS else f"{BASE_ACCURACY}:{place}"
+    return BASE_VALUE if place == OF_TRIALS else f"{BASE_VALUE}:{place}"
 
 
 class _Worker:
     """Begins trials while there are any to begin. Base and data are loaded for the first, and not for none."""
 
-    def __init__(self, context: SearchContext, key: str, stack: ExitStack) -> None:
-        self._context, self._key, self._stack = context, key, stack
+    def __init__(self, context: SearchContext, task: TaskFamily[Any], key: str, stack: ExitStack) -> None:
+        self._context, self._task, self._key, self._stack = context, task, key, stack
         self._trial_context: TrialContext | None = None
         # A file of sqlite is this machine's, and the lock on the project keeps other containers out.
         self._alone = context.settings.search.storage.startswith("sqlite")
@@ -188,7 +191,7 @@ class _Worker:
             step = self._next_step(shared, look)
             if step is Step.BEGIN:
                 number = self._run(shared, claim.close)
-                if _finish(shared, number, bar) is TrialState.FAIL:
+                if _finish(shared, number, bar, self._task.measure.name) is TrialState.FAIL:
                     gc.collect()  # an out-of-memory error holds, by its traceback, what did not fit
         if step is Step.WAIT:
             time.sleep(POLL_SECONDS)
@@ -228,7 +231,7 @@ class _Worker:
         with shared.locked():  # two processes that look for the run at once would make two
             live = self._stack.enter_context(run)
         live.log_params({"trials": search.trials, "train_rows": search.train_rows})
-        return TrialContext(context.settings, workspace, train, validation, live)
+        return TrialContext(context.settings, workspace, self._task, train, validation, live)
 
     def _measure_base(self, shared: SharedStudy, folds: Sequence[int]) -> None:
         """Keep in the study what its trials are to be better than; one process of a machine sees to that."""
@@ -239,7 +242,7 @@ class _Worker:
             if _base_attribute(place) in shared.study.user_attrs:
                 continue
             try:
-                shared.study.set_user_attr(_base_attribute(place), base_accuracy(self._trial_context, place))
+                shared.study.set_user_attr(_base_attribute(place), base_value(self._trial_context, place))
             except FAILURES as error:  # as a trial may, which fails by itself and tells why
                 log.warning("the frozen base could not be scored, so no trial is compared with it: %s", error)
                 shared.study.set_user_attr(_base_attribute(place), None)
@@ -259,12 +262,12 @@ def _was_given_up(shared: SharedStudy, number: int) -> bool:
     return trial.state is TrialState.FAIL and ERROR not in trial.user_attrs
 
 
-def _finish(shared: SharedStudy, number: int, bar: tqdm[NoReturn]) -> TrialState:
+def _finish(shared: SharedStudy, number: int, bar: tqdm[NoReturn], measure: str) -> TrialState:
     """Say how a trial ended, with its recipe; return the state that it ended in."""
     trial = shared.trials()[number]
     match trial.state:
         case TrialState.COMPLETE:
-            ended = f"accuracy {_first(trial)}"
+            ended = f"{measure} {_first(trial)}"
         case TrialState.FAIL:
             ended = str(trial.user_attrs.get(ERROR))
         case state:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +16,29 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from pipelines.bases.load import load_base
 from pipelines.contracts.base import read_base
-from pipelines.params.data import template_fields
+from pipelines.contracts.prepared import Row
+from pipelines.contracts.task import prompt_task
+from pipelines.model.scores import ask
 from pipelines.runtime.device import resolve_device
+from pipelines.tasks.family import open_family
+from pipelines.tasks.keys.prepare import template_fields
 from pipelines.tasks.prompts import render_prompt
+from pipelines.tasks.reader import special_tokens
 from pipelines.tasks.rows import finite_number
-from reft import ConeConfig, Encoded, encode, score_choices, set_cone
+from reft import ConeConfig, encode, set_cone
 from reft.adapters.any_method import load_method, read_info
 
 BATCH_SIZE = 16
 
 
 class AdapterModel(PythonModel):
-    """Classifies texts with a frozen base and its adapter.
+    """Answers texts with a frozen base and its adapter.
 
     Input: a list of texts, each for the one column of the template; for a template with several columns each is a JSON
     object of column -> text. For an adapter that reads a domain t (time-varying LoRA) each is a JSON object, which also
-    has the domain column of its data with a finite number: ``{"text": "A fine film.", "year": 2019}``. Output: a label
-    for each text, with the probability of every label (normalised over the labels):
-    ``{"label": "positive", "probabilities": {"negative": 0.1, "positive": 0.9}}``.
+    has the domain column of its data with a finite number: ``{"text": "A fine film.", "year": 2019}``. Output: an
+    answer to each text as its task reads it; of a classification the label, with the probability of every label
+    (normalised over the labels): ``{"label": "positive", "probabilities": {"negative": 0.1, "positive": 0.9}}``.
     """
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -47,35 +51,32 @@ class AdapterModel(PythonModel):
         folder = Path(context.artifacts["adapter"])
         loaded = load_base(read_base(Path(context.artifacts["base"])), device=resolve_device("auto"))
         set_cone(loaded.model, ConeConfig(enabled=False))  # a prompt is not asked about again, so nothing of it is kept
-        info = read_info(folder)
+        spec = prompt_task(read_info(folder).prompt)
         self._tokenizer = loaded.tokenizer
         self._model = load_method(folder, loaded.model, base_sha256=loaded.record.sha256).eval()
         self._longest = int(getattr(loaded.model.config, "max_position_embeddings", 0) or 0)
-        self._template, self._chat = str(info.prompt["template"]), bool(info.prompt["chat"])
-        self._fields = tuple(dict.fromkeys(template_fields(self._template)))
-        self._domain_column: str | None = info.prompt.get("domain_column")
-        self._labels = tuple(info.prompt["labels"])
-        words = info.prompt["labels"].values()
-        self._choices = [tuple(self._tokenizer(w, add_special_tokens=False)["input_ids"]) for w in words]
-        self._special = tuple(token for token in self._tokenizer.all_special_tokens if token.strip())
+        self._task = open_family(spec)
+        self._fields = tuple(dict.fromkeys(template_fields(spec.template)))
+        self._domain_column = spec.domain_column
+        self._special = special_tokens(self._tokenizer)
         self._lock = threading.Lock()  # the server's threads share the hooks on one base
 
     def predict(self, model_input: list[str]) -> list[dict[str, Any]]:
-        """Classify texts.
+        """Answer texts.
 
         Raises:
             ValueError: for a text that is empty, too long for the base, holds one of its special tokens, or is not the
                 JSON object that a template with several columns or a domain needs, with a finite number as the domain.
         """
-        rows = [self._encode(place, text) for place, text in enumerate(model_input)]
+        rows = [self._row(place, text) for place, text in enumerate(model_input)]
         if not rows:
             return []
-        prompts, domains = [row.input_ids for row in rows], [row.domain for row in rows]
         with self._lock:
-            scores = score_choices(self._model, prompts, self._choices, batch_size=BATCH_SIZE, domains=domains)
-        return [self._answer(row) for row in scores.double().softmax(dim=-1).tolist()]
+            answers = ask(self._model, self._tokenizer, self._task, rows, batch_size=BATCH_SIZE)
+        readings = [self._task.read(row, answer) for row, answer in zip(rows, answers, strict=True)]
+        return [{self._task.ANSWER: reading.value, **reading.details} for reading in readings]
 
-    def _encode(self, place: int, text: str) -> Encoded:
+    def _row(self, place: int, text: str) -> Row:
         columns, domain = self._columns(place, text)
         texts = {name: value.strip() for name, value in columns.items()}
         for name, value in texts.items():
@@ -85,12 +86,18 @@ class AdapterModel(PythonModel):
             found = next((token for token in self._special if token in value), None)
             if found is not None:
                 raise ValueError(f"a text must not hold a special token of the model; got {found} in input {place}")
-        prompt = render_prompt(self._tokenizer, template=self._template, chat=self._chat, texts=texts)
-        row = encode(self._tokenizer, prompt, "", domain=domain)
-        length = row.num_tokens + max(map(len, self._choices))
+        spec = self._task.spec
+        prompt = render_prompt(self._tokenizer, template=spec.template, chat=spec.chat, texts=texts)
+        row = Row(f"input:{place}", prompt, "", domain=domain)
+        length = encode(self._tokenizer, prompt, "").num_tokens + self._answer_tokens(row)
         if self._longest and length > self._longest:
             raise ValueError(f"a text must fit into {self._longest} tokens; got {length} for input {place}; shorten it")
         return row
+
+    def _answer_tokens(self, row: Row) -> int:
+        """How many tokens an answer may take."""
+        words = [self._tokenizer(text, add_special_tokens=False)["input_ids"] for text in self._task.choices(row)]
+        return max([self._task.max_new_tokens, *map(len, words)])
 
     def _columns(self, place: int, text: str) -> tuple[dict[str, str], float | None]:
         """The texts of an input by column, and its domain, if the adapter reads one."""
@@ -111,10 +118,6 @@ class AdapterModel(PythonModel):
         if wrong or (column is not None and domain is None):
             raise ValueError(f"{rule}; got input {place}: {text[:80]}")
         return {name: raw[name] for name in self._fields}, domain
-
-    def _answer(self, row: Sequence[float]) -> dict[str, Any]:
-        probabilities = dict(zip(self._labels, row, strict=True))
-        return {"label": max(probabilities, key=probabilities.__getitem__), "probabilities": probabilities}
 
 
 mlflow.models.set_model(AdapterModel())

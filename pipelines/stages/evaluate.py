@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from pipelines.contracts.evaluation import ClassFigures, Evaluation, SystemFigures
+from pipelines.contracts.evaluation import Evaluation, SystemFigures, write_evaluation
 from pipelines.contracts.prepared import Row
 from pipelines.errors import PipelineError
-from pipelines.files import whole_directory, write_json, write_jsonl, write_table
-from pipelines.model.intervals import Floats, Ints, paired_difference
-from pipelines.model.scores import probabilities
+from pipelines.files import whole_directory, write_jsonl, write_table
+from pipelines.model.intervals import measured_difference
+from pipelines.model.scores import answers
 from pipelines.model.workspace import Workspace, open_workspace
 from pipelines.params.whole import EvaluateParams, Params
+from pipelines.tasks.family import Answer, Reading, TaskFamily, open_family
 from reft import adapter_sha256
 from reft.adapters.any_method import MethodModel, load_method
+
+DIGITS = 6  # of numbers in predictions.jsonl
 
 
 def run(
@@ -34,15 +37,17 @@ def run(
     """Score every test row with the adapter and with the frozen base, and write figures, predictions and plots."""
     workspace = open_workspace(params.computation(), root=root, base=base, prepared=prepared)
     model = _load(adapter, workspace)
-    labels, rows = list(workspace.task.labels), workspace.rows("test")
-    truth = np.array([labels.index(row.label) for row in rows])
-    edited = probabilities(workspace, model, rows, batch_size=params.evaluate.batch_size, title="adapter")
+    task, rows = open_family(workspace.task), workspace.rows("test")
+    edited = answers(workspace, task, model, rows, batch_size=params.evaluate.batch_size, title="adapter")
     with model.disabled():
-        frozen = probabilities(workspace, model, rows, batch_size=params.evaluate.batch_size, title="base")
-    evaluation = compare(truth, edited.argmax(1), frozen.argmax(1), labels, params.evaluate, seed=params.seed)
-    write_jsonl(predictions, _prediction_rows(rows, labels, edited, frozen))
-    _write_plots(plots, truth, edited.argmax(1), labels)
-    write_json(out, {"adapter_sha256": adapter_sha256(adapter), **asdict(evaluation)})
+        frozen = answers(workspace, task, model, rows, batch_size=params.evaluate.batch_size, title="base")
+    evaluation = compare(
+        task, rows, edited, frozen, params.evaluate, seed=params.seed, adapter_sha256=adapter_sha256(adapter)
+    )
+    readings = [(task.read(row, a), task.read(row, b)) for row, a, b in zip(rows, edited, frozen, strict=True)]
+    write_jsonl(predictions, [_prediction(row, *both) for row, both in zip(rows, readings, strict=True)])
+    _write_plots(plots, rows, [one.value for one, _ in readings], task.classes)
+    write_evaluation(out, evaluation)
     return evaluation
 
 
@@ -56,65 +61,75 @@ def _load(adapter: Path, workspace: Workspace) -> MethodModel:
 
 
 def compare(
-    truth: Ints, edited: Ints, frozen: Ints, labels: Sequence[str], settings: EvaluateParams, *, seed: int
+    task: TaskFamily[Any],
+    rows: Sequence[Row],
+    edited: Sequence[Answer],
+    frozen: Sequence[Answer],
+    settings: EvaluateParams,
+    *,
+    seed: int,
+    adapter_sha256: str,
 ) -> Evaluation:
-    """Both systems' figures, and the paired difference of their accuracies on the same rows."""
-    difference = paired_difference(
-        edited == truth,
-        frozen == truth,
+    """Both systems' figures, and the paired difference of the task's measure on the same rows."""
+    difference = measured_difference(
+        task.measure,
+        [task.scores(rows, edited)],
+        [task.scores(rows, frozen)],
         confidence=settings.confidence,
         resamples=settings.bootstrap,
         seed=seed,
     )
     return Evaluation(
-        rows=len(truth),
+        adapter_sha256=adapter_sha256,
+        measure=task.measure.name,
+        rows=len(rows),
         confidence=settings.confidence,
-        adapter=_figures(truth, edited, labels, settings.confidence),
-        base=_figures(truth, frozen, labels, settings.confidence),
+        adapter=_figures(task, rows, edited, settings.confidence),
+        base=_figures(task, rows, frozen, settings.confidence),
         difference=difference,
         better=difference.low > 0,
     )
 
 
-def _figures(truth: Ints, predicted: Ints, labels: Sequence[str], confidence: float) -> SystemFigures:
-    from scipy import stats
-    from sklearn.metrics import precision_recall_fscore_support
+def _figures(task: TaskFamily[Any], rows: Sequence[Row], answers: Sequence[Answer], confidence: float) -> SystemFigures:
+    value = task.measure.add_up(task.scores(rows, answers))
+    low, high = task.measure.interval(value, len(rows), confidence)
+    return SystemFigures(value, low, high, task.figures(rows, answers))
 
-    right = int((truth == predicted).sum())
-    interval = stats.binomtest(right, len(truth)).proportion_ci(confidence_level=confidence, method="wilson")
-    columns = precision_recall_fscore_support(truth, predicted, labels=range(len(labels)), zero_division=0.0)
-    per_class = {
-        label: ClassFigures(float(p), float(r), float(f), int(s))
-        for label, p, r, f, s in zip(labels, *columns, strict=True)
+
+def _prediction(row: Row, adapter: Reading, base: Reading) -> dict[str, object]:
+    """A line of predictions.jsonl: the row and what is right, then both systems' answers."""
+    right = {"label": row.label, "references": list(row.references), "domain": row.domain}
+    both = {"adapter": adapter, "base": base}
+    details = {
+        f"{system}_{name}": _rounded(value) for system, said in both.items() for name, value in said.details.items()
     }
-    return SystemFigures(right / len(truth), float(interval.low), float(interval.high), per_class)
+    return {
+        "id": row.id,
+        "prompt": row.prompt,
+        **{name: value for name, value in right.items() if value not in ("", [], None)},
+        **{system: said.value for system, said in both.items()},
+        **details,
+    }
 
 
-def _prediction_rows(
-    rows: Sequence[Row], labels: Sequence[str], edited: Floats, frozen: Floats
-) -> list[dict[str, object]]:
-    return [
-        {
-            "id": row.id,
-            "prompt": row.prompt,
-            "label": row.label,
-            **({"domain": row.domain} if row.domain is not None else {}),
-            "adapter": labels[int(a.argmax())],
-            "base": labels[int(b.argmax())],
-            "adapter_probabilities": dict(zip(labels, (round(float(x), 6) for x in a), strict=True)),
-            "base_probabilities": dict(zip(labels, (round(float(x), 6) for x in b), strict=True)),
-        }
-        for row, a, b in zip(rows, edited, frozen, strict=True)
-    ]
+def _rounded(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {name: _rounded(one) for name, one in value.items()}
+    return round(value, DIGITS) if isinstance(value, float) else value
 
 
-def _write_plots(folder: Path, truth: Ints, predicted: Ints, labels: Sequence[str]) -> None:
-    from sklearn.metrics import confusion_matrix
-
-    from pipelines.reports.plots import draw_confusion  # matplotlib takes a second to import
-
+def _write_plots(folder: Path, rows: Sequence[Row], answered: Sequence[object], classes: Sequence[str]) -> None:
+    """The confusion of classes, for a task that has them; for another an empty folder."""
     with whole_directory(folder) as temporary:
-        pairs = [(labels[t], labels[p]) for t, p in zip(truth, predicted, strict=True)]
+        if not classes:
+            return
+        from sklearn.metrics import confusion_matrix
+
+        from pipelines.reports.plots import draw_confusion  # matplotlib takes a second to import
+
+        right = [row.label for row in rows]
+        pairs = list(zip(right, answered, strict=True))
         write_table(temporary / "confusion.csv", ("actual", "predicted"), pairs)
-        counts = confusion_matrix(truth, predicted, labels=range(len(labels)))
-        draw_confusion(temporary / "confusion.png", counts, labels)
+        counts = np.asarray(confusion_matrix(right, answered, labels=list(classes)))
+        draw_confusion(temporary / "confusion.png", counts, list(classes))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,18 +24,18 @@ from pipelines.contracts.prepared import (
     data_sha256,
     write_rejected,
     write_rows,
-    write_task,
 )
+from pipelines.contracts.task import write_task
 from pipelines.errors import PipelineError
 from pipelines.files import sha256_file, whole_directory, write_json
-from pipelines.params.data import PrepareParams
 from pipelines.params.whole import Params
 from pipelines.search.fits_base import check_space
 from pipelines.sources.addresses import FileSource, own_path, parse_source
-from pipelines.tasks.classification import Classification
 from pipelines.tasks.collect import collect
-from pipelines.tasks.rows import Candidate
-from pipelines.tasks.splits import Measured, cut
+from pipelines.tasks.family import family_of
+from pipelines.tasks.keys.prepare import PrepareParams
+from pipelines.tasks.reader import RowReader
+from pipelines.tasks.splits import cut
 
 log = logging.getLogger(__name__)
 
@@ -61,27 +62,29 @@ def run(params: Params, *, root: Path, base: Path, out: Path, card: Path) -> Pre
         card: the data card, a JSON summary.
 
     Raises:
-        PipelineError: for a source that cannot be read, too few usable rows, a split with one label only, or training
-            rows of one domain only where there is a domain column.
+        PipelineError: for a source that cannot be read, too few usable rows, a split that the task cannot use, or
+            training rows of one domain only where there is a domain column.
     """
     config = params.prepare
     record = read_base(base)
     check_space(params.recipe_space(), record)  # the search would find it too, but only after this stage's work
     tokenizer = load_tokenizer(record, root=root)
     _check_length(store_path(record), config.max_tokens)
-    task = Classification(config, tokenizer)
-    pools, rejected, read = collect(config, task, root)
+    task = family_of(config)
+    pools, rejected, read = collect(config, RowReader(config, task, tokenizer), root)
     splits, unused = cut(pools, rejected, config, params.seed)
+    for split, rows in splits.items():
+        task.check_split(split, rows)
     with whole_directory(out) as folder:
         for split, rows in splits.items():
-            write_rows(folder, split, [_row(measured.row) for measured in rows])
+            write_rows(folder, split, rows)
         write_rejected(folder, sorted(rejected, key=lambda r: (r.file, r.line)))
-        write_task(folder, task.spec())
+        write_task(folder, task.spec)
         content = data_sha256(folder)
     reasons = dict(sorted(Counter(rejection.reason for rejection in rejected).items()))
     sizes = {split: len(rows) for split, rows in splits.items()}
     result = PrepareResult(read, sizes, reasons, unused, content)
-    write_json(card, _card(result, splits, config, root))
+    write_json(card, _card(result, splits, task.classes, config, root))
     log.info("%d rows read, %d rejected, %d unused; splits %s", read, len(rejected), unused, sizes)
     return result
 
@@ -100,12 +103,8 @@ def _check_length(base: Path, max_tokens: int) -> None:
         )
 
 
-def _row(row: Candidate) -> Row:
-    return Row(f"{row.file}:{row.line}", row.prompt, row.completion, row.label, row.domain)
-
-
 def _card(
-    result: PrepareResult, splits: dict[Split, list[Measured]], config: PrepareParams, root: Path
+    result: PrepareResult, splits: dict[Split, list[Row]], classes: Sequence[str], config: PrepareParams, root: Path
 ) -> dict[str, object]:
     parsed = parse_source(config.source)
     digest = sha256_file(own_path(parsed, root)) if isinstance(parsed, FileSource) else config.sha256
@@ -117,19 +116,19 @@ def _card(
         "read": result.read,
         "rejected": {"total": sum(result.rejected.values()), **result.rejected},
         "unused": result.unused,
-        "splits": {split: _summary(rows, config) for split, rows in splits.items()},
+        "splits": {split: _summary(rows, classes) for split, rows in splits.items()},
     }
 
 
-def _summary(rows: list[Measured], config: PrepareParams) -> dict[str, object]:
-    labels = Counter(measured.row.label for measured in rows)
-    tokens = np.array([measured.tokens for measured in rows])
+def _summary(rows: list[Row], classes: Sequence[str]) -> dict[str, object]:
+    labels = Counter(row.label for row in rows)
+    tokens = np.array([row.tokens for row in rows])
     quantiles = {f"p{q}": round(float(np.percentile(tokens, q)), 1) for q in (50, 90, 99)}
-    domains = [measured.row.domain for measured in rows if measured.row.domain is not None]
+    domains = [row.domain for row in rows if row.domain is not None]
     found = {"low": min(domains), "high": max(domains), "different": len(set(domains))} if domains else None
     return {
         "rows": len(rows),
-        "labels": {label: labels[label] for label in config.labels},
+        "labels": {label: labels[label] for label in classes or sorted(labels) if label},
         "tokens": {**quantiles, "max": int(tokens.max())},
         **({"domain": found} if found is not None else {}),
     }

@@ -25,13 +25,14 @@ REPORT = "report.html"
 class SearchResult:
     """What metrics/search.json holds.
 
-    ``best_value`` is the accuracy that the recipe was chosen by: of its trial, or the mean of the runs that confirm it;
-    ``best_spread`` is the standard deviation of those. ``first_value`` is the accuracy of the recipe that was tried
-    first, ``base_value`` that of the frozen base, on the same rows. A trial that was killed with its process and run
-    again is not counted as failed. The seconds are those of all trials that ended, of the runs that confirm the best,
-    and, about, those that pruning saved.
+    Values are of ``measure``. ``best_value`` is the one that the recipe was chosen by: of its trial, or the mean of the
+    runs that confirm it; ``best_spread`` is the standard deviation of those. ``first_value`` is that of the recipe that
+    was tried first, ``base_value`` that of the frozen base, on the same rows. A trial that was killed with its process
+    and run again is not counted as failed. The seconds are those of all trials that ended, of the runs that confirm the
+    best, and, about, those that pruning saved.
     """
 
+    measure: str
     study: str
     input_hash: str
     complete: int
@@ -62,6 +63,7 @@ def _result(found: Found, choice: Choice) -> SearchResult:
     states = [record.state for record in found.records if not record.was_killed]
     reports = found.rule.settings.reports
     return SearchResult(
+        measure=found.rule.measure.name,
         study=found.study,
         input_hash=found.key,
         complete=states.count("complete"),
@@ -71,7 +73,7 @@ def _result(found: Found, choice: Choice) -> SearchResult:
         best_value=choice.value,
         best_spread=choice.spread,
         first_value=_first_value(found),
-        base_value=found.base_confirmed if found.confirmations else found.base_accuracy,
+        base_value=found.base_confirmed if found.confirmations else found.base_value,
         seconds=round(sum(record.seconds or 0.0 for record in found.records), 1),
         confirm_seconds=round(sum(one.seconds for one in found.confirmations), 1),
         saved_seconds=round(sum(saved_seconds(record, reports) for record in found.records), 1),
@@ -102,5 +104,5 @@ def _write_outputs(found: Found, choice: Choice, out: Path) -> None:
         write_json(temporary / "trials.json", [asdict(record) for record in found.records])
         write_json(temporary / "confirmed.json", [asdict(one) for one in found.confirmations])
         write_trials_csv(temporary / "trials.csv", found.records)
-        draw_study(temporary, found.records)
+        draw_study(temporary, found.records, found.rule.measure.name)
         write_report(temporary / REPORT, found, choice)

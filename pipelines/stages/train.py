@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -83,15 +82,11 @@ def _fit(steps: Iterator[StepMetrics], live: LiveRun) -> list[StepMetrics]:
 
 def _save(model: MethodModel, workspace: Workspace, params: Params, out: Path) -> str:
     """Write the adapter directory whole; an earlier one at the same place is in DVC's cache."""
-    task = workspace.task
-    prompt: dict[str, Any] = {"template": task.template, "chat": task.chat, "labels": dict(task.labels)}
-    if params.method.name in READS_DOMAIN:
-        prompt["domain_column"] = task.domain_column
     info = AdapterInfo(
         base_sha256=workspace.base_sha256,
         base_name=workspace.base_source,
         data_sha256=workspace.data_sha256,
-        prompt=prompt,
+        prompt=workspace.task.prompt(reads_domain=params.method.name in READS_DOMAIN),
         seed=params.seed,
     )
     with whole_directory(out) as temporary:

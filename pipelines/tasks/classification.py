@@ -2,154 +2,151 @@
 
 from __future__ import annotations
 
-import math
-import re
-from typing import TYPE_CHECKING
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from jinja2 import TemplateError
+import numpy as np
+from numpy.typing import NDArray
 
-from pipelines.contracts.prepared import Rejection, TaskSpec
+from pipelines.contracts.prepared import SHOWN, Rejection, Row, Split
+from pipelines.contracts.task import TaskSpec
 from pipelines.errors import PipelineError, printable
-from pipelines.params.data import LabelParams, PrepareParams, template_fields
 from pipelines.sources.raw_row import RawRow
-from pipelines.tasks.prompts import render_prompt
-from pipelines.tasks.rows import SHOWN, Candidate, Scalar, as_number, finite_number, normalised, same
+from pipelines.tasks.family import Answer, Asked, Reading, Target, TaskFamily
+from pipelines.tasks.keys.classification import ACCURACY, ClassificationParams, LabelParams
+from pipelines.tasks.measures import Floats, Measure, Proportion
+from pipelines.tasks.rows import Scalar, as_number, finite_number, same
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# What no text is made of, but tab and line ends: NUL and its like, and halves of a surrogate pair, which no tokenizer
-# takes. They come from a wrong decoding or a damaged file.
-_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+__all__ = ["FAMILY", "Classification", "finite_number"]  # the last for versions that release 0.1.0 registered
 
-UNREADABLE = "the row cannot be read"
-MISSING = "a column is missing"
-NOT_TEXT = "a column is not text"
-EMPTY = "a text is empty"
-SPECIAL = "a text holds a special token of the model"
-CONTROL = "a text holds control characters"
+log = logging.getLogger(__name__)
+
 NOT_A_NUMBER = "the label is not a number"
-NO_DOMAIN = "the domain is not a finite number"
 NO_LABEL = "no label rule holds"
 TWO_LABELS = "more than one label rule holds"
 
 
-class Classification:
-    """Turns raw rows into candidates by params.yaml's template and label rules."""
+class Classification(TaskFamily[ClassificationParams]):
+    """Which of the labels' words follows the prompt; measured by accuracy."""
 
-    def __init__(self, params: PrepareParams, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Check the words against the tokenizer.
+    ASKS: ClassVar[Asked] = "choices"
+    ANSWER: ClassVar[str] = "label"
+    HUB: ClassVar[str] = "text-classification"
 
-        Raises:
-            PipelineError: if two words are the same tokens, or ``chat`` is asked of a model without a chat template.
-        """
-        self.params = params
-        self.fields = tuple(dict.fromkeys(template_fields(params.template)))
-        others = (params.label_column, *((params.domain_column,) if params.domain_column is not None else ()))
-        self.columns = tuple(dict.fromkeys((*self.fields, *others)))
-        self.tokenizer = tokenizer
-        self._special = tuple(token for token in tokenizer.all_special_tokens if token.strip())
-        self._numeric = any(label.values is None for label in params.labels.values())
-        if params.chat and not tokenizer.chat_template:
-            raise PipelineError(
-                "chat: true needs a model with a chat template", got="none", do="Set prepare.chat: false."
-            )
-        self._check_words()
-        self._check_chat()
+    def __init__(self, spec: TaskSpec) -> None:
+        self.spec = spec
+        words: dict[str, str] = dict(spec.settings["labels"])
+        self.classes = tuple(words)
+        self.measure: Measure = Proportion(ACCURACY)
+        self._words = tuple(words.values())
 
-    def spec(self) -> TaskSpec:
-        """Return what the later stages need to know."""
-        words = {name: label.word for name, label in self.params.labels.items()}
-        return TaskSpec("classification", self.params.template, self.params.chat, words, self.params.domain_column)
+    @classmethod
+    def settings(cls, keys: ClassificationParams) -> dict[str, Any]:
+        """The word that stands for each label, in the order of the reports."""
+        return {"labels": {name: label.word for name, label in keys.labels.items()}}
 
-    def read(self, raw: RawRow) -> Candidate | Rejection:
-        """Turn a row into a candidate, or say why it cannot be one."""
-        texts = self._texts(raw)
-        if isinstance(texts, Rejection):
-            return texts
-        label = self._label(raw)
-        if isinstance(label, Rejection):
-            return label
-        column, domain = self.params.domain_column, None
-        if column is not None:
-            domain = finite_number(raw.values[column])
-            if domain is None:
-                return _reject(raw, NO_DOMAIN, raw.values[column])
-        prompt = self.render(texts)
-        key = "\x1f".join(normalised(text) for field, text in texts.items() if field != column)
-        return Candidate(raw.file, raw.line, prompt, self.params.labels[label].word, label, key, domain)
-
-    def render(self, texts: dict[str, str]) -> str:
-        """Return the prompt of one row: the filled template, as a user's turn if ``chat``."""
-        return render_prompt(self.tokenizer, template=self.params.template, chat=self.params.chat, texts=texts)
-
-    def _texts(self, raw: RawRow) -> dict[str, str] | Rejection:
-        if raw.problem is not None:
-            return _reject(raw, UNREADABLE, raw.problem)
-        missing = [column for column in self.columns if column not in raw.values]
-        if missing:
-            return _reject(raw, MISSING, ", ".join(missing))
-        texts = {}
-        for field in self.fields:
-            value = raw.values[field]
-            if isinstance(value, float) and not math.isfinite(value):
-                value = None
-            if value is not None and not isinstance(value, str | int | float):
-                return _reject(raw, NOT_TEXT, f"{field}: {type(value).__name__}")
-            text = "" if value is None else str(value).strip()
-            if not text:
-                return _reject(raw, EMPTY, field)
-            if _CONTROL.search(text):
-                return _reject(raw, CONTROL, f"{field}: {text}")
-            special = next((token for token in self._special if token in text), None)
-            if special is not None:
-                return _reject(raw, SPECIAL, special)
-            texts[field] = text
-        return texts
-
-    def _label(self, raw: RawRow) -> str | Rejection:
-        value = raw.values[self.params.label_column]
+    def target(self, raw: RawRow, keys: ClassificationParams) -> Target | Rejection:
+        """The word of the label whose rule holds."""
+        value = raw.values[keys.label_column]
         if isinstance(value, str):
             value = value.strip()
         if not isinstance(value, str | int | float):
             return _reject(raw, NO_LABEL, f"a {type(value).__name__}")  # not its text: it may be nested without end
         number = as_number(value)
-        found = [name for name, label in self.params.labels.items() if _holds(label, value, number)]
+        found = [name for name, label in keys.labels.items() if _holds(label, value, number)]
         if len(found) == 1:
-            return found[0]
+            return Target(keys.labels[found[0]].word, label=found[0])
         if found:
             return _reject(raw, TWO_LABELS, f"{value}: {', '.join(found)}")
-        return _reject(raw, NOT_A_NUMBER if self._numeric and number is None else NO_LABEL, value)
+        numeric = any(label.values is None for label in keys.labels.values())
+        return _reject(raw, NOT_A_NUMBER if numeric and number is None else NO_LABEL, value)
 
-    def _check_chat(self) -> None:
-        """Try the model's chat template once; it is a program of somebody else's."""
-        try:
-            self.render(dict.fromkeys(self.fields, "x"))
-        except (TemplateError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
-            raise PipelineError(
-                "the model's chat template must take a user's turn",
-                got=f"{type(error).__name__}: {error}",
-                do="Set prepare.chat: false, or mend the template.",
-            ) from error
-
-    def _check_words(self) -> None:
+    def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Each word must have tokens of its own, and none that the model reads as something else."""
+        special = [token for token in tokenizer.all_special_tokens if token.strip()]
         seen: dict[tuple[int, ...], str] = {}
-        for name, label in self.params.labels.items():
-            special = next((token for token in self._special if token in label.word), None)
-            if special is not None:
+        for name, word in zip(self.classes, self._words, strict=True):
+            found = next((token for token in special if token in word), None)
+            if found is not None:
                 raise PipelineError(
                     "a label's word must not hold a special token of the model",
-                    got=f"{special} in {label.word!r} of {name}",
+                    got=f"{found} in {word!r} of {name}",
                     do="Choose another word in prepare.labels.",
                 )
-            ids = tuple(self.tokenizer(label.word, add_special_tokens=False)["input_ids"])
+            ids = tuple(tokenizer(word, add_special_tokens=False)["input_ids"])
             if not ids or ids in seen:
                 raise PipelineError(
                     "each label's word must have tokens of its own",
-                    got=f"{label.word!r} of {name}, " + (f"the same as {seen[ids]}'s" if ids else "without tokens"),
+                    got=f"{word!r} of {name}, " + (f"the same as {seen[ids]}'s" if ids else "without tokens"),
                     do="Choose other words in prepare.labels.",
                 )
             seen[ids] = name
+
+    def check_split(self, split: Split, rows: Sequence[Row]) -> None:
+        """At least two labels must be there; one that is missing is warned of."""
+        present = {row.label for row in rows}
+        if len(present) < 2:
+            raise PipelineError(
+                f"the {split} split must have at least two labels",
+                got=f"{', '.join(present)} only, in {len(rows)} rows",
+                do="Check prepare.labels against the label column, or take more rows.",
+            )
+        for label in self.classes:
+            if label not in present:
+                log.warning("no row of the %s split has the label %s", split, label)
+
+    def choices(self, row: Row) -> tuple[str, ...]:  # noqa: ARG002  # every row has the same
+        """The labels' words."""
+        return self._words
+
+    def read(self, row: Row, answer: Answer) -> Reading:  # noqa: ARG002  # a label is read as it is
+        """The likeliest label, and the probability of each, normalised over their words."""
+        likely = _probabilities([answer])[0]
+        said = dict(zip(self.classes, map(float, likely), strict=True))
+        return Reading(self.classes[int(likely.argmax())], {"probabilities": said})
+
+    def scores(self, rows: Sequence[Row], answers: Sequence[Answer]) -> Floats:
+        """1 where the likeliest label is the right one."""
+        return (self._answered(answers) == self._truth(rows)).astype(np.float64)
+
+    def fine_scores(self, rows: Sequence[Row], answers: Sequence[Answer]) -> Floats:
+        """The probability of the right label."""
+        found: Floats = _probabilities(answers)[np.arange(len(rows)), self._truth(rows)]
+        return found
+
+    def figures(self, rows: Sequence[Row], answers: Sequence[Answer]) -> dict[str, dict[str, float]]:
+        """Precision, recall, F1 and the number of rows of each label."""
+        from sklearn.metrics import precision_recall_fscore_support
+
+        places = range(len(self.classes))
+        columns = precision_recall_fscore_support(
+            self._truth(rows), self._answered(answers), labels=places, zero_division=0.0
+        )
+        return {
+            label: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(s)}
+            for label, p, r, f, s in zip(self.classes, *columns, strict=True)
+        }
+
+    def _truth(self, rows: Sequence[Row]) -> NDArray[np.int64]:
+        return np.array([self.classes.index(row.label) for row in rows])
+
+    def _answered(self, answers: Sequence[Answer]) -> NDArray[np.int64]:
+        return _probabilities(answers).argmax(1)
+
+
+FAMILY = Classification
+
+
+def _probabilities(answers: Sequence[Answer]) -> Floats:
+    """[rows, labels]: log-probabilities of words in nats, normalised over the words."""
+    scores = np.stack([np.asarray(answer, np.float64) for answer in answers])
+    likely = np.exp(scores - scores.max(axis=1, keepdims=True))
+    found: Floats = likely / likely.sum(axis=1, keepdims=True)
+    return found
 
 
 def _holds(label: LabelParams, value: Scalar, number: float | None) -> bool:

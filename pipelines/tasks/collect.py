@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
 
-from pipelines.contracts.prepared import (
-    Rejection,
-    Split,
-)
+from pipelines.contracts.prepared import Rejection, Row, Split
 from pipelines.errors import PipelineError
-from pipelines.params.data import PrepareParams
 from pipelines.sources.addresses import PypiSource, parse_source
 from pipelines.sources.rows import Reader
-from pipelines.tasks.classification import MISSING, Classification
-from pipelines.tasks.rows import Candidate
-from pipelines.tasks.splits import Measured
+from pipelines.tasks.keys.prepare import PrepareParams
+from pipelines.tasks.reader import MISSING, RowReader
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,38 +21,36 @@ if TYPE_CHECKING:
 
 BATCH = 1024  # texts given to the tokenizer at once
 DUPLICATE = "the same text stands in an earlier row"
-CONFLICT = "the same text has another label in another row"
+CONFLICT = "the same text has another answer in another row"
 TOO_LONG = "prompt and completion have too many tokens"
 TOKENLESS = "the prompt has no token"
 
 
-def collect(
-    config: PrepareParams, task: Classification, root: Path
-) -> tuple[dict[Split, list[Measured]], list[Rejection], int]:
+def collect(config: PrepareParams, rows: RowReader, root: Path) -> tuple[dict[Split, list[Row]], list[Rejection], int]:
     """Return the usable rows of each source by the split it is for ("train": the main one), rejections, rows read."""
-    reader = Reader(config.format, config.columns, config.quoting, task.columns)
+    reader = Reader(config.format, config.columns, config.quoting, rows.columns)
     rejected: list[Rejection] = []
-    pools: dict[Split, list[Measured]] = {}
+    pools: dict[Split, list[Row]] = {}
     read = 0
     for split, source, sha256 in _sources(config):
-        found: list[Candidate] = []
+        found: list[Row] = []
         count, missing = 0, 0
         for raw in tqdm(reader.read(source, sha256, root=root), desc=f"reading {split}", unit=" rows", delay=1.0):
             count += 1
-            outcome = task.read(raw)
-            if isinstance(outcome, Candidate):
+            outcome = rows.read(raw)
+            if isinstance(outcome, Row):
                 found.append(outcome)
             else:
                 missing += outcome.reason == MISSING
                 rejected.append(outcome)
         if count == 0 or missing == count:
             raise PipelineError(
-                f"{source} must hold rows with the columns {', '.join(task.columns)}",
+                f"{source} must hold rows with the columns {', '.join(rows.columns)}",
                 got="no row" if count == 0 else f"{count} rows, none with all of them",
-                do="Check prepare.source, format, template, label_column and domain_column against the file.",
+                do="Check prepare.source, format, template and the columns that it names against the file.",
             )
         read += count
-        pools[split] = _measured(_distinct(found, rejected), task.tokenizer, config.max_tokens, rejected)
+        pools[split] = _measured(_distinct(found, rejected), rows.tokenizer, config.max_tokens, rejected)
     return pools, rejected, read
 
 
@@ -71,26 +65,26 @@ def _sources(config: PrepareParams) -> list[tuple[Split, str, str | None]]:
     return sources
 
 
-def _distinct(rows: list[Candidate], rejected: list[Rejection]) -> list[Candidate]:
-    """Keep the first row of each text in a domain, and none of a text that has two labels there."""
-    labels: dict[tuple[str, float | None], set[str]] = {}
+def _distinct(rows: list[Row], rejected: list[Rejection]) -> list[Row]:
+    """Keep the first row of each text in a domain, and none of a text that has two answers there."""
+    answers: dict[tuple[str, float | None], dict[str, str]] = {}
     for row in rows:
-        labels.setdefault((row.key, row.domain), set()).add(row.label)
-    first: dict[tuple[str, float | None], Candidate] = {}
+        answers.setdefault((row.key, row.domain), {})[row.completion] = row.label or row.completion.strip()
+    first: dict[tuple[str, float | None], Row] = {}
     for row in rows:
         same = row.key, row.domain
-        if len(labels[same]) > 1:
-            rejected.append(row.reject(CONFLICT, ", ".join(sorted(labels[same]))))
+        if len(answers[same]) > 1:
+            rejected.append(row.reject(CONFLICT, ", ".join(sorted(answers[same].values()))))
         elif same in first:
-            rejected.append(row.reject(DUPLICATE, f"{first[same].file}:{first[same].line}"))
+            rejected.append(row.reject(DUPLICATE, first[same].id))
         else:
             first[same] = row
     return list(first.values())
 
 
 def _measured(
-    rows: list[Candidate], tokenizer: PreTrainedTokenizerBase, max_tokens: int, rejected: list[Rejection]
-) -> list[Measured]:
+    rows: list[Row], tokenizer: PreTrainedTokenizerBase, max_tokens: int, rejected: list[Rejection]
+) -> list[Row]:
     """Count tokens as training does, prompt and completion apart; reject what is too long, since nothing is cut."""
     words = {row.completion for row in rows}
     completions = {word: len(tokenizer(word, add_special_tokens=False)["input_ids"]) for word in words}
@@ -105,5 +99,5 @@ def _measured(
             elif tokens > max_tokens:
                 rejected.append(row.reject(TOO_LONG, tokens))
             else:
-                kept.append(Measured(row, tokens))
+                kept.append(replace(row, tokens=tokens))
     return kept

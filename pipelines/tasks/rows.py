@@ -1,38 +1,12 @@
-"""A row on its way into a split, and how texts and numbers of rows are compared."""
+"""How texts and numbers of rows are compared."""
 
 from __future__ import annotations
 
 import math
 import re
 import unicodedata
-from dataclasses import dataclass
-
-from pipelines.contracts.prepared import Rejection
-from pipelines.errors import printable
 
 Scalar = str | int | float | bool
-SHOWN = 200  # characters of a value in a rejection
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A row that the task can use.
-
-    ``key`` is its text with case, punctuation and spacing ignored; ``domain`` is its t, which one text may have several
-    of in several rows.
-    """
-
-    file: str
-    line: int
-    prompt: str
-    completion: str
-    label: str
-    key: str
-    domain: float | None = None
-
-    def reject(self, reason: str, value: object) -> Rejection:
-        """Return the rejection of this row."""
-        return Rejection(self.file, self.line, reason, printable(str(value)[:SHOWN]))
 
 
 def normalised(text: str) -> str:

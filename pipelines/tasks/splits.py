@@ -1,29 +1,17 @@
-"""Cutting usable rows into exact, stratified splits that share no text."""
+"""Cutting usable rows into exact, stratified splits that share no text and no group."""
 
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 
-from pipelines.contracts.prepared import SPLITS, Rejection, Split
+from pipelines.contracts.prepared import SPLITS, Rejection, Row, Split
 from pipelines.errors import PipelineError
-from pipelines.params.data import PrepareParams
-from pipelines.tasks.rows import Candidate
+from pipelines.tasks.keys.prepare import PrepareParams
 
-log = logging.getLogger(__name__)
 SHOWN = 60  # characters of a rejected value in a message
 CUT_ORDER: tuple[Split, ...] = ("test", "validation", "train")  # a text in two files stays where it measures
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A candidate with its length in tokens, prompt and completion together."""
-
-    row: Candidate
-    tokens: int
 
 
 def split_order(seed: int, key: str) -> str:
@@ -31,19 +19,19 @@ def split_order(seed: int, key: str) -> str:
     return hashlib.sha256(f"{seed}\x1f{key}".encode()).hexdigest()
 
 
-def stratified(rows: Iterable[Measured], seed: int) -> list[Measured]:
+def stratified(rows: Iterable[Row], seed: int) -> list[Row]:
     """Order rows so that every stretch has the labels in about the proportion of the whole.
 
-    A row's rank among its label's n rows, by :func:`split_order`, gives it the place (rank + 1/2) / n. Rows of one text
-    in several domains stand side by side, as one; what they are ranked among is the texts with the same labels.
+    A row's rank among its label's n rows, by :func:`split_order`, gives it the place (rank + 1/2) / n. Rows of one
+    group, or of one text in several domains, stand side by side, as one, and are ranked among those with their labels.
     """
-    texts: dict[str, list[Measured]] = {}
+    units: dict[str, list[Row]] = {}
     for row in rows:
-        texts.setdefault(row.row.key, []).append(row)
-    by_label: dict[tuple[str, ...], list[tuple[str, list[Measured]]]] = {}
-    for key, own in texts.items():
+        units.setdefault(row.unit, []).append(row)
+    by_label: dict[tuple[str, ...], list[tuple[str, list[Row]]]] = {}
+    for unit, own in units.items():
         own.sort(key=_domain)
-        by_label.setdefault(tuple(row.row.label for row in own), []).append((split_order(seed, key), own))
+        by_label.setdefault(tuple(row.label for row in own), []).append((split_order(seed, unit), own))
     placed = []
     for ranked in by_label.values():
         ranked.sort(key=lambda pair: pair[0])
@@ -51,30 +39,30 @@ def stratified(rows: Iterable[Measured], seed: int) -> list[Measured]:
     return [row for *_, own in sorted(placed, key=lambda place: place[:2]) for row in own]
 
 
-def _domain(measured: Measured) -> float:
-    return 0.0 if measured.row.domain is None else measured.row.domain
+def _domain(row: Row) -> float:
+    return 0.0 if row.domain is None else row.domain
 
 
 def cut(
-    pools: dict[Split, list[Measured]], rejected: list[Rejection], config: PrepareParams, seed: int
-) -> tuple[dict[Split, list[Measured]], int]:
+    pools: dict[Split, list[Row]], rejected: list[Rejection], config: PrepareParams, seed: int
+) -> tuple[dict[Split, list[Row]], int]:
     """Cut the usable rows into splits of the wanted sizes.
 
     Args:
         pools: the rows of each source, by the split that it is for; the main source is "train", and gives the other
             splits too where they have no source of their own.
-        rejected: gets the rows whose text stands in the source of another split as well (test comes before validation
-            before train).
-        config: the wanted sizes and the labels.
+        rejected: gets the rows whose text or group stands in the source of another split as well (test comes before
+            validation before train).
+        config: the wanted sizes, and whether rows have domains.
         seed: of the order.
 
     Returns:
         The splits, and the number of usable rows that none of them took.
 
     Raises:
-        PipelineError: if a source has too few rows, a split fewer than two labels, or training rows only one domain.
+        PipelineError: if a source has too few rows, or training rows only one domain.
     """
-    splits: dict[Split, list[Measured]] = {}
+    splits: dict[Split, list[Row]] = {}
     unused = 0
     for pool, rows in _disjoint(pools, rejected).items():
         names = [name for name in CUT_ORDER if name == pool or (pool == "train" and name not in pools)]
@@ -84,33 +72,31 @@ def cut(
             part, rest = rows[:size], rows[size:]
             if len(part) < size:
                 raise _too_few(pool, names, sum(sizes), usable, rejected)
-            splits[name] = sorted(part, key=lambda measured: (split_order(seed, measured.row.key), _domain(measured)))
-            shared = {measured.row.key for measured in part}
-            rows = [measured for measured in rest if measured.row.key not in shared]  # a text in several domains
+            splits[name] = sorted(part, key=lambda row: (split_order(seed, row.key), _domain(row)))
+            shared = {row.unit for row in part}
+            rows = [row for row in rest if row.unit not in shared]  # a group, or a text in several domains
             usable -= len(rest) - len(rows)
             unused += len(rest) - len(rows)
         unused += len(rows)
-    for split in SPLITS:
-        _check_labels(split, splits[split], config)
     if config.domain_column is not None:
         _check_domains(splits["train"], config.domain_column)
     return {split: splits[split] for split in SPLITS}, unused
 
 
-def _disjoint(pools: dict[Split, list[Measured]], rejected: list[Rejection]) -> dict[Split, list[Measured]]:
+def _disjoint(pools: dict[Split, list[Row]], rejected: list[Rejection]) -> dict[Split, list[Row]]:
     taken: dict[str, Split] = {}
-    clean: dict[Split, list[Measured]] = {}
+    clean: dict[Split, list[Row]] = {}
     for split in CUT_ORDER:
         if split not in pools:
             continue
         clean[split] = []
-        for measured in pools[split]:
-            other = taken.get(measured.row.key)
+        for row in pools[split]:
+            other = taken.get(row.unit)
             if other is None:
-                clean[split].append(measured)
+                clean[split].append(row)
             else:
-                rejected.append(measured.row.reject(f"the text is also in the {other} source", measured.row.prompt))
-        taken.update({measured.row.key: split for measured in clean[split]})
+                rejected.append(row.reject(f"the text is also in the {other} source", row.prompt))
+        taken.update({row.unit: split for row in clean[split]})
     return clean
 
 
@@ -132,21 +118,8 @@ def _too_few(pool: Split, names: list[Split], needed: int, usable: int, rejected
     )
 
 
-def _check_labels(split: Split, rows: list[Measured], config: PrepareParams) -> None:
-    present = {measured.row.label for measured in rows}
-    if len(present) < 2:
-        raise PipelineError(
-            f"the {split} split must have at least two labels",
-            got=f"{', '.join(present)} only, in {len(rows)} rows",
-            do="Check prepare.labels against the label column, or take more rows.",
-        )
-    for label in config.labels:
-        if label not in present:
-            log.warning("no row of the %s split has the label %s", split, label)
-
-
-def _check_domains(rows: list[Measured], column: str) -> None:
-    domains = {_domain(measured) for measured in rows}
+def _check_domains(rows: list[Row], column: str) -> None:
+    domains = {_domain(row) for row in rows}
     if len(domains) < 2:
         raise PipelineError(
             f"the train split must have at least two domains, numbers of the column {column}",

@@ -12,13 +12,14 @@ from typing import Any
 
 from pipelines.contracts.base import BaseRecord, read_base
 from pipelines.model.fitting import build_model, train_steps
-from pipelines.model.scores import probabilities
+from pipelines.model.scores import answers
 from pipelines.model.workspace import Workspace, open_workspace
 from pipelines.project.settings import StudySettings
 from pipelines.recipes.domains import Conditional, Span, Steps
 from pipelines.recipes.methods import AnyRecipe
 from pipelines.search.fits_base import check_space
 from pipelines.search.sizes import check_limit, extremes, paces, parameters_of
+from pipelines.tasks.family import open_family
 
 STEPS = 4  # that are taken; the first, which also sets things up, is left out
 ROWS = 32  # that are scored
@@ -123,7 +124,7 @@ def _measured(settings: StudySettings, workspace: Workspace, recipe: AnyRecipe, 
     step_seconds = statistics.median(step.seconds for step in steps[1:] or steps)
     total = _steps(len(rows), recipe)
     started = time.perf_counter()
-    probabilities(workspace, model, validation[:ROWS], batch_size=size, title="a few rows")
+    answers(workspace, open_family(workspace.task), model, validation[:ROWS], batch_size=size, title="a few rows")
     scoring = (time.perf_counter() - started) / len(validation[:ROWS]) * len(validation)
     trial = total * step_seconds + min(settings.search.reports, total) * scoring
     return Extreme(recipe, parameters_of(recipe, record), step_seconds, trial)

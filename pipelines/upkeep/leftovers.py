@@ -12,7 +12,6 @@ from filelock import FileLock
 
 from pipelines.contracts.base import read_base
 from pipelines.contracts.best import read_best
-from pipelines.contracts.prepared import data_sha256
 from pipelines.errors import PipelineError
 from pipelines.files import clear_stale, read_json, reft_home
 from pipelines.params.whole import Params
@@ -145,7 +144,7 @@ def _constants(root: Path, graph: Graph) -> list[Leftover]:
 def _cells(params: Params, root: Path, graph: Graph) -> list[Leftover]:
     """Comparisons of methods on another base or other rows, or run in another way."""
     try:
-        inputs = Inputs(read_base(root / graph.paths["base"]).sha256, data_sha256(root / graph.paths["prepared"]))
+        inputs = Inputs.of(root / graph.paths["base"], root / graph.paths["prepared"])
     except PipelineError:
         return []
     present = cells_key(inputs, params.computation(), score_batch=params.evaluate.batch_size)
@@ -164,7 +163,7 @@ def _present(params: Params, root: Path, graph: Graph) -> tuple[set[str], set[st
     """
     path = {name: root / place for name, place in graph.paths.items()}
     try:
-        inputs = Inputs(read_base(path["base"]).sha256, data_sha256(path["prepared"]))
+        inputs = Inputs.of(path["base"], path["prepared"])
         best = read_best(path["search"] / "best.yaml", params.recipe_space())
     except PipelineError:
         return set(), set()

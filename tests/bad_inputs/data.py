@@ -144,7 +144,7 @@ DATA = (
     _case("one text, 200 times", own("x.csv", delimited([("same", "good")] * 200)), NEEDS,
           "1; rejected: 199 because the same text stands in an earlier row", MORE),
     _case("a text with two labels", own("x.csv", delimited([("same", x) for _, x in ROWS])), NEEDS,
-          "has another label in another row", MORE),
+          "has another answer in another row", MORE),
     _case("the same texts in train and test", shared, "the train source must give 96 usable rows",
           "200 because the text is also in the test source", MORE),
     _case("no column of domains", own("x.csv", delimited(ROWS), domain_column="year"),

@@ -15,6 +15,7 @@ from pipelines.reports.search.verdict import Verdict
 from pipelines.search.choice import Confirmed, Rule, candidates, choose, confirmed
 from pipelines.search.proposals import random_point
 from pipelines.search.worker import Found
+from pipelines.tasks.measures import Proportion
 from tests.searching import RAW, make_params
 
 REPORTS, TRAINING_ROWS, ROWS = 4, 600, 200
@@ -83,17 +84,17 @@ def runs(records: Iterable[TrialRecord], rule: Rule) -> list[Confirmed]:
     """Each candidate with two other seeds."""
     found = []
     for one in candidates(list(records), rule):
-        accuracies = {42: one.value, 43: (one.value or 0.0) - 0.01, 44: (one.value or 0.0) + 0.005 * (one.number % 2)}
-        found.append(confirmed(one.number, accuracies, seconds=2 * (one.seconds or 0.0)))
+        values = {42: one.value, 43: (one.value or 0.0) - 0.01, 44: (one.value or 0.0) + 0.005 * (one.number % 2)}
+        found.append(confirmed(one.number, values, seconds=2 * (one.seconds or 0.0)))
     return found
 
 
-def end(params: Params, records: list[TrialRecord], *, base_accuracy: float | None = 0.71) -> Verdict:
+def end(params: Params, records: list[TrialRecord], *, base_value: float | None = 0.71) -> Verdict:
     """The study of these trials, with what is chosen of it."""
-    rule = Rule(params.search, TRAINING_ROWS, ROWS, 0.95)
+    rule = Rule(params.search, Proportion("accuracy"), TRAINING_ROWS, ROWS, 0.95)
     confirmations = runs(records, rule)
-    space, accuracy = params.recipe_space().space, base_accuracy
+    space = params.recipe_space().space
     found = Found(
-        "search-0123456789abcdef", "0123456789abcdef", space, records, confirmations, rule, accuracy, accuracy
+        "search-0123456789abcdef", "0123456789abcdef", space, records, confirmations, rule, base_value, base_value
     )
     return Verdict(found, choose(records, confirmations, rule))

@@ -9,7 +9,8 @@ import yaml
 from pipelines.bases.load import load_base
 from pipelines.bases.store import obtain
 from pipelines.contracts.base import BaseRecord, read_base, write_record
-from pipelines.contracts.prepared import Row, TaskSpec, data_sha256, write_rows, write_task
+from pipelines.contracts.prepared import Row, data_sha256, write_rows
+from pipelines.contracts.task import TaskSpec, write_task
 from pipelines.files import write_json, write_jsonl
 from pipelines.params.whole import Params, check_params
 from reft import AdapterInfo, ReftConfig, ReftModel, adapter_sha256, save_adapter
@@ -88,7 +89,7 @@ def _write_prepared(prepared: Path, card: Path) -> None:
     for split in ("train", "validation", "test"):
         write_rows(prepared, split, [row])
     labels = {"negative": " negative", "positive": " positive"}
-    write_task(prepared, TaskSpec("classification", "Review: {text}\nSentiment:", False, labels))
+    write_task(prepared, TaskSpec("classification", "Review: {text}\nSentiment:", False, settings={"labels": labels}))
     write_json(card, {"splits": {"train": {"rows": 1}}})
 
 

@@ -1,4 +1,4 @@
-"""Charts of what trials cost: accuracy against each cost, and what each trial took."""
+"""Charts of what trials cost: the measure against each cost, and what each trial took."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element
 
 from pipelines.contracts.trials import TrialRecord
 from pipelines.reports.search.charts import Axis, Chart, Linear, Log, Scale, Size
-from pipelines.reports.search.study_charts import ACCURACY, figure, percent
+from pipelines.reports.search.study_charts import figure, percent, validation_label
 from pipelines.reports.search.verdict import Verdict
 from pipelines.search.records import saved_seconds
 
@@ -37,7 +37,7 @@ def _tradeoff(verdict: Verdict, cost: Cost) -> Element:
     x: Scale = Log(min(spents) / 1.3, max(spents) * 1.3) if ratio > WIDE_RATIO else Linear.around(spents, zero=True)
     values = [percent(record.value or 0.0) for record, _ in pairs]
     chart = Chart(
-        Axis(x, UNITS[cost]), Axis(Linear.around(values), ACCURACY), size=Size(),
+        Axis(x, UNITS[cost]), Axis(Linear.around(values), validation_label(verdict)), size=Size(),
         says=f"Accuracy of each complete trial against {UNITS[cost]}",
     )  # fmt: skip
     best: list[tuple[TrialRecord, float]] = []

@@ -1,4 +1,4 @@
-"""How much each searched part matters for the accuracy: PED-ANOVA, of Optuna."""
+"""How much each searched part matters for the measure: PED-ANOVA, of Optuna."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def importances(complete: Sequence[TrialRecord], space: SpaceParams) -> Mapping[
     """By how much the best trials differ in each part from all of them (Watanabe et al. 2023); the sum is 1.
 
     Args:
-        complete: the trials that have an accuracy.
+        complete: the trials that have a value.
         space: what their parts were chosen from.
 
     Returns:

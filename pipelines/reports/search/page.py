@@ -35,7 +35,7 @@ def write_report(path: Path, found: Found, choice: Choice) -> None:
     Args:
         path: where to.
         found: what the study came to.
-        choice: the recipe that is trained, and the accuracy that it was chosen by.
+        choice: the recipe that is trained, and the value that it was chosen by.
     """
     verdict = Verdict(found, choice)
     title = f"Search report: trial {choice.record.number} won"
@@ -50,8 +50,8 @@ def _header(verdict: Verdict) -> Element:
     of_runs = "one run" if runs == 1 else f"the mean of {runs} runs, ± their standard deviation"
     kind = "held-out training row" if verdict.confirmed else "validation row"
     on_rows = (
-        f"Accuracy on {many(choice.rows, kind)}: {of_runs}. {100 * verdict.found.rule.confidence:g} % interval of so "
-        f"many rows: {share(low)} to {share(high)}."
+        f"{verdict.measure.capitalize()} on {many(choice.rows, kind)}: {of_runs}. "
+        f"{100 * verdict.found.rule.confidence:g} % interval of so many rows: {share(low)} to {share(high)}."
     )
     space = verdict.found.space
     values = space.complete(choice.record.params)
@@ -100,23 +100,23 @@ def _setting(verdict: Verdict) -> str:
 def _comparison(verdict: Verdict) -> Element:
     chosen, *others = verdict.standings()
     rows = [_line(verdict, chosen), *(_line(verdict, standing) for standing in others)]
-    header = ("", "accuracy", "winner's lead", "trained numbers")
+    header = ("", verdict.measure, "winner's lead", "trained numbers")
     return element("div", {"class": "frame"}, table(header, rows, kind="lines"))
 
 
 def _line(verdict: Verdict, standing: Standing) -> list[Child]:
     record = standing.record
     name = standing.name if record is None else f"{standing.name} (trial {record.number})"
-    if standing.accuracy is None:
+    if standing.value is None:
         state = "stopped early" if record is not None and record.state == "pruned" else "failed"
-        accuracy, lead = state, ""
+        value, lead = state, ""
     else:
         spread = "" if standing.spread is None else f" ± {100 * standing.spread:.1f}"
         runs = f", {standing.runs} runs" if standing.runs > 1 else ""
-        accuracy = f"{share(standing.accuracy)}{spread}{runs}{verdict.on_rows(standing)}"
+        value = f"{share(standing.value)}{spread}{runs}{verdict.on_rows(standing)}"
         lead = "" if record is verdict.choice.record or standing.lead is None else points(standing.lead)
     numbers = "0" if record is None else "" if record.parameters is None else f"{record.parameters:,}"
-    return [name, accuracy, lead, numbers]
+    return [name, value, lead, numbers]
 
 
 def _card(title: str, *content: Child) -> Element:

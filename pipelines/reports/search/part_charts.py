@@ -1,4 +1,4 @@
-"""Charts of the parts of a recipe: which matters, accuracy by each alone, and all of them together."""
+"""Charts of the parts of a recipe: which matters, the measure by each alone, and all of them together."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pipelines.recipes.domains import Span, Steps
 from pipelines.recipes.methods import Part
 from pipelines.reports.markup import append, element
 from pipelines.reports.search.charts import Axis, Chart, Choices, Linear, Log, Scale, Size, clipped, text
-from pipelines.reports.search.study_charts import accuracy_axis, figure, percent, scored
+from pipelines.reports.search.study_charts import figure, percent, scored, value_axis
 from pipelines.reports.search.verdict import Verdict
 from pipelines.wording import many
 
-SHADES = 5  # of the lines of complete trials, by their accuracy
+SHADES = 5  # of the lines of complete trials, by their value
 WIDTH, STEP = 1000, 126  # pixels: of the chart of all parts at least, and from axis to axis at least
 SIDE, TOP, BOTTOM = 96, 34, 290  # before the first axis and after the last, above them, and where they end
 NONE = 18  # pixels below an axis, of a trial that has no such part
@@ -54,8 +54,8 @@ def scale_of(verdict: Verdict, part: Part) -> Scale:
 
 
 def slices(verdict: Verdict) -> list[Element]:
-    """A chart for each part: accuracy by its value."""
-    found, y = [], accuracy_axis(verdict)
+    """A chart for each part: the measure by its value."""
+    found, y = [], value_axis(verdict)
     for part in parts_that_vary(verdict):
         scale = scale_of(verdict, part)
         chart = Chart(Axis(scale, str(part)), y, size=Size(), says=f"Accuracy of each trial by its {part}")
@@ -70,15 +70,19 @@ def slices(verdict: Verdict) -> list[Element]:
 
 
 def parallel(verdict: Verdict) -> Element:
-    """A line for each complete trial through its parts to its accuracy."""
+    """A line for each complete trial through its parts to its value of the measure."""
     parts = parts_that_vary(verdict)
     axes: list[tuple[str, Scale]] = [(str(part), scale_of(verdict, part)) for part in parts]
-    axes.append(("accuracy (%)", accuracy_axis(verdict).scale))
+    axes.append((f"{verdict.measure} (%)", value_axis(verdict).scale))
     width = max(WIDTH, 2 * SIDE + STEP * len(parts))
     step = (width - 2 * SIDE) / len(parts)
     svg = element(
         "svg",
-        {"viewBox": f"0 0 {width} {BOTTOM + 30}", "role": "img", "aria-label": "The parts and accuracy of each trial"},
+        {
+            "viewBox": f"0 0 {width} {BOTTOM + 30}",
+            "role": "img",
+            "aria-label": f"The parts and {verdict.measure} of each trial",
+        },
     )
     ranked = sorted(verdict.complete, key=lambda record: (record.value or 0.0, -record.number))
     shades = {record.number: f"shade{rank * SHADES // len(ranked)}" for rank, record in enumerate(ranked)}

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.ticker import MaxNLocator
 
-if TYPE_CHECKING:  # optuna takes half a second to import, and train and evaluate draw without
-    from pipelines.contracts.trials import TrialRecord
+from pipelines.contracts.trials import TrialRecord
 from pipelines.reports.plots import save
+from pipelines.wording import measure_words
 
 
-def draw_study(folder: Path, records: Sequence[TrialRecord]) -> None:
+def draw_study(folder: Path, records: Sequence[TrialRecord], measure: str) -> None:
     """Draw history.png (value by trial, with the best so far) and learning_curves.png (validation score by report)."""
     done = [record for record in records if record.value is not None]
+    value = f"validation {measure_words(measure)}"
     figure, axes = plt.subplots(figsize=(7, 3.5))
     values = [record.value or 0.0 for record in done]
     axes.plot([r.number for r in done], values, "o", label="complete")
@@ -27,7 +27,7 @@ def draw_study(folder: Path, records: Sequence[TrialRecord]) -> None:
             last = max(record.intermediate)
             axes.plot(record.number, record.intermediate[last], "x", color="tab:gray")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel="trial", ylabel="validation accuracy", title="Search history (x: pruned, at its last score)")
+    axes.set(xlabel="trial", ylabel=value, title="Search history (x: pruned, at its last score)")
     axes.legend()
     save(figure, folder / "history.png")
     figure, axes = plt.subplots(figsize=(7, 4))
@@ -37,7 +37,7 @@ def draw_study(folder: Path, records: Sequence[TrialRecord]) -> None:
         style = "-o" if record.state == "complete" else "--x"
         axes.plot(steps, [record.intermediate[step] for step in steps], style, label=name)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel="report", ylabel="validation accuracy", title="Learning curves (dashed: pruned or failed)")
+    axes.set(xlabel="report", ylabel=value, title="Learning curves (dashed: pruned or failed)")
     axes.legend(fontsize="small")
     save(figure, folder / "learning_curves.png")
 

@@ -11,7 +11,6 @@ from pipelines.reports.search.charts import Axis, Chart, Choices, Kind, Linear, 
 from pipelines.reports.search.verdict import Verdict
 from pipelines.wording import share
 
-ACCURACY = "validation accuracy (%)"
 WIDE = Size(width=1000, height=300)
 
 
@@ -22,41 +21,49 @@ def figure(title: str, says: str, svg: Element, *, wide: bool = False) -> Elemen
     return element("figure", {"class": "wide" if wide else None}, caption, frame)
 
 
+def validation_label(verdict: Verdict) -> str:
+    """What stands at an axis of the measure on the validation rows."""
+    return f"validation {verdict.measure} (%)"
+
+
 def percent(value: float) -> float:
-    """A share as the axes of accuracy have it."""
+    """A share as the axes of values have it."""
     return 100 * value
 
 
 def score(record: TrialRecord) -> float | None:
-    """The accuracy of a trial; of one that did not end, at its last report."""
+    """The value of a trial; of one that did not end, at its last report."""
     if record.value is not None or not record.intermediate:
         return record.value
     return record.intermediate[max(record.intermediate)]
 
 
 def scored(verdict: Verdict) -> Iterator[tuple[TrialRecord, float]]:
-    """The trials with an accuracy, in percent, the chosen one last: it is to lie on top."""
+    """The trials with a value, in percent, the chosen one last: it is to lie on top."""
     known = ((record, score(record)) for record in verdict.found.records)
     found = [(record, percent(value)) for record, value in known if value is not None]
     yield from sorted(found, key=lambda pair: verdict.kind(pair[0]) == "chosen")
 
 
-def accuracy_axis(verdict: Verdict) -> Axis:
-    base = verdict.found.base_accuracy
+def value_axis(verdict: Verdict) -> Axis:
+    """The axis of the measure on the validation rows, which the trials and the frozen base lie on."""
+    base = verdict.found.base_value
     values = [value for _, value in scored(verdict)] + ([] if base is None else [percent(base)])
-    return Axis(Linear.around(values), ACCURACY)
+    return Axis(Linear.around(values), validation_label(verdict))
 
 
 def _level_of_base(chart: Chart, verdict: Verdict) -> None:
-    if verdict.found.base_accuracy is not None:
-        chart.level(percent(verdict.found.base_accuracy), f"frozen base {share(verdict.found.base_accuracy)}")
+    if verdict.found.base_value is not None:
+        chart.level(percent(verdict.found.base_value), f"frozen base {share(verdict.found.base_value)}")
 
 
 def history(verdict: Verdict) -> Element:
-    """Accuracy by trial, with the best so far."""
+    """The measure by trial, with the best so far."""
     numbers = Linear.around([record.number for record in verdict.found.records], whole=True)
-    y = accuracy_axis(verdict)
-    chart = Chart(Axis(numbers, "trial"), y, size=WIDE, says="Accuracy of each trial, and the best so far")
+    y = value_axis(verdict)
+    chart = Chart(
+        Axis(numbers, "trial"), y, size=WIDE, says=f"{verdict.measure.capitalize()} of each trial, and the best so far"
+    )
     _level_of_base(chart, verdict)
     best: list[tuple[float, float]] = []
     for record in verdict.complete:
@@ -77,19 +84,21 @@ def history(verdict: Verdict) -> Element:
 def confirmations(verdict: Verdict) -> Element:
     """The runs of the best recipes with other seeds and rows, with mean and spread."""
     lines = sorted(verdict.found.confirmations, key=lambda one: -(one.mean or 0.0))
-    values = [percent(value) for one in lines for value in one.accuracies if value is not None]
+    values = [percent(value) for one in lines for value in one.values if value is not None]
     names = [f"trial {one.trial}" for one in lines]
-    x, y = Axis(Choices(names), "recipe, the best mean first"), Axis(Linear.around(values), "accuracy (%)")
-    chart = Chart(x, y, size=WIDE, says="Accuracy of the best recipes with each seed, and mean and spread")
+    x, y = Axis(Choices(names), "recipe, the best mean first"), Axis(Linear.around(values), f"{verdict.measure} (%)")
+    chart = Chart(
+        x, y, size=WIDE, says=f"{verdict.measure.capitalize()} of the best recipes with each seed, and mean and spread"
+    )
     for name, one in zip(names, lines, strict=True):
         kind: Kind = "chosen" if one.trial == verdict.choice.record.number else "complete"
         if one.mean is not None:
             low, high = (percent(one.mean + side * (one.spread or 0.0)) for side in (-1, 1))
             chart.bar(name, low, high, f"spread {kind}", width=64, trial=one.trial)
             chart.bar(name, percent(one.mean), percent(one.mean), f"mean {kind}", width=88, trial=one.trial)
-        for place, value in enumerate(one.accuracies):
+        for place, value in enumerate(one.values):
             if value is not None:
-                aside = 10.0 * (place - (len(one.accuracies) - 1) / 2)
+                aside = 10.0 * (place - (len(one.values) - 1) / 2)
                 chart.mark(name, percent(value), "complete", one.trial, aside=aside)
     says = (
         "The first dot is the trial's own run, on the validation rows; each other one is a run with another seed, on "
@@ -100,13 +109,14 @@ def confirmations(verdict: Verdict) -> Element:
 
 
 def curves(verdict: Verdict) -> Element:
-    """Accuracy by report, a line for each trial."""
+    """The measure by report, a line for each trial."""
     records = [record for record in verdict.found.records if record.intermediate]
     reports = range(1, verdict.settings.reports + 1)
     values = [percent(value) for record in records for value in record.intermediate.values()]
     chart = Chart(
         Axis(Linear.around(reports, whole=True), f"report (the last of {len(reports)} at the end of training)"),
-        Axis(Linear.around(values), ACCURACY), size=WIDE, says="Accuracy of each trial at each of its reports",
+        Axis(Linear.around(values), validation_label(verdict)), size=WIDE,
+        says=f"{verdict.measure.capitalize()} of each trial at each of its reports",
     )  # fmt: skip
     for record in sorted(records, key=lambda one: verdict.kind(one) == "chosen"):
         points = [(report, percent(record.intermediate[report])) for report in sorted(record.intermediate)]

@@ -25,8 +25,8 @@ class _Cell:
 def trial_table(verdict: Verdict) -> Element:
     """A row for each trial; the columns marked ``data-brief`` are what a chart tells of a trial under the pointer."""
     parts = [str(part) for part in verdict.found.space.parts()]
-    brief = ["trial", "state", "accuracy", *parts, "trained numbers", "seconds"]
-    more = ["tokens", "memory (MB)", "seed", "accuracy at each report", "over a limit", "error"]
+    brief = ["trial", "state", verdict.measure, *parts, "trained numbers", "seconds"]
+    more = ["tokens", "memory (MB)", "seed", f"{verdict.measure} at each report", "over a limit", "error"]
     heads = [
         element(
             "th",
@@ -49,11 +49,11 @@ def trial_table(verdict: Verdict) -> Element:
 
 
 def _row(verdict: Verdict, record: TrialRecord, parts: list[str]) -> Element:
-    kind, accuracy = verdict.kind(record), score(record)
-    ended = "" if record.value is not None or accuracy is None else ", then stopped"
+    kind, value = verdict.kind(record), score(record)
+    ended = "" if record.value is not None or value is None else ", then stopped"
     cells = [
         _Cell(STATES[kind]),
-        _Cell("" if accuracy is None else f"{share(accuracy)}{ended}", accuracy),
+        _Cell("" if value is None else f"{share(value)}{ended}", value),
         *(_part(record.params.get(part)) for part in parts),
         *map(_amount, (record.parameters, record.seconds, record.tokens, record.memory_mb)),
         _Cell(str(record.seed), record.seed),

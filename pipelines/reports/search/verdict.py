@@ -14,7 +14,7 @@ from pipelines.reports.search.charts import Kind
 from pipelines.reports.search.importance import importances
 from pipelines.search.choice import Choice, Confirmed, front
 from pipelines.search.records import saved_seconds
-from pipelines.wording import duration, many, part_value, points, recipe_words, share
+from pipelines.wording import duration, many, measure_words, part_value, points, recipe_words, share
 
 if TYPE_CHECKING:
     from pipelines.search.worker import Found
@@ -24,14 +24,14 @@ SURE = 20  # complete trials, below which importances are a hint
 
 @dataclass(frozen=True)
 class Standing:
-    """A line of the comparison: what it is, its accuracy (of how many runs, with what spread), and its trial.
+    """A line of the comparison: what it is, its value (of how many runs, with what spread), and its trial.
 
-    ``lead``: by how much the chosen recipe is more accurate on the same rows; ``lead_spread``: the standard deviation
+    ``lead``: by how much the chosen recipe is better on the same rows; ``lead_spread``: the standard deviation
     of that over the runs, of which each pair has a seed and its rows in common.
     """
 
     name: str
-    accuracy: float | None
+    value: float | None
     spread: float | None
     runs: int
     record: TrialRecord | None
@@ -64,6 +64,11 @@ class Verdict:
     def settings(self) -> SearchParams:
         """Section `search` of params.yaml."""
         return self.found.rule.settings
+
+    @property
+    def measure(self) -> str:
+        """What trials were measured by, in words."""
+        return measure_words(self.found.rule.measure.name)
 
     @cached_property
     def complete(self) -> list[TrialRecord]:
@@ -108,21 +113,21 @@ class Verdict:
         runs = self.confirmed.get(record.number)
         if runs is not None:
             lead, spread = self._paired(runs)
-            return Standing(name, runs.mean, runs.spread, len(runs.accuracies) - 1, record, lead, spread)
+            return Standing(name, runs.mean, runs.spread, len(runs.values) - 1, record, lead, spread)
         lead = None if record.value is None else (self.choice.record.value or 0.0) - record.value
         return Standing(name, record.value, None, 1, record, lead)
 
     def _paired(self, other: Confirmed) -> tuple[float | None, float | None]:
         """The mean lead of the chosen recipe over another's runs, and its spread; None where there is none."""
-        pairs = zip(self.confirmed[self.choice.record.number].accuracies[1:], other.accuracies[1:], strict=True)
+        pairs = zip(self.confirmed[self.choice.record.number].values[1:], other.values[1:], strict=True)
         leads = [own - theirs for own, theirs in pairs if own is not None and theirs is not None]
-        whole = len(leads) == len(other.accuracies) - 1
+        whole = len(leads) == len(other.values) - 1
         return (mean(leads) if whole else None), (stdev(leads) if whole and len(leads) > 1 else None)
 
     @property
-    def base_accuracy(self) -> float | None:
+    def base_value(self) -> float | None:
         """That of the frozen base on the rows that the choice was made by."""
-        return self.found.base_confirmed if self.confirmed else self.found.base_accuracy
+        return self.found.base_confirmed if self.confirmed else self.found.base_value
 
     def standings(self) -> list[Standing]:
         """The chosen recipe, the best of the others, the one tried first, the frozen base: what there is of them."""
@@ -131,16 +136,16 @@ class Verdict:
             found.append(self.standing("best of the others", second))
         if self.first is not None and self.first.number not in [line.record.number for line in found if line.record]:
             found.append(self.standing("tried first", self.first))
-        if (base := self.base_accuracy) is not None:
+        if (base := self.base_value) is not None:
             found.append(Standing("frozen base", base, None, 1, None, self.choice.value - base))
         return found
 
     def _second(self) -> TrialRecord | None:
-        """The most accurate of the others; among confirmed ones where there are any."""
+        """The best of the others; among confirmed ones where there are any."""
         others = [record for record in self.front if record.number != self.choice.record.number]
         able = [record for record in others if not self.confirmed or record.number in self.confirmed]
-        lines = [line for record in able if (line := self.standing("", record)).accuracy is not None]
-        return max(lines, key=lambda line: line.accuracy or 0.0).record if lines else None
+        lines = [line for record in able if (line := self.standing("", record)).value is not None]
+        return max(lines, key=lambda line: line.value or 0.0).record if lines else None
 
     def reasons(self) -> list[str]:
         """Why this recipe, a sentence each."""
@@ -159,12 +164,12 @@ class Verdict:
             able = f"the {many(len(self.confirmed), 'recipe')} that were {again}"
         if settings.choose == "smallest":
             return (
-                f"Of {able}, it has the fewest parameters among those whose accuracy lies within one standard error of "
-                "the best one's."
+                f"Of {able}, it has the fewest parameters among those whose {self.measure} lies within one standard "
+                "error of the best one's."
             )
         if self.confirmed:
-            return f"Of {able}, it has the highest mean accuracy."
-        return f"Of {able}, it has the highest accuracy, in one run each: how far chance decided is not known."
+            return f"Of {able}, it has the highest mean {self.measure}."
+        return f"Of {able}, it has the highest {self.measure}, in one run each: how far chance decided is not known."
 
     def _over(self) -> str:
         over = [record for record in self.found.records if record.over]
@@ -199,19 +204,19 @@ class Verdict:
         return self._lead(name, self.standing("", first))
 
     def _against_base(self) -> str:
-        accuracy = self.base_accuracy
-        if accuracy is None:
+        value = self.base_value
+        if value is None:
             return ""
-        lead, low = self.choice.value - accuracy, self.found.rule.interval(self.choice.value, self.choice.rows)[0]
+        lead, low = self.choice.value - value, self.found.rule.interval(self.choice.value, self.choice.rows)[0]
         level = f"{100 * self.found.rule.confidence:g} %"
-        sure = "" if accuracy < low else f", which lies inside its {level} interval on so few rows"
-        return f"The frozen base has {share(accuracy)}: the winner is {_apart(lead)}{sure}."
+        sure = "" if value < low else f", which lies inside its {level} interval on so few rows"
+        return f"The frozen base has {share(value)}: the winner is {_apart(lead)}{sure}."
 
     def _lead(self, name: str, other: Standing) -> str:
         """By how much the chosen recipe is better than another, and whether that is more than chance."""
-        if other.accuracy is None or other.lead is None:
+        if other.value is None or other.lead is None:
             return f"{name} failed with another seed."
-        said = f"{name} has {share(other.accuracy)}: the winner is {_apart(other.lead)}"
+        said = f"{name} has {share(other.value)}: the winner is {_apart(other.lead)}"
         if other.lead_spread is not None:
             words = "more than" if abs(other.lead) > other.lead_spread else "not more than"
             return f"{said}, {words} the spread of that over the runs ({points(other.lead_spread, sign=False)})."

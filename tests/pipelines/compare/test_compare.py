@@ -18,11 +18,13 @@ from pipelines.compare.contenders import contenders
 from pipelines.compare.table import Comparison, lines_of
 from pipelines.errors import PipelineError
 from pipelines.model.fitting import build_model, train_steps
-from pipelines.model.scores import probabilities
+from pipelines.model.scores import answers
 from pipelines.model.workspace import open_workspace
 from pipelines.params.whole import Params, check_params
 from pipelines.project.graph import read_graph
 from pipelines.project.settings import TrainingSettings
+from pipelines.tasks.family import open_family
+from pipelines.tasks.measures import Proportion
 from pipelines.upkeep.leftovers import leftovers
 from tests.searching import FEW, Project, make_context, raw_params
 
@@ -80,12 +82,12 @@ def cell_files(context: Project) -> dict[str, int]:
 
 def test_a_learning_rate_is_chosen_on_validation_rows_and_measured_with_every_seed(found: Comparison) -> None:
     for contender, tuning, cells in found.lines[:2]:
-        assert [(cell.learning_rate, cell.seed, len(cell.right)) for cell in tuning] == [
+        assert [(cell.learning_rate, cell.seed, len(cell.scores)) for cell in tuning] == [
             (rate, 3, 8) for rate in contender.learning_rates
         ]
-        best = max(cell.accuracy or 0.0 for cell in tuning)
-        chosen = min(cell.learning_rate or 0.0 for cell in tuning if cell.accuracy == best)
-        assert [(cell.learning_rate, cell.seed, len(cell.right)) for cell in cells] == [(chosen, 3, 6), (chosen, 4, 6)]
+        best = max(cell.value or 0.0 for cell in tuning)
+        chosen = min(cell.learning_rate or 0.0 for cell in tuning if cell.value == best)
+        assert [(cell.learning_rate, cell.seed, len(cell.scores)) for cell in cells] == [(chosen, 3, 6), (chosen, 4, 6)]
         assert {(cell.purpose, cell.steps) for cell in tuning} == {("tuning", 2)}
         assert {(cell.purpose, cell.steps) for cell in cells} == {("test", 4)}
         assert all(cell.memory_mb > 50 and cell.train_seconds > 0 for cell in (*tuning, *cells))
@@ -103,9 +105,10 @@ def test_a_cell_is_what_the_pipelines_own_training_and_scoring_give(found: Compa
         model, workspace.encoded("train", 16), whole, TrainingSettings.of(chosen.train), seed=4, pad_id=workspace.pad_id
     ):
         pass
-    rows, labels = workspace.rows("test")[:6], list(workspace.task.labels)
-    scores = probabilities(workspace, model, rows, batch_size=chosen.evaluate.batch_size, title="rows")
-    assert cell.right == tuple(labels[place] == row.label for place, row in zip(scores.argmax(1), rows, strict=True))
+    rows, task = workspace.rows("test")[:6], open_family(workspace.task)
+    said = answers(workspace, task, model, rows, batch_size=chosen.evaluate.batch_size, title="rows")
+    labels = [task.classes[int(np.argmax(answer))] for answer in said]
+    assert cell.scores == tuple(float(label == row.label) for label, row in zip(labels, rows, strict=True))
     assert cell.parameters == model.num_trainable()
 
 
@@ -132,12 +135,12 @@ def test_the_table_says_what_the_cells_hold(found: Comparison, made: Project) ->
     with (made.root / "out" / "table.csv").open(encoding="utf-8", newline="") as file:
         rows = {row["method"]: row for row in csv.DictReader(file)}
     for contender, _, cells in found.lines[:2]:
-        line, accuracies = lines[contender.name], [cell.accuracy for cell in cells]
-        assert line.accuracy is not None
-        assert line.accuracy.value == pytest.approx(np.mean(accuracies))
+        line, accuracies = lines[contender.name], [cell.value for cell in cells]
+        assert line.value is not None
+        assert line.value.value == pytest.approx(np.mean(accuracies))
         assert line.spread == pytest.approx(np.std(accuracies, ddof=1))
-        assert line.accuracy.low <= line.accuracy.value <= line.accuracy.high
-        assert float(rows[contender.name]["accuracy"]) == pytest.approx(line.accuracy.value)
+        assert line.value.low <= line.value.value <= line.value.high
+        assert float(rows[contender.name]["accuracy"]) == pytest.approx(line.value.value)
         assert int(rows[contender.name]["parameters"]) == cells[0].parameters
     assert lines["LoReFT"].difference is None
     assert lines[BASE].parameters == 0
@@ -153,11 +156,12 @@ def test_the_table_says_what_the_cells_hold(found: Comparison, made: Project) ->
 def test_the_difference_is_paired_row_by_row() -> None:
     """Two systems that are right on other rows as often differ by 0, in an interval that their rows give."""
     settings = params().evaluate
-    one, other = (True, True, False, False) * 5, (False, True, True, False) * 5
-    cells = [Cell(name, "test", 1e-3, 3, 0.5, right, 10, 1, 1.0, 1.0, 1.0, None) for name, right in
+    one, other = (1.0, 1.0, 0.0, 0.0) * 5, (0.0, 1.0, 1.0, 0.0) * 5
+    cells = [Cell(name, "test", 1e-3, 3, 0.5, scores, 10, 1, 1.0, 1.0, 1.0, None) for name, scores in
              (("a", one), ("b", other))]  # fmt: skip
     methods = contenders(params({"methods": dict.fromkeys("ab", METHODS["LoRA"])}), best=Path("none"))
-    comparison = Comparison(cells[0], tuple((m, (), (c,)) for m, c in zip(methods, cells, strict=True)))
+    lines = tuple((method, (), (cell,)) for method, cell in zip(methods, cells, strict=True))
+    comparison = Comparison(Proportion("accuracy"), cells[0], lines)
     difference = lines_of(comparison, settings)[2].difference
     assert difference is not None
     assert (difference.value, difference.low < 0 < difference.high) == (0.0, True)
@@ -244,8 +248,8 @@ def test_scores_that_are_no_numbers_fail_a_cell_and_the_others_are_measured(made
     rows = {"tuning_rows": 8, "train_rows": 8}
     failed, stood = run(made, tmp_path, {"methods": methods, "seeds": [7], "epochs": 1, **rows}).lines
     assert "must be numbers" in (failed[2][0].error or "")
-    assert failed[2][0].accuracy is None
-    assert stood[2][0].accuracy is not None
+    assert failed[2][0].value is None
+    assert stood[2][0].value is not None
     text = (tmp_path / "table.md").read_text(encoding="utf-8")
     assert "failed: scores of too fast must be numbers" in text
     assert "differences are paired, to LoRA." in text
@@ -266,7 +270,7 @@ def test_a_training_without_enough_memory_is_told_and_tried_again_the_next_time(
     assert "failed: RuntimeError: CUDA" in (tmp_path / "one" / "table.md").read_text(encoding="utf-8")
     monkeypatch.setattr(comparing, "build_model", real)
     (line,) = run(made, tmp_path / "two", {"methods": methods, "seeds": [7]}).lines
-    assert line[2][0].accuracy is not None
+    assert line[2][0].value is not None
 
 
 def test_the_search_is_needed_where_a_part_is_left_to_it() -> None:

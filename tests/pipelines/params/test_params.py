@@ -11,8 +11,8 @@ import yaml
 from dvc.utils.serialize import modify_yaml
 
 from pipelines.errors import PipelineError
-from pipelines.params.data import template_fields
 from pipelines.params.whole import check_params, load_params
+from pipelines.tasks.keys.prepare import template_fields
 
 ROOT = Path(__file__).parents[3]
 RAW = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
@@ -63,7 +63,8 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("search.epochs", None, "search.epochs must be null when search.space has epochs"),
         ("search.confirm", {"top": 0, "seeds": 2}, "search.confirm.top: Input should be greater than or equal to 1"),
         ("search.sampler", "grid", "sampler grid tries every point, so there must be at most 10,000; got inf"),
-        ("search.objectives", ["parameters"], "objectives are accuracy and then costs, each once"),
+        ("search.objectives", ["parameters"], "search.objectives must begin with accuracy, the measure of task class"),
+        ("search.objectives", ["accuracy", "loss"], "objectives are the task's measure and then costs"),
         ("search.objectives", ["accuracy", "seconds"], "trials with several objectives cannot be pruned; got median"),
         ("search.limits.memory", 3, "search.limits.memory: unknown key; did you mean 'memory_mb'?"),
         ("train.rank", 8, "train.rank must be searched while search.space has rank; got 8"),

@@ -198,7 +198,7 @@ def test_a_published_recipe_is_named_and_has_what_the_space_searches() -> None:
 
 def test_the_name_of_a_study_holds_what_its_values_depend_on_and_no_more() -> None:
     def key(changes: dict[str, Any] | None = None, *, base: str = "a", data: str = "b") -> str:
-        return study_key(StudySettings.of(make_params(changes)), Inputs(base, data))
+        return study_key(StudySettings.of(make_params(changes)), Inputs(base, data, "2" * 64))
 
     growing = {
         "search.trials": 99,

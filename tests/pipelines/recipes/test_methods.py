@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import shutil
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,15 @@ from pipelines.bases.load import load_base
 from pipelines.bases.store import obtain
 from pipelines.contracts.base import read_base
 from pipelines.contracts.best import read_best
+from pipelines.contracts.prepared import Row
 from pipelines.contracts.training import TrainResult
 from pipelines.errors import PipelineError
 from pipelines.exchange.export import export_adapter
 from pipelines.exchange.imports import load_published
 from pipelines.files import canonical_json, read_json
 from pipelines.model.fitting import build_model, train_steps
-from pipelines.model.scores import probabilities
-from pipelines.model.workspace import open_workspace
+from pipelines.model.scores import answers
+from pipelines.model.workspace import Workspace, open_workspace
 from pipelines.params.whole import Params, check_params
 from pipelines.project.keys import train_key
 from pipelines.project.settings import TrainingSettings
@@ -44,8 +45,9 @@ from pipelines.recipes.methods import (
 from pipelines.runtime.process import work_folder
 from pipelines.search.sizes import parameters_of
 from pipelines.stages import evaluate, prepare, register, search, train
+from pipelines.tasks.family import open_family
 from pipelines.tracking.store import store_uri
-from reft.adapters.any_method import load_method
+from reft.adapters.any_method import MethodModel, load_method
 from reft.peers.methods import METHODS as RIVALS
 from tests.project import review_rows
 from tests.searching import FEW, make_context, raw_params
@@ -113,6 +115,14 @@ def own_home(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+def probabilities(workspace: Workspace, model: MethodModel, rows: Sequence[Row]) -> list[list[float]]:
+    """Of each row, the probability of each label."""
+    task = open_family(workspace.task)
+    said = answers(workspace, task, model, rows, batch_size=3, title="rows")
+    readings = [task.read(row, answer).details["probabilities"] for row, answer in zip(rows, said, strict=True)]
+    return [list(reading.values()) for reading in readings]
+
+
 def begin_and_die(root: Path) -> None:
     """Take the first steps of a training of every rival as the stage does, and be killed in the midst of all."""
     held = []
@@ -174,7 +184,7 @@ def test_a_rival_goes_through_the_whole_pipeline(
     workspace = open_workspace(chosen.computation(), root=root, base=base, prepared=prepared)
     model = load_method(folder / "adapter", workspace.base, base_sha256=record.sha256)
     rows = workspace.rows("test")[:3]
-    expected = probabilities(workspace, model, rows, batch_size=3, title="rows")
+    expected = probabilities(workspace, model, rows)
     client = mlflow.MlflowClient(tracking_uri=store_uri(chosen.tracking, root))
     client.set_registered_model_alias(chosen.register_.model, "tried", str(made.version))
     mlflow.set_tracking_uri(store_uri(chosen.tracking, root))
@@ -182,15 +192,15 @@ def test_a_rival_goes_through_the_whole_pipeline(
     texts = [row.prompt.removeprefix("Review: ").removesuffix("\nSentiment:") for row in rows]
     dated = [json.dumps({"text": text, "year": row.domain}) for text, row in zip(texts, rows, strict=True)]
     asked = dated if method in READS_DOMAIN else texts
-    answers = [list(answer["probabilities"].values()) for answer in served.predict(asked)]
-    torch.testing.assert_close(torch.tensor(answers), torch.tensor(expected), rtol=0, atol=1e-5, check_dtype=False)
+    said = [list(answer["probabilities"].values()) for answer in served.predict(asked)]
+    torch.testing.assert_close(torch.tensor(said), torch.tensor(expected), rtol=0, atol=1e-5, check_dtype=False)
 
     export_adapter(
         f"models:/{chosen.register_.model}@tried", tmp_path / "published", layout="hub", root=root_of(root, chosen)
     )
     published = load_published(str(tmp_path / "published"), root=root)
-    assert published.prompt["labels"] == dict(workspace.task.labels)
-    again = probabilities(workspace, published.model, rows, batch_size=3, title="rows")
+    assert published.prompt["labels"] == workspace.task.settings["labels"]
+    again = probabilities(workspace, published.model, rows)
     torch.testing.assert_close(torch.tensor(again), torch.tensor(expected), rtol=0, atol=1e-6)
 
     assert (served.metadata.metadata is not None) == (method in READS_DOMAIN)

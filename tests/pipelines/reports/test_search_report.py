@@ -162,7 +162,7 @@ def test_a_first_recipe_over_a_limit_is_told_on_the_rows_that_it_had(tmp_path: P
 
 
 def test_without_confirmation_it_says_that_chance_is_not_known() -> None:
-    verdict = end(settings(confirm=None), [record(0, PAPER, enqueued=0), record(1, OTHER)], base_accuracy=None)
+    verdict = end(settings(confirm=None), [record(0, PAPER, enqueued=0), record(1, OTHER)], base_value=None)
     assert "in one run each: how far chance decided is not known" in verdict.reasons()[0]
     assert [line.name for line in verdict.standings()] == ["chosen", "best of the others"]
 

@@ -9,6 +9,7 @@ import pytest
 from pipelines.contracts.trials import TrialRecord
 from pipelines.errors import PipelineError
 from pipelines.search.choice import Rule, candidates, choose, confirmed, front
+from pipelines.tasks.measures import Proportion
 from tests.searching import make_params
 
 
@@ -24,7 +25,9 @@ def record(number: int, *values: float, parameters: int = 100, **other: Any) -> 
 
 def rule(rows: int = 200, **search: Any) -> Rule:
     changes = {f"search.{key}": value for key, value in {"choose": "best", **search}.items()}
-    return Rule(make_params(changes).search, training_rows=1000, validation_rows=rows, confidence=0.95)
+    return Rule(
+        make_params(changes).search, Proportion("accuracy"), training_rows=1000, validation_rows=rows, confidence=0.95
+    )
 
 
 def test_the_most_accurate_wins_of_equal_ones_the_smaller_then_the_earlier() -> None:

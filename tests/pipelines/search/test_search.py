@@ -216,7 +216,7 @@ def test_no_trial_depends_on_a_test_row(context: Project, tmp_path: Path) -> Non
         spoil(folder / f"{split}.jsonl")
         changes = {"search.trials": 2, "search.confirm": {"top": 1, "seeds": 2}}
         found = run_until_target(dataclasses.replace(context.search(make_params(changes)), prepared=folder))
-        runs = [(one.trial, one.accuracies) for one in found.confirmations]
+        runs = [(one.trial, one.values) for one in found.confirmations]
         return [(r.params, r.value, r.intermediate) for r in found.records] + runs + [found.base_confirmed]
 
     def flip(path: Path) -> None:

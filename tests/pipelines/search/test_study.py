@@ -278,7 +278,9 @@ def test_the_first_recipe_of_a_study_is_what_an_earlier_one_confirmed(root: Path
 def test_a_study_of_lora_belongs_to_a_version_of_peft_and_one_of_reft_to_none(monkeypatch: pytest.MonkeyPatch) -> None:
     def key(method: str, peft: str) -> str:
         monkeypatch.setattr(keys, "package_version", lambda name: peft if name == "peft" else "1")
-        return keys.study_key(StudySettings.of(make_params({"method.name": method})), Inputs("0" * 64, "1" * 64))
+        return keys.study_key(
+            StudySettings.of(make_params({"method.name": method})), Inputs("0" * 64, "1" * 64, "2" * 64)
+        )
 
     assert key("reft", "1.0") == key("reft", "2.0")
     assert key("lora", "1.0") != key("lora", "2.0")

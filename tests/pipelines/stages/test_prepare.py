@@ -7,14 +7,16 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.contracts.prepared import SPLITS, data_sha256, read_rows, read_task
+from pipelines.contracts.prepared import SPLITS, Row, data_sha256, read_rows
+from pipelines.contracts.task import read_task
 from pipelines.errors import PipelineError
-from pipelines.params.data import PrepareParams
 from pipelines.params.whole import check_params
 from pipelines.sources.raw_row import RawRow
 from pipelines.stages import base, prepare
-from pipelines.tasks.classification import Classification
-from pipelines.tasks.rows import Candidate, normalised
+from pipelines.tasks.family import family_of
+from pipelines.tasks.keys.classification import ClassificationParams
+from pipelines.tasks.reader import RowReader
+from pipelines.tasks.rows import normalised
 from tests.tiny import tiny_tokenizer, write_tiny_base
 
 ROOT = Path(__file__).parents[3]
@@ -48,7 +50,7 @@ def raw_params(**changes: Any) -> dict[str, Any]:
     return raw
 
 
-def section(**changes: Any) -> PrepareParams:
+def section(**changes: Any) -> ClassificationParams:
     return check_params(raw_params(**changes), "params.yaml").prepare
 
 
@@ -144,8 +146,8 @@ def test_every_row_is_used_unused_or_rejected_with_line_and_reason(project: Path
         (57, "a column is missing"),
         (58, "the row cannot be read"),
         (59, "the same text stands in an earlier row"),
-        (60, "the same text has another label in another row"),
-        (61, "the same text has another label in another row"),
+        (60, "the same text has another answer in another row"),
+        (61, "the same text has another answer in another row"),
         (62, "prompt and completion have too many tokens"),
         (63, "a text holds a special token of the model"),
     ]
@@ -195,7 +197,7 @@ def test_a_failed_run_leaves_the_last_good_output(project: Path) -> None:
 def test_the_task_file_keeps_the_order_of_the_labels(project: Path) -> None:
     turned = dict(reversed(LABELS.items()))
     run(project, rows(50), labels=turned)
-    assert list(read_task(project / "prepared").labels) == ["positive", "negative"]
+    assert list(read_task(project / "prepared").settings["labels"]) == ["positive", "negative"]
 
 
 # --- a domain of each row ------------------------------------------------------------------------------------
@@ -250,9 +252,9 @@ def test_a_text_twice_in_one_domain_is_a_duplicate_or_a_conflict(project: Path) 
     twice = [data[0], {**data[2], "label": -data[2]["label"]}]
     run(project, data + twice, domain_column="year")
     assert rejected(project) == [
-        (3, "the same text has another label in another row"),
+        (3, "the same text has another answer in another row"),
         (101, "the same text stands in an earlier row"),
-        (102, "the same text has another label in another row"),
+        (102, "the same text has another answer in another row"),
     ]
 
 
@@ -296,24 +298,28 @@ def test_training_rows_of_one_domain_are_an_error(project: Path) -> None:
 # --- the task ------------------------------------------------------------------------------------------------
 
 
-def candidate(task: Classification, **values: object) -> Candidate:
-    found = task.read(RawRow("f", 1, values))
-    assert isinstance(found, Candidate), found
+def reader(keys: ClassificationParams, *, chat: bool = True) -> RowReader:
+    return RowReader(keys, family_of(keys), tiny_tokenizer(chat=chat))
+
+
+def read(rows: RowReader, **values: object) -> Row:
+    found = rows.read(RawRow("f", 1, values))
+    assert isinstance(found, Row), found
     return found
 
 
 def test_the_prompt_is_the_filled_template_and_nothing_in_a_text_is_a_placeholder() -> None:
-    task = Classification(section(), tiny_tokenizer())
-    row = candidate(task, text=" a {label} {{x}} ", label=1.5)
+    task = reader(section())
+    row = read(task, text=" a {label} {{x}} ", label=1.5)
     assert row.prompt == "Review: a {label} {{x}}\nSentiment:"
     assert (row.completion, row.label) == (" positive", "positive")
 
 
 def test_a_chat_prompt_is_a_users_turn() -> None:
-    task = Classification(section(chat=True, template="{text}?"), tiny_tokenizer())
-    assert candidate(task, text="good", label=1).prompt == "<s>user\ngood?</s><s>assistant\n"
+    task = reader(section(chat=True, template="{text}?"))
+    assert read(task, text="good", label=1).prompt == "<s>user\ngood?</s><s>assistant\n"
     with pytest.raises(PipelineError, match="chat template"):
-        Classification(section(chat=True), tiny_tokenizer(chat=False))
+        reader(section(chat=True), chat=False)
 
 
 @pytest.mark.parametrize(
@@ -336,16 +342,16 @@ def test_values_mean_what_they_say_in_text_and_in_json(values: list[Any], value:
         "a": {"word": " a", "min": None, "max": None, "values": values},
         "b": {"word": " b", "min": None, "max": None, "values": ["other"]},
     }
-    task = Classification(section(labels=labels), tiny_tokenizer())
-    assert isinstance(task.read(RawRow("f", 1, {"text": "t", "label": value})), Candidate) == holds
+    task = reader(section(labels=labels))
+    assert isinstance(task.read(RawRow("f", 1, {"text": "t", "label": value})), Row) == holds
 
 
 def test_the_ends_of_a_range_belong_to_it() -> None:
-    task = Classification(section(), tiny_tokenizer())
-    assert candidate(task, text="t", label="1.0").label == "positive"
-    assert candidate(task, text="t", label=-1).label == "negative"
+    task = reader(section())
+    assert read(task, text="t", label="1.0").label == "positive"
+    assert read(task, text="t", label=-1).label == "negative"
     for value in ("0.99", "nan", "inf", True):
-        assert not isinstance(task.read(RawRow("f", 1, {"text": "t", "label": value})), Candidate)
+        assert not isinstance(task.read(RawRow("f", 1, {"text": "t", "label": value})), Row)
 
 
 def test_normalised_text_ignores_case_punctuation_and_spacing() -> None:

@@ -1,17 +1,15 @@
-"""The sections of params.yaml that say where a model and rows come from, and what a row is turned into."""
+"""The keys that the section `prepare` has for every task family: where rows come from, and how a prompt is made."""
 
 from __future__ import annotations
 
-import math
 import re
 import string
-from itertools import combinations
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from pipelines.errors import PipelineError
-from pipelines.sections import Count, Name, Section, Sha256, refuse
+from pipelines.sections import Count, Section, Sha256, refuse
 from pipelines.sources.addresses import HubSource, PypiSource, parse_source
 from pipelines.sources.raw_row import DELIMITERS, Format
 
@@ -30,62 +28,39 @@ class SourceParams(Section):
         return self
 
 
-class BaseParams(SourceParams):
-    dtype: Literal["float32", "bfloat16", "float16"]
-
-
-class LabelParams(Section):
-    """One label: the word that the model is to answer with, and which values of the label column mean it."""
-
-    word: Annotated[str, Field(min_length=1)]
-    min: float | None
-    max: float | None
-    values: list[str | int | float | bool] | None
-
-    @model_validator(mode="after")
-    def _one_rule(self) -> Self:
-        ranged = self.min is not None or self.max is not None
-        if ranged == (self.values is not None):
-            raise ValueError("a label is given either by values or by min and/or max, and by one of them")
-        if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError(f"min must not be above max; got {self.min} and {self.max}")
-        return self
-
-    def overlaps(self, other: LabelParams) -> bool:
-        """Whether both rules hold for some value."""
-        if self.values is None and other.values is None:
-            return max(self._low, other._low) <= min(self._high, other._high)
-        if self.values is not None and other.values is not None:
-            return any(a == b and isinstance(a, bool) == isinstance(b, bool) for a in self.values for b in other.values)
-        ranged, values = (self, other.values) if self.values is None else (other, self.values)
-        numbers = [value for value in values or [] if not isinstance(value, bool | str)]
-        return any(ranged._low <= number <= ranged._high for number in numbers)
-
-    @property
-    def _low(self) -> float:
-        return -math.inf if self.min is None else self.min
-
-    @property
-    def _high(self) -> float:
-        return math.inf if self.max is None else self.max
-
-
 class PrepareParams(SourceParams):
+    """What each family's section has; a family adds ``task``, its own name, and the keys of its answers."""
+
+    task: str
     validation_source: str | None
     test_source: str | None
     format: Format
     columns: list[str] | None
     quoting: bool
-    task: Literal["classification"]
     template: str
     chat: bool
-    label_column: str
-    labels: dict[Name, LabelParams]
     domain_column: str | None
     train_rows: Count
     validation_rows: Count
     test_rows: Count
     max_tokens: Annotated[int, Field(ge=4)]
+
+    def measure_name(self) -> str:
+        """What the answers are measured by: the first of search.objectives."""
+        raise NotImplementedError
+
+    def answer_columns(self) -> dict[str, str]:
+        """The columns that hold what is to be told, by the key that names each."""
+        raise NotImplementedError
+
+    def family_problems(self) -> list[str]:
+        """The broken rules between the family's own keys."""
+        return []
+
+    def row_columns(self) -> tuple[str, ...]:
+        """Every column that is read: the template's first."""
+        domain = () if self.domain_column is None else (self.domain_column,)
+        return tuple(dict.fromkeys((*template_fields(self.template), *self.answer_columns().values(), *domain)))
 
     @field_validator("validation_source", "test_source")
     @classmethod
@@ -103,19 +78,8 @@ class PrepareParams(SourceParams):
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
-        refuse([*self._label_problems(), *self._column_problems(), *self._split_problems()])
+        refuse([*self.family_problems(), *self._column_problems(), *self._split_problems()])
         return self
-
-    def _label_problems(self) -> list[str]:
-        problems = []
-        if len(self.labels) < 2:
-            problems.append(f"classification needs at least two labels; got {', '.join(self.labels) or 'none'}")
-        for (one, a), (other, b) in combinations(self.labels.items(), 2):
-            if a.word == b.word:
-                problems.append(f"two labels must not have the same word; got {a.word!r} of {one} and {other}")
-            if a.overlaps(b):
-                problems.append(f"no value may have two labels; got one that {one} and {other} both hold for")
-        return problems
 
     def _column_problems(self) -> list[str]:
         problems = self._domain_problems()
@@ -124,8 +88,10 @@ class PrepareParams(SourceParams):
         if self.format not in DELIMITERS:
             kinds = ", ".join(DELIMITERS)
             return [f"columns names the columns of {kinds}; got format {self.format}; set columns: null"]
-        missing = [name for name in (*template_fields(self.template), self.label_column) if name not in self.columns]
-        problems += [f"template and label_column name columns that columns holds; got {name!r}" for name in missing]
+        answers = self.answer_columns()
+        missing = [name for name in (*template_fields(self.template), *answers.values()) if name not in self.columns]
+        named = " and ".join(["template", *answers])
+        problems += [f"{named} name columns that columns holds; got {name!r}" for name in missing]
         if self.domain_column is not None and self.domain_column not in self.columns:
             problems.append(f"domain_column names a column that columns holds; got {self.domain_column!r}")
         if len(set(self.columns)) < len(self.columns):
@@ -135,9 +101,11 @@ class PrepareParams(SourceParams):
     def _domain_problems(self) -> list[str]:
         if self.domain_column is None:
             return []
-        problems = []
-        if self.domain_column == self.label_column:
-            problems.append(f"domain_column must not be label_column, which is to be told; got {self.domain_column!r}")
+        problems = [
+            f"domain_column must not be {key}, which is to be told; got {self.domain_column!r}"
+            for key, column in self.answer_columns().items()
+            if column == self.domain_column
+        ]
         if set(template_fields(self.template)) == {self.domain_column}:
             problems.append(f"the template must name a column beside domain_column; got {self.domain_column!r} alone")
         return problems

@@ -1,0 +1,134 @@
+"""What a task family is: how its rows are made, what the model is asked, how an answer is read, and its measure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
+
+from pipelines.contracts.prepared import Rejection, Row, Split
+from pipelines.contracts.task import TaskSpec
+from pipelines.errors import PipelineError
+from pipelines.sources.raw_row import RawRow
+from pipelines.tasks.keys.prepare import PrepareParams
+from pipelines.tasks.keys.table import FAMILIES
+from pipelines.tasks.measures import Floats, Measure
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Asked = Literal["choices", "text", "number"]
+Answer = Floats | str | float
+"""What the model says to one row: the log-probability of each choice in nats, a text, or a number."""
+
+Keys = TypeVar("Keys", bound=PrepareParams, contravariant=True)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a raw row says is right; the fields are those of :class:`pipelines.contracts.prepared.Row`."""
+
+    completion: str
+    label: str = ""
+    choices: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """An answer as people and programs read it: its value, and what else is known of it, by name."""
+
+    value: str | float
+    details: Mapping[str, object] = field(default_factory=dict)
+
+
+class TaskFamily(Protocol[Keys]):
+    """A task of one family: made from what its prepared rows or its adapter say of it, ``spec``.
+
+    Attributes:
+        ASKS: what the model is asked: which of a row's :meth:`choices` follows, for a ``text``, or for a ``number``.
+        ANSWER: what the value of an answer is called where it is served.
+        HUB: what model hubs call such tasks.
+        spec: as task.json has it.
+        measure: what the scores of rows add up to.
+        classes: the values that every row's answer is one of, in the order of the reports; () if they are not few.
+        max_new_tokens: of a ``text``, at most.
+    """
+
+    ASKS: ClassVar[Asked]
+    ANSWER: ClassVar[str]
+    HUB: ClassVar[str]
+
+    spec: TaskSpec
+    measure: Measure
+    classes: tuple[str, ...] = ()
+    max_new_tokens: int = 0
+
+    def __init__(self, spec: TaskSpec) -> None: ...
+
+    # How rows are made: with the family's keys of params.yaml, in stage prepare alone.
+
+    @classmethod
+    def settings(cls, keys: Keys) -> dict[str, Any]:
+        """What of the keys is needed to ask and to read answers: ``spec.settings``."""
+        ...
+
+    def target(self, raw: RawRow, keys: Keys) -> Target | Rejection:
+        """What a raw row, which has all columns, says is right; or why it cannot be used."""
+        ...
+
+    def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Raise PipelineError if the base's tokens cannot tell the answers apart."""
+
+    def check_split(self, split: Split, rows: Sequence[Row]) -> None:
+        """Raise PipelineError if nothing can be learned or measured with these rows."""
+
+    # What the model is asked, and how its answers are read: in every other stage, and in use.
+
+    def choices(self, row: Row) -> tuple[str, ...]:
+        """The texts one of which follows the prompt, where ``ASKS`` is choices."""
+        return row.choices
+
+    def read(self, row: Row, answer: Answer) -> Reading:
+        """The answer to a row."""
+        ...
+
+    def scores(self, rows: Sequence[Row], answers: Sequence[Answer]) -> Floats:
+        """How good each answer is, [rows]; :attr:`measure` adds them up."""
+        ...
+
+    def fine_scores(self, rows: Sequence[Row], answers: Sequence[Answer]) -> Floats:
+        """Scores that tell two models apart where both are right: what the pruner wilcoxon compares, [rows]."""
+        return self.scores(rows, answers)
+
+    def figures(self, rows: Sequence[Row], answers: Sequence[Answer]) -> dict[str, dict[str, float]]:  # noqa: ARG002
+        """What else is reported: by class or slice, figures by their names."""
+        return {}
+
+
+def open_family(spec: TaskSpec) -> TaskFamily[Any]:
+    """The task that a spec is of.
+
+    Raises:
+        PipelineError: if no family has its name.
+    """
+    return _family(spec.task)(spec)
+
+
+def family_of(keys: PrepareParams) -> TaskFamily[Any]:
+    """The task that the section ``prepare`` of params.yaml describes."""
+    family = _family(keys.task)
+    return family(TaskSpec(keys.task, keys.template, keys.chat, keys.domain_column, family.settings(keys)))
+
+
+def _family(name: str) -> type[TaskFamily[Any]]:
+    if name not in FAMILIES:
+        raise PipelineError(
+            f"a task must be of a family that is known here: {', '.join(FAMILIES)}",
+            got=name,
+            do="Correct prepare.task, or install a release that has it.",
+        )
+    family: type[TaskFamily[Any]] = import_module(f"pipelines.tasks.{name}").FAMILY
+    return family

@@ -1,0 +1,138 @@
+"""From a data file's row to a row of a task: what all families have in common, texts and the prompt made of them."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import TemplateError
+
+from pipelines.contracts.prepared import SHOWN, Rejection, Row
+from pipelines.errors import PipelineError, printable
+from pipelines.sources.raw_row import RawRow
+from pipelines.tasks.family import TaskFamily
+from pipelines.tasks.keys.prepare import PrepareParams, template_fields
+from pipelines.tasks.prompts import render_prompt
+from pipelines.tasks.rows import finite_number, normalised
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# What no text is made of, but tab and line ends: NUL and its like, and halves of a surrogate pair, which no tokenizer
+# takes. They come from a wrong decoding or a damaged file.
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+
+UNREADABLE = "the row cannot be read"
+MISSING = "a column is missing"
+NOT_TEXT = "a column is not text"
+EMPTY = "a text is empty"
+SPECIAL = "a text holds a special token of the model"
+CONTROL = "a text holds control characters"
+NO_DOMAIN = "the domain is not a finite number"
+
+
+class RowReader:
+    """Turns raw rows into rows of a task.
+
+    Args:
+        keys: the section ``prepare``.
+        task: what the keys describe.
+        tokenizer: of the base.
+
+    Raises:
+        PipelineError: if the base's tokens cannot tell the task's answers apart, or ``chat`` is asked of a model
+            without a chat template that takes a user's turn.
+    """
+
+    def __init__(self, keys: PrepareParams, task: TaskFamily[Any], tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self.columns = keys.row_columns()
+        self._keys, self._task = keys, task
+        self._fields = tuple(dict.fromkeys(template_fields(keys.template)))
+        self._special = special_tokens(tokenizer)
+        if keys.chat and not tokenizer.chat_template:
+            raise PipelineError(
+                "chat: true needs a model with a chat template", got="none", do="Set prepare.chat: false."
+            )
+        task.check_tokenizer(tokenizer)
+        self._check_chat()
+
+    def read(self, raw: RawRow) -> Row | Rejection:
+        """Turn a row into one of the task, or say why it cannot be one."""
+        texts = self._texts(raw)
+        if isinstance(texts, Rejection):
+            return texts
+        target = self._task.target(raw, self._keys)
+        if isinstance(target, Rejection):
+            return target
+        column, domain = self._keys.domain_column, None
+        if column is not None:
+            domain = finite_number(raw.values[column])
+            if domain is None:
+                return reject(raw, NO_DOMAIN, raw.values[column])
+        return Row(
+            id=f"{raw.file}:{raw.line}",
+            prompt=self._render(texts),
+            completion=target.completion,
+            label=target.label,
+            domain=domain,
+            choices=target.choices,
+            references=target.references,
+            group=target.group,
+            key="\x1f".join(normalised(text) for field, text in texts.items() if field != column),
+        )
+
+    def _render(self, texts: dict[str, str]) -> str:
+        return render_prompt(self.tokenizer, template=self._keys.template, chat=self._keys.chat, texts=texts)
+
+    def _texts(self, raw: RawRow) -> dict[str, str] | Rejection:
+        if raw.problem is not None:
+            return reject(raw, UNREADABLE, raw.problem)
+        missing = [column for column in self.columns if column not in raw.values]
+        if missing:
+            return reject(raw, MISSING, ", ".join(missing))
+        texts = {}
+        for field in self._fields:
+            text = usable_text(raw, field, self._special)
+            if isinstance(text, Rejection):
+                return text
+            texts[field] = text
+        return texts
+
+    def _check_chat(self) -> None:
+        """Try the model's chat template once; it is a program of somebody else's."""
+        try:
+            self._render(dict.fromkeys(self._fields, "x"))
+        except (TemplateError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
+            raise PipelineError(
+                "the model's chat template must take a user's turn",
+                got=f"{type(error).__name__}: {error}",
+                do="Set prepare.chat: false, or mend the template.",
+            ) from error
+
+
+def usable_text(raw: RawRow, column: str, special: tuple[str, ...]) -> str | Rejection:
+    """The text in a column, or why it is none that a model can be asked or trained on."""
+    value = raw.values[column]
+    if isinstance(value, float) and not math.isfinite(value):
+        value = None
+    if value is not None and not isinstance(value, str | int | float):
+        return reject(raw, NOT_TEXT, f"{column}: {type(value).__name__}")
+    text = "" if value is None else str(value).strip()
+    if not text:
+        return reject(raw, EMPTY, column)
+    if _CONTROL.search(text):
+        return reject(raw, CONTROL, f"{column}: {text}")
+    found = next((token for token in special if token in text), None)
+    return text if found is None else reject(raw, SPECIAL, found)
+
+
+def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """What people read as text and the model as a token of its own."""
+    return tuple(token for token in tokenizer.all_special_tokens if token.strip())
+
+
+def reject(raw: RawRow, reason: str, value: object) -> Rejection:
+    """The rejection of a raw row."""
+    return Rejection(raw.file, raw.line, reason, printable(str(value)[:SHOWN]))
