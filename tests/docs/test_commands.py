@@ -17,7 +17,9 @@ from flows.cli import app
 from tests.docs.pages import ROOT, Command, commands, split
 
 USAGE_ERROR = typer.BadParameter.__mro__[1]  # what typer raises for words that it cannot read; not exported
-MAKE_TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+MAKE_TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
+MAKE_SETTINGS = set(re.findall(r"^([A-Z]+) \?=", MAKEFILE, re.MULTILINE))  # which a command may give
 EXTRAS = set(tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"])
 NOT_OURS = {"curl", "cd", ".", "hf", "pre-commit"}
 
@@ -110,7 +112,8 @@ def test_a_command_of_the_pages_parses(
     program, *words = command.words
     if program == "make":
         assert words or command.mentioned
-        assert set(words) <= MAKE_TARGETS
+        assert {word for word in words if "=" not in word} <= MAKE_TARGETS
+        assert {word.partition("=")[0] for word in words if "=" in word} <= MAKE_SETTINGS
     elif program == "reft":
         if words or not command.mentioned:
             parse_reft(words, mentioned=command.mentioned)
