@@ -62,7 +62,10 @@ def page() -> str:
     parts = [INTRODUCTION]
     for name, section in schema["properties"].items():
         found = resolved(section, schema)
-        said = [plain(found.get("description", "")), comments.get(name, "") if "properties" in found else ""]
+        said = [
+            plain(found.get("description", "")),
+            comments.get(name, "") if found.keys() & {"properties", "oneOf"} else "",
+        ]
         parts.append(f"## {name}\n\n" + "\n\n".join(part for part in said if part))
         rows = [
             f"| `{key.path.removeprefix(f'{name}.')}`{f' of {codes(key.among)}' if key.among else ''} | "
@@ -81,14 +84,42 @@ def keys(path: str, value: Any, schema: Mapping[str, Any], whole: Mapping[str, A
     found = resolved(schema, whole)
     if "properties" in found:
         for name, inner in found["properties"].items():
-            inside = value.get(name, ABSENT) if isinstance(value, Mapping) else ABSENT
-            yield from keys(f"{path}.{name}", inside, inner, whole)
+            yield from keys(f"{path}.{name}", shipped_at(value, name), inner, whole)
         return
-    yield Key(path, value, found)
+    tag = found.get("discriminator", {}).get("propertyName")
+    if tag is None or "." in path:  # of a section that is one of several, the heading says enough
+        yield Key(path, ABSENT if tag else value, found)
+    if tag is not None:
+        yield from keys_of_several(path, value, tag, [resolved(one, whole) for one in found["oneOf"]], whole)
+        return
     for mark, inner in inner_models(found, whole):
-        among = names_of(resolved(inner, whole))
-        below = keys(f"{path}{mark}", ABSENT, inner, whole)
-        yield from (replace(key, among=among) for key in below if not (among and key.path == f"{path}{mark}.name"))
+        yield from keys(f"{path}{mark}", ABSENT, inner, whole)
+
+
+def keys_of_several(
+    path: str, value: Any, tag: str, members: list[Mapping[str, Any]], whole: Mapping[str, Any]
+) -> Iterator[Key]:
+    """The rows of a key whose inner keys depend on one of them, the ``tag``: each once, with whose it is."""
+    names = [tags_of(member, tag) for member in members]
+    every = tuple(name for each in names for name in each)
+    yield Key(f"{path}.{tag}", shipped_at(value, tag), {"enum": every})
+    for name in dict.fromkeys(name for member in members for name in member["properties"] if name != tag):
+        having = [place for place, member in enumerate(members) if name in member["properties"]]
+        among = () if len(having) == len(members) else tuple(each for place in having for each in names[place])
+        inner = members[having[0]]["properties"][name]
+        rows = keys(f"{path}.{name}", shipped_at(value, name), inner, whole)
+        yield from (replace(row, among=among) for row in rows)
+
+
+def shipped_at(value: Any, name: str) -> Any:
+    """What is shipped at a key of a shipped value."""
+    return value.get(name, ABSENT) if isinstance(value, Mapping) else ABSENT
+
+
+def tags_of(section: Mapping[str, Any], tag: str) -> tuple[str, ...]:
+    """The values of the key that tells a section from the others of its union."""
+    named = section["properties"][tag]
+    return (named["const"],) if "const" in named else tuple(named["enum"])
 
 
 def inner_models(schema: Mapping[str, Any], whole: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -108,7 +139,7 @@ def kinds(schema: Mapping[str, Any], whole: Mapping[str, Any]) -> str:
     if members:
         return " or ".join(dict.fromkeys(kinds(member, whole) for member in members))
     if "properties" in found:
-        return f"the keys of {codes(names_of(found))}" if names_of(found) else "the keys below"
+        return "the keys below"
     if "const" in found or "enum" in found:
         return codes(tuple(found.get("enum", [found.get("const")])))
     if found.get("type") == "array":
@@ -119,12 +150,6 @@ def kinds(schema: Mapping[str, Any], whole: Mapping[str, Any]) -> str:
     bounds = " and ".join(f"{sign} {found[bound]}" for bound, sign in BOUNDS.items() if bound in found)
     pattern = f"matching `{found['pattern']}`" if "pattern" in found else ""
     return cell(" ".join(filter(None, [TYPES.get(found.get("type", ""), "any value"), bounds, pattern])))
-
-
-def names_of(section: Mapping[str, Any]) -> tuple[str, ...]:
-    """The values of ``name`` that tell a section from the others of its union; none for any other section."""
-    named = section.get("properties", {}).get("name", {})
-    return (named["const"],) if "const" in named else tuple(named.get("enum", ()))
 
 
 def codes(values: tuple[Any, ...]) -> str:
