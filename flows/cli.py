@@ -285,23 +285,27 @@ def data_add(
     split: Annotated[Literal["train", "validation", "test"], typer.Option(help="What the rows are for.")] = "train",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Write params.yaml without asking.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace other content of that name.")] = False,
+    alone: Annotated[bool, typer.Option("--no-params", help="Take it in, and leave params.yaml to me.")] = False,
 ) -> None:
-    """Copy a file in, put it under DVC, guess what is in it, and write params.yaml after asking.
+    """Guess what is in a file, copy it in, put it under DVC, and write params.yaml after asking.
 
     A folder with a transformers model, or a GGUF file, goes to models/own; anything else is rows and goes to data/own.
+    What is refused leaves nothing behind.
     """
     from flows.commands import data as own
 
     root = project.resolve()
-    addition = own.inspect_file(root, path, name=name, split=split)
+    addition = own.inspect_file(root, path, name=name, split=split, alone=alone)
     if addition.proposal is not None:
         console.print(own.preview(addition.proposal, path.name))
+        console.print(own.question(addition.proposal), markup=False, highlight=False, soft_wrap=True)
+        if yes:
+            own.check_certain(addition.proposal)
     own.take_in(root, addition, force=force)
     console.print(f"{addition.own} is in the project and under DVC ({addition.own}.dvc belongs in git).")
-    if addition.advice is not None:
-        raise addition.advice
     if addition.changes is None:
-        console.print("params.yaml names it already and stays as it is. Next: reft run")
+        named = "is yours to write" if alone else "names it already and stays as it is"
+        console.print(f"params.yaml {named}. Next: reft run")
         return
     text, sections = own.changed_params(root, addition.changes)
     console.print(f"params.yaml would say:\n\n{sections}", markup=False, highlight=False, soft_wrap=True)
@@ -310,7 +314,9 @@ def data_add(
         own.write_params(root, text)
         console.print("Written. Correct there what was guessed wrong, then: reft run")
     else:
-        console.print("params.yaml stays as it is." + ("" if asked else " To write it: the same command with --yes."))
+        sure = addition.proposal is None or not addition.proposal.doubts
+        how = f" To write it: the same command {'with --yes' if sure else 'in a terminal'}."
+        console.print("params.yaml stays as it is." + ("" if asked else how))
 
 
 def main() -> None:

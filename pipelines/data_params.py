@@ -1,5 +1,5 @@
 """Kept for versions that release 0.1.0 registered: each holds a copy of its code, which imports this module."""
 
-from pipelines.tasks.keys.prepare import template_fields
+from pipelines.tasks.keys.template import template_fields
 
 __all__ = ["template_fields"]

@@ -10,6 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 STRICT = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+# The answer that is served, so any text of one line that begins and ends with a sign.
+Label = Annotated[
+    str, Field(pattern=r"^[^\x00-\x1f\x7f\s]([^\x00-\x1f\x7f]{0,198}[^\x00-\x1f\x7f\s])?$")
+]  # the answer that is served
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0)]

@@ -14,7 +14,8 @@ import torch
 
 from pipelines.errors import PipelineError
 from pipelines.sources.rows import Reader
-from pipelines.tasks.keys.prepare import PrepareParams, template_fields
+from pipelines.tasks.keys.prepare import PrepareParams
+from pipelines.tasks.keys.template import fill_template, template_fields
 from reft import Encoded
 
 VARIABLE = "REFT_BENCH_DATA"
@@ -48,7 +49,7 @@ def real_text(section: PrepareParams, *, root: Path) -> Text:
     fields = template_fields(section.template)
     reader = Reader(section.format, section.columns, section.quoting, fields)
     rows = (row.values for row in reader.read(section.source, section.sha256, root=root) if row.problem is None)
-    texts = [section.template.format_map({name: str(values[name]) for name in fields}) for values in rows]
+    texts = [fill_template(section.template, {name: str(values[name]) for name in fields}) for values in rows]
     return Text(tuple(texts), f"the rows of {section.source.partition('#')[0]}")
 
 

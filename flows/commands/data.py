@@ -17,7 +17,8 @@ from flows.runs import dvc
 from pipelines.contracts.prepared import Split
 from pipelines.errors import PipelineError, printable
 from pipelines.files import require_space, temporary_directory, write_text
-from pipelines.intake.proposal import Changes, Proposal, apply_changes, propose
+from pipelines.intake.layout import SAMPLE
+from pipelines.intake.proposal import Changes, Example, Proposal, apply_changes, propose
 from pipelines.params.whole import Params, load_params
 from pipelines.roundtrip import load_document, section_text
 from pipelines.runtime.process import locked
@@ -25,6 +26,8 @@ from pipelines.sources.addresses import HUB_MODEL_FILES, HUB_REFUSED_FILES
 
 PREVIEW_ROWS = 5
 CELL = 60  # characters of a cell in the preview
+PROMPT = 600  # characters of the prompt that is shown
+ANSWERS = 12  # answers that are shown
 _NAME = re.compile(r"\w[\w.+-]*")
 
 
@@ -35,19 +38,17 @@ class Addition:
     Attributes:
         path: where it is now.
         own: where it goes, relative to the project.
-        changes: what params.yaml would say, or None if it reads that very file already.
+        changes: what params.yaml would say, or None if it reads that very file already or is not to be changed.
         proposal: of a data file.
-        advice: why nothing could be guessed, or None.
     """
 
     path: Path
     own: str
     changes: Changes | None
     proposal: Proposal | None = None
-    advice: PipelineError | None = None
 
 
-def inspect_file(root: Path, path: Path, *, name: str | None, split: Split) -> Addition:
+def inspect_file(root: Path, path: Path, *, name: str | None, split: Split, alone: bool = False) -> Addition:
     """Find out what a file or folder is, and what params.yaml would say; writes nothing.
 
     Args:
@@ -55,9 +56,10 @@ def inspect_file(root: Path, path: Path, *, name: str | None, split: Split) -> A
         path: a data file, a GGUF file, or a folder with a transformers model.
         name: what it is to be called; its own name if None.
         split: what a data file is for.
+        alone: whether it is taken in without a proposal for params.yaml.
 
     Raises:
-        PipelineError: if it is missing or unreadable, or the name cannot be used.
+        PipelineError: if it is missing or unreadable, the name cannot be used, or nothing can be proposed for it.
     """
     dvc.check_project(root)
     params = load_params(root / "params.yaml")
@@ -68,19 +70,34 @@ def inspect_file(root: Path, path: Path, *, name: str | None, split: Split) -> A
         raise PipelineError("a name is letters, digits, . _ + and -", got=name, do="Give another with --name.")
     try:
         if path.is_dir() or _is_gguf(path):
-            return _inspect_model(path, f"models/own/{name}", params)
+            return _inspect_model(path, f"models/own/{name}", params, alone=alone)
     except OSError as error:
         do = "Mend its permissions, or add a copy of it."
         raise PipelineError("the file to add must be readable", got=error, do=do) from None
     own = f"data/own/{name}"
     source = f"file:{own}"
-    if source == _present_source(params, split):
+    if alone or source == _present_source(params, split):
         return Addition(path, own, None)
-    try:
-        proposal = propose(path, source, split, params)
-    except PipelineError as error:
-        return Addition(path, own, None, advice=error)
+    proposal = propose(path, source, split, params)
+    apply_changes(
+        root / "params.yaml", proposal.changes
+    )  # what would break a rule there is refused before it is copied
     return Addition(path, own, proposal.changes, proposal)
+
+
+def check_certain(proposal: Proposal) -> None:
+    """Refuse to write a proposal unseen that a person should look at.
+
+    Raises:
+        PipelineError: if there is a doubt.
+    """
+    if proposal.doubts:
+        raise PipelineError(
+            "--yes writes what is beyond doubt, and this is not",
+            got="; ".join(proposal.doubts),
+            do="Look at the proposal above, and run the same command without --yes in a terminal, or with --no-params "
+            "and write prepare in params.yaml yourself.",
+        )
 
 
 def take_in(root: Path, addition: Addition, *, force: bool) -> None:
@@ -131,7 +148,33 @@ def preview(proposal: Proposal, name: str) -> Table:
     return table
 
 
-def _inspect_model(path: Path, own: str, params: Params) -> Addition:
+def question(proposal: Proposal) -> str:
+    """The prompt of one row with its answers, what is lost, and what is in doubt."""
+    example, usable, read = proposal.example, proposal.usable, len(proposal.rows)
+    answers = ", ".join(f"{word!r}{' (right)' if word == example.right else ''}" for word in _shown(example))
+    more = len(example.words) - len(_shown(example))
+    lines = [
+        "The model would read",
+        *(f"  | {line}" for line in _cut(example.prompt).split("\n")),
+        f"and answer with one of {len(example.words)}: {answers}" + (f" and {more} more" if more else ""),
+        f"Of {read} rows{' looked at' if read == SAMPLE else ''}, {usable.rows} are usable"
+        + "".join(f"; {count} {reason}" for reason, count in usable.lost.items()),
+        *(f"In doubt: {doubt}" for doubt in proposal.doubts),
+    ]
+    return printable("\n".join(lines))
+
+
+def _shown(example: Example) -> list[str]:
+    """The first words, and the right one."""
+    first = list(example.words[:ANSWERS])
+    return first if example.right in first else [*first, example.right]
+
+
+def _cut(prompt: str) -> str:
+    return prompt if len(prompt) <= PROMPT else f"{prompt[: PROMPT // 2]} … {prompt[-PROMPT // 2 :]}"
+
+
+def _inspect_model(path: Path, own: str, params: Params, *, alone: bool) -> Addition:
     if path.is_dir() and not ((path / "config.json").is_file() and any(path.glob("*.safetensors"))):
         raise PipelineError(
             "a folder to add is a transformers model: config.json, tokenizer, safetensors",
@@ -139,7 +182,7 @@ def _inspect_model(path: Path, own: str, params: Params) -> Addition:
             do="Name such a folder, or one data file.",
         )
     changes = {"base": {"source": f"file:{own}", "sha256": None}}
-    return Addition(path, own, None if params.base.source == f"file:{own}" else changes)
+    return Addition(path, own, None if alone or params.base.source == f"file:{own}" else changes)
 
 
 def _present_source(params: Params, split: Split) -> str | None:

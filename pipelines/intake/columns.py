@@ -13,13 +13,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.errors import PipelineError
-from pipelines.intake.labels import Scalar, as_number, choices, clean, ranges, usable_rows
+from pipelines.intake.labels import Scalar, Usable, as_number, choices, clean, usable_rows
+from pipelines.intake.layout import usable_name
 from pipelines.sources.raw_row import RawRow
 
-MOST_LABELS = 20
+MOST_LABELS = 500
+MOST_NUMBERS = 20  # different numbers that are labels; more are, if they count classes from 0 or 1 on without a gap
 MOSTLY = 0.95  # share of the rows for which something must hold
 SLACK = 0.95  # share of the usable rows that the splits may take: some may prove too long
-LABEL_TITLES = ("label", "answer", "class", "category", "target", "sentiment", "gold", "rating", "stars", "score")
+LOSS = 0.1  # share of the rows past which their loss is a doubt
+LABEL_TITLES = (
+    *("label", "answer", "class", "category", "target", "sentiment", "gold", "rating", "stars", "score"),
+    *("correct", "intent", "emotion", "topic", "quality", "duplicate", "similarity"),
+)
+NO_VALUE = {"na", "n/a", "nan", "null", "none", "unknown", "?", "-"}  # what people write where there is no label
+NAMELESS = re.compile(r"column\d+")  # of a file without titles
+BY_HAND = "With --no-params the file comes in alone, and prepare in params.yaml is yours to write"
+SHOWN = 300  # characters of what was found in a message
 TOKEN_CHARACTERS = 3  # characters to a token, on the low side
 
 
@@ -31,8 +41,9 @@ class Guess:
     text_columns: tuple[str, ...]
     label_column: str
     labels: dict[str, dict[str, Any]]  # as in params.yaml: name -> word, min, max, values
-    usable: int  # rows with text and a label, each text once
+    usable: Usable
     max_tokens: int  # a guess of what all but 1 row in 100 stays under
+    doubts: tuple[str, ...]  # what a person should look at before it is written
 
 
 @dataclass(frozen=True)
@@ -63,22 +74,25 @@ def guess(rows: Sequence[RawRow]) -> Guess:
         rows: a sample of the file, read with its layout.
 
     Raises:
-        PipelineError: if no column can be a label (2 to 20 different values, or numbers) or none can be text.
+        PipelineError: if no column can be a label (a few different values) or none can be text, or if the rows are of
+            a task that is not classification: with a list of choices of their own, or a score.
     """
-    columns = _columns(rows)
-    label = _label_column(columns)
-    ranged = _is_ranged(label)
-    texts = _text_columns([c for c in columns if c is not label], label, ranged=ranged)
+    columns, nested = _columns(rows)
+    _refuse_choices(nested)
+    label, doubts = _label_column(columns)
+    texts = _text_columns([c for c in columns if c is not label], label)
     template = _template([c.name for c in texts], label.name)
-    labels = ranges(label.present) if ranged else choices(label.present, template)
+    labels = choices(label.present, template)
+    usable = usable_rows(rows, [c.name for c in texts], label.name, labels)
     lengths = sorted(sum(len(str(c.values[row])) for c in texts) + len(template) for row in range(len(texts[0].values)))
     return Guess(
         template=template,
         text_columns=tuple(c.name for c in texts),
         label_column=label.name,
         labels=labels,
-        usable=usable_rows(rows, [c.name for c in texts], label.name, labels),
+        usable=usable,
         max_tokens=64 * math.ceil(lengths[int(0.99 * (len(lengths) - 1))] / TOKEN_CHARACTERS / 64),
+        doubts=(*doubts, *_label_doubts(labels), *loss_doubts(usable, len(rows)), *_nested_doubts(nested)),
     )
 
 
@@ -104,31 +118,86 @@ def split_sizes(usable: int, wanted: Mapping[str, int]) -> dict[str, int]:
     return sizes
 
 
-def _columns(rows: Sequence[RawRow]) -> list[_Column]:
-    """The columns that hold single values and whose names a template can use."""
+def _columns(rows: Sequence[RawRow]) -> tuple[list[_Column], dict[str, list[Any]]]:
+    """The columns that hold single values and whose names a template can use, and the values of those with lists."""
     good = [row.values for row in rows if row.problem is None]
     names = dict.fromkeys(name for values in good for name in values)
-    columns = []
+    columns, nested = [], {}
     for name in names:
         values = [values.get(name) for values in good]
         if any(isinstance(value, list | dict) for value in values):
-            continue
-        columns.append(_Column(name, [clean(value) for value in values]))
-    return [c for c in columns if c.filled >= MOSTLY]
+            nested[name] = values
+        else:
+            columns.append(_Column(name, [clean(value) for value in values]))
+    return [c for c in columns if c.filled >= MOSTLY], nested
 
 
-def _label_column(columns: list[_Column]) -> _Column:
-    """The column that is most like a label: named like one, else with the fewest different values, else the last."""
+def _refuse_choices(nested: Mapping[str, list[Any]]) -> None:
+    """Rows with a list of texts each are asked which of them is right: the choices belong into the question."""
+    for name, values in nested.items():
+        lists = [value for each in values for value in _lists(each)]
+        texts = [x for x in lists if len(x) > 1 and all(isinstance(y, str) for y in x)]
+        if len(texts) > len(values) / 2 and len({tuple(x) for x in texts}) > len(values) / 20:
+            raise PipelineError(
+                "a row's own choices are multiple choice, which is no task here: the labels are the same for every row",
+                got=f"the column {name} with lists such as {texts[0]!r}"[:SHOWN],
+                do="Write question and choices into one text, and the letter or number of the right one into a column.",
+            )
+
+
+def _lists(value: Any) -> list[list[Any]]:
+    """A list as it stands, and those in an object, as {"text": [...], "label": [...]}."""
+    inner = list(value.values()) if isinstance(value, dict) else [value]
+    return [each for each in inner if isinstance(each, list)]
+
+
+def _label_column(columns: list[_Column]) -> tuple[_Column, list[str]]:
+    """The column that is most like a label, and doubts of it.
+
+    One is named like a label, else has the fewest different values, else stands last.
+    """
     candidates = [c for c in columns if _is_choice(c) or _is_ranged(c)]
     if not candidates:
         found = ", ".join(f"{c.name} with {len(c.distinct)}" for c in columns)
         raise PipelineError(
-            f"one column must be a label: 2 to {MOST_LABELS} different values, or numbers",
+            f"one column must be a label: 2 to {MOST_LABELS} different short values, each in three rows or more",
             got=f"the columns {found}" if found else "no column that is filled",
-            do="Write the section prepare of params.yaml by hand.",
+            do="Add such a column, or name another file.",
         )
-    last = {c.name: place for place, c in enumerate(columns)}
-    return min(candidates, key=lambda c: (_title_rank(c.name), _is_ranged(c), len(c.distinct), -last[c.name]))
+    place = {c.name: number for number, c in enumerate(columns)}
+    ranked = sorted(candidates, key=lambda c: (_title_rank(c.name), _is_ranged(c), len(c.distinct), -place[c.name]))
+    label, others = ranked[0], ranked[1:]
+    if _is_ranged(label):
+        raise PipelineError(
+            "a label is one of a few values, and a score or a computed number is none: there is no task for these",
+            got=f"the column {label.name} with {len(label.distinct)} different numbers",
+            do=f"{BY_HAND}: a label there may have a range, min and max; rows in no range are rejected.",
+        )
+    rivals = [c.name for c in others if _title_rank(c.name) == _title_rank(label.name)]
+    if rivals:
+        return label, [f"the label may be another column than {label.name}: {', '.join(rivals)}"]
+    if _title_rank(label.name) == len(LABEL_TITLES) and not NAMELESS.fullmatch(label.name):
+        return label, [f"no column is named like a label; {label.name} has few different values"]
+    return label, []
+
+
+def _label_doubts(labels: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    alike: dict[str, list[str]] = {}
+    for name in labels:
+        alike.setdefault(" ".join(name.casefold().split()), []).append(name)
+    doubts = [f"labels that differ in case or spacing alone: {names}" for names in alike.values() if len(names) > 1]
+    missing = [name for name in labels if name.casefold() in NO_VALUE]
+    return doubts + ([f"labels that may stand for no label: {missing}"] if missing else [])
+
+
+def loss_doubts(usable: Usable, rows: int) -> tuple[str, ...]:
+    """A doubt if more rows are lost than a person would expect."""
+    lost = sum(usable.lost.values())
+    return (f"{lost} of {rows} rows are lost",) if lost > LOSS * rows else ()
+
+
+def _nested_doubts(nested: Mapping[str, list[Any]]) -> list[str]:
+    return [f"columns with lists or objects are left out: {', '.join(nested)}"] if nested else []
 
 
 def _title_rank(name: str) -> int:
@@ -137,26 +206,30 @@ def _title_rank(name: str) -> int:
 
 
 def _is_choice(column: _Column) -> bool:
-    """A few different short values, each of which comes again."""
+    """A few different short values, each of which comes again; numbers are fewer, or count classes without a gap."""
     distinct = column.distinct
-    few = 2 <= len(distinct) <= min(MOST_LABELS, max(2, len(column.present) // 3))
-    return few and all(len(str(value)) <= 40 for value in distinct)
+    if not 2 <= len(distinct) <= min(MOST_LABELS, max(2, len(column.present) // 3)):
+        return False
+    numbers = {as_number(value) for value in distinct}
+    if len(distinct) > MOST_NUMBERS and None not in numbers:
+        return numbers in (set(range(len(numbers))), set(range(1, len(numbers) + 1)))
+    return all(len(str(value)) <= 40 for value in distinct)
 
 
 def _is_ranged(column: _Column) -> bool:
     """Numbers of many values that are no row numbers."""
     numbers = [as_number(value) for value in column.present]
-    if len(set(numbers)) <= MOST_LABELS or None in numbers:
+    if len(set(numbers)) <= MOST_NUMBERS or None in numbers or _is_choice(column):
         return False
     return not all(number is not None and number == int(number) for number in numbers) or (
         len(set(numbers)) < len(numbers) / 2
     )
 
 
-def _text_columns(columns: list[_Column], label: _Column, *, ranged: bool) -> list[_Column]:
+def _text_columns(columns: list[_Column], label: _Column) -> list[_Column]:
     """The columns to put into the prompt: written language that does not give the label away."""
-    texts = [c for c in columns if re.fullmatch(r"\w+", c.name) and _is_text(c)]
-    texts = [c for c in texts if ranged or not (_tells(c, label) or _ends_with_it(c, label))]
+    texts = [c for c in columns if usable_name(c.name) and _is_text(c)]
+    texts = [c for c in texts if not (_tells(c, label) or _ends_with_it(c, label))]
     texts = [c for place, c in enumerate(texts) if not any(_repeats(c, earlier) for earlier in texts[:place])]
     spoken = [c for c in texts if sum(" " in str(value) for value in c.present) > len(c.present) / 2]
     chosen = spoken or texts[-1:]  # without spaces it may be an id, or a language that has none
@@ -164,7 +237,7 @@ def _text_columns(columns: list[_Column], label: _Column, *, ranged: bool) -> li
         raise PipelineError(
             "one column must be text that does not itself name the label",
             got=f"the columns {', '.join([*(c.name for c in columns), label.name])}",
-            do="Write the section prepare of params.yaml by hand.",
+            do=f"{BY_HAND}.",
         )
     return chosen
 

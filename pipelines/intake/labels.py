@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain, count
+from dataclasses import dataclass
 from typing import Any
 
 from pipelines.sources.raw_row import RawRow
@@ -13,38 +14,62 @@ from pipelines.tasks.rows import as_number, normalised, same
 
 Scalar = str | int | float | bool
 Labels = Mapping[str, Mapping[str, Any]]  # name -> word, min, max, values
+_NUMBERS = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"),
+)
 
 
 def choices(present: Iterable[Scalar], template: str) -> dict[str, dict[str, Any]]:
-    """A label for each value, in order; its word is the value as it stands."""
+    """A label for each value, in order: its name is the value as it stands, its word what the model is to answer.
+
+    Whole numbers get words: a digit says little, and " 1" would begin " 10". Where a word still begins another, as
+    " good" begins " good enough", each ends with its line, so that no answer is the beginning of another.
+    """
     space = "" if template[-1].isspace() else " "  # no tokenizer joins a space to what stands before it
-    values = sorted(set(present), key=lambda value: (isinstance(value, str), value))
-    labels: dict[str, dict[str, Any]] = {}
-    for value in values:
-        word = str(value).lower() if isinstance(value, bool) else str(value)
-        labels[_label_name(word, labels)] = {"word": f"{space}{word}", "min": None, "max": None, "values": [value]}
-    return labels
-
-
-def ranges(present: Iterable[Scalar]) -> dict[str, dict[str, Any]]:
-    """Low and high: the lower and the upper third of the numbers; what lies between says neither."""
-    numbers = sorted(number for value in present if (number := as_number(value)) is not None)
-    low, high = numbers[len(numbers) // 3], numbers[2 * len(numbers) // 3]
-    if low >= high:
-        low, high = numbers[0], min(number for number in numbers if number > numbers[0])
+    values: dict[str, list[Scalar]] = {}
+    for value in sorted(set(present), key=_order):
+        values.setdefault(_text(value), []).append(value)  # 1 and "1" are one
+    words = {name: _word(name) for name in values}
+    if any(a != b and b.startswith(a) for a in words.values() for b in words.values()):
+        words = {name: f"{word}\n" for name, word in words.items()}
     return {
-        "low": {"word": " low", "min": None, "max": low, "values": None},
-        "high": {"word": " high", "min": high, "max": None, "values": None},
+        name: {"word": f"{space}{words[name]}", "min": None, "max": None, "values": same_name}
+        for name, same_name in values.items()
     }
 
 
-def _label_name(word: str, taken: Mapping[str, object]) -> str:
-    """A name as params.yaml wants it, that no other label has."""
-    name = re.sub(r"[^a-z0-9._-]+", "-", word.lower()).strip("._-")[:60] or "label"
-    return next(each for each in chain([name], (f"{name}-{n}" for n in count(2))) if each not in taken)
+def whole_number(text: str) -> int | None:
+    """The whole number that a text spells in digits, as 3, -1 or 2.0, or None."""
+    return int(text.partition(".")[0]) if re.fullmatch(r"[+-]?\d{1,15}(\.0+)?", text) else None
 
 
-def usable_rows(rows: Sequence[RawRow], texts: Sequence[str], label: str, labels: Labels) -> int:
+def _order(value: Scalar) -> tuple[bool, float, str]:
+    """Numbers by size, also those that are spelled, and before words."""
+    number = as_number(value)
+    return number is None, number or 0.0, str(value)
+
+
+def _text(value: Scalar) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _word(name: str) -> str:
+    number = whole_number(name)
+    if number is None or abs(number) >= len(_NUMBERS):
+        return name
+    return _NUMBERS[number] if number >= 0 else f"minus {_NUMBERS[-number]}"
+
+
+@dataclass(frozen=True)
+class Usable:
+    """What is left of rows: how many, and how many are lost for each reason."""
+
+    rows: int
+    lost: dict[str, int]
+
+
+def usable_rows(rows: Sequence[RawRow], texts: Sequence[str], label: str, labels: Labels) -> Usable:
     """Count the rows that are left when unreadable, empty, unlabelled, doubled and contradictory ones are gone.
 
     Args:
@@ -53,16 +78,28 @@ def usable_rows(rows: Sequence[RawRow], texts: Sequence[str], label: str, labels
         label: the label's column.
         labels: as in params.yaml.
     """
-    found: dict[str, set[str]] = {}
+    lost: Counter[str] = Counter()
+    found: dict[str, list[str]] = {}
     for row in rows:
         parts = [clean(row.values.get(name)) for name in texts]
-        name = _label_of(clean(row.values.get(label)), labels)
-        if name is not None and None not in parts:
-            found.setdefault("\x1f".join(normalised(str(part)) for part in parts), set()).add(name)
-    return sum(len(names) == 1 for names in found.values())
+        name = label_of(clean(row.values.get(label)), labels)
+        if row.problem is not None:
+            lost["cannot be read"] += 1
+        elif None in parts:
+            lost["have no text"] += 1
+        elif name is None:
+            lost["have no label"] += 1
+        else:
+            found.setdefault("\x1f".join(normalised(str(part)) for part in parts), []).append(name)
+    contradictory = sum(len(names) for names in found.values() if len(set(names)) > 1)
+    usable = sum(len(set(names)) == 1 for names in found.values())
+    doubled = sum(map(len, found.values())) - contradictory - usable
+    lost |= {"have a text that stands in an earlier row": doubled, "have a text with another label": contradictory}
+    return Usable(usable, {reason: count for reason, count in lost.items() if count})
 
 
-def _label_of(value: Scalar | None, labels: Labels) -> str | None:
+def label_of(value: Scalar | None, labels: Labels) -> str | None:
+    """The label whose rule holds for a value, as the stage prepare decides it, or None."""
     if value is None:
         return None
     for name, label in labels.items():

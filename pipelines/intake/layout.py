@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections import Counter
@@ -10,17 +9,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 from pipelines.errors import PipelineError
-from pipelines.sources.raw_row import RawRow
+from pipelines.sources.addresses import DATA_LIMIT
+from pipelines.sources.content import PARQUET, TextLines, opened
+from pipelines.sources.delimited import SEPARATOR, read_cells
+from pipelines.sources.raw_row import DELIMITERS, Format, RawRow
 from pipelines.sources.rows import Reader
 
 SAMPLE = 20_000  # rows that are looked at
 CONSISTENT = 0.9  # share of the lines that must have the same number of cells
-DELIMITERS: dict[Literal["tsv", "csv"], str] = {"tsv": "\t", "csv": ","}  # tabs first: text holds commas anyway
+KINDS: tuple[Format, ...] = ("tsv", "psv", "ssv", "csv")  # the rarest in a text first
+SHOWN = 60  # characters of a line in a message
 _QUOTED = re.compile(r'"(?:[^"]|"")*"\s*')
-_TITLE = re.compile(r"[#A-Za-z_][\w #.-]{0,39}")  # what the cells of a header row look like
+_TITLE = re.compile(r"[^\W\d][\w #.()/-]{0,39}|#[\w #.-]{0,39}")  # what the cells of a header row look like
 
 
 @dataclass(frozen=True)
@@ -33,19 +35,21 @@ class Layout:
         quoting: whether double quotes of csv and tsv are special.
         titled: whether the first row holds titles all the same, but ones that a template cannot use; that row is then
             read like any other and rejected, since it has no label.
+        doubts: what else it may be.
     """
 
-    format: Literal["json", "jsonl", "csv", "tsv", "parquet"]
+    format: Format
     columns: tuple[str, ...] | None
     quoting: bool
     titled: bool = False
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Delimited:
     """A way to read a file as lines of cells, and the cells."""
 
-    format: Literal["tsv", "csv"]
+    format: Format
     quoting: bool
     rows: list[list[str]]
 
@@ -60,24 +64,32 @@ class _Delimited:
         width = self.width
         return sum(len(row) == width for row in self.rows) / max(len(self.rows), 1)
 
+    @property
+    def likely(self) -> tuple[bool, float]:
+        """What the more likely way has more of: a first row like the others (a decimal comma is in no title), then
+        consistency.
+        """
+        return len(self.rows[0]) == self.width, self.consistency
+
 
 def find_layout(path: Path) -> Layout:
     """Say how to read a data file; its name plays no part.
 
     Raises:
-        PipelineError: if it is empty, not UTF-8, or none of json, jsonl, csv, tsv and parquet.
+        PipelineError: if it is empty, not UTF-8, or of no format that is read.
     """
-    with path.open("rb") as file:
-        if file.read(4) == b"PAR1":
+    with path.open("rb") as file, opened(file, path.name, DATA_LIMIT) as stream:
+        if stream.peek(len(PARQUET)).startswith(PARQUET):
             return Layout("parquet", None, quoting=True)
-    first = next((line for line in _lines(path) if line.strip()), None)
+        first = next((line for line in TextLines(stream, path.name) if line.strip()), None)
     if first is None:
         raise PipelineError("a data file must hold rows", got=f"{path.name}, which is empty", do="Name another file.")
-    if re.match(r"\s*\[\s*(\{|$)", first):
+    if re.match(r"\s*\[\s*(\{|\]?\s*$)", first):
         return Layout("json", None, quoting=True)
-    if _is_object(first):
+    if re.match(r"\s*[\[{]", first):
+        _check_object(first, path.name)
         return Layout("jsonl", None, quoting=True)
-    return _delimited(path)
+    return _delimited(path, first)
 
 
 def sample_rows(path: Path, layout: Layout) -> list[RawRow]:
@@ -88,7 +100,8 @@ def sample_rows(path: Path, layout: Layout) -> list[RawRow]:
     """
     reader = Reader(layout.format, layout.columns, layout.quoting, ())
     with path.open("rb") as stream:
-        return list(islice(reader.parse(stream, path.name), int(layout.titled), SAMPLE))
+        rows = list(islice(reader.parse(stream, path.name), SAMPLE))
+    return [row for row in rows if row.values != rows[0].values] if layout.titled else rows
 
 
 def nameless(layout: Layout) -> bool:
@@ -101,22 +114,36 @@ def renamed(layout: Layout, names: dict[str, str]) -> Layout:
     return replace(layout, columns=tuple(names.get(column, column) for column in layout.columns or ()))
 
 
-def _delimited(path: Path) -> Layout:
-    found = [way for kind in DELIMITERS if (way := _best_quoting(path, kind)) is not None]
+def _delimited(path: Path, first: str) -> Layout:
+    said = SEPARATOR.fullmatch(first)  # Excel's own first line
+    kinds = [kind for kind in KINDS if said is None or DELIMITERS[kind] == said[1]]
+    found = [way for kind in kinds if (way := _best_quoting(path, kind)) is not None]
     fitting = [way for way in found if way.width > 1 and way.consistency >= CONSISTENT]
     if not fitting:
         raise PipelineError(
-            "a data file must be json, jsonl, csv (with commas), tsv or parquet",
-            got=f"{path.name}, whose lines do not split into the same columns by tabs or commas",
+            "a data file must be json, jsonl, csv (with commas, semicolons or |), tsv or parquet",
+            got=f"{path.name}, whose lines do not split into the same columns by any of these"
+            + (f", and whose first line is {first.strip()}" if said else ""),
             do="Save it as one of these.",
         )
-    way = max(fitting, key=lambda way: way.consistency)
+    best = max(way.likely for way in fitting)
+    way, *others = [way for way in fitting if way.likely == best]
+    others = [
+        other for other in others if way.format == "ssv"
+    ]  # a tab or | in each line is no chance, as a comma may be
+    doubts = tuple(f"the lines split as {other.format} as well as {way.format}" for other in others)
     if not _has_header(way.rows):
-        return Layout(way.format, tuple(f"column{number + 1}" for number in range(way.width)), way.quoting)
+        columns = tuple(f"column{number + 1}" for number in range(way.width))
+        return Layout(way.format, columns, way.quoting, doubts=doubts)
     titles = way.rows[0]
-    if all(re.fullmatch(r"\w*", title) for title in titles) and len(set(titles)) == len(titles):
-        return Layout(way.format, None, way.quoting)
-    return Layout(way.format, _usable_names(titles), way.quoting, titled=True)
+    if all(usable_name(title) for title in titles if title) and len(set(titles)) == len(titles):
+        return Layout(way.format, None, way.quoting, doubts=doubts)
+    return Layout(way.format, _usable_names(titles), way.quoting, titled=True, doubts=doubts)
+
+
+def usable_name(name: str) -> bool:
+    """Whether a template can name such a column."""
+    return bool(name.strip()) and not set(name) & set("{}\r\n")
 
 
 def _usable_names(titles: list[str]) -> tuple[str, ...]:
@@ -130,12 +157,16 @@ def _usable_names(titles: list[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _best_quoting(path: Path, kind: Literal["tsv", "csv"]) -> _Delimited | None:
+def _best_quoting(path: Path, kind: Format) -> _Delimited | None:
     """Read with double quotes as plain characters and as marks, and keep the reading that makes more sense."""
     plain = _Delimited(kind, False, list(islice(_cells(path, kind, quoting=False), SAMPLE)))
+    if not plain.rows:
+        return None
     try:
         quoted = _Delimited(kind, True, list(islice(_cells(path, kind, quoting=True), SAMPLE)))
-    except csv.Error:
+    except PipelineError:  # a quote that is left open
+        return plain
+    if not quoted.rows:
         return plain
     if plain.consistency != quoted.consistency:
         return max(plain, quoted, key=lambda way: way.consistency)
@@ -145,40 +176,22 @@ def _best_quoting(path: Path, kind: Literal["tsv", "csv"]) -> _Delimited | None:
         return quoted
     marked = [cell for row in plain.rows for cell in row if cell.startswith('"')]
     if not marked:
-        return quoted if kind == "csv" else plain
+        return plain if kind == "tsv" else quoted
     return quoted if all(_QUOTED.fullmatch(cell) for cell in marked) else plain
 
 
-def _cells(path: Path, kind: Literal["tsv", "csv"], *, quoting: bool) -> Iterator[list[str]]:
-    reader = csv.reader(
-        _lines(path),
-        delimiter=DELIMITERS[kind],
-        quoting=csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE,
-        strict=True,
-    )
-    try:
-        yield from (cells for cells in reader if cells)
-    except csv.Error:
-        if quoting:
-            raise
-        return  # a cell of more characters than csv reads
-
-
-def _lines(path: Path) -> Iterator[str]:
-    """The lines of a text file, as :mod:`pipelines.sources.rows` cuts them."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise PipelineError(
-                    f"{path.name} must be UTF-8 text", got=f"line {number}: {error}", do="Convert the file to UTF-8."
-                ) from None
+def _cells(path: Path, kind: Format, *, quoting: bool) -> Iterator[list[str]]:
+    """The rows' cells, without the rows that cannot be read."""
+    with path.open("rb") as file, opened(file, path.name, DATA_LIMIT) as stream:
+        for _, cells, problem in read_cells(stream, path.name, kind, quoting=quoting):
+            if problem is None:
+                yield cells
 
 
 def _has_header(rows: list[list[str]]) -> bool:
     """Whether the first row is made of short titles that are not themselves values of their columns."""
-    first, rest = rows[0], rows[1:]
+    first = rows[0]
+    rest = [row for row in rows[1:] if row != first]  # files that were put together have the titles again
     titles = [title for title in first if title]  # an index column often has none, nor what a last delimiter makes
     if not rest or not titles or not all(_TITLE.fullmatch(title) for title in titles):
         return False
@@ -186,8 +199,19 @@ def _has_header(rows: list[list[str]]) -> bool:
     return not any(title in values for title, *values in columns if title)
 
 
-def _is_object(line: str) -> bool:
+def _check_object(line: str, name: str) -> None:
+    """Refuse what begins as JSON and is no object a line, before it is taken for cells between commas."""
     try:
-        return isinstance(json.loads(line), dict)
-    except (ValueError, RecursionError):
-        return False
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        said = line.strip()[:SHOWN]
+        comma = line.rstrip().endswith(",")
+        do = "Take the comma away from the end of each line" if comma else "Write each row on a line of its own"
+        raise PipelineError(
+            f"{name} must be JSON Lines, one object a line, or one JSON array of objects",
+            got=f"{said!r} ({error})",
+            do=f"{do}, or put all rows into one array, [ ... ].",
+        ) from None
+    if not isinstance(value, dict):
+        do = "Write each row as an object, which names its columns."
+        raise PipelineError(f"{name} must hold objects", got=f"a JSON {type(value).__name__} a line", do=do)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pipelines.contracts.prepared import Split
 from pipelines.errors import PipelineError
-from pipelines.intake.columns import Guess, guess, split_sizes
-from pipelines.intake.labels import usable_rows
+from pipelines.intake.columns import Guess, guess, loss_doubts, split_sizes
+from pipelines.intake.labels import Labels, Usable, clean, label_of, usable_rows
 from pipelines.intake.layout import Layout, find_layout, nameless, renamed, sample_rows
 from pipelines.params.whole import Params, check_params
 from pipelines.roundtrip import dump_document, load_document, set_section
 from pipelines.sources.raw_row import DELIMITERS, RawRow
-from pipelines.tasks.keys.prepare import PrepareParams, template_fields
+from pipelines.tasks.keys.prepare import PrepareParams
+from pipelines.tasks.keys.template import fill_template, template_fields
 from pipelines.yaml_file import parse_yaml, read_yaml
 
 LONGEST = 1024  # tokens; more is for the user to ask for
@@ -29,6 +30,18 @@ class Proposal:
     layout: Layout
     rows: Sequence[RawRow]
     changes: Changes
+    example: Example
+    usable: Usable
+    doubts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Example:
+    """What the model would read of the first usable row, the words that it could answer with, and the right one."""
+
+    prompt: str
+    words: tuple[str, ...]
+    right: str
 
 
 def propose(path: Path, source: str, split: Split, params: Params) -> Proposal:
@@ -58,10 +71,25 @@ def propose(path: Path, source: str, split: Split, params: Params) -> Proposal:
     domain = params.prepare.domain_column
     if domain is not None and not any(domain in row.values for row in rows):
         prepare["domain_column"] = None  # of the file before
-    sizes = split_sizes(found.usable, {name: getattr(params.prepare, f"{name}_rows") for name in cut})
+    sizes = split_sizes(found.usable.rows, {name: getattr(params.prepare, f"{name}_rows") for name in cut})
     prepare |= {f"{name}_rows": size for name, size in sizes.items()}
     prepare["max_tokens"] = max(params.prepare.max_tokens, min(found.max_tokens, LONGEST))
-    return Proposal(layout, rows, {"prepare": prepare, **_lowered(params, sizes)})
+    example = _example(rows, found.template, found.label_column, found.labels)
+    changes = {"prepare": prepare, **_lowered(params, sizes)}
+    return Proposal(layout, rows, changes, example, found.usable, (*layout.doubts, *found.doubts))
+
+
+def _example(rows: Sequence[RawRow], template: str, column: str, labels: Labels) -> Example:
+    """The first row that :func:`usable_rows` counts."""
+    fields = template_fields(template)
+    for row in rows:
+        texts = {name: clean(row.values.get(name)) for name in fields}
+        label = label_of(clean(row.values.get(column)), labels)
+        if label is not None and None not in texts.values():
+            prompt = fill_template(template, {name: str(text) for name, text in texts.items()})
+            words = {name: str(each["word"]) for name, each in labels.items()}
+            return Example(prompt, tuple(words.values()), words[label])
+    raise PipelineError("the file must have a row with text and a label", got="none", do="Add rows.")
 
 
 def _lowered(params: Params, sizes: Mapping[str, int]) -> Changes:
@@ -101,7 +129,7 @@ def _explore(path: Path) -> tuple[Layout, list[RawRow], Guess]:
         names = {name: f"text{n}" if several else "text" for n, name in enumerate(found.text_columns, start=1)}
         layout = renamed(layout, names | {found.label_column: "label"})
         rows = sample_rows(path, layout)
-        found = guess(rows)
+        found = replace(guess(rows), doubts=found.doubts)  # the new names say what was guessed
     return layout, rows, found
 
 
@@ -123,15 +151,16 @@ def _propose_split(path: Path, source: str, split: Split, params: Params) -> Pro
     texts = template_fields(section.template)
     labels = {name: label.model_dump() for name, label in section.labels.items()}
     usable = usable_rows(rows, texts, section.label_column, labels)
-    if usable < 2:
+    if usable.rows < 2:
         raise PipelineError(
             f"the {split} file must have rows with {', '.join(texts)} and a label in {section.label_column}",
-            got=f"{usable} of {len(rows)} rows",
+            got=f"{usable.rows} of {len(rows)} rows",
             do="Name a file with the columns and labels of the training file.",
         )
-    size = split_sizes(usable, {split: getattr(section, f"{split}_rows")})[split]
+    size = split_sizes(usable.rows, {split: getattr(section, f"{split}_rows")})[split]
     changes = {"prepare": {f"{split}_source": source, f"{split}_rows": size}, **_lowered(params, {split: size})}
-    return Proposal(layout, rows, changes)
+    example = _example(rows, section.template, section.label_column, labels)
+    return Proposal(layout, rows, changes, example, usable, loss_doubts(usable, len(rows)))
 
 
 def _foreign(layout: Layout, section: PrepareParams) -> list[Split]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipelines.contracts.facts import StageFiles
 from pipelines.project.lineage import UNKNOWN, package_version
-from pipelines.tasks.keys.prepare import template_fields
+from pipelines.tasks.keys.template import template_fields
 
 SERVING = ("mlflow", "peft", "reft-pipeline", "safetensors", "torch", "transformers")
 EXAMPLE = "An example text."

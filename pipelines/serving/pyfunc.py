@@ -21,7 +21,7 @@ from pipelines.contracts.task import prompt_task
 from pipelines.model.scores import ask
 from pipelines.runtime.device import resolve_device
 from pipelines.tasks.family import open_family
-from pipelines.tasks.keys.prepare import template_fields
+from pipelines.tasks.keys.template import template_fields
 from pipelines.tasks.prompts import render_prompt
 from pipelines.tasks.reader import special_tokens
 from pipelines.tasks.rows import finite_number

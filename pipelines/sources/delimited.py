@@ -16,7 +16,7 @@ LONGEST_CELL = (
     2**31 - 1
 )  # characters, the most that csv takes; a file has no more bytes, and what is too long is rejected
 LONGEST_QUOTED = 1 << 24  # characters of a row of several lines, past which a quote was left open
-_SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)  # Excel's own first line
+SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)  # Excel's own first line
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def read_cells(
                 raise _open_quote(name, kind, start, str(error)) from None
             problem = _said(error)
         problem = lines.fault or problem
-        if start == 1 and cells and (match := _SEPARATOR.fullmatch(DELIMITERS[kind].join(cells))):
+        if start == 1 and cells and (match := SEPARATOR.fullmatch(DELIMITERS[kind].join(cells))):
             _check_separator(match[1], name, kind)
         elif cells or problem:
             yield start, cells, problem

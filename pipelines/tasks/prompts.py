@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from pipelines.tasks.keys.template import fill_template
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -18,7 +20,7 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, *, template: str, chat: bo
         chat: whether to apply the chat template.
         texts: column -> text.
     """
-    prompt = template.format_map(texts)
+    prompt = fill_template(template, texts)
     if not chat:
         return prompt
     turn = [{"role": "user", "content": prompt}]

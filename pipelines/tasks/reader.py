@@ -12,7 +12,8 @@ from pipelines.contracts.prepared import SHOWN, Rejection, Row
 from pipelines.errors import PipelineError, printable
 from pipelines.sources.raw_row import RawRow
 from pipelines.tasks.family import TaskFamily
-from pipelines.tasks.keys.prepare import PrepareParams, template_fields
+from pipelines.tasks.keys.prepare import PrepareParams
+from pipelines.tasks.keys.template import template_fields
 from pipelines.tasks.prompts import render_prompt
 from pipelines.tasks.rows import finite_number, normalised
 

@@ -94,7 +94,7 @@ PARAMETERS = (
           pinned(negative={"values": None, "max": 3.0}, positive={"values": None, "min": 3.0}),
           "no value may have two labels", "negative and positive"),
     _case("one label only", params(prepare__labels={"positive": GOOD}), "at least two labels", "got positive"),
-    _case("unreadable template", params(prepare__template="{text!r}"), "a placeholder is a column's name", "{text!r}"),
+    _case("unreadable template", params(prepare__template="{text"), "a placeholder is a column's name", "{text"),
     _case("template names no such column", params(prepare__columns=["label", "body"]),
           "name columns that columns holds", "'text'"),
     _case("a method that reads domains, without them", params(method__name="time_lora"),

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipelines.sections import Name, Section
+from pipelines.sections import Label, Section
 from pipelines.tasks.keys.prepare import PrepareParams
 
 ACCURACY = "accuracy"
@@ -55,7 +55,7 @@ class ClassificationParams(PrepareParams):
 
     task: Literal["classification"]
     label_column: str
-    labels: dict[Name, LabelParams]
+    labels: dict[Label, LabelParams]
 
     def measure_name(self) -> str:
         """The share of the rows that are answered right."""

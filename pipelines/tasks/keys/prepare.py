@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import string
 from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -12,6 +10,7 @@ from pipelines.errors import PipelineError
 from pipelines.sections import Count, Section, Sha256, refuse
 from pipelines.sources.addresses import HubSource, PypiSource, parse_source
 from pipelines.sources.raw_row import DELIMITERS, Format
+from pipelines.tasks.keys.template import template_fields
 
 
 class SourceParams(Section):
@@ -128,22 +127,6 @@ class PrepareParams(SourceParams):
             elif isinstance(own, PypiSource) and isinstance(main, PypiSource) and own.filename != main.filename:
                 problems.append(f"{key} must lie in {main.filename}, whose sha256 is given; got {text}")
         return problems
-
-
-def template_fields(template: str) -> list[str]:
-    """Return the column names in a template.
-
-    Raises:
-        ValueError: if a placeholder is more than a column name (an attribute, an index, a format).
-    """
-    names = []
-    for _, field, spec, conversion in string.Formatter().parse(template):
-        if field is None:
-            continue
-        if not re.fullmatch(r"\w+", field) or spec or conversion:
-            raise ValueError(f"a placeholder is a column's name in braces, like {{text}}, not {{{field}}}")
-        names.append(field)
-    return names
 
 
 def _source_problems(source: str) -> list[str]:

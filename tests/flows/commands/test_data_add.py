@@ -58,6 +58,8 @@ def test_without_a_terminal_it_shows_and_says_how(project: Project, rows: Path) 
     said = add(project, rows).stdout
     assert 'source: "file:data/own/rows.jsonl"' in said
     assert "The film is good" in said
+    assert "The model would read\n  | Text: The film" in said
+    assert said.index("Of 200 rows, 200 are usable") < said.index("params.yaml would say")
     assert "--yes" in said
     assert params_text(project) == before
     assert (project.root / "data/own/rows.jsonl").read_bytes() == rows.read_bytes()
@@ -136,16 +138,38 @@ def test_a_test_file_goes_beside_the_training_file(project: Project, rows: Path,
     assert section.test_rows <= 40
 
 
-def test_what_cannot_be_guessed_is_taken_in_and_said(project: Project, tmp_path: Path) -> None:
-    before = params_text(project)
+def left(project: Project) -> list[str]:
+    """What stands in data/own, and what git would add of it."""
+    status = project.run("git", "status", "--porcelain", "--untracked-files=all", "data", "params.yaml").stdout
+    return [*sorted(path.name for path in (project.root / "data/own").iterdir()), *status.splitlines()]
+
+
+def test_a_refused_file_leaves_nothing_behind_and_can_be_taken_in_alone(project: Project, tmp_path: Path) -> None:
+    before, own = params_text(project), left(project)
     texts = tmp_path / "texts.jsonl"
     texts.write_text("".join(json.dumps({"text": f"text {n}"}) + "\n" for n in range(30)), encoding="utf-8")
     done = add(project, texts, "--yes", check=False)
     assert done.returncode == 2
     assert "one column must be a label" in done.stderr
     assert "Traceback" not in done.stderr
+    assert left(project) == own
+    assert "is yours to write" in add(project, texts, "--no-params").stdout
     assert (project.root / "data/own/texts.jsonl.dvc").is_file()
     assert params_text(project) == before
+
+
+def test_a_doubt_is_shown_and_yes_is_refused(project: Project, tmp_path: Path) -> None:
+    own = left(project)
+    doubtful = tmp_path / "rows.csv"
+    lines = [f"It was film number {n},{('Good', 'good', 'bad')[n % 3]}" for n in range(60)]
+    doubtful.write_text("\n".join(["text,label", *lines]), encoding="utf-8")
+    done = add(project, doubtful, "--yes", check=False)
+    assert done.returncode == 2
+    assert "--yes writes what is beyond doubt" in done.stderr
+    assert "In doubt: labels that differ in case or spacing alone: ['Good', 'good']" in done.stdout
+    assert "and answer with one of 3: ' Good' (right), ' bad', ' good'" in done.stdout
+    assert "Of 60 rows, 60 are usable" in done.stdout
+    assert left(project) == own
 
 
 @pytest.mark.parametrize(

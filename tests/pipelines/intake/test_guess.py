@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,11 @@ import yaml
 
 from pipelines.errors import PipelineError
 from pipelines.intake.columns import guess, split_sizes
+from pipelines.intake.labels import Usable
 from pipelines.intake.layout import Layout, find_layout, sample_rows
-from pipelines.intake.proposal import Proposal, apply_changes, propose
+from pipelines.intake.proposal import Example, Proposal, apply_changes, propose
 from pipelines.params.whole import Params, check_params, load_params
+from pipelines.tasks.keys.template import template_fields
 
 ROOT = Path(__file__).parents[3]
 PARAMS = ROOT / "params.yaml"
@@ -102,7 +106,7 @@ OBJECTS = [{"text": text, "mark": n % 2} for n, text in enumerate(TEXTS)]
         ),
         (
             "Quality\t#1 ID\t#1 String\n" + "".join(f"{n % 2}\t{n}\t{t}\n" for n, t in enumerate(TEXTS)),
-            Layout("tsv", ("quality", "id_1", "string_1"), False, titled=True),
+            Layout("tsv", None, False),
         ),
         (
             delimited([("text", "text", "mark"), *((t, t, n % 2) for n, t in enumerate(TEXTS))]),
@@ -139,14 +143,20 @@ def test_parquet_is_found_by_its_first_bytes(tmp_path: Path) -> None:
     assert list(found.labels) == ["false", "true"]
 
 
-def test_many_numbers_are_cut_into_low_and_high(tmp_path: Path) -> None:
-    rows = [("id", "stars", "comment"), *((n, n / 7, t) for n, t in enumerate(TEXTS))]
-    section = look(tmp_path, delimited(rows)).changes["prepare"]
-    assert section["label_column"] == "stars"
-    assert section["template"] == "Comment: {comment}\nStars:"
-    low, high = section["labels"]["low"], section["labels"]["high"]
-    assert low["max"] < high["min"]
-    assert low["values"] is high["values"] is None
+@pytest.mark.parametrize("scores", [[n / 7 for n in range(90)], [7 * (n % 25) for n in range(90)]])
+def test_a_score_or_a_computed_number_is_no_label(tmp_path: Path, scores: list[float]) -> None:
+    rows = [("id", "stars", "comment"), *((n, score, f"{TEXTS[0]} {n}") for n, score in enumerate(scores))]
+    with pytest.raises(PipelineError, match=r"a score or a computed number is none.*stars.*--no-params.*min and max"):
+        look(tmp_path, delimited(rows))
+
+
+def test_rows_with_choices_of_their_own_are_no_classification(tmp_path: Path) -> None:
+    """HellaSwag's endings, AQuA's options, and ARC's object of texts and letters."""
+    endings = [[f"{t} And {end} {n}." for end in ("then", "so")] for n, t in enumerate(TEXTS)]
+    for own in (endings, [{"text": each, "label": ["A", "B"]} for each in endings]):
+        rows = [{"ctx": t, "endings": e, "label": n % 2} for n, (t, e) in enumerate(zip(TEXTS, own, strict=True))]
+        with pytest.raises(PipelineError, match=r"multiple choice, which is no task here.*column endings"):
+            look(tmp_path, "\n".join(map(json.dumps, rows)))
 
 
 def test_a_column_that_gives_the_label_away_is_not_put_into_the_prompt(tmp_path: Path) -> None:
@@ -197,16 +207,143 @@ def test_sizes_never_pass_what_there_is(usable: int, wanted: dict[str, int]) -> 
     [
         ("", "must hold rows"),
         ("one line\nanother line of it\n", "must be json, jsonl, csv"),
-        (b"text,label\n\xff,1\n", "UTF-8"),
+        (b"text,label\n" + b"\xff,1\n" * 9, "UTF-8"),
+        (b"PK\x03\x04", "a zip archive"),
         (delimited([("text", "note"), *((t, t[::-1]) for t in TEXTS)]), "one column must be a label"),
         (delimited([("a", "label"), *((n, n % 2) for n in range(40))]), "one column must be text"),
         (llm_adapters(["true", "false"], 3), "at least 6 rows"),
-        ("[1, 2]", "one column must be a label"),
+        ("[{}, 2]", "one column must be a label"),
+        ("".join(f"{json.dumps(row)},\n" for row in OBJECTS), "Take the comma away from the end of each line"),
+        (json.dumps({"rows": OBJECTS}, indent=1), "one object a line, or one JSON array"),
+        ("".join(f"{json.dumps([row['text'], row['mark']])}\n" for row in OBJECTS), "a JSON list a line"),
+        (delimited([("text", "label"), *((t, n % 7) for n, t in enumerate(TEXTS[:15]))]), "each in three rows or more"),
     ],
 )
 def test_what_cannot_be_guessed_is_said(tmp_path: Path, content: str | bytes, said: str) -> None:
     with pytest.raises(PipelineError, match=said):
         look(tmp_path, content)
+
+
+# --- delimiters, titles --------------------------------------------------------------------------------------------
+
+
+MARKS = {";": "ssv", "|": "psv", "\t": "tsv", ",": "csv"}
+
+
+@pytest.mark.parametrize("mark", MARKS)
+def test_each_delimiter_is_found_though_numbers_have_decimal_commas(tmp_path: Path, mark: str) -> None:
+    rows = [("text", "score", "mark"), *((t.replace(",", ""), f"{n},{n % 7}", n % 2) for n, t in enumerate(TEXTS))]
+    section = look(tmp_path, delimited(rows, delimiter=mark)).changes["prepare"]
+    assert (section["format"], section["template"], section["label_column"]) == (
+        MARKS[mark],
+        "Text: {text}\nMark:",
+        "mark",
+    )
+
+
+@pytest.mark.parametrize("mark", MARKS)
+@pytest.mark.parametrize("quoted", [False, True])
+def test_excels_first_line_names_the_delimiter_and_is_no_class(tmp_path: Path, mark: str, quoted: bool) -> None:
+    said = f'"sep={mark}"\n' if quoted else f"sep={mark}\n"
+    proposal = look(
+        tmp_path, said + delimited([("text", "mark"), *((t, n % 2) for n, t in enumerate(TEXTS))], delimiter=mark)
+    )
+    assert proposal.layout == Layout(MARKS[mark], None, mark != "\t")  # type: ignore[arg-type]
+    assert list(proposal.changes["prepare"]["labels"]) == ["0", "1"]
+    assert len(proposal.rows) == len(TEXTS)
+
+
+def test_lines_that_split_in_two_ways_are_in_doubt(tmp_path: Path) -> None:
+    proposal = look(tmp_path, "".join(f"good or bad, film {n};{'ab'[n % 2]}\n" for n in range(40)))
+    assert proposal.layout.format == "ssv"
+    assert "the lines split as csv as well as ssv" in proposal.doubts
+
+
+@pytest.mark.parametrize(
+    "titles", [("text", "mark"), ("the text", "the mark"), ("текст", "оценка"), ("text (en)", "a.b")]
+)
+def test_titles_that_come_again_are_no_class(tmp_path: Path, titles: tuple[str, str]) -> None:
+    """As in files that were put together by cat."""
+    half = [titles, *((t, n % 2) for n, t in enumerate(TEXTS[:20]))]
+    proposal = look(tmp_path, delimited([*half, *half[:1], *((t, n % 2) for n, t in enumerate(TEXTS[20:]))]))
+    section = proposal.changes["prepare"]
+    assert (section["columns"], section["label_column"], list(section["labels"])) == (None, titles[1], ["0", "1"])
+    assert template_fields(section["template"]) == [titles[0]]
+    assert proposal.usable == Usable(40, {"cannot be read": 1})
+    twice = [(*titles, titles[0]), *((t, n % 2, t) for n, t in enumerate(TEXTS))]
+    assert len(look(tmp_path, delimited([*twice, twice[0]])).changes["prepare"]["labels"]) == 2
+
+
+def test_a_compressed_file_is_understood(tmp_path: Path) -> None:
+    content = "".join(json.dumps(row) + "\n" for row in OBJECTS).encode()
+    assert look(tmp_path, gzip.compress(content)).changes == look(tmp_path, content).changes
+
+
+# --- labels --------------------------------------------------------------------------------------------------------
+
+
+def words_of(folder: Path, values: list[Any], repeat: int = 6) -> dict[str, str]:
+    lines = [json.dumps({"text": f"It was film number {n}.", "label": v}) for n, v in enumerate(values * repeat)]
+    labels = look(folder, "\n".join(lines)).changes["prepare"]["labels"]
+    return {name: label["word"] for name, label in labels.items()}
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ([-1, 1], {"-1": " minus one", "1": " one"}),
+        (["c++", "c", "c#"], {"c": " c\n", "c#": " c#\n", "c++": " c++\n"}),
+        (["хорошо", "плохо"], {"плохо": " плохо", "хорошо": " хорошо"}),
+        (["جيد", "سيئ"], {"جيد": " جيد", "سيئ": " سيئ"}),
+        (["👍", "👎"], {"👍": " 👍", "👎": " 👎"}),
+        (["<", ">"], {"<": " <", ">": " >"}),
+        ([True, False], {"false": " false", "true": " true"}),
+        (["10", "9", "2"], {"2": " two", "9": " nine", "10": " ten"}),
+        (["1.0", "0.0"], {"0.0": " zero", "1.0": " one"}),
+        (["6", "16"], {"6": " six\n", "16": " sixteen\n"}),
+        ([25, 250], {"25": " 25\n", "250": " 250\n"}),
+        (["good", "good enough"], {"good": " good\n", "good enough": " good enough\n"}),
+        ([1, "1", 2], {"1": " one", "2": " two"}),
+    ],
+)  # fmt: skip
+def test_a_labels_name_is_its_value_and_no_word_begins_another(
+    tmp_path: Path, values: list[Any], words: dict[str, str]
+) -> None:
+    assert words_of(tmp_path, values) == words
+
+
+@pytest.mark.parametrize("count", [21, 77, 150])
+@pytest.mark.parametrize("named", [True, False])
+def test_more_than_20_labels_are_proposed(tmp_path: Path, count: int, named: bool) -> None:
+    words = words_of(tmp_path, [f"intent {n}" if named else n for n in range(count)], repeat=4)
+    assert len(words) == len(set(words.values())) == count
+    assert not [a for a in words.values() for b in words.values() if a != b and b.startswith(a)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "doubt"),
+    [
+        ([(t, ("Good", "good", "bad")[n % 3]) for n, t in enumerate(TEXTS)], "differ in case or spacing"),
+        ([(t, ("good", "bad", "N/A")[n % 3]) for n, t in enumerate(TEXTS)], r"may stand for no label: \['N/A'\]"),
+        ([(t, "ab"[n % 2]) for n, t in enumerate([*TEXTS, *TEXTS[:10]])], "10 of 50 rows are lost"),
+    ],
+)
+def test_what_a_person_should_look_at_is_a_doubt(tmp_path: Path, rows: list[tuple[Any, ...]], doubt: str) -> None:
+    proposal = look(tmp_path, delimited([("text", "label"), *rows]))
+    assert re.search(doubt, " ".join(proposal.doubts))
+
+
+def test_two_columns_that_may_be_the_label_are_a_doubt(tmp_path: Path) -> None:
+    rows = [("text", "tone", "kind"), *((t, "ab"[n % 2], "xyz"[n % 3]) for n, t in enumerate(TEXTS))]
+    assert look(tmp_path, delimited(rows)).doubts == ("the label may be another column than tone: kind",)
+
+
+def test_the_question_of_a_row_is_shown_with_its_answers_and_what_is_lost(tmp_path: Path) -> None:
+    rows = [{"text": " ", "label": "good"}, {"text": "{label}", "label": "good"}]
+    rows += [{"text": t, "label": ("good", "bad")[n % 2]} for n, t in enumerate(TEXTS)]
+    proposal = look(tmp_path, "\n".join(map(json.dumps, rows)))
+    assert proposal.example == Example("Text: {label}\nLabel:", (" bad", " good"), " good")
+    assert proposal.usable == Usable(41, {"have no text": 1})
 
 
 # --- params.yaml ---------------------------------------------------------------------------------------------------
@@ -307,29 +444,63 @@ def test_a_new_training_file_of_the_same_layout_keeps_the_test_file(tmp_path: Pa
 
 BENCH = os.environ.get("REFT_BENCH_DATA", "")
 REAL: dict[str, tuple[str, str, int]] = {  # label column, template, labels; layouts as the folder's README has them
-    "boolq/train.json": ("answer", "{instruction}\n", 2),
-    "piqa/train.json": ("answer", "{instruction}\n", 2),
-    "winogrande/train.json": ("answer", "{instruction}\n", 2),
-    "social_i_qa/train.json": ("answer", "{instruction}\n", 3),
-    "mathqa/train.json": ("answer", "{instruction}\n", 5),
-    "sst2/train.tsv": ("label", "Text: {text}\nLabel:", 2),
-    "cola/train.tsv": ("label", "Text: {text}\nLabel:", 2),
-    "mrpc/train.tsv": ("quality", "String 1: {string_1}\nString 2: {string_2}\nQuality:", 2),
-    "qqp/train.tsv": ("is_duplicate", "Sentence1: {sentence1}\nSentence2: {sentence2}\nIs duplicate:", 2),
-    "stsb/train.tsv": ("similarity", "Sentence1: {sentence1}\nSentence2: {sentence2}\nSimilarity:", 2),
-    "mnli/train.tsv": ("gold_label", "Sentence1: {sentence1}\nSentence2: {sentence2}\nGold label:", 3),
-    "aqua/train.jsonl": ("correct", "Question: {question}\nCorrect:", 5),
-    "mawps/train.json": ("ans", "Original text: {original_text}\nAns:", 2),
-    "asdiv/train.jsonl": ("Answer", "Question: {Question}\nAnswer:", 2),
-    "qnli/train.tsv": ("label", "Question: {question}\nSentence: {sentence}\nLabel:", 2),
+    "boolq": ("answer", "{instruction}\n", 2),
+    "ARC-Easy": ("answer", "{instruction}\n", 5),
+    "ARC-Challenge": ("answer", "{instruction}\n", 4),
+    "openbookqa": ("answer", "{instruction}\n", 4),
+    "piqa": ("answer", "{instruction}\n", 2),
+    "winogrande": ("answer", "{instruction}\n", 2),
+    "social_i_qa": ("answer", "{instruction}\n", 3),
+    "mathqa": ("answer", "{instruction}\n", 5),
+    "sst2": ("label", "Text: {text}\nLabel:", 2),
+    "cola": ("label", "Text: {text}\nLabel:", 2),
+    "mrpc": ("Quality", "1 String: {#1 String}\n2 String: {#2 String}\nQuality:", 2),
+    "qqp": ("is_duplicate", "Sentence1: {sentence1}\nSentence2: {sentence2}\nIs duplicate:", 2),
+    "mnli": ("gold_label", "Sentence1: {sentence1}\nSentence2: {sentence2}\nGold label:", 3),
+    "rte": ("label", "Sentence1: {sentence1}\nSentence2: {sentence2}\nLabel:", 2),
+    "qnli": ("label", "Question: {question}\nSentence: {sentence}\nLabel:", 2),
+    "alpaca_eval": ("dataset", "Instruction: {instruction}\nOutput: {output}\nDataset:", 5),
+    "seed_tasks": ("is_classification", "{instruction}\n", 2),
 }
+DOUBTED = {
+    "cola": "the label may be another column",  # the first column says where a sentence is from
+    "alpaca_eval": "no column is named like a label",  # it has none: answers to instructions
+    "seed_tasks": "no column is named like a label",
+}
+REFUSED = {
+    "hellaswag": "multiple choice, which is no task here.*endings",
+    "aqua": "multiple choice, which is no task here.*options",
+    "stsb": "a score or a computed number.*similarity",
+    **dict.fromkeys(["svamp", "asdiv", "mawps", "AddSub", "MultiArith", "SingleEq"], "a score or a computed number"),
+    **dict.fromkeys(["gsm8k", "alpaca", "ultrafeedback"], "one column must be a label"),
+    "trec": "must be json, jsonl, csv",
+}
+
+
+def bench_file(task: str) -> Path:
+    """The training file of a task, or its test file if it has none."""
+    return next(path for split in ("train", "test") for path in sorted((Path(BENCH) / task).glob(f"{split}.*")))
 
 
 @pytest.mark.skipif(not BENCH, reason="REFT_BENCH_DATA is not set")
 @pytest.mark.parametrize("name", REAL)
 def test_real_files_are_understood(name: str) -> None:
-    proposal = propose(Path(BENCH) / name, SOURCE, "train", shipped())
+    proposal = propose(bench_file(name), SOURCE, "train", shipped())
     section = proposal.changes["prepare"]
     assert (section["label_column"], section["template"], len(section["labels"])) == REAL[name]
     assert not [row for row in proposal.rows if row.problem]
+    assert bool(proposal.doubts) == (name in DOUBTED)
+    assert DOUBTED.get(name, "") in " ".join(proposal.doubts)
     apply_changes(PARAMS, proposal.changes)
+
+
+@pytest.mark.skipif(not BENCH, reason="REFT_BENCH_DATA is not set")
+@pytest.mark.parametrize("name", REFUSED)
+def test_real_files_of_other_tasks_are_refused(name: str) -> None:
+    with pytest.raises(PipelineError, match=REFUSED[name]):
+        propose(bench_file(name), SOURCE, "train", shipped())
+
+
+@pytest.mark.skipif(not BENCH, reason="REFT_BENCH_DATA is not set")
+def test_every_task_of_the_folder_is_in_a_table() -> None:
+    assert {path.parent.name for path in Path(BENCH).glob("*/*.*")} == {*REAL, *REFUSED}

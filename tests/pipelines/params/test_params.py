@@ -12,7 +12,7 @@ from dvc.utils.serialize import modify_yaml
 
 from pipelines.errors import PipelineError
 from pipelines.params.whole import check_params, load_params
-from pipelines.tasks.keys.prepare import template_fields
+from pipelines.tasks.keys.template import fill_template, template_fields
 
 ROOT = Path(__file__).parents[3]
 RAW = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
@@ -74,7 +74,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("base.source", "http://model", "base: a source is hub:NAME"),
         ("base.sha256", None, "a pypi: source needs the sha256"),
         ("prepare.template", "no column", "the template must name at least one column"),
-        ("prepare.template", "{text.__class__}", "a placeholder is a column's name"),
+        ("prepare.template", "{text", "a placeholder is a column's name"),
         ("prepare.labels.negative.values", ["x"], "by values or by min and/or max, and by one of them"),
         ("prepare.labels.negative.word", " positive", "two labels must not have the same word"),
         ("tracking.uri", "mlruns", "the tracking store is an sqlite"),
@@ -138,6 +138,25 @@ def test_a_missing_or_binary_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(PipelineError, match="UTF-8"):
         load_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["the text", "text-1", "a.b", "a[0]", "a:>10", "a!r", "#1 String", "текст", "0", " padded", "text.__class__"],
+)
+def test_a_template_names_a_column_of_any_name(name: str) -> None:
+    """As str.format reads them, most of these would be attributes, indices, formats, or nothing."""
+    template = f"{{{{{name}}}}} {{{name}}}\n{{other}}: {{{name}}}"
+    assert template_fields(template) == [name, "other", name]
+    assert (
+        fill_template(template, {name: "{x} }", "other": f"{{{name}}}"}) == f"{{{name}}} {{x}} }}\n{{{name}}}: {{x}} }}"
+    )
+
+
+@pytest.mark.parametrize("template", ["{", "}", "{}", "{ }", "{a", "a}", "{a}}", "{{a}", "{a\nb}", "{a{b}}"])
+def test_a_brace_that_is_none_is_refused(template: str) -> None:
+    with pytest.raises(ValueError, match="a placeholder is a column's name in braces"):
+        template_fields(template)
 
 
 def test_template_fields_are_the_columns_in_order() -> None:
