@@ -23,6 +23,7 @@ FEW: dict[str, Any] = TINY | {
     "prepare.test_rows": 8,
     "search.train_rows": 16,
     "search.pruner": {"name": "none"},
+    "search.reports": 2,
     "search.choose": "best",
     "tracking.uri": "http://127.0.0.1:9",  # nobody answers, so nothing is logged live
 }

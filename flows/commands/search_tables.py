@@ -91,6 +91,7 @@ def outcome_table(outcome: SearchOutcome) -> RenderableType:
     spread = "" if figures["best_spread"] is None else f" (spread {points(figures['best_spread'], sign=False)})"
     rows = "training rows that its runs did without" if figures["confirm_seconds"] else "validation rows"
     said.add_row("chosen", f"trial {figures['best_trial']}: {share(figures['best_value'])}{spread} on {rows}")
+    said.add_row("its recipe", figures["best_origin"])
     said.add_row("report", f"{folder}/report.html, for a browser: which recipe won, why, and what it cost")
     said.add_row("files", f"{folder}/best.yaml, {folder}/trials.csv")
     said.add_row("next", "reft run")

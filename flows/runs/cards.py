@@ -54,7 +54,8 @@ def search_card(figures: dict[str, Any], trials: Sequence[dict[str, Any]], *, pa
     ends = ", ".join(f"{figures[state]} {state}" for state in ("complete", "pruned", "failed"))
     lines = [f"# Search: trial {winner['number']} won", "", f"{recipe_words(winner['params'])}.", ""]
     lines += _table(["", "accuracy on the same rows", "the winner's lead"], rows)
-    lines += ["", f"{many(len(trials), 'trial')} ({ends}) in {spent} of training and scoring{saved}.", ""]
+    lines += ["", f"{many(len(trials), 'trial')} ({ends}) in {spent} of training and scoring{saved}. "]
+    lines += [f"The winner's recipe was {figures['best_origin']}.", ""]
     lines += [f"The whole report, for a browser: [{page.name}]({page.resolve().as_uri()}) (`{page}`)."]
     return "\n".join(lines)
 

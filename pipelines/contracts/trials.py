@@ -20,7 +20,8 @@ class TrialRecord:
         seed: of its initial weights and the order of its rows.
         intermediate: the same at each report.
         parameters: trained numbers.
-        seconds: of training and scoring.
+        seconds: of training and scoring, without ``fill_seconds``.
+        fill_seconds: of computing what is constant of base and rows, which trials after it found kept.
         tokens: trained on.
         memory_mb: at its height, in millions of bytes.
         over: the limits that it is over.
@@ -37,6 +38,7 @@ class TrialRecord:
     intermediate: dict[int, float]
     parameters: int | None
     seconds: float | None
+    fill_seconds: float | None
     tokens: int | None
     memory_mb: float | None
     over: tuple[str, ...]

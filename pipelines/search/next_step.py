@@ -80,8 +80,9 @@ def is_over(trials: Sequence[FrozenTrial], settings: SearchParams) -> bool:
 
 
 def seconds_of(trial: FrozenTrial) -> float:
-    """What a trial took to train and score; of one that was killed with its process, to its last report."""
-    return float(trial.user_attrs.get(COSTS, {}).get("seconds", 0.0))
+    """What a trial took, and computed for others; of one that was killed with its process, to its last report."""
+    costs = trial.user_attrs.get(COSTS, {})
+    return float(costs.get("seconds", 0.0)) + float(costs.get("fill_seconds", 0.0))
 
 
 def _since_better(ended: Sequence[FrozenTrial]) -> int:

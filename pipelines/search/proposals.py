@@ -21,6 +21,7 @@ from pipelines.params.search import COUNTABLE
 from pipelines.project.settings import StudySettings
 from pipelines.recipes.domains import Span, Steps
 from pipelines.recipes.space import SpaceParams
+from pipelines.search.origin import startup_trials
 from pipelines.search.study import ENQUEUED, killed_trials, point_of, study_directions
 
 ATTEMPTS = 20  # of a sampler to choose something new, before chance does
@@ -109,7 +110,7 @@ def make_sampler(settings: StudySettings, *, offset: int) -> optuna.samplers.Bas
     """The sampler for the next trial; ``offset`` trials went before it."""
     # Neighbouring seeds draw alike in Optuna's samplers, so they are spread first.
     seed = int(np.random.SeedSequence([settings.seed, offset]).generate_state(1)[0])
-    startup = max(len(settings.recipes.first) + 2, 5)
+    startup = startup_trials(len(settings.recipes.first))
     if settings.search.sampler == "gp":
         return optuna.samplers.GPSampler(seed=seed, n_startup_trials=startup)
     with warnings.catch_warnings():

@@ -23,7 +23,7 @@ from pipelines.search.study import (
     point_of,
 )
 
-COLUMNS = ("parameters", "seconds", "tokens", "memory_mb", "seed", "error")
+COLUMNS = ("parameters", "seconds", "fill_seconds", "tokens", "memory_mb", "seed", "error")
 
 
 def trial_records(shared: SharedStudy) -> list[TrialRecord]:
@@ -55,6 +55,7 @@ def _record(trial: FrozenTrial, killed: set[int]) -> TrialRecord:
         intermediate={int(report): value for report, value in curve.items()},
         parameters=costs.get("parameters"),
         seconds=costs.get("seconds"),
+        fill_seconds=costs.get("fill_seconds"),
         tokens=costs.get("tokens"),
         memory_mb=costs.get("memory_mb"),
         over=tuple(sorted(limit for limit, excess in trial.constraints.items() if excess > 0)),

@@ -234,4 +234,4 @@ def _owner_is_dead(owner: str | None, *, alone: bool) -> bool:
 
 # User attributes of a trial, beside those of pipelines.search.study.
 CURVE = "curve"  # the value at each report, where Optuna takes no reports: of several objectives
-COSTS = "costs"  # a mapping: parameters, seconds, tokens (real ones, trained on), memory_mb
+COSTS = "costs"  # a mapping: parameters, seconds, fill_seconds, tokens (real ones, trained on), memory_mb

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import optuna
@@ -26,6 +27,7 @@ from pipelines.search.study import CANDIDATE, COSTS, CURVE, ERROR, OWNER, SEED, 
 from pipelines.tasks.family import Answer, TaskFamily
 from pipelines.tracking.live import LiveRun
 from reft import CausalModel, NonFiniteLossError, ReftConfig, ReftModel
+from reft.cone.keeper import filling_seconds
 
 log = logging.getLogger(__name__)
 
@@ -53,20 +55,33 @@ class TrialContext:
 
 @dataclass
 class Costs:
-    """What a trial has cost so far; ``started`` on the monotonic clock, ``peak`` says the memory at its height."""
+    """What a trial has cost so far; ``started`` on the monotonic clock, ``peak`` says the memory at its height.
+
+    ``filling`` says how long the base's constants were computed in this process, ``filled`` what it said at the start.
+    The first trials compute what the later ones find, so that time is no cost of theirs: it is told apart.
+    """
 
     started: float
     peak: Callable[[], float]
+    filling: Callable[[], float]
+    filled: float
     parameters: int = 0
     tokens: int = 0
     curve: dict[int, float] = field(default_factory=dict)
     ended: float | None = None
+    filled_at_end: float | None = None
+
+    def end(self) -> None:
+        """Stop the clocks."""
+        self.ended, self.filled_at_end = time.monotonic(), self.filling()
 
     def figures(self) -> dict[str, float]:
         """Each cost, as it is now, or when the trial ended."""
+        fill = (self.filled_at_end or self.filling()) - self.filled
         return {
             "parameters": self.parameters,
-            "seconds": round((self.ended or time.monotonic()) - self.started, 3),
+            "seconds": round((self.ended or time.monotonic()) - self.started - fill, 3),
+            "fill_seconds": round(fill, 3),
             "tokens": self.tokens,
             "memory_mb": self.peak(),
         }
@@ -88,14 +103,15 @@ def run_trial(
     trial.set_user_attr(OWNER, this_process())
     shared.beat(trial.number)
     begun()
+    filling = partial(filling_seconds, context.workspace.base)
     with (
         context.live.child(run_name(trial), finished_by=(optuna.TrialPruned,)) as run,
         peak_memory(context.workspace.base.device) as peak,
-        _noted(trial, settings.search, Costs(time.monotonic(), peak), run) as costs,
+        _noted(trial, settings.search, Costs(time.monotonic(), peak, filling, filling()), run) as costs,
     ):
         run.log_params({**point, SEED: seed})
         _train(trial, context, run, costs)
-        costs.ended = time.monotonic()
+        costs.end()
         found = {context.task.measure.name: costs.curve[settings.search.reports], **costs.figures()}
         return [found[objective] for objective in settings.search.objectives]
 

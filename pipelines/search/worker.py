@@ -89,12 +89,13 @@ class Found:
     """What the study came to: its space and trials, the candidates that were run again, and the rule to choose by.
 
     ``base_value`` is that of the frozen base on the validation rows, ``base_confirmed`` that on the rows of the runs
-    that confirm; None where it could not be measured.
+    that confirm; None where it could not be measured. ``named`` is how many recipes of ``search.enqueue`` are tried.
     """
 
     study: str
     key: str
     space: SpaceParams
+    named: int
     records: list[TrialRecord]
     confirmations: list[Confirmed]
     rule: Rule
@@ -136,13 +137,14 @@ def run_until_target(context: SearchContext) -> Found:
         records, frozen = trial_records(study), _of_base(study, [OF_TRIALS])
         again = candidates(records, rule)
         if not again:
-            return Found(study.name, key, recipes.space, records, [], rule, frozen, None)
+            return Found(study.name, key, recipes.space, len(recipes.first), records, [], rule, frozen, None)
         confirming = open_study(settings.search, context.root, name=f"{study.name}{CONFIRM}")
         seeds = other_seeds(settings)
         step, folds = partial(next_confirmation, settings=settings, candidates=again), range(1, len(seeds) + 1)
         worker.work(confirming, step, total=len(again) * len(seeds), folds=folds)
         runs = confirmations(confirming, settings, again)
-        return Found(study.name, key, recipes.space, records, runs, rule, frozen, _of_base(confirming, folds))
+        again_of_base = _of_base(confirming, folds)
+        return Found(study.name, key, recipes.space, len(recipes.first), records, runs, rule, frozen, again_of_base)
 
 
 def _of_base(shared: SharedStudy, folds: Sequence[int]) -> float | None:

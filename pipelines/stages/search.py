@@ -13,6 +13,7 @@ from pathlib import Path
 from pipelines.files import whole_directory, write_json, write_text
 from pipelines.params.whole import Params
 from pipelines.search.choice import Choice, choose
+from pipelines.search.origin import origin
 from pipelines.search.records import saved_seconds, write_trials_csv
 from pipelines.search.worker import Found, run_until_target, search_context
 from pipelines.tracking.live import log_report
@@ -26,10 +27,11 @@ class SearchResult:
     """What metrics/search.json holds.
 
     Values are of ``measure``. ``best_value`` is the one that the recipe was chosen by: of its trial, or the mean of the
-    runs that confirm it; ``best_spread`` is the standard deviation of those. ``first_value`` is that of the recipe that
-    was tried first, ``base_value`` that of the frozen base, on the same rows. A trial that was killed with its process
-    and run again is not counted as failed. The seconds are those of all trials that ended, of the runs that confirm the
-    best, and, about, those that pruning saved.
+    runs that confirm it; ``best_spread`` is the standard deviation of those; ``best_origin`` is where it came from.
+    ``first_value`` is that of the recipe that was tried first, ``base_value`` that of the frozen base, on the same
+    rows. A trial that was killed with its process and run again is not counted as failed. The seconds are those of all
+    trials that ended, of computing what is constant of base and rows beside them, of the runs that confirm the best,
+    and, about, those that pruning saved.
     """
 
     measure: str
@@ -39,11 +41,13 @@ class SearchResult:
     pruned: int
     failed: int
     best_trial: int
+    best_origin: str
     best_value: float
     best_spread: float | None
     first_value: float | None
     base_value: float | None
     seconds: float
+    fill_seconds: float
     confirm_seconds: float
     saved_seconds: float
 
@@ -70,11 +74,13 @@ def _result(found: Found, choice: Choice) -> SearchResult:
         pruned=states.count("pruned"),
         failed=states.count("fail"),
         best_trial=choice.record.number,
+        best_origin=origin(choice.record, found.rule.settings, named=found.named).words,
         best_value=choice.value,
         best_spread=choice.spread,
         first_value=_first_value(found),
         base_value=found.base_confirmed if found.confirmations else found.base_value,
         seconds=round(sum(record.seconds or 0.0 for record in found.records), 1),
+        fill_seconds=round(sum(record.fill_seconds or 0.0 for record in found.records), 1),
         confirm_seconds=round(sum(one.seconds for one in found.confirmations), 1),
         saved_seconds=round(sum(saved_seconds(record, reports) for record in found.records), 1),
     )
@@ -96,6 +102,7 @@ def _write_outputs(found: Found, choice: Choice, out: Path) -> None:
         "chosen": found.space.complete(choice.record.params),
         "study": found.study,
         "trial": choice.record.number,
+        "origin": origin(choice.record, found.rule.settings, named=found.named).words,
         "value": choice.value,
         "spread": choice.spread,
     }

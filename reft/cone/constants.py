@@ -8,6 +8,7 @@ what was kept: computed, kept in memory or read from disk, it is the same.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -158,6 +159,8 @@ class ConstantStore:
         self._per_token = 0.0  # bytes, at most
         self.nbytes = 0
         """Memory that the kept tensors take."""
+        self.seconds = 0.0
+        """Spent on computing and writing what was kept nowhere."""
 
     def begin(self, ahead: Iterable[tuple[RowKey, Want]] = ()) -> None:
         """Start another use of the rows, a training or a scoring; what was used before it may go.
@@ -186,11 +189,13 @@ class ConstantStore:
         missing = want if there is None else want.without(there.extent)
         if there is not None and not missing:
             return there
+        started = time.perf_counter()
         wanted = {row: missing, **self._mates(row, missing)}
         own, *others = compute(wanted)
         constants = self._add(row, own, there)
         for mate, newer in zip(list(wanted)[1:], others, strict=True):
             self._add(mate, newer, self._there(mate))
+        self.seconds += time.perf_counter() - started
         return constants
 
     def _there(self, row: RowKey) -> Constants | None:

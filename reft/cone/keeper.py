@@ -75,6 +75,7 @@ class Keeper:
         self.side_by_side: dict[tuple[int, int, int], bool] = {}
         """What :class:`reft.cone.compute.Prompts` found out about passes over several rows."""
         self._fields: int | None = None
+        self._spent = 0.0
         self._said: set[str] = set()
         self._weights = _weights(base)
         self._identity = _identity(base, config)
@@ -122,7 +123,13 @@ class Keeper:
             self._said.add(message)
             log.warning("%s", message)
 
+    @property
+    def seconds(self) -> float:
+        """What computing constants took so far, also those that are kept no longer."""
+        return self._spent + self._store.seconds
+
     def _restart(self, base: nn.Module) -> None:
+        self._spent += self._store.seconds
         self._identity = _identity(base, self.config)
         self.right.clear()
         self.side_by_side.clear()
@@ -147,6 +154,11 @@ def set_cone(base: nn.Module, config: ConeConfig) -> None:
     Without this call there are the defaults of :class:`ConeConfig`.
     """
     _KEEPERS[base] = Keeper(base, config)
+
+
+def filling_seconds(base: nn.Module) -> float:
+    """Return what computing a base's constants took so far, since :func:`set_cone`: work that later uses are spared."""
+    return keeper_of(base).seconds
 
 
 def keeper_of(base: nn.Module) -> Keeper:

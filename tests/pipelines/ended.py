@@ -46,6 +46,7 @@ def record(number: int, params: dict[str, Any], **changes: Any) -> TrialRecord:
         intermediate={report: value - 0.03 * (REPORTS - report) for report in range(1, REPORTS + 1)},
         parameters=rank * 1153 * 10,
         seconds=20.0 + 2.0 * rank,
+        fill_seconds=0.0,
         tokens=12_000 + number,
         memory_mb=900.0 + number,
         over=(),
@@ -93,8 +94,10 @@ def end(params: Params, records: list[TrialRecord], *, base_value: float | None 
     """The study of these trials, with what is chosen of it."""
     rule = Rule(params.search, Proportion("accuracy"), TRAINING_ROWS, ROWS, 0.95)
     confirmations = runs(records, rule)
-    space = params.recipe_space().space
+    recipes = params.recipe_space()
+    space, named = recipes.space, len(recipes.first)
     found = Found(
-        "search-0123456789abcdef", "0123456789abcdef", space, records, confirmations, rule, base_value, base_value
-    )
+        "search-0123456789abcdef", "0123456789abcdef", space, named, records, confirmations, rule, base_value,
+        base_value,
+    )  # fmt: skip
     return Verdict(found, choose(records, confirmations, rule))

@@ -13,6 +13,7 @@ from pipelines.params.search import SearchParams
 from pipelines.reports.search.charts import Kind
 from pipelines.reports.search.importance import importances
 from pipelines.search.choice import Choice, Confirmed, front
+from pipelines.search.origin import origin
 from pipelines.search.records import saved_seconds
 from pipelines.wording import duration, many, measure_words, part_value, points, recipe_words, share
 
@@ -150,8 +151,11 @@ class Verdict:
     def reasons(self) -> list[str]:
         """Why this recipe, a sentence each."""
         rivals = [self._against_second(), self._against_first(), self._against_base()]
-        said = [self._rule(), self._over(), *rivals, self._what_matters()]
+        said = [self._rule(), self._origin(), self._over(), *rivals, self._what_matters()]
         return [sentence for sentence in said if sentence]
+
+    def _origin(self) -> str:
+        return f"Its recipe was {origin(self.choice.record, self.settings, named=self.found.named).words}."
 
     def _rule(self) -> str:
         settings = self.settings
@@ -249,6 +253,9 @@ class Verdict:
         lines = [f"{many(len(states), 'trial')}: {said}" + (f"; and {again} runs with other seeds" if again else "")]
         took = f"{duration(costs.spent)} of training and scoring, all processes together"
         lines.append(took + (f", {duration(costs.confirmations)} of it with other seeds" if again else ""))
+        filled = sum(record.fill_seconds or 0.0 for record in self.found.records)
+        if filled >= 0.5:
+            lines.append(f"Beside that, {duration(filled)} went into what all trials share, which is kept")
         if costs.saved:
             whole = costs.saved + costs.trials
             lines.append(f"Pruning saved about {duration(costs.saved)}, {costs.saved / whole:.0%} of the trials' time")

@@ -17,8 +17,8 @@ def record(number: int, *values: float, parameters: int = 100, **other: Any) -> 
     """A complete trial with these values of the objectives, unless said otherwise."""
     fields: dict[str, Any] = {
         "state": "complete" if values else "fail", "value": values[0] if values else None, "values": values,
-        "params": {"rank": number}, "seed": 42, "intermediate": {}, "seconds": 1.0, "tokens": 1, "memory_mb": 1.0,
-        "over": (), "enqueued": None, "error": None,
+        "params": {"rank": number}, "seed": 42, "intermediate": {}, "seconds": 1.0, "fill_seconds": 0.0, "tokens": 1,
+        "memory_mb": 1.0, "over": (), "enqueued": None, "error": None,
     }  # fmt: skip
     return TrialRecord(number=number, parameters=parameters, **{**fields, **other})
 

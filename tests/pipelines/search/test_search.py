@@ -84,6 +84,25 @@ def test_a_study_has_exactly_the_trials_asked_for_and_grows_by_the_rest(context:
     assert run(context, trials=3) == result  # nothing to do, and nothing is loaded
 
 
+def test_what_the_trials_share_is_not_charged_to_the_first_of_them(context: Project) -> None:
+    """Equal trials but for the rate: the first computes the constants of base and rows, the second finds them."""
+    point = {"layers": "upper-third", "positions": "l4", "rank": 2}
+    first = [{**point, "learning_rate": rate} for rate in (0.01, 0.02)]
+    result = run(context, trials=2, enqueue=first)
+    one, two = trials(context)
+    assert one["fill_seconds"] > 0
+    assert two["fill_seconds"] == 0
+    assert one["seconds"] > 0
+    assert result.fill_seconds == round(one["fill_seconds"], 1)
+
+
+def test_best_yaml_says_where_its_recipe_came_from(context: Project) -> None:
+    run(context, trials=1)
+    assert best(context)["origin"].startswith("written by hand: ")
+    run(context, trials=1, enqueue=[])
+    assert best(context)["origin"].startswith("taken from search.space by chance")
+
+
 def test_a_failed_trial_keeps_its_error_and_is_never_chosen(context: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     real, errors = trial.build_model, iter([MemoryError("too large"), IndexError("out of range")])
 
@@ -157,8 +176,8 @@ def test_the_best_are_run_with_other_seeds_and_chosen_by_the_mean(context: Proje
     values = {record["number"]: record["value"] for record in trials(context)}
     for one in confirmed:
         assert one["seeds"] == [42, 43, 44]
-        assert one["accuracies"][0] == values[one["trial"]]
-        assert one["mean"] == pytest.approx(sum(one["accuracies"][1:]) / 2)
+        assert one["values"][0] == values[one["trial"]]
+        assert one["mean"] == pytest.approx(sum(one["values"][1:]) / 2)
     assert best(context)["value"] == max(one["mean"] for one in confirmed)
     assert other_seeds(make_params()) == []
 
