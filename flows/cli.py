@@ -270,6 +270,34 @@ def init(folder: Annotated[Path, typer.Argument(help="A folder that is empty or 
         console.print("git does not know who you are; `reft setup` says how to tell it.")
 
 
+@app.command()
+def upgrade(
+    project: Project = Path(),
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Write without asking.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit code 1 for a difference.")] = False,
+) -> None:
+    """Bring params.yaml, and dvc.yaml of a folder of `reft init`, of an earlier release up to date.
+
+    Keys that are new get the values and comments of the release; your values and comments stay. The difference is
+    shown before it is written.
+    """
+    from pipelines.upkeep import upgrade as upgrading
+
+    root = project.resolve()
+    changes = upgrading.upgrade(root)
+    for change in changes:
+        console.print(change.diff(), markup=False, highlight=False, soft_wrap=True)
+    if not changes:
+        console.print("Everything is up to date.")
+    elif check:
+        raise typer.Exit(1)
+    elif yes or (sys.stdin.isatty() and typer.confirm("Write this?")):
+        upgrading.write_upgrade(root, changes)
+        console.print("Written. Next: reft run")
+    else:
+        console.print("Nothing was written. To write it: reft upgrade --yes")
+
+
 app.command("import")(import_command)
 app.command("export")(export_command)
 

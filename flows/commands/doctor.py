@@ -16,6 +16,7 @@ from flows.runs.schedule import check_server
 from pipelines.contracts.base import BaseRecord
 from pipelines.errors import PipelineError
 from pipelines.params.whole import Params, load_params
+from pipelines.project.code import check_graph
 from pipelines.project.graph import read_graph
 from pipelines.runtime.process import work_folder
 from pipelines.upkeep.checkup import Finding, check_base, check_hardware, check_installation, check_places
@@ -53,6 +54,10 @@ def _base(root: Path) -> tuple[BaseRecord | None, list[Finding]]:
         graph = read_graph(root)
     except PipelineError as error:
         return None, [Finding("dvc.yaml", "fail", str(error), restore)]
+    try:
+        check_graph(root)
+    except PipelineError as error:
+        return None, [Finding("dvc.yaml", "fail", f"{error.rule}; got {error.got}", error.do)]
     if "base" not in graph.paths:
         return None, [Finding("dvc.yaml", "fail", "its vars name no path of the base", restore)]
     return check_base(root / graph.paths["base"])

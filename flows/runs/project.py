@@ -10,7 +10,7 @@ from pathlib import Path
 from flows.runs import dvc
 from pipelines.errors import PipelineError
 from pipelines.params.whole import Params, load_params
-from pipelines.project.code import refresh_code
+from pipelines.project.code import check_graph, refresh_code
 from pipelines.runtime.process import locked
 from pipelines.tracking.store import check_store, check_trials
 
@@ -36,6 +36,7 @@ def check_ready(root: Path) -> Params:
         PipelineError: for the first of them that fails; in params.yaml, for every broken rule.
     """
     dvc.check_project(root)
+    check_graph(root)
     params = load_params(root / "params.yaml")
     check_store(params.tracking, root)
     check_trials(params.search.storage, root)

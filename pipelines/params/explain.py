@@ -25,12 +25,17 @@ def explain(error: dict[str, Any], model: type[BaseModel]) -> list[str]:
         return [f"{_dotted([*steps, str(key)])}: unknown key{hint}"]
     where = _dotted(_follow(model, loc)[0])
     if error["type"] == "missing":
-        return [f"{where}: this key is missing; every key must be given"]
+        return [f"{where}: this key is missing; every key must be given: `reft upgrade` adds what is new in a release"]
     problems = error["msg"].removeprefix("Value error, ").splitlines()
     if isinstance(error["input"], Mapping):  # a rule between keys names the values that matter itself
         return [f"{where or 'params'}: {problem}" for problem in problems]
     got = _short(error["input"])
     return [f"{where or 'params'}: {p}" if "; got " in p else f"{where or 'params'}: {p}; got {got}" for p in problems]
+
+
+def steps(loc: tuple[str | int, ...], model: type[BaseModel]) -> list[str]:
+    """Return the keys of the file that lead to where an error of ``model`` is."""
+    return _follow(model, loc)[0]
 
 
 def _short(value: object) -> str:

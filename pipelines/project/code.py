@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from pipelines.errors import PipelineError
-from pipelines.files import read_json, sha256_file, sha256_json, write_json
-from pipelines.project.graph import Graph, read_graph
+from pipelines.files import canonical_json, read_json, sha256_file, sha256_json, write_json
+from pipelines.project.graph import read_graph
 from pipelines.roundtrip import dump_document, load_document
+from pipelines.yaml_file import parse_yaml
 
 CODE = "code.json"
+FREE = ("desc", "meta")  # of a stage, what is the user's to change
 ROOMS = ("pipelines", "reft")  # the packages whose files are deps of stages
 PACKAGE = Path(__file__).parents[2]  # where the rooms lie, and, of an editable installation, dvc.yaml too
 
@@ -68,12 +71,40 @@ def refresh_code(root: Path) -> bool:
     """
     if not holds_no_code(root):
         return False
-    _check_stages(read_graph(root))
+    check_graph(root)
     code, path = installed_code(), root / CODE
     if path.is_file() and read_json(path) == code:
         return False
     write_json(path, code)
     return True
+
+
+def check_graph(root: Path) -> None:
+    """Refuse a folder without code whose dvc.yaml is that of another release: a key that is new would change nothing.
+
+    The user's own are the paths in ``vars``, the plots, and the descriptions of stages.
+
+    Raises:
+        PipelineError: with the stages that differ.
+    """
+    if not holds_no_code(root):
+        return
+    here, expected = _stages((root / "dvc.yaml").read_text(encoding="utf-8")), _stages(project_graph())
+    changed = [
+        f"{name} ({', '.join(keys)})"
+        for name in sorted(here.keys() | expected.keys())
+        if (keys := _unlike(here.get(name, {}), expected.get(name, {})))
+    ]
+    if changed:
+        raise PipelineError(
+            "dvc.yaml must have the stages of the installed release, but for its paths, plots and descriptions",
+            got=f"other {'; '.join(changed)}",
+            do="Run: reft upgrade",
+        )
+
+
+def _unlike(one: dict[str, object], other: dict[str, object]) -> list[str]:
+    return sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
 
 
 def check_code(root: Path, stage: str) -> None:
@@ -84,6 +115,7 @@ def check_code(root: Path, stage: str) -> None:
     """
     if not holds_no_code(root):
         return
+    check_graph(root)
     path = root / CODE
     recorded = read_json(path).get(stage) if path.is_file() else None
     installed = installed_code().get(stage)
@@ -97,7 +129,12 @@ def check_code(root: Path, stage: str) -> None:
 
 def project_graph() -> str:
     """Return the text of dvc.yaml for a project folder without code: the shipped one, with code.json for the code."""
-    document = load_document(shipped("dvc.yaml").read_text(encoding="utf-8"))
+    return without_code(shipped("dvc.yaml").read_text(encoding="utf-8"))
+
+
+def without_code(text: str) -> str:
+    """Return a dvc.yaml whose stages depend on code.json in the place of code."""
+    document = load_document(text)
     for name, stage in document["stages"].items():
         stage["deps"] = type(stage["deps"])(dep for dep in stage["deps"] if not is_code(dep))
         stage["params"].append({CODE: [name]})
@@ -114,17 +151,14 @@ def _digest(path: Path) -> str:
     return sha256_json({file.relative_to(path).as_posix(): sha256_file(file) for file in sorted(path.rglob("*.py"))})
 
 
-def _check_stages(graph: Graph) -> None:
-    """The package may have got other stages, or other flags of them, since the folder was made."""
-    flags, expected = _flags(graph), _flags(read_graph(shipped("dvc.yaml").parent))
-    if flags != expected:
-        changed = sorted(name for name in flags.keys() | expected.keys() if flags.get(name) != expected.get(name))
-        raise PipelineError(
-            "dvc.yaml must have the stages of the installed package",
-            got=f"another {', '.join(changed)}",
-            do="Run `reft init` in an empty folder and take its dvc.yaml.",
-        )
-
-
-def _flags(graph: Graph) -> dict[str, list[str]]:
-    return {stage.name: [word for word in stage.cmd.split() if word.startswith("--")] for stage in graph.stages}
+def _stages(text: str) -> dict[str, dict[str, object]]:
+    """Of each stage, all that decides what DVC runs and when: deps, params and outs in any order."""
+    raw: Any = parse_yaml(text, "dvc.yaml")
+    return {
+        name: {
+            key: sorted(map(canonical_json, value)) if isinstance(value, list) else value
+            for key, value in entry.items()
+            if key not in FREE
+        }
+        for name, entry in raw["stages"].items()
+    }

@@ -120,7 +120,7 @@ def test_the_files_of_this_repository_say_the_same_to_every_reader(name: str) ->
 
 def test_two_files_alone_know_a_yaml_library() -> None:
     names = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    code = [name for name in names.split() if not name.startswith("tests/")]
+    code = [name for name in names.split() if not name.startswith(("tests/", "docs/"))]
     found = {name for name in code if (ROOT / name).is_file() and {"yaml", "ruamel"} & _imported(ROOT / name)}
     assert found == {"pipelines/yaml_file.py", "pipelines/roundtrip.py"}
 

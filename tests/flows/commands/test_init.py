@@ -85,7 +85,7 @@ def test_a_package_with_other_stages_is_told(folder: Path) -> None:
     (folder / "dvc.yaml").write_text(
         text.replace("--metrics ${paths.search_metrics}", "--other ${paths.search_metrics}")
     )
-    with pytest.raises(PipelineError, match="another search"):
+    with pytest.raises(PipelineError, match=r"other search \(cmd\)"):
         code.refresh_code(folder)
 
 

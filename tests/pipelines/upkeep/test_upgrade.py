@@ -1,0 +1,153 @@
+"""``reft upgrade``: files of earlier commits of this repository, brought up to date and not otherwise changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.errors import PipelineError
+from pipelines.params.whole import load_params
+from pipelines.project import code
+from pipelines.project.graph import read_graph
+from pipelines.upkeep import upgrade as upgrading
+from pipelines.upkeep.upgrade import upgrade, upgraded_graph, upgraded_params, write_upgrade
+from pipelines.yaml_file import parse_yaml
+
+ROOT = Path(__file__).parents[3]
+EARLIER = sorted((Path(__file__).parent / "earlier").iterdir())  # by commit, as git had them
+SHIPPED = (ROOT / "params.yaml").read_text(encoding="utf-8")
+
+
+@pytest.fixture(params=EARLIER, ids=lambda folder: folder.name)
+def project(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A folder without code as that commit's `reft init` would have made it, with values and comments of the user's."""
+    text = (request.param / "params.yaml").read_text(encoding="utf-8")
+    mine = text.replace("seed: 42 ", "seed: 7 ", 1).replace("  experiment: reft\n", "  experiment: mine  # ours\n", 1)
+    assert mine != text
+    (tmp_path / "params.yaml").write_text("# my project\n" + mine, encoding="utf-8")
+    graph = code.without_code((request.param / "dvc.yaml").read_text(encoding="utf-8"))
+    (tmp_path / "dvc.yaml").write_text(graph.replace("models/adapter", "models/mine", 1), encoding="utf-8")
+    return tmp_path
+
+
+def test_an_earlier_project_is_refused_until_it_is_upgraded(project: Path) -> None:
+    with pytest.raises(PipelineError, match=r"this key is missing.*reft upgrade"):
+        load_params(project / "params.yaml")
+    write_upgrade(project, upgrade(project))
+    assert load_params(project / "params.yaml").tracking.experiment == "mine"
+    code.check_graph(project)
+    code.check_code(project, "search")
+
+
+@pytest.mark.parametrize("commit", ["628b875", "11a4645", "4534b3d", "ae38a0b"])  # before stages had param `method`
+def test_a_graph_of_an_earlier_release_runs_nothing(commit: str, tmp_path: Path) -> None:
+    text = next(folder for folder in EARLIER if folder.name == commit).joinpath("dvc.yaml").read_text(encoding="utf-8")
+    (tmp_path / "dvc.yaml").write_text(code.without_code(text), encoding="utf-8")
+    for refused in (code.check_graph, code.refresh_code, lambda root: code.check_code(root, "search")):
+        with pytest.raises(PipelineError, match=r"of the installed release.*search \(.*params.*Run: reft upgrade"):
+            refused(tmp_path)
+    assert not (tmp_path / code.CODE).exists()
+
+
+def test_own_lines_stay_and_what_is_added_is_as_shipped(project: Path) -> None:
+    before = (project / "params.yaml").read_text(encoding="utf-8").splitlines()
+    after = upgraded_params("\n".join(before) + "\n").splitlines()
+    rest = iter(after)
+    assert all(line in rest for line in before), "each line is there, in its order"
+    added = list(after)
+    for line in before:
+        added.remove(line)
+    assert {line for line in added if line} <= set(SHIPPED.splitlines())
+
+
+def test_an_upgrade_of_what_is_upgraded_changes_nothing(project: Path) -> None:
+    write_upgrade(project, upgrade(project))
+    assert upgrade(project) == []
+
+
+def test_the_graph_keeps_its_paths(project: Path) -> None:
+    write_upgrade(project, upgrade(project))
+    graph = read_graph(project)
+    assert graph.paths == {**read_graph(ROOT).paths, "adapter": "models/mine"}
+    assert "models/mine" in graph.stage("train").outs
+
+
+def test_the_shipped_files_are_up_to_date() -> None:
+    assert upgraded_params(SHIPPED) == SHIPPED
+    assert upgraded_graph(code.project_graph()) == code.project_graph()
+
+
+@pytest.mark.parametrize(
+    ("place", "lines"),
+    [
+        (("search", "earlier"), ["  earlier: 0"]),  # the last of a section
+        (("seed",), ["seed: 42"]),  # the first of the file
+        (("run", "device"), ["  device: auto"]),  # the first of a section
+        (("notify",), ["notify:", "  webhook: null", "  command: null"]),  # the last section
+        (("method", "lora", "rank"), ["  lora: {"]),  # of a mapping on one line
+        (("prepare", "labels", "negative", "values"), ["    negative: {"]),  # of an entry with a name of the user's
+    ],
+)
+def test_a_key_that_is_taken_out_comes_back(place: tuple[str, ...], lines: list[str]) -> None:
+    document = upgrading.load_document(SHIPPED)
+    parent = upgrading._mapping(document, place[:-1])
+    assert parent is not None
+    if parent.fa.flow_style():
+        del parent[place[-1]]
+        text = upgrading.dump_document(document)
+    else:
+        kept = SHIPPED.splitlines()
+        start, end = upgrading._span(kept, document, place)
+        text = "\n".join([*kept[:start], *kept[end:]]) + "\n"
+    missing = parse_yaml(text, "params.yaml")
+    assert upgrading._value(missing, place) is None
+    again = upgraded_params(text)
+    assert parse_yaml(again, "params.yaml") == parse_yaml(SHIPPED, "params.yaml")
+    for line in lines:
+        assert any(found.startswith(line) for found in again.splitlines())
+
+
+def test_a_named_label_of_the_users_own_gets_what_the_shipped_ones_have() -> None:
+    text = SHIPPED.replace("negative: {word:", "awful: {word:").replace(", max: -1.0, values: null}", ", max: -1.0}")
+    labels = load(upgraded_params(text))["prepare"]["labels"]
+    assert labels["awful"] == {"word": " negative", "min": None, "max": -1.0, "values": None}
+
+
+def test_what_no_release_knew_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match=r"train\.rang: unknown key; did you mean 'rank'"):
+        upgraded_params(SHIPPED.replace("  rank: searched ", "  rang: searched ", 1))
+
+
+def test_a_part_that_is_fixed_is_not_searched_again() -> None:
+    text = SHIPPED.replace("  rank: searched ", "  rank: 8 ", 1).replace("    rank: [1, 4, 8]\n", "", 1)
+    text = text.replace("rank: 8, learning_rate: 9.0e-4", "learning_rate: 9.0e-4", 1)
+    text = text.replace("rank: 8, learning_rate: 2.0e-3}\n  earlier", "learning_rate: 2.0e-3}\n  earlier", 1)
+    assert upgraded_params(text) == text
+
+
+@pytest.mark.parametrize("change", ["cmd", "deps", "params", "outs"])
+def test_any_difference_of_a_stage_is_refused(tmp_path: Path, change: str) -> None:
+    document = upgrading.load_document(code.project_graph())
+    stage = document["stages"]["train"]
+    stage[change] = f"{stage[change]} --more" if change == "cmd" else [*stage[change], "data/more"]
+    (tmp_path / "dvc.yaml").write_text(upgrading.dump_document(document), encoding="utf-8")
+    with pytest.raises(PipelineError, match=rf"other train \({change}\)"):
+        code.check_graph(tmp_path)
+
+
+def test_paths_plots_and_descriptions_are_the_users(tmp_path: Path) -> None:
+    document = upgrading.load_document(code.project_graph())
+    document["vars"][0]["paths"]["adapter"] = "models/mine"
+    document["stages"]["train"]["desc"] = "mine"
+    document["plots"] = []
+    document["stages"]["train"]["deps"].reverse()
+    (tmp_path / "dvc.yaml").write_text(upgrading.dump_document(document), encoding="utf-8")
+    code.check_graph(tmp_path)
+
+
+def load(text: str) -> dict[str, dict[str, dict[str, object]]]:
+    """What a params.yaml says."""
+    found = parse_yaml(text, "params.yaml")
+    assert isinstance(found, dict)
+    return found
