@@ -15,6 +15,7 @@ from pipelines.intake.layout import Layout, find_layout, nameless, renamed, samp
 from pipelines.params.whole import Params, check_params
 from pipelines.roundtrip import dump_document, load_document, set_section
 from pipelines.sources.raw_row import DELIMITERS, RawRow
+from pipelines.tasks.keys.classification import ClassificationParams
 from pipelines.tasks.keys.prepare import PrepareParams
 from pipelines.tasks.keys.template import fill_template, template_fields
 from pipelines.yaml_file import parse_yaml, read_yaml
@@ -136,6 +137,12 @@ def _explore(path: Path) -> tuple[Layout, list[RawRow], Guess]:
 def _propose_split(path: Path, source: str, split: Split, params: Params) -> Proposal:
     """A file for validation or test is read as the training file is."""
     section = params.prepare
+    if not isinstance(section, ClassificationParams):
+        raise PipelineError(
+            f"a {split} file can be added to a task of classification",
+            got=f"prepare.task {section.task}",
+            do=f"Put it in data/own, and write its address in prepare.{split}_source.",
+        )
     if not section.source.startswith("file:"):
         raise PipelineError(
             f"a {split} file goes with a training file of your own",

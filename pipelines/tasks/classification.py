@@ -49,7 +49,12 @@ class Classification(TaskFamily[ClassificationParams]):
         """The word that stands for each label, in the order of the reports."""
         return {"labels": {name: label.word for name, label in keys.labels.items()}}
 
-    def target(self, raw: RawRow, keys: ClassificationParams) -> Target | Rejection:
+    def target(
+        self,
+        raw: RawRow,
+        keys: ClassificationParams,
+        tokenizer: PreTrainedTokenizerBase,  # noqa: ARG002
+    ) -> Target | Rejection:
         """The word of the label whose rule holds."""
         value = raw.values[keys.label_column]
         if isinstance(value, str):

@@ -75,7 +75,7 @@ class TaskFamily(Protocol[Keys]):
         """What of the keys is needed to ask and to read answers: ``spec.settings``."""
         ...
 
-    def target(self, raw: RawRow, keys: Keys) -> Target | Rejection:
+    def target(self, raw: RawRow, keys: Keys, tokenizer: PreTrainedTokenizerBase) -> Target | Rejection:
         """What a raw row, which has all columns, says is right; or why it cannot be used."""
         ...
 

@@ -64,7 +64,7 @@ class RowReader:
         texts = self._texts(raw)
         if isinstance(texts, Rejection):
             return texts
-        target = self._task.target(raw, self._keys)
+        target = self._task.target(raw, self._keys, self.tokenizer)
         if isinstance(target, Rejection):
             return target
         column, domain = self._keys.domain_column, None
