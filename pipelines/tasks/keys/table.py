@@ -7,9 +7,10 @@ from typing import Annotated, get_args
 from pydantic import Field
 
 from pipelines.tasks.keys.classification import ClassificationParams
+from pipelines.tasks.keys.generation import GenerationParams
 
 # The section `prepare` of params.yaml, whose key `task` says which of these it is.
-Families = ClassificationParams
+Families = ClassificationParams | GenerationParams
 AnyPrepareParams = Annotated[Families, Field(discriminator="task")]
 
 # The names of the families, in that order.

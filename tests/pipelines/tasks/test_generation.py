@@ -1,0 +1,132 @@
+"""A task of free answers goes through every stage, and its adapter answers where it is served."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines.contracts.evaluation import read_evaluation
+from pipelines.contracts.prepared import Rejection, Row, read_rows
+from pipelines.contracts.task import TaskSpec, read_task
+from pipelines.errors import PipelineError
+from pipelines.files import read_json, read_jsonl
+from pipelines.params.whole import Params, check_params
+from pipelines.serving.pyfunc import AdapterModel
+from pipelines.sources.raw_row import RawRow
+from pipelines.stages import base, evaluate, prepare, search, train
+from pipelines.tasks.family import family_of, open_family
+from pipelines.tasks.reader import RowReader
+from tests.searching import FEW, raw_params
+from tests.tiny import tiny_tokenizer, write_tiny_base
+
+CHANGES: dict[str, Any] = FEW | {
+    "prepare.task": "generation",
+    "prepare.source": "file:data/own/questions.jsonl",
+    "prepare.format": "jsonl",
+    "prepare.template": "Review: {text}\nSentiment:",
+    "search.objectives": ["exact_match"],
+    "search.trials": 1,
+    "search.space.learning_rate": {"low": 1e-2, "high": 1e-1, "log": True},
+    "search.space.layers": ["all"],
+    "search.enqueue": [{"layers": "all", "positions": "l4", "rank": 4, "learning_rate": 0.05}],
+    "train.epochs": 25,
+    "train.batch_size": 8,
+}
+
+
+def make_params(**changes: Any) -> Params:
+    raw = raw_params(CHANGES)
+    for key in ("label_column", "labels"):
+        del raw["prepare"][key]
+    raw["prepare"] |= {"answer_column": "answer", "max_new_tokens": 1} | changes
+    return check_params(raw, "params.yaml")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project folder in which every stage up to evaluate has run; each question has the same answer.
+
+    It is one token of the tiny base, and no more are asked for: a random base does not learn so fast to stop.
+    """
+    root, params = tmp_path_factory.mktemp("project"), make_params()
+    write_tiny_base(root / "models" / "own" / "tiny")
+    (root / "data" / "own").mkdir(parents=True)
+    rows = [{"text": f"a good film, number {number}.", "answer": "positive"} for number in range(40)]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (root / "data" / "own" / "questions.jsonl").write_text(lines, encoding="utf-8")
+    record, prepared = root / "base.json", root / "prepared"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REFT_HOME", str(root / "home"))
+        base.run(params, root=root, out=record)
+        prepare.run(params, root=root, base=record, out=prepared, card=root / "card.json")
+        inputs = {"root": root, "base": record, "prepared": prepared}
+        search.run(params, **inputs, out=root / "search", metrics=root / "search.json")
+        train.run(
+            params, **inputs, search=root / "search", out=root / "adapter", metrics=root / "train.json",
+            plots=root / "train",
+        )  # fmt: skip
+        evaluate.run(
+            params, **inputs, adapter=root / "adapter", out=root / "evaluation.json",
+            predictions=root / "predictions.jsonl", plots=root / "plots",
+        )  # fmt: skip
+    return root
+
+
+def test_rows_are_trained_on_the_reference_and_the_token_that_ends_it(project: Path) -> None:
+    row = read_rows(project / "prepared", "train")[0]
+    assert (row.completion, row.references, row.label) == (" positive</s>", ("positive",), "")
+    assert read_task(project / "prepared").settings == {"max_new_tokens": 1}
+
+
+def test_search_and_evaluation_tell_of_exact_match(project: Path) -> None:
+    assert read_json(project / "search.json")["measure"] == "exact_match"
+    evaluation = read_evaluation(project / "evaluation.json")
+    lines = list(read_jsonl(project / "predictions.jsonl"))
+    right = {system: np.mean([line[system] in line["references"] for line in lines]) for system in ("adapter", "base")}
+    assert (evaluation.adapter.value, evaluation.base.value) == (right["adapter"], right["base"])
+    assert evaluation.adapter.value > evaluation.base.value == 0.0  # a random base does not say the word
+    assert read_json(project / "evaluation.json")["adapter"]["exact_match"] == evaluation.adapter.value
+
+
+def test_the_served_model_says_what_the_evaluation_noted(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REFT_HOME", str(project / "home"))
+    served = AdapterModel()
+    served.load_context(SimpleNamespace(artifacts={"adapter": project / "adapter", "base": project / "base.json"}))
+    lines = list(read_jsonl(project / "predictions.jsonl"))[:3]
+    texts = [line["prompt"].removeprefix("Review: ").removesuffix("\nSentiment:") for line in lines]
+    assert served.predict(texts) == [{"text": line["adapter"]} for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("said", "score"),
+    [("Paris", 1.0), ("  paris. ", 1.0), ("the  capital", 1.0), ("Paris, France", 0.0), ("", 0.0), ("-5", 0.0)],
+)
+def test_case_spacing_and_a_full_stop_do_not_count(said: str, score: float) -> None:
+    task = open_family(TaskSpec("generation", "{text}", False, settings={"max_new_tokens": 8}))
+    row = Row("f:1", "p", " Paris", references=("Paris", "The capital", "5"))
+    assert task.scores([row], [said]).tolist() == [score]
+
+
+def test_an_empty_reference_or_one_with_a_token_of_the_model_is_rejected() -> None:
+    keys = make_params().prepare
+    rows = RowReader(keys, family_of(keys), tiny_tokenizer())
+    for answer in ("  ", "a</s>b", None, ["a"]):
+        assert isinstance(rows.read(RawRow("f", 1, {"text": "t", "answer": answer})), Rejection)
+
+
+def test_a_base_without_an_end_is_refused() -> None:
+    tokenizer, keys = tiny_tokenizer(), make_params().prepare
+    tokenizer.eos_token = None
+    with pytest.raises(PipelineError, match="needs a base with a token that ends a text"):
+        RowReader(keys, family_of(keys), tokenizer)
+
+
+def test_a_search_raises_the_measure_of_the_task_alone() -> None:
+    raw = raw_params({**FEW, "search.objectives": ["exact_match"]})
+    with pytest.raises(PipelineError, match="must begin with accuracy, the measure of task classification; got exact"):
+        check_params(raw, "params.yaml")
