@@ -20,6 +20,7 @@ from reft.cone.decoder import only_columns, unproved
 from reft.cone.grouped_attention import is_small, takes_groups
 from reft.cone.kept_layers import kept_output, output_fields
 from reft.cone.prefix_cache import PrefixCache, run_behind
+from reft.cone.side_by_side import SideBySide
 from reft.cone.window import Kept, lay_out
 from reft.data import Batch, Collator, Encoded, span_mask
 from reft.edits.hooks import Edits, Placed
@@ -195,7 +196,7 @@ class ConeProbe(DecoderProbe):
         if not want:
             return Constants({})
         with self._editing(_batch([row]).to(self.device)):
-            return Prompts(self.base, self.stack, {}).compute({(row.prompt_ids,): want})[0]
+            return Prompts(self.base, self.stack, SideBySide()).compute({(row.prompt_ids,): want})[0]
 
 
 def token_places(inputs: Sequence[Encoded], positions: str) -> Tensor:

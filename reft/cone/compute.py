@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from reft.cone.constants import MOST, TOKENS, Constants, Ids, Output, RowKey, Want
 from reft.cone.grouped_attention import Pairs, is_small, takes_groups
-from reft.cone.kept_layers import recorded
+from reft.cone.kept_layers import kept_output, output_fields, recorded
 from reft.cone.prefix_cache import PrefixCache, run_behind
+from reft.cone.side_by_side import SideBySide, Watched, agree, by_twos, watched
 from reft.edits.hooks import Stack
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from reft.cone.edited import EditedModel
 
-_FEW = 4096  # numbers that may have the same bits by chance
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
 
 
@@ -71,28 +71,29 @@ class _Seen:
         }
         return cls(outputs, pairs)
 
+    def row(self, row: int) -> _Seen:
+        """Return one row's outputs."""
+        return _Seen({layer: output[row : row + 1].contiguous() for layer, output in self.outputs.items()}, {})
+
 
 class Prompts:
     """Constants of a decoder's prompts, and of continuations of them after the prompt's keys and values.
 
-    Rows of one length run side by side, without padding. A machine's matrix products may give a row other bits beside
-    others than alone. So the first time that this many rows of a length are to run, they are run through the first
-    layer in both ways, and where one bit differs, or there are too few numbers to tell, each row is run alone; also
-    where the size of a product follows from what the rows say, with experts.
+    Rows of one length run side by side, without padding, where each has the bits of it alone
+    (:mod:`reft.cone.side_by_side`). Elsewhere each row is run alone; also where the size of a product follows from what
+    the rows say, with experts.
 
     Args:
         base: the decoder.
         stack: its layers.
-        same: (tokens before a pass, tokens in it, rows) -> whether so many rows were seen to have the same bits side
-            by side as alone; this adds to it.
+        known: what was found out about passes over several rows; this adds to it.
     """
 
-    def __init__(self, base: PreTrainedModel, stack: Stack, same: dict[tuple[int, int, int], bool]) -> None:
+    def __init__(self, base: PreTrainedModel, stack: Stack, known: SideBySide) -> None:
         self._base = base
         self._stack = stack
-        self._same = same
+        self._known = known
         self._device = next(base.parameters()).device
-        self._width = next(base.get_input_embeddings().parameters()).shape[-1]
         self._dense = not any(getattr(base.config, name, None) for name in _EXPERTS)
 
     @torch.no_grad()
@@ -124,23 +125,63 @@ class Prompts:
         return [Constants(each, lowest, _keys_values(above, row)) for row, each in enumerate(outputs)]
 
     def _run(self, rows: Sequence[Ids], what: _Pass, before: Pairs | None = None) -> _Seen:
-        """Run rows of one length after the keys and values before them, side by side if that gives the same bits."""
-        frozen = before or {}
-        if len(rows) > 1 and self._is_same(rows, frozen):
-            return self._pass(rows, what, frozen)
+        """Run rows of one length after the keys and values before them."""
+        seen: list[_Seen] = []
+        start = 0
+        for count in by_twos(len(rows)):
+            chosen = slice(start, start + count)
+            seen.append(self._few(rows[chosen], what, _chosen(before or {}, chosen)))
+            start += count
+        return seen[0] if len(seen) == 1 else _Seen.joined(seen)
+
+    def _few(self, rows: Sequence[Ids], what: _Pass, frozen: Pairs) -> _Seen:
+        """Run rows side by side if that gives the bits of each alone, else one by one."""
+        together = self._together(rows, what, frozen) if len(rows) > 1 and self._dense else None
+        if together is not None:
+            return together
         return _Seen.joined([self._pass([ids], what, _chosen(frozen, [row])) for row, ids in enumerate(rows)])
 
-    def _is_same(self, rows: Sequence[Ids], frozen: Pairs) -> bool:
-        """Whether the first layer, whose products are as large as any other's, gives each row the bits of it alone."""
-        kind = (_length(frozen), len(rows[0]), len(rows))
-        if not self._dense or len(rows) * len(rows[0]) * self._width < _FEW:
-            return False
-        if kind not in self._same:
-            first = _Pass(frozenset([0]), 0)
-            together = self._pass(rows, first, frozen).outputs[0]
-            alone = [self._pass([ids], first, _chosen(frozen, [row])).outputs[0] for row, ids in enumerate(rows)]
-            self._same[kind] = torch.equal(together, torch.cat(alone))
-        return self._same[kind]
+    def _together(self, rows: Sequence[Ids], what: _Pass, frozen: Pairs) -> _Seen | None:
+        """Run rows side by side; None where a kind of layer is known or found to give one of them other bits."""
+        shape = (_length(frozen), len(rows[0]), len(rows))
+        runs = len(self._stack.layers) if what.last is None else what.last + 1
+        kinds = [(shape, layer) for layer in sorted(set(self._known.kinds(self._stack)[:runs]))]
+        if not all(self._known.same.get(kind, True) for kind in kinds):
+            return None
+        unknown = [layer for shape, layer in kinds if (shape, layer) not in self._known.same]
+        if not unknown:
+            return self._pass(rows, what, frozen)
+        below = frozenset(layer - 1 for layer in unknown if layer)
+        with watched(self._stack, unknown, len(rows) * len(rows[0])) as together:
+            seen = self._pass(rows, replace(what, layers=what.layers | below), frozen)
+        threads = torch.get_num_threads() if self._device.type == "cpu" else 1
+        for layer in unknown:
+            alone = [
+                self._alone(layer, ids, seen.row(row), _chosen(frozen, [row]), to_keys=what.last is None)
+                for row, ids in enumerate(rows)
+            ]
+            self._known.same[shape, layer] = agree(together[layer], alone, threads)
+        wanted = {layer: output for layer, output in seen.outputs.items() if layer in what.layers}
+        return _Seen(wanted, seen.pairs) if all(self._known.same[kind] for kind in kinds) else None
+
+    def _alone(self, layer: int, ids: Ids, below: _Seen, frozen: Pairs, *, to_keys: bool) -> Watched:
+        """Run one layer of a row alone.
+
+        Args:
+            layer: which.
+            ids: the row.
+            below: with the output of the layer below it.
+            frozen: keys and values before the row.
+            to_keys: whether a pass is left at the last layer's keys and values.
+        """
+        what = _Pass(frozenset(), None if to_keys and layer == len(self._stack.layers) - 1 else layer)
+        skipped: AbstractContextManager[None] = nullcontext()
+        if layer:
+            fields = output_fields(self._base, self._stack)
+            skipped = kept_output(self._stack, layer - 1, below.outputs[layer - 1], fields=fields)
+        with skipped, watched(self._stack, [layer], len(ids)) as found:
+            self._pass([ids], what, {each: pair for each, pair in frozen.items() if each == layer})
+        return found[layer]
 
     def _pass(self, rows: Sequence[Ids], what: _Pass, frozen: Pairs) -> _Seen:
         count, before, tokens = len(self._stack.layers), _length(frozen), len(rows[0])

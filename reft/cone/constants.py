@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from reft.cone.files import ConstantFiles
+from reft.cone.side_by_side import by_twos
 from reft.files import canonical_json
 
 Ids = tuple[int, ...]
@@ -226,7 +227,7 @@ class ConstantStore:
         room = (
             (self._memory - self._in_use) / (self._per_token * tokens) if self._per_token else 0
         )  # the first row tells
-        most = min(MOST, TOKENS // tokens, int(room)) - 1
+        most = max(by_twos(max(1, min(MOST, TOKENS // tokens, int(room))))) - 1
         alike = self._lacking.get(missing.shape(row), {})
         mates: dict[RowKey, Want] = {}
         while alike and len(mates) < most:

@@ -20,6 +20,7 @@ from torch import nn
 from reft.cone.constants import ConstantStore
 from reft.cone.files import ConstantFiles
 from reft.cone.kept_layers import output_fields
+from reft.cone.side_by_side import SideBySide
 from reft.edits.hooks import Stack
 
 GIB = 1 << 30
@@ -72,7 +73,7 @@ class Keeper:
         self.config = config
         self.right: dict[int, bool] = {}
         """Lowest edited layer -> whether leaving out the layers up to it was found to be right."""
-        self.side_by_side: dict[tuple[int, int, int], bool] = {}
+        self.side_by_side = SideBySide()
         """What :class:`reft.cone.compute.Prompts` found out about passes over several rows."""
         self._fields: int | None = None
         self._spent = 0.0
@@ -132,7 +133,7 @@ class Keeper:
         self._spent += self._store.seconds
         self._identity = _identity(base, self.config)
         self.right.clear()
-        self.side_by_side.clear()
+        self.side_by_side = SideBySide()
         self._store = self._empty()
 
     def _empty(self) -> ConstantStore:

@@ -138,7 +138,10 @@ def test_generation_that_differs_is_refused(subject: Subject, monkeypatch: pytes
 def test_memory_is_reported_as_json(
     subject: Subject, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], side: str
 ) -> None:
+    """The peak is no less than what was held before, also where the later of two readings is."""
+    readings = iter([peak_memory(), peak_memory() - (1 << 20)])
     monkeypatch.setattr(memory, "load_subject", lambda root, threads: subject)
+    monkeypatch.setattr(memory, "peak_memory", lambda: next(readings))
     memory.main(["--side", side, "--batch", "2", "--prompt", "24"])
     said = json.loads(capsys.readouterr().out)
     assert said["side"] == side

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -14,20 +14,22 @@ import reft.cone.compute
 from reft.cone.compute import Prompts
 from reft.cone.constants import Constants, RowKey, Want
 from reft.cone.keeper import ConeConfig, keeper_of, set_cone
+from reft.cone.side_by_side import SideBySide, by_twos, whole_vectors
 from reft.data import Encoded
 from reft.edits.config import ReftConfig
 from reft.models.decoder import ReftModel, causal_stack
 from reft.training.fit import fit
 from reft.training.schedule import FitConfig
 from tests.reft.families import DECODERS, build
-from tests.reft.tiny import build_base
 
 
-def wide(family: str = "llama") -> Any:
+def wide(family: str = "llama", intermediate: int = 512) -> Any:
     """A base whose products are no longer those for tiny matrices."""
     base = build(DECODERS[family])
     config = copy.deepcopy(base.config)
-    config.update({"hidden_size": 192, "intermediate_size": 512, "head_dim": 48})
+    config.update({"hidden_size": 192, "intermediate_size": intermediate})
+    if "head_dim" in config.to_dict():
+        config.head_dim = 48
     torch.manual_seed(0)
     return type(base)(config).eval()
 
@@ -40,7 +42,7 @@ def lacking(count: int, tokens: int, after: int = 2) -> dict[RowKey, Want]:
 
 
 def each_alone(base: Any, wanted: Mapping[RowKey, Want]) -> list[Constants]:
-    return [Prompts(base, causal_stack(base), {}).compute({key: want})[0] for key, want in wanted.items()]
+    return [Prompts(base, causal_stack(base), SideBySide()).compute({key: want})[0] for key, want in wanted.items()]
 
 
 def same_bits(some: Sequence[Constants], others: Sequence[Constants]) -> bool:
@@ -52,41 +54,113 @@ def same_bits(some: Sequence[Constants], others: Sequence[Constants]) -> bool:
     )
 
 
+@pytest.fixture(params=[2, 5])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(1)
+
+
 @pytest.mark.parametrize("family", sorted(DECODERS))
-def test_of_any_type_rows_have_the_same_bits_side_by_side_as_alone(
-    family: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reft.cone.compute, "_FEW", 0)
-    base, wanted = build(DECODERS[family]), lacking(5, 8, after=4)
-    same: dict[tuple[int, int, int], bool] = {}
-    assert same_bits(Prompts(base, causal_stack(base), same).compute(wanted), each_alone(base, wanted))
-    assert set(same) == (set() if family in ("gpt_oss", "mixtral") else {(0, 8, 5), (8, 4, 3), (8, 3, 2)})
+def test_of_any_type_rows_have_the_same_bits_side_by_side_as_alone(family: str) -> None:
+    """Whatever the processor; only experts are known never to run side by side."""
+    base, known = wide(family), SideBySide()
+    for count, tokens in ((5, 8), (4, 13)):
+        wanted = lacking(count, tokens, after=4)
+        assert same_bits(Prompts(base, causal_stack(base), known).compute(wanted), each_alone(base, wanted))
+    tried = {(0, 8, 4), (0, 13, 4), (8, 4, 2), (13, 4, 2), (8, 3, 2), (13, 3, 2)}
+    assert {shape for shape, _ in known.same} == (set() if family in ("gpt_oss", "mixtral") else tried)
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3"])
-def test_of_any_length_and_number_too_where_they_do_run_side_by_side(family: str) -> None:
-    base = wide(family)
-    same: dict[tuple[int, int, int], bool] = {}
-    for tokens in (8, 13, 31, 32, 47):
-        for count in (7, 2, 5, 16):
+@pytest.mark.parametrize("family", ["llama", "gemma3_text"])
+def test_of_any_length_and_number_too(family: str) -> None:
+    base, known = wide(family), SideBySide()
+    for tokens in (8, 13, 32):
+        for count in (7, 2, 16):
             wanted = lacking(count, tokens, after=8)
-            assert same_bits(Prompts(base, causal_stack(base), same).compute(wanted), each_alone(base, wanted))
-    assert {tokens for before, tokens, _ in same if not before} == {8, 13, 31, 32, 47}  # whatever was found of them
-    assert (31, 8, 8) in same
+            assert same_bits(Prompts(base, causal_stack(base), known).compute(wanted), each_alone(base, wanted))
+    assert {rows for (_, _, rows), _ in known.same} == {2, 4, 8, 16}  # whatever was found of them
+
+
+def test_in_several_threads_too(threads: int) -> None:
+    """Four rows have activations that are split between threads, one has not."""
+    base, known, wanted = wide("llama"), SideBySide(), lacking(4, 81)
+    assert same_bits(Prompts(base, causal_stack(base), known).compute(wanted), each_alone(base, wanted))
+    if threads == 5:
+        assert known.same[(0, 81, 4), 0] is False  # the largest share is of 33178 numbers, which is no multiple of 64
+
+
+def test_every_kind_of_layer_is_tried_and_layers_of_one_kind_once() -> None:
+    """Layers that look at a window are of another kind than those that do not; weights' values are none."""
+    base, known = wide("gemma3_text"), SideBySide()
+    assert list(known.kinds(causal_stack(base))) == [0, 1, 0]
+    Prompts(base, causal_stack(base), known).compute(lacking(4, 32))
+    assert {layer for shape, layer in known.same if shape == (0, 32, 4)} == {0, 1}
+    assert set(SideBySide().kinds(causal_stack(wide("llama")))) == {0}
+
+
+def other_bits(_module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    """What a processor may do: the last token beside others than alone has one bit more."""
+    changed = output.clone()
+    changed[:, -1, 0] *= 1 + (2**-20 if len(given[0]) > 1 else 0)
+    return changed
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_a_layer_of_another_kind_that_has_other_bits_is_seen(layer: int) -> None:
+    """As on a processor where the first layer, which looks at a window of 4, has the same and the second has not."""
+    base, known, wanted = wide("gemma3_text"), SideBySide(), lacking(4, 32)
+    base.model.layers[layer].mlp.down_proj.register_forward_hook(other_bits)
+    alone = each_alone(base, wanted)
+    assert same_bits(Prompts(base, causal_stack(base), known).compute(wanted), alone)
+    assert known.same[(0, 32, 4), layer] is False
+
+
+@pytest.mark.parametrize(
+    ("numbers", "threads", "whole"),
+    [
+        (13 * 1536, 1, True),
+        (13 * 24, 1, False),  # 312 = 4 * 64 + 56
+        (13 * 1536, 5, True),  # too few to be split
+        (16 * 13 * 1536, 2, True),
+        (16 * 13 * 1536, 5, False),  # shares of 63898
+        (16 * 13 * 1536, 3, True),
+        (0, 2, True),
+    ],
+)
+def test_activations_that_leave_numbers_over_are_told_by_counting(numbers: int, threads: int, whole: bool) -> None:
+    assert whole_vectors(numbers, threads) is whole
+
+
+def test_an_activation_that_leaves_numbers_over_runs_each_row_alone() -> None:
+    """Those numbers have another formula, whose bits differ in one of some thousand rows."""
+    base, known = wide("llama", intermediate=24), SideBySide()
+    wanted = lacking(4, 13)
+    assert same_bits(Prompts(base, causal_stack(base), known).compute(wanted), each_alone(base, wanted))
+    assert known.same[(0, 13, 4), 0] is False
+
+
+def test_rows_are_taken_by_powers_of_two() -> None:
+    for rows in range(1, 40):
+        counts = by_twos(rows)
+        assert sum(counts) == rows
+        assert counts == sorted({1 << bit for bit in range(6)} & set(counts), reverse=True)
 
 
 def test_experts_run_each_row_alone() -> None:
     """How large their products are follows from what the rows say, so that no row vouches for another."""
     base, wanted = wide("mixtral"), lacking(16, 31)
-    skewed = {((5,) * (31 - place) + (7,) * place,): want for place, want in enumerate(wanted.values())}
-    same: dict[tuple[int, int, int], bool] = {}
+    skewed: dict[RowKey, Want] = {
+        ((5,) * (31 - place) + (7,) * place,): want for place, want in enumerate(wanted.values())
+    }
+    known = SideBySide()
     for each in (wanted, skewed):
-        assert same_bits(Prompts(base, causal_stack(base), same).compute(each), each_alone(base, each))
-    assert same == {}
+        assert same_bits(Prompts(base, causal_stack(base), known).compute(each), each_alone(base, each))
+    assert known.same == {}
 
 
 def test_many_continuations_of_a_prompt_are_run_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    base = build_base()
+    base = wide()
     afters = [(place % 30, place // 30) for place in range(50)]
     want = Want(frozenset([(0, ()), *((0, after) for after in afters)]), 1)
     wanted: dict[RowKey, Want] = {((1, 2, 3),): want, ((4, 5, 6),): want}
@@ -101,14 +175,12 @@ def test_many_continuations_of_a_prompt_are_run_some_at_a_time(monkeypatch: pyte
 
     alone = each_alone(base, wanted)
     monkeypatch.setattr(reft.cone.compute, "run_behind", noted)
-    monkeypatch.setattr(reft.cone.compute, "_FEW", 0)
-    assert same_bits(Prompts(base, causal_stack(base), {}).compute(wanted), alone)
+    assert same_bits(Prompts(base, causal_stack(base), SideBySide()).compute(wanted), alone)
     assert 1 < largest <= 16
 
 
 def test_a_machine_that_gives_other_bits_side_by_side_runs_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    base, wanted = wide(), lacking(4, 13)
-    alone = each_alone(base, wanted)
+    base, wanted = wide(), lacking(4, 32)
     passes: list[int] = []
     run_behind = reft.cone.compute.run_behind
 
@@ -116,17 +188,16 @@ def test_a_machine_that_gives_other_bits_side_by_side_runs_each_alone(monkeypatc
         passes.append(len(given[1]))
         return run_behind(*given)
 
-    def other_bits(_module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        return output * (1 + 2**-20) if len(given[0]) > 1 else output
-
+    base.model.layers[0].self_attn.k_proj.register_forward_hook(other_bits)
+    alone = each_alone(base, wanted)
     monkeypatch.setattr(reft.cone.compute, "run_behind", noted)
-    base.get_input_embeddings().register_forward_hook(other_bits)
-    same: dict[tuple[int, int, int], bool] = {}
-    for known in (False, True):
+    known = SideBySide()
+    for first in (True, False):
         passes.clear()
-        assert same_bits(Prompts(base, causal_stack(base), same).compute(wanted), alone)
-        assert same == {(0, 13, 4): False}  # of the continuations there are too few numbers
-        assert passes == ([] if known else [4, 1, 1, 1, 1]) + [1] * 8
+        assert same_bits(Prompts(base, causal_stack(base), known).compute(wanted), alone)
+        assert passes[: 9 if first else 4] == ([4, 1, 1, 1, 1] if first else []) + [1, 1, 1, 1]
+        assert (4 in passes, 2 in passes) == (first, first)  # of continuations there are two of each length
+    assert not any(known.same.values())
 
 
 def test_a_training_on_such_rows_ends_with_the_same_bits_within_every_budget() -> None:
@@ -136,7 +207,8 @@ def test_a_training_on_such_rows_ends_with_the_same_bits_within_every_budget() -
         epochs=2, batch_size=4, accumulation=1, learning_rate=1e-2, warmup_ratio=0.0, weight_decay=0.0,
         max_grad_norm=1.0, seed=3, checkpoint_every=100,
     )  # fmt: skip
-    found, kept, together = [], [], []
+    found, together = [], []
+    kept: list[int] = []
     for share in (1.0, 0.5, 0.0):
         base = wide()
         set_cone(base, ConeConfig(memory_bytes=int(share * (kept[0] if kept else 1 << 30))))
@@ -145,7 +217,7 @@ def test_a_training_on_such_rows_ends_with_the_same_bits_within_every_budget() -
         store = keeper_of(base).store(base)
         assert store is not None
         kept.append(store.nbytes)
-        together.append(max((count for _, _, count in keeper_of(base).side_by_side), default=1))
+        together.append(max((rows for (_, _, rows), _ in keeper_of(base).side_by_side.same), default=1))
         found.append((losses, [value.detach().clone() for value in model.trainable_parameters().values()]))
     assert kept[0] > kept[1] > kept[2] == 0
     assert together[0] > together[1] > together[2] == 1
