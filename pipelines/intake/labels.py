@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.sources.raw_row import RawRow
-from pipelines.tasks.rows import as_number, normalised, same
+from pipelines.tasks.rows import as_number, comparable, same
 
 Scalar = str | int | float | bool
 Labels = Mapping[str, Mapping[str, Any]]  # name -> word, min, max, values
@@ -90,7 +90,7 @@ def usable_rows(rows: Sequence[RawRow], texts: Sequence[str], label: str, labels
         elif name is None:
             lost["have no label"] += 1
         else:
-            found.setdefault("\x1f".join(normalised(str(part)) for part in parts), []).append(name)
+            found.setdefault("\x1f".join(comparable(str(part)) for part in parts), []).append(name)
     contradictory = sum(len(names) for names in found.values() if len(set(names)) > 1)
     usable = sum(len(set(names)) == 1 for names in found.values())
     doubled = sum(map(len, found.values())) - contradictory - usable

@@ -35,20 +35,24 @@ from pipelines.tasks.collect import collect
 from pipelines.tasks.family import family_of
 from pipelines.tasks.keys.prepare import PrepareParams
 from pipelines.tasks.reader import RowReader
-from pipelines.tasks.splits import cut
+from pipelines.tasks.splits import cut, near_duplicates
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class PrepareResult:
-    """What the stage did: rows read, rows of each split, rejections by reason, usable rows that no split took."""
+    """What the stage did: rows read, rows of each split, rejections by reason, usable rows that no split took.
+
+    ``joined_otherwise``: usable rows whose prompt and completion have other tokens together than apart.
+    """
 
     read: int
     splits: dict[Split, int]
     rejected: dict[str, int]
     unused: int
     content_sha256: str
+    joined_otherwise: int
 
 
 def run(params: Params, *, root: Path, base: Path, out: Path, card: Path) -> PrepareResult:
@@ -71,8 +75,9 @@ def run(params: Params, *, root: Path, base: Path, out: Path, card: Path) -> Pre
     tokenizer = load_tokenizer(record, root=root)
     _check_length(store_path(record), config.max_tokens)
     task = family_of(config)
-    pools, rejected, read = collect(config, RowReader(config, task, tokenizer), root)
-    splits, unused = cut(pools, rejected, config, params.seed)
+    collected = collect(config, RowReader(config, task, tokenizer), root)
+    rejected = collected.rejected
+    splits, unused = cut(collected.pools, rejected, config, params.seed)
     for split, rows in splits.items():
         task.check_split(split, rows)
     with whole_directory(out) as folder:
@@ -83,9 +88,9 @@ def run(params: Params, *, root: Path, base: Path, out: Path, card: Path) -> Pre
         content = data_sha256(folder)
     reasons = dict(sorted(Counter(rejection.reason for rejection in rejected).items()))
     sizes = {split: len(rows) for split, rows in splits.items()}
-    result = PrepareResult(read, sizes, reasons, unused, content)
+    result = PrepareResult(collected.read, sizes, reasons, unused, content, collected.joined_otherwise)
     write_json(card, _card(result, splits, task.classes, config, root))
-    log.info("%d rows read, %d rejected, %d unused; splits %s", read, len(rejected), unused, sizes)
+    log.info("%d rows read, %d rejected, %d unused; splits %s", result.read, len(rejected), unused, sizes)
     return result
 
 
@@ -116,6 +121,8 @@ def _card(
         "read": result.read,
         "rejected": {"total": sum(result.rejected.values()), **result.rejected},
         "unused": result.unused,
+        "near_duplicates": near_duplicates(splits),
+        "joined_otherwise": result.joined_otherwise,
         "splits": {split: _summary(rows, classes) for split, rows in splits.items()},
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -71,7 +71,7 @@ class Classification(TaskFamily[ClassificationParams]):
         return _reject(raw, NOT_A_NUMBER if numeric and number is None else NO_LABEL, value)
 
     def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Each word must have tokens of its own, and none that the model reads as something else."""
+        """Each word must have tokens of its own, none that the model reads otherwise, and begin no other word."""
         special = [token for token in tokenizer.all_special_tokens if token.strip()]
         seen: dict[tuple[int, ...], str] = {}
         for name, word in zip(self.classes, self._words, strict=True):
@@ -90,6 +90,7 @@ class Classification(TaskFamily[ClassificationParams]):
                     do="Choose other words in prepare.labels.",
                 )
             seen[ids] = name
+        _check_exclusive(seen)
 
     def check_split(self, split: Split, rows: Sequence[Row]) -> None:
         """At least two labels must be there; one that is missing is warned of."""
@@ -152,6 +153,18 @@ def _probabilities(answers: Sequence[Answer]) -> Floats:
     likely = np.exp(scores - scores.max(axis=1, keepdims=True))
     found: Floats = likely / likely.sum(axis=1, keepdims=True)
     return found
+
+
+def _check_exclusive(words: Mapping[tuple[int, ...], str]) -> None:
+    """No word may begin another: each token makes a text less likely, so the longer of the two would never win."""
+    for ids, name in words.items():
+        beginning = next((words[ids[:end]] for end in range(1, len(ids)) if ids[:end] in words), None)
+        if beginning is not None:
+            raise PipelineError(
+                "no label's word may be the beginning of another's, which would then never be the likelier one",
+                got=f"the tokens of {name} begin with those of {beginning}",
+                do='End each word in prepare.labels with a line end, as " 1\\n" and " 10\\n", or choose other words.',
+            )
 
 
 def _holds(label: LabelParams, value: Scalar, number: float | None) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import logging
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +15,13 @@ from pipelines.sources.addresses import PypiSource, parse_source
 from pipelines.sources.rows import Reader
 from pipelines.tasks.keys.prepare import PrepareParams
 from pipelines.tasks.reader import MISSING, RowReader
+from reft.data import added_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+log = logging.getLogger(__name__)
 BATCH = 1024  # texts given to the tokenizer at once
 DUPLICATE = "the same text stands in an earlier row"
 CONFLICT = "the same text has another answer in another row"
@@ -26,12 +29,29 @@ TOO_LONG = "prompt and completion have too many tokens"
 TOKENLESS = "the prompt has no token"
 
 
-def collect(config: PrepareParams, rows: RowReader, root: Path) -> tuple[dict[Split, list[Row]], list[Rejection], int]:
-    """Return the usable rows of each source by the split it is for ("train": the main one), rejections, rows read."""
+@dataclass(frozen=True)
+class Collected:
+    """What the sources hold.
+
+    Attributes:
+        pools: the usable rows of each source, by the split that it is for; "train" is the main one.
+        rejected: the rows that are left out.
+        read: how many rows there are.
+        joined_otherwise: usable rows whose prompt and completion have other tokens together than apart.
+    """
+
+    pools: dict[Split, list[Row]]
+    rejected: list[Rejection]
+    read: int
+    joined_otherwise: int
+
+
+def collect(config: PrepareParams, rows: RowReader, root: Path) -> Collected:
+    """Read the sources, and keep of their rows those that can be used, each text once."""
     reader = Reader(config.format, config.columns, config.quoting, rows.columns)
     rejected: list[Rejection] = []
     pools: dict[Split, list[Row]] = {}
-    read = 0
+    read = joined_otherwise = 0
     for split, source, sha256 in _sources(config):
         found: list[Row] = []
         count, missing = 0, 0
@@ -50,8 +70,16 @@ def collect(config: PrepareParams, rows: RowReader, root: Path) -> tuple[dict[Sp
                 do="Check prepare.source, format, template and the columns that it names against the file.",
             )
         read += count
-        pools[split] = _measured(_distinct(found, rejected), rows.tokenizer, config.max_tokens, rejected)
-    return pools, rejected, read
+        distinct = _distinct(found, rejected)
+        pools[split], otherwise = _measured(distinct, rows.tokenizer, config.max_tokens, rejected)
+        joined_otherwise += otherwise
+    if joined_otherwise:
+        log.warning(
+            "the base read text with other tokens than it gets here: of %d of %d usable rows, prompt and answer have "
+            "others together than apart, as where the template ends in a space; move it to the words in prepare.labels",
+            joined_otherwise, sum(map(len, pools.values())),
+        )  # fmt: skip
+    return Collected(pools, rejected, read, joined_otherwise)
 
 
 def _sources(config: PrepareParams) -> list[tuple[Split, str, str | None]]:
@@ -84,20 +112,27 @@ def _distinct(rows: list[Row], rejected: list[Rejection]) -> list[Row]:
 
 def _measured(
     rows: list[Row], tokenizer: PreTrainedTokenizerBase, max_tokens: int, rejected: list[Rejection]
-) -> list[Row]:
-    """Count tokens as training does, prompt and completion apart; reject what is too long, since nothing is cut."""
+) -> tuple[list[Row], int]:
+    """Count tokens as training does, prompt and completion apart; reject what is too long, since nothing is cut.
+
+    Returns:
+        The rows that are kept, and how many of them have other tokens where both are tokenised as one text.
+    """
     words = {row.completion for row in rows}
-    completions = {word: len(tokenizer(word, add_special_tokens=False)["input_ids"]) for word in words}
-    kept = []
+    completions = {word: tokenizer(word, add_special_tokens=False)["input_ids"] for word in words}
+    behind = added_tokens(tokenizer)[1]
+    kept, otherwise = [], 0
     for start in tqdm(range(0, len(rows), BATCH), desc="measuring", unit="batch", delay=1.0):
         batch = rows[start : start + BATCH]
         prompts = tokenizer([row.prompt for row in batch])["input_ids"]
-        for row, ids in zip(batch, prompts, strict=True):
-            tokens = len(ids) + completions[row.completion]
-            if not ids:
+        wholes = tokenizer([row.prompt + row.completion for row in batch])["input_ids"]
+        for row, prompt, whole in zip(batch, prompts, wholes, strict=True):
+            ids = [*prompt[: len(prompt) - behind], *completions[row.completion]]
+            if len(prompt) == behind:
                 rejected.append(row.reject(TOKENLESS, row.prompt))
-            elif tokens > max_tokens:
-                rejected.append(row.reject(TOO_LONG, tokens))
+            elif len(ids) > max_tokens:
+                rejected.append(row.reject(TOO_LONG, len(ids)))
             else:
-                kept.append(replace(row, tokens=tokens))
-    return kept
+                otherwise += ids != whole[: len(whole) - behind]
+                kept.append(replace(row, tokens=len(ids)))
+    return kept, otherwise

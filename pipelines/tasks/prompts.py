@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import datetime
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pipelines.tasks.keys.template import fill_template
+from reft.data import added_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+TODAY = datetime.datetime(2024, 7, 26)
+"""The date for a chat template that writes today's, as Llama 3.2's, whose own this is where it has no clock.
+
+With the real one data would change at midnight, and prompts would be others in use than in training.
+"""
+
+_DATE = re.compile(r"""\bstrftime_now\(\s*(["'])([^"'\\]*)\1\s*\)""")
+_CHANCE = re.compile(r"\bstrftime_now\s*\(|\|\s*random\b|\blipsum\s*\(")  # all that Jinja leaves to chance or the clock
 
 
 def render_prompt(tokenizer: PreTrainedTokenizerBase, *, template: str, chat: bool, texts: Mapping[str, str]) -> str:
@@ -24,12 +36,26 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, *, template: str, chat: bo
     if not chat:
         return prompt
     turn = [{"role": "user", "content": prompt}]
-    text = str(tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False))
+    chat_template = _DATE.sub(_fixed_day, tokenizer.get_chat_template())
+    text = str(
+        tokenizer.apply_chat_template(turn, chat_template=chat_template, add_generation_prompt=True, tokenize=False)
+    )
     # The chat template writes the first token that the tokenizer adds by itself; once is right.
     return text.removeprefix(_added_bos(tokenizer))
 
 
+def chance_in(template: str) -> str | None:
+    """Return what in a chat template gives another text at another time, or None; written out dates are fixed ones."""
+    found = _CHANCE.search(_DATE.sub("", template))
+    return None if found is None else found.group()
+
+
+def _fixed_day(call: re.Match[str]) -> str:
+    return repr(TODAY.strftime(call[2]))
+
+
 def _added_bos(tokenizer: PreTrainedTokenizerBase) -> str:
     """Return the text of the first token if the tokenizer puts it before every text by itself, or ""."""
-    ids = tokenizer("")["input_ids"]
+    before, _ = added_tokens(tokenizer)
+    ids = tokenizer("")["input_ids"][:before]
     return str(tokenizer.bos_token) if ids and ids[0] == tokenizer.bos_token_id else ""

@@ -14,8 +14,8 @@ from pipelines.sources.raw_row import RawRow
 from pipelines.tasks.family import TaskFamily
 from pipelines.tasks.keys.prepare import PrepareParams
 from pipelines.tasks.keys.template import template_fields
-from pipelines.tasks.prompts import render_prompt
-from pipelines.tasks.rows import finite_number, normalised
+from pipelines.tasks.prompts import chance_in, render_prompt
+from pipelines.tasks.rows import comparable, finite_number
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -81,7 +81,7 @@ class RowReader:
             choices=target.choices,
             references=target.references,
             group=target.group,
-            key="\x1f".join(normalised(text) for field, text in texts.items() if field != column),
+            key="\x1f".join(comparable(text) for field, text in texts.items() if field != column),
         )
 
     def _render(self, texts: dict[str, str]) -> str:
@@ -103,6 +103,12 @@ class RowReader:
 
     def _check_chat(self) -> None:
         """Try the model's chat template once; it is a program of somebody else's."""
+        if self._keys.chat and (chance := chance_in(self.tokenizer.get_chat_template())):
+            raise PipelineError(
+                "the model's chat template must give the same prompt each time",
+                got=f"a template with {chance}",
+                do="Set prepare.chat: false, or take that out of the template.",
+            )
         try:
             self._render(dict.fromkeys(self._fields, "x"))
         except (TemplateError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:

@@ -9,8 +9,20 @@ import unicodedata
 Scalar = str | int | float | bool
 
 
-def normalised(text: str) -> str:
-    """Return a text with case, punctuation and spacing ignored; what is nothing else (":)") keeps its signs."""
+def comparable(text: str) -> str:
+    """Return a text with case and the width of its spaces ignored: two that are equal so are one text.
+
+    Signs, marks and emoji stay: "18 < 172" is not "18 > 172", and "-5" is not "5".
+    """
+    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+    return " ".join(folded.split())
+
+
+def letters(text: str) -> str:
+    """Return a text with case, punctuation, spacing and forms of letters ignored: what near duplicates share.
+
+    What is nothing else (":)") keeps its signs.
+    """
     folded = unicodedata.normalize("NFKC", text).casefold()
     return re.sub(r"[\W_]+", "", folded) or re.sub(r"\s+", "", folded)
 

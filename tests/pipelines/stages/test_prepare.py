@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tokenizers.processors import TemplateProcessing
 
 from pipelines.contracts.prepared import SPLITS, Row, data_sha256, read_rows
 from pipelines.contracts.task import read_task
@@ -13,10 +14,13 @@ from pipelines.errors import PipelineError
 from pipelines.params.whole import check_params
 from pipelines.sources.raw_row import RawRow
 from pipelines.stages import base, prepare
+from pipelines.tasks.collect import _distinct, collect
 from pipelines.tasks.family import family_of
 from pipelines.tasks.keys.classification import ClassificationParams
+from pipelines.tasks.prompts import render_prompt
 from pipelines.tasks.reader import RowReader
-from pipelines.tasks.rows import normalised
+from pipelines.tasks.rows import comparable
+from reft.data import prompt_tokens
 from tests.tiny import tiny_tokenizer, write_tiny_base
 
 ROOT = Path(__file__).parents[3]
@@ -129,9 +133,9 @@ def test_every_row_is_used_unused_or_rejected_with_line_and_reason(project: Path
         {"text": "x", "label": None},
         {"label": 2},
         3,
-        {"text": "Film, 1!", "label": 2},
+        {"text": " FILM  1", "label": 2},
         {"text": "two minds", "label": 2},
-        {"text": "Two  minds.", "label": -2},
+        {"text": "Two  minds", "label": -2},
         {"text": "x" * 200, "label": 2},
         {"text": "evil </s> turn", "label": 2},
     ]
@@ -354,7 +358,134 @@ def test_the_ends_of_a_range_belong_to_it() -> None:
         assert not isinstance(task.read(RawRow("f", 1, {"text": "t", "label": value})), Row)
 
 
-def test_normalised_text_ignores_case_punctuation_and_spacing() -> None:
-    assert normalised("Well-made,  FILM!") == normalised("wellmade film")
-    assert normalised("ﬁlm") == normalised("film")
-    assert normalised(":)") != normalised(":(")
+SAME = [("Well made,  FILM!\n", "well made, film!"), ("e\u0301tude", "\u00c9tude"), ("\u1e9e", "ss")]
+OTHER = [
+    ("18 < 172", "18 > 172"), ("-5", "5"), ("x == y", "x != y"), ("good :)", "good :("), ("so 👍", "so 👎"),
+    ("¬A", "A"), ("a/b", "ab"), ("3.5", "35"), ("50%", "50"), ("C#", "C"), ("f(x)", "fx"), ("x²", "x2"),
+    ("שָׁלוֹם", "שלום"), ("कि", "की"), ("resume", "résumé"), ("naïve", "naive"), ("(1, 2]", "[1, 2)"),
+    ("no, one", "no one"), ("therapist", "the rapist"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("one", "other"), SAME)
+def test_texts_are_one_but_for_case_and_spacing(one: str, other: str) -> None:
+    assert comparable(one) == comparable(other)
+
+
+@pytest.mark.parametrize(("one", "other"), OTHER)
+def test_texts_that_differ_in_a_sign_or_a_mark_are_two(one: str, other: str) -> None:
+    """With signs removed each pair would be one text with two labels, and both rows dropped."""
+    assert comparable(one) != comparable(other)
+    rows = reader(section())
+    pair = [rows.read(RawRow("f", n, {"text": t, "label": 2 - 4 * n})) for n, t in enumerate((one, other))]
+    rejected: list[Any] = []
+    assert len(_distinct([row for row in pair if isinstance(row, Row)], rejected)) == 2
+    assert rejected == []
+
+
+def test_near_duplicates_are_kept_and_counted(project: Path) -> None:
+    pairs = [{"text": f"{n} {sign} {n + 1}", "label": 2 if sign == "<" else -2} for n in range(25) for sign in "<>"]
+    result = run(project, pairs, train_rows=30)
+    assert result.rejected == {}
+    found = json.loads((project / "data.json").read_text())["near_duplicates"]
+    made = {split: read_rows(project / "prepared", split) for split in SPLITS}
+    texts = {split: [row.prompt.replace("<", ">") for row in made[split]] for split in SPLITS}
+    every = [text for split in SPLITS for text in texts[split]]
+    shared = {text for text in every if sum(text in texts[split] for split in SPLITS) > 1}
+    assert found == {
+        "rows": sum(every.count(text) > 1 for text in every),
+        "across_splits": sum(text in shared for text in every),
+    }
+    assert found["rows"] > found["across_splits"]
+
+
+# --- answers and tokens ----------------------------------------------------------------------------------------------
+
+
+def worded(*given: str) -> dict[str, Any]:
+    return {f"w{n}": {"word": word, "min": None, "max": None, "values": [n]} for n, word in enumerate(given)}
+
+
+@pytest.mark.parametrize(
+    "given", [(" 1", " 10"), (" good enough", " good"), (" x", " positive", " positive!"), ("a", "ab", "abc")]
+)
+def test_a_word_that_begins_another_is_refused_until_each_ends_with_its_line(given: tuple[str, ...]) -> None:
+    with pytest.raises(PipelineError, match=r"beginning of another's.*line end"):
+        reader(section(labels=worded(*given)))
+    reader(section(labels=worded(*(f"{word}\n" for word in given))))
+
+
+@pytest.mark.parametrize("name", ["-1", "c++", "хорошо", "سيئ", "👍", "not good", "A/B", "1,5", "a: b # c", "null"])
+def test_a_labels_name_is_the_answer_and_may_be_any_text(project: Path, name: str) -> None:
+    named = dict(zip((name, "other"), LABELS.values(), strict=True))
+    run(project, rows(50), labels=named)
+    assert {row.label for row in read_rows(project / "prepared", "train")} == {name, "other"}
+    assert read_task(project / "prepared").settings["labels"] == {name: " negative", "other": " positive"}
+    assert name in json.loads((project / "data.json").read_text())["splits"]["train"]["labels"]
+
+
+@pytest.mark.parametrize("name", ["", " a", "a ", "a\nb", "\x00"])
+def test_a_labels_name_is_one_line_without_blanks_around_it(name: str) -> None:
+    with pytest.raises(PipelineError, match=r"prepare.*labels"):
+        section(labels=dict(zip((name, "other"), LABELS.values(), strict=True)))
+
+
+@pytest.mark.parametrize(
+    ("template", "words", "otherwise"),
+    [
+        ("Review: {text}\nSentiment:", (" negative", " positive"), 0),
+        ("Review: {text}\nSentiment: ", ("negative", "positive"), 36),  # the space was a part of the word's token
+        ("Review: {text}\nSentiment", ("negative", "positive"), 0),
+        ("{text} posit", ("ative", "ive"), 27),  # in the middle of the word of 27 rows
+    ],
+)
+def test_prompts_that_join_their_answers_otherwise_are_counted_and_warned_of(
+    project: Path, caplog: pytest.LogCaptureFixture, template: str, words: tuple[str, str], otherwise: int
+) -> None:
+    labels = {name: LABELS[name] | {"word": word} for name, word in zip(LABELS, words, strict=True)}
+    run(project, rows(36), template=template, labels=labels)
+    assert json.loads((project / "data.json").read_text())["joined_otherwise"] == otherwise
+    assert (f"of {otherwise} of 36 usable rows" in caplog.text) == bool(otherwise)
+
+
+def test_an_end_token_of_the_tokenizer_is_not_counted(project: Path) -> None:
+    write(project, rows(20))
+    keys, tokenizer = section(), tiny_tokenizer()
+    bare = collect(keys, RowReader(keys, family_of(keys), tokenizer), project)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 2)])
+    assert collect(keys, RowReader(keys, family_of(keys), tokenizer), project) == bare
+    assert bare.joined_otherwise == 0
+
+
+CLOCK = "{% set day = strftime_now( '%d %b %Y' ) %}{{ day }} {{ messages[0]['content'] }}"
+
+
+@pytest.mark.parametrize("template", [CLOCK, CLOCK.replace("'", '"')])
+def test_a_chat_templates_date_is_the_same_every_day(template: str) -> None:
+    tokenizer, keys = tiny_tokenizer(), section(chat=True)
+    tokenizer.chat_template = template
+    RowReader(keys, family_of(keys), tokenizer)
+    prompt = render_prompt(tokenizer, template="{text}", chat=True, texts={"text": "so"})
+    assert prompt == "26 Jul 2024 so"
+
+
+@pytest.mark.parametrize("chance", ["{{ ['a', 'b'] | random }}", "{{ lipsum(n=1) }}", "{{ strftime_now(form) }}"])
+def test_a_chat_template_that_throws_dice_is_refused(chance: str) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = chance + CLOCK
+    RowReader(section(), family_of(section()), tokenizer)  # it is not used
+    with pytest.raises(PipelineError, match="must give the same prompt each time"):
+        RowReader(section(chat=True), family_of(section(chat=True)), tokenizer)
+
+
+@pytest.mark.parametrize("special", ["$A </s>", "<s> $A </s>", "<s> $A", "$A"])
+@pytest.mark.parametrize("bos", ["<s>", "</s>"])
+def test_a_chat_prompt_begins_with_what_its_template_says_once(special: str, bos: str) -> None:
+    """With GPT-2's one token for both ends, an end that is put behind a text is not the beginning of another."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.bos_token = bos
+    processor = TemplateProcessing(single=special.replace("<s>", bos), special_tokens=[("<s>", 1), ("</s>", 2)])
+    tokenizer.backend_tokenizer.post_processor = processor
+    tokenizer.chat_template = f"{bos}{{{{ messages[0]['content'] }}}}"
+    prompt = render_prompt(tokenizer, template="{text}", chat=True, texts={"text": "so"})
+    assert prompt_tokens(tokenizer, prompt).count(tokenizer.bos_token_id) == 1
