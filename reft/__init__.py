@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from reft.data import Batch, Collator, Encoded, Example, encode, token_spans
     from reft.edits.config import LayerOverride, ReftConfig, count_parameters
     from reft.edits.forms import EditForm
-    from reft.edits.interventions import ACTIVATIONS, METHODS, Intervention
+    from reft.edits.formulas.table import METHODS
+    from reft.edits.interventions import ACTIVATIONS, Intervention
     from reft.edits.layers import check_layers, parse_layers
     from reft.edits.positions import PositionMasks, Positions, parse_positions, position_masks
     from reft.models.adapted import AdaptedModel
@@ -104,7 +105,8 @@ _NAMES = {
     "models.decoding": ("Decoding",),
     "models.encoder": ("Labelled", "LabelledBatch", "ReftEncoder"),
     "edits.forms": ("EditForm",),
-    "edits.interventions": ("ACTIVATIONS", "METHODS", "Intervention"),
+    "edits.formulas.table": ("METHODS",),
+    "edits.interventions": ("ACTIVATIONS", "Intervention"),
     "cone.keeper": ("ConeConfig", "base_folder", "set_cone"),
     "edits.layers": ("check_layers", "parse_layers"),
     "models.mixed": ("AdapterSet",),

@@ -9,18 +9,12 @@ import torch
 from torch import nn
 
 from reft.edits.forms import EditForm
+from reft.edits.methods.table import DECLARED
 
 with contextlib.redirect_stdout(io.StringIO()):  # its own dependency reports there which of its back ends is missing
     import pyreft
 
-CLASSES = {
-    "loreft": pyreft.LoreftIntervention,
-    "noreft": pyreft.NoreftIntervention,
-    "direft": pyreft.NodireftIntervention,
-    "direft_orthogonal": pyreft.DireftIntervention,
-    "consreft": pyreft.ConsreftIntervention,
-    "lobireft": pyreft.LobireftIntervention,
-}
+CLASSES = {name: getattr(pyreft, method.pyreft) for name, method in DECLARED.items() if method.pyreft is not None}
 """pyreft's class of each method; what the paper calls DiReFT is its ``NodireftIntervention``."""
 
 

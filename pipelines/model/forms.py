@@ -49,7 +49,7 @@ def reft_config(recipe: Recipe, base: PreTrainedModel) -> ReftConfig:
         form = reft_form(recipe, config.num_hidden_layers)
     except ValueError as error:
         raise PipelineError("layers must exist in the base model", got=f"{recipe.layers!r}: {error}") from None
-    if recipe.rank > config.hidden_size:
+    if recipe.rank is not None and recipe.rank > config.hidden_size:
         raise PipelineError(
             f"the rank must not be above the base's hidden size {config.hidden_size}",
             got=recipe.rank,

@@ -30,7 +30,7 @@ from pipelines.yaml_file import read_yaml
 
 MAX_LINES = 20  # broken rules in one message
 # Parts that do not go with each other in every way.
-FORM: tuple[Part, ...] = ("method", "init", "activation", "projection_bias")
+FORM: tuple[Part, ...] = ("method", "init", "activation", "projection_bias", "rank")
 
 
 class EvaluateParams(Section):
@@ -173,9 +173,7 @@ def _form_problems(recipes: RecipeSpace) -> list[str]:
     """No point of the space may be an adapter that cannot be."""
     if not recipes.has("init"):
         return []
-    found = {
-        form_problem({**recipes.fixed, **recipes.space.complete(point)}) for point in recipes.space.points(only=FORM)
-    }
+    found = {form_problem({**recipes.fixed, **recipes.space.complete(point)}) for point in recipes.space.corners(FORM)}
     return sorted(problem for problem in found if problem is not None)
 
 

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 from pydantic import AfterValidator, Discriminator, Field, Tag, TypeAdapter, field_validator
 
 from pipelines.sections import STRICT, Count, NotNegative, Positive, Section, Share
-from reft.edits.forms import Activation, DropoutOn, EditForm, Init, Method, check_form
+from reft.edits.forms import Activation, DropoutOn, EditForm, Init
 from reft.edits.layers import check_layers, parse_layers
+from reft.edits.methods.table import DECLARED, Method, check_form
 from reft.edits.positions import SPANS, Positions, parse_positions
 
 SEARCHED = "searched"  # stands in `train` for what `search.space` has
@@ -74,7 +75,7 @@ class Recipe(Section):
     init: Init
     layers: Layers
     positions: PositionsSpec
-    rank: Count
+    rank: Count | None
     tied: bool
     activation: Activation
     dropout: Share
@@ -106,6 +107,7 @@ class Recipe(Section):
             "positions": asdict(placed.positions.simplest()),
             "tied": self.tied or not any(positions.two_sided for positions in placed.every()),
             "dropout_on": self.dropout_on if self.dropout else None,
+            "init": self.init if "init" in DECLARED[self.method].parts else None,
         }
 
 
@@ -133,7 +135,7 @@ class TrainParams(Section):
     init: Settable[Init]
     layers: Settable[Layers]
     positions: Settable[PositionsSpec]
-    rank: Settable[Count]
+    rank: Settable[Count | None]
     tied: Settable[bool]
     activation: Settable[Activation]
     dropout: Settable[Share]
@@ -164,8 +166,8 @@ class TrainParams(Section):
 
 
 def form_problem(values: Mapping[str, Any]) -> str | None:
-    """Why no adapter can have these values of method, init, activation and bias together; None if one can."""
-    form = EditForm(1, values["init"], values["activation"], projection_bias=values["projection_bias"])
+    """Why no adapter can have these values of method, init, activation, bias and rank together; None if one can."""
+    form = EditForm(values["rank"], values["init"], values["activation"], projection_bias=values["projection_bias"])
     try:
         check_form(values["method"], form)
     except ValueError as error:

@@ -12,16 +12,12 @@ from pipelines.contracts.base import BaseRecord
 from pipelines.sources.addresses import FileSource, HubSource, parse_source
 from pipelines.yaml_file import dump_yaml
 from reft import AdapterInfo, ReftConfig
+from reft.edits.methods.table import DECLARED
 from reft.peers.methods import FullConfig, PeerConfig, StackedConfig, TimeLoraConfig, config_to_dict
 
 LIBRARY = "reft-pipeline"
 _TITLES = {
-    "loreft": "LoReFT",
-    "noreft": "NoReFT",
-    "direft": "DiReFT",
-    "direft_orthogonal": "DiReFT (orthogonal)",
-    "consreft": "ConsReFT",
-    "lobireft": "LobiReFT",
+    **{name: method.title for name, method in DECLARED.items()},
     "lora": "LoRA",
     "dora": "DoRA",
     "time_lora": "time-varying LoRA",
@@ -137,7 +133,9 @@ def _figures(evaluation: Mapping[str, Any]) -> str:
 def _making(facts: CardFacts) -> dict[str, object]:
     config, info = facts.config, facts.info
     if isinstance(config, ReftConfig):
-        own = {"rank": config.rank, "activation": config.activation, "tied": str(config.tied).lower()}
+        parts: dict[str, object] = {"rank": config.rank, "activation": config.activation}
+        own = {part: value for part, value in parts.items() if part in DECLARED[config.method].parts}
+        own |= {"tied": str(config.tied).lower()}
     else:
         own = {key: value for key, value in config_to_dict(config).items() if key != "method"}
     rows: dict[str, object] = {

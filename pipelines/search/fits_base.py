@@ -50,5 +50,5 @@ def _rank_problems(recipes: RecipeSpace, hidden_size: int) -> list[str]:
     return [
         f"the rank must not be above the base's hidden size {hidden_size}; got {rank}; lower it"
         for rank in ranks
-        if rank > hidden_size
+        if rank is not None and rank > hidden_size
     ]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from reft.adapters.files import CONFIG_NAME, MAX_CONFIG_BYTES, PEER, TENSORS_NAME, read_file, sha256_of
 from reft.edits.config import ReftConfig, count_parameters
-from reft.edits.interventions import METHODS
+from reft.edits.methods.table import DECLARED
 from reft.edits.orthogonal import orthonormality_error
 from reft.files import sha256, write_directory
 from reft.models.adapted import AdaptedModel
@@ -277,11 +277,11 @@ def _read_tensors(path: Path, record: _Record, head: Mapping[str, Tensor]) -> di
         tensors = safetensors.torch.load(content)
     except SafetensorError as error:
         raise ValueError(f"{TENSORS_NAME} must be a safetensors file; got {error}; fetch it again") from error
-    method = METHODS[record.config.method]
+    method = DECLARED[record.config.method]
     expected = {
         f"{slot}.{name}": shape
         for slot, form in record.config.forms().items()
-        for name, shape in method.tensor_shapes(record.hidden_size, form).items()
+        for name, shape in method.tensors(record.hidden_size, form).items()
     }
     expected |= {f"{HEAD}{name}": tuple(value.shape) for name, value in head.items()}
     got = {name: tuple(tensor.shape) for name, tensor in tensors.items()}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
+from functools import cached_property
 from typing import Any
 
-from reft.edits.forms import Activation, DropoutOn, EditForm, Init, check_form
-from reft.edits.interventions import METHODS
+from reft.edits.forms import Activation, DropoutOn, EditForm, Init
+from reft.edits.methods.table import DECLARED, check_form
 from reft.edits.positions import Positions, parse_positions
 
 
@@ -41,8 +42,8 @@ class ReftConfig:
     Attributes:
         layers: edited layers, numbered from 0, ascending; the edit is at a layer's output.
         positions: edited prompt tokens, as :func:`reft.edits.positions.parse_positions` reads them.
-        rank: dimensions of the edited subspace.
-        method: a key of :data:`reft.edits.interventions.METHODS`.
+        rank: dimensions of the edited subspace; None for a method without one.
+        method: of :data:`reft.edits.methods.table.METHOD_NAMES`.
         init: where training starts: ``identity`` or ``paper``.
         tied: whether one intervention a layer edits both ends of the prompt; without two ends it changes nothing.
         activation: f in the formula, a key of :data:`reft.edits.interventions.ACTIVATIONS`.
@@ -57,7 +58,7 @@ class ReftConfig:
 
     layers: tuple[int, ...]
     positions: str
-    rank: int
+    rank: int | None
     method: str = "loreft"
     init: Init = "identity"
     tied: bool = True
@@ -69,8 +70,9 @@ class ReftConfig:
 
     def __post_init__(self) -> None:
         check_layer_numbers("layers", self.layers)
-        parse_positions(self.positions)
-        check_integer("rank", self.rank, 1)
+        _ = self._positions  # refuses what are none
+        if self.rank is not None:
+            check_integer("rank", self.rank, 1)
         if not isinstance(self.tied, bool):
             raise ValueError(f"tied must be true or false; got {self.tied!r}; use a boolean")
         if self.overrides:
@@ -81,7 +83,8 @@ class ReftConfig:
                     f"an override is of an edited layer; got layer {override.layer}; "
                     f"use one of {', '.join(map(str, self.layers))}"
                 )
-        check_form(self.method, self.form(self.layers[0]))
+        for form in (self.form(layer) for layer in self.layers):
+            check_form(self.method, form)
 
     def form(self, layer: int) -> EditForm:
         """Return the form of the interventions at ``layer``."""
@@ -96,7 +99,7 @@ class ReftConfig:
 
     def positions_at(self, layer: int) -> Positions:
         """Return the edited tokens at ``layer``."""
-        return parse_positions(self._override(layer).positions or self.positions)
+        return self._positions[layer]
 
     def untied_at(self, layer: int) -> bool:
         """Whether the layer has two interventions, one for each end of the prompt."""
@@ -109,6 +112,13 @@ class ReftConfig:
     def forms(self) -> dict[str, EditForm]:
         """Return the form of every intervention, by its slot's name, from the lowest layer up."""
         return {slot: self.form(layer) for layer in self.layers for slot in self.slots(layer)}
+
+    @cached_property
+    def _positions(self) -> dict[int, Positions]:
+        """The edited tokens of each layer; each text is read once."""
+        texts = {layer: self._override(layer).positions or self.positions for layer in self.layers}
+        read = {text: parse_positions(text) for text in {self.positions, *texts.values()}}
+        return {layer: read[text] for layer, text in texts.items()}
 
     def _override(self, layer: int) -> LayerOverride:
         return next((override for override in self.overrides if override.layer == layer), LayerOverride(layer))
@@ -150,7 +160,7 @@ class ReftConfig:
 
 def count_parameters(config: ReftConfig, hidden_size: int) -> int:
     """Return the number of trainable parameters on a base of ``hidden_size``, without building the model."""
-    method = METHODS[config.method]
+    method = DECLARED[config.method]
     return sum(method.count_parameters(hidden_size, form) for form in config.forms().values())
 
 

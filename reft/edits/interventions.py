@@ -1,4 +1,4 @@
-"""The edits: small modules that map hidden states to hidden states, h -> h, one formula a class.
+"""What all edits are: small modules that map hidden states to hidden states, h -> h, by one formula each.
 
 No tokenizer, no files, no positions. R has orthonormal rows; W, W1 and W2 are free; f is the activation.
 """
@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reft.edits.forms import EditForm, check_form
+from reft.edits.forms import EditForm, EditMethod
+from reft.edits.methods.table import check_form
 from reft.edits.orthogonal import OrthonormalRows
 
 ACTIVATIONS = MappingProxyType(
@@ -47,8 +48,8 @@ class Intervention(nn.Module, ABC):
     DECAYING: ClassVar[frozenset[str]] = frozenset()
     """The parameters that weight decay pulls: matrices. R must not shrink, and a bias is not decayed by custom."""
 
-    NAME: ClassVar[str]
-    """What a config calls the method."""
+    METHOD: ClassVar[EditMethod]
+    """What the edit is."""
 
     bias: nn.Parameter
     weight: nn.Parameter
@@ -58,8 +59,8 @@ class Intervention(nn.Module, ABC):
 
     def __init__(self, hidden_size: int, form: EditForm, generator: torch.Generator) -> None:
         super().__init__()
-        check_form(self.NAME, form)
-        if form.rank > hidden_size:
+        check_form(self.METHOD.name, form)
+        if form.rank is not None and form.rank > hidden_size:
             raise ValueError(
                 f"rank must be between 1 and the hidden size {hidden_size}, because an edit lives in a subspace; "
                 f"got {form.rank}; choose a smaller rank"
@@ -68,15 +69,10 @@ class Intervention(nn.Module, ABC):
         self._activate = ACTIVATIONS[form.activation]
         self._start(hidden_size, generator)
 
-    @staticmethod
-    @abstractmethod
-    def tensor_shapes(hidden_size: int, form: EditForm) -> dict[str, tuple[int, ...]]:
-        """Return the names and shapes of what :meth:`export_tensors` gives."""
-
     @classmethod
-    def count_parameters(cls, hidden_size: int, form: EditForm) -> int:
-        """Return the number of trained values."""
-        return sum(math.prod(shape) for shape in cls.tensor_shapes(hidden_size, form).values())
+    def tensor_shapes(cls, hidden_size: int, form: EditForm) -> dict[str, tuple[int, ...]]:
+        """Return the names and shapes of what :meth:`export_tensors` gives."""
+        return cls.METHOD.tensors(hidden_size, form)
 
     @abstractmethod
     def _start(self, hidden_size: int, generator: torch.Generator) -> None:
@@ -121,162 +117,9 @@ class Intervention(nn.Module, ABC):
             self.rotation.set_rotation(tensors["rotation"].to(self.bias.device))
 
 
-class LoreftIntervention(Intervention):
-    """h + R^T(f(Wh + b) - Rh) (LoReFT; Wu et al. 2024, ReFT, equation 2).
-
-    ``identity`` starts at W = R and b = 0 and needs the linear f.
-    """
-
-    NAME = "loreft"
-    DECAYING = frozenset({"weight"})
-
-    @staticmethod
-    def tensor_shapes(hidden_size: int, form: EditForm) -> dict[str, tuple[int, ...]]:
-        return {"rotation": (form.rank, hidden_size), "weight": (form.rank, hidden_size), "bias": (form.rank,)}
-
-    def _start(self, hidden_size: int, generator: torch.Generator) -> None:
-        self.rotation = OrthonormalRows(hidden_size, self.form.rank, generator)
-        self.weight, self.bias = _linear(hidden_size, self.form, generator)
-        if self.form.init == "identity":
-            with torch.no_grad():
-                self.weight.copy_(self.rotation())
-
-    def edit(self, h: Tensor) -> Tensor:
-        rotation = self.rotation()
-        if self.form.activation == "linear":
-            # Wh + b - Rh as (W - R)h + b: one product fewer, and exactly 0 at the identity.
-            return functional.linear(h, self.weight - rotation, self.bias) @ rotation
-        source = self._activate(functional.linear(h, self.weight, self.bias))
-        return (source - functional.linear(h, rotation)) @ rotation
-
-
-class NoreftIntervention(Intervention):
-    """h + W2^T(f(W1h + b) - W2h): LoReFT without orthonormality; W1 is ``weight``, W2 is ``projection``.
-
-    With ``projection_bias``, W2h + b2 is subtracted, as pyreft's class with ``add_bias`` does. ``identity`` starts at
-    W1 = W2 and b = b2 and needs the linear f.
-    """
-
-    NAME = "noreft"
-    DECAYING = frozenset({"weight", "projection"})
-
-    @staticmethod
-    def tensor_shapes(hidden_size: int, form: EditForm) -> dict[str, tuple[int, ...]]:
-        wide, thin = (form.rank, hidden_size), (form.rank,)
-        shapes: dict[str, tuple[int, ...]] = {"projection": wide, "weight": wide, "bias": thin}
-        return {**shapes, "projection_bias": thin} if form.projection_bias else shapes
-
-    def _start(self, hidden_size: int, generator: torch.Generator) -> None:
-        paper = EditForm(self.form.rank, init="paper")
-        self.projection, projection_bias = _linear(hidden_size, paper, generator)
-        self.weight, self.bias = _linear(hidden_size, self.form, generator)
-        if self.form.projection_bias:
-            self.projection_bias = projection_bias
-        with torch.no_grad():
-            if self.form.init == "identity":
-                self.weight.copy_(self.projection)
-                if self.form.projection_bias:
-                    self.bias.copy_(self.projection_bias)
-
-    def edit(self, h: Tensor) -> Tensor:
-        source = self._activate(functional.linear(h, self.weight, self.bias))
-        taken = functional.linear(h, self.projection, self.projection_bias if self.form.projection_bias else None)
-        return (source - taken) @ self.projection
-
-
-class DireftIntervention(Intervention):
-    """h + W2^T f(W1h + b) (the paper's DiReFT, equation 3; pyreft's ``NodireftIntervention``).
-
-    ``identity`` starts at W2 = 0, as LoRA does, so it goes with every f.
-    """
-
-    NAME = "direft"
-    DECAYING = frozenset({"weight", "projection"})
-
-    @staticmethod
-    def tensor_shapes(hidden_size: int, form: EditForm) -> dict[str, tuple[int, ...]]:
-        wide = (form.rank, hidden_size)
-        return {"projection": wide, "weight": wide, "bias": (form.rank,)}
-
-    def _start(self, hidden_size: int, generator: torch.Generator) -> None:
-        self.projection, _ = _linear(hidden_size, self.form, generator)
-        self.weight, self.bias = _linear(hidden_size, EditForm(self.form.rank, init="paper"), generator)
-
-    def edit(self, h: Tensor) -> Tensor:
-        return self._activate(functional.linear(h, self.weight, self.bias)) @ self.projection
-
-
-class DireftOrthogonalIntervention(Intervention):
-    """h + R^T f(Wh + b) (pyreft's ``DireftIntervention``).
-
-    ``identity`` starts at W = 0 and b = 0 and needs an f with a slope there, which relu has not.
-    """
-
-    NAME = "direft_orthogonal"
-    DECAYING = frozenset({"weight"})
-
-    @staticmethod
-    def tensor_shapes(hidden_size: int, form: EditForm) -> dict[str, tuple[int, ...]]:
-        return LoreftIntervention.tensor_shapes(hidden_size, form)
-
-    def _start(self, hidden_size: int, generator: torch.Generator) -> None:
-        self.rotation = OrthonormalRows(hidden_size, self.form.rank, generator)
-        self.weight, self.bias = _linear(hidden_size, self.form, generator)
-
-    def edit(self, h: Tensor) -> Tensor:
-        return self._activate(functional.linear(h, self.weight, self.bias)) @ self.rotation()
-
-
-class ConsreftIntervention(Intervention):
-    """h + R^T(b - Rh): the subspace is set to the constant b. It cannot start at the identity."""
-
-    NAME = "consreft"
-
-    @staticmethod
-    def tensor_shapes(hidden_size: int, form: EditForm) -> dict[str, tuple[int, ...]]:
-        return {"rotation": (form.rank, hidden_size), "bias": (form.rank,)}
-
-    def _start(self, hidden_size: int, generator: torch.Generator) -> None:
-        self.rotation = OrthonormalRows(hidden_size, self.form.rank, generator)
-        self.bias = nn.Parameter(torch.rand(self.form.rank, generator=generator))
-
-    def edit(self, h: Tensor) -> Tensor:
-        rotation = self.rotation()
-        return (self.bias - functional.linear(h, rotation)) @ rotation
-
-
-class LobireftIntervention(Intervention):
-    """h + R^T b: a learned bias of rank r. ``identity`` starts at b = 0, ``paper`` at b uniform in [0, 1)."""
-
-    NAME = "lobireft"
-
-    @staticmethod
-    def tensor_shapes(hidden_size: int, form: EditForm) -> dict[str, tuple[int, ...]]:
-        return ConsreftIntervention.tensor_shapes(hidden_size, form)
-
-    def _start(self, hidden_size: int, generator: torch.Generator) -> None:
-        self.rotation = OrthonormalRows(hidden_size, self.form.rank, generator)
-        drawn = torch.rand(self.form.rank, generator=generator)
-        self.bias = nn.Parameter(drawn if self.form.init == "paper" else torch.zeros_like(drawn))
-
-    def edit(self, h: Tensor) -> Tensor:
-        return (self.bias @ self.rotation()).expand_as(h)
-
-
-_CLASSES: tuple[type[Intervention], ...] = (
-    LoreftIntervention,
-    NoreftIntervention,
-    DireftIntervention,
-    DireftOrthogonalIntervention,
-    ConsreftIntervention,
-    LobireftIntervention,
-)
-METHODS: Mapping[str, type[Intervention]] = MappingProxyType({method.NAME: method for method in _CLASSES})
-
-
-def _linear(hidden_size: int, form: EditForm, generator: torch.Generator) -> tuple[nn.Parameter, nn.Parameter]:
+def drawn_linear(hidden_size: int, form: EditForm, generator: torch.Generator) -> tuple[nn.Parameter, nn.Parameter]:
     """Return a matrix [rank, hidden] and a bias [rank]: zeros, or for ``paper`` as ``nn.Linear`` draws them."""
-    weight, bias = torch.zeros(form.rank, hidden_size), torch.zeros(form.rank)
+    weight, bias = torch.zeros(form.dimensions, hidden_size), torch.zeros(form.dimensions)
     if form.init == "paper":
         bound = 1 / math.sqrt(hidden_size)
         weight.uniform_(-bound, bound, generator=generator)

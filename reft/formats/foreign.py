@@ -13,7 +13,7 @@ from torch import Tensor
 
 from reft.edits.config import LayerOverride, ReftConfig
 from reft.edits.forms import Activation
-from reft.edits.interventions import METHODS
+from reft.edits.methods.table import DECLARED
 from reft.edits.orthogonal import orthonormality_error
 from reft.edits.positions import parse_positions
 from reft.models.adapted import AdaptedModel
@@ -112,7 +112,7 @@ def assemble(
     """Check what was read and give it this project's names.
 
     Args:
-        method: a key of :data:`reft.edits.interventions.METHODS`; all interventions have it. ``noreft`` and ``direft``
+        method: of :data:`reft.edits.methods.table.METHOD_NAMES`; all interventions have it. ``noreft`` and ``direft``
             also take tensors with a ``rotation`` in place of ``projection``: the same edits, without its constraint.
         units: layer -> tensors of its one intervention, or of those for the first and the last tokens.
         usage: what the tensors do not say.
@@ -216,7 +216,7 @@ def _checked(method: str, unit: Tensors, place: str, remarks: list[str]) -> dict
         raise ValueError(f"{place} must hold a matrix and a bias; got {sorted(tensors)}; give a whole adapter")
     rank, width = len(tensors["bias"]), wide[0].shape[1]
     form = ReftConfig((0,), "f1", max(rank, 1), method, init="paper", projection_bias="projection_bias" in tensors)
-    expected = METHODS[method].tensor_shapes(width, form.form(0))
+    expected = DECLARED[method].tensors(width, form.form(0))
     got = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if got != expected or not 1 <= rank <= width:
         raise ValueError(f"{place} must hold {expected} for {method}; got {got}; name the method that was trained")

@@ -26,20 +26,11 @@ from typing import Any
 from torch import Tensor
 
 from reft.edits.forms import Activation
-from reft.edits.interventions import METHODS
+from reft.edits.methods.table import DECLARED
 from reft.formats.files import read_json, read_torch
 from reft.formats.foreign import ForeignAdapter, Usage, assemble, rebuild_rotation, transposed
 
-CLASSES = MappingProxyType(
-    {
-        "LoreftIntervention": "loreft",
-        "NoreftIntervention": "noreft",
-        "NodireftIntervention": "direft",
-        "DireftIntervention": "direft_orthogonal",
-        "ConsreftIntervention": "consreft",
-        "LobireftIntervention": "lobireft",
-    }
-)
+CLASSES = MappingProxyType({method.pyreft: name for name, method in DECLARED.items() if method.pyreft is not None})
 """pyreft's classes, and what they are called here."""
 
 CONFIG_NAME = "config.json"
@@ -91,8 +82,8 @@ def read_pyreft(
     units = _read_units(path)
     if method is None:
         method = _stored_method(path, count=sum(map(len, units.values())))
-    elif method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}; choose one of them")
+    elif method not in CLASSES.values():
+        raise ValueError(f"method must be one of {', '.join(CLASSES.values())}; got {method!r}; choose one of them")
     # A link, even one to nowhere, must be seen.
     has_head = (path / HEAD_NAME).exists() or (path / HEAD_NAME).is_symlink()
     head = read_torch(path, HEAD_NAME, _MAX_FILE_BYTES) if has_head else {}
@@ -150,7 +141,7 @@ def _stored_method(path: Path, *, count: int) -> str:
     if not (path / CONFIG_NAME).exists():
         raise ValueError(
             f"without a {CONFIG_NAME}, as in a Trainer's checkpoint, the method must be given; got none; "
-            f"choose from {', '.join(METHODS)}"
+            f"choose from {', '.join(CLASSES.values())}"
         )
     stored: Any = read_json(path, CONFIG_NAME).get("intervention_types")
     if not isinstance(stored, list) or len(stored) != count:

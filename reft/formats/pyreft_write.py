@@ -21,11 +21,12 @@ import torch
 from torch import Tensor
 
 from reft.edits.config import ReftConfig
+from reft.edits.methods.table import DECLARED
 from reft.files import write_directory
 from reft.formats.pyreft import BASE, CLASSES, CONFIG_NAME, ORIGINAL
 
-_NAMES = {method: name for name, method in CLASSES.items()}
-_RELOADED = ("loreft", "direft_orthogonal", "consreft", "lobireft")
+_CLASS = {method: name for name, method in CLASSES.items()}
+_RELOADED = tuple(name for name, method in DECLARED.items() if method.pyreft_loads)
 
 
 def write_pyreft(path: Path, config: ReftConfig, interventions: Mapping[str, Mapping[str, Tensor]]) -> None:
@@ -41,6 +42,11 @@ def write_pyreft(path: Path, config: ReftConfig, interventions: Mapping[str, Map
         ValueError: for what pyreft would not load, or would load as another edit: noreft and direft (it wants an
             ``add_bias`` that it does not save), an activation (it does not save it and takes none).
     """
+    if config.method not in _CLASS:
+        raise ValueError(
+            f"pyreft has a class for {', '.join(CLASSES.values())}; got {config.method}, for which it has none; "
+            "keep our own directory, or train one of those"
+        )
     if config.method not in _RELOADED:
         raise ValueError(
             f"pyreft loads {', '.join(_RELOADED)} again; got {config.method}, whose class it saves but cannot load; "
@@ -108,7 +114,7 @@ def _config_file(
     record = {
         "intervention_constant_sources": [True] * len(slots),
         "intervention_dimensions": list(widths),
-        "intervention_types": [f"<class 'pyreft.interventions.{_NAMES[config.method]}'>"] * len(slots),
+        "intervention_types": [f"<class 'pyreft.interventions.{_CLASS[config.method]}'>"] * len(slots),
         "mode": "parallel",
         # pyvene's fields in their order: layer, component, unit, number of units, rank, and nine that are not set.
         "representations": [
@@ -125,7 +131,7 @@ def _readme(config: ReftConfig, slots: Mapping[str, int]) -> str:
     lines = "\n".join(f"| `{key}` | {_tokens(config, layer, slot)} |" for key, (slot, layer) in rows)
     return f"""# An adapter in pyreft's format
 
-Method `{config.method}` (pyreft's `{_NAMES[config.method]}`), written for pyreft 0.1 with pyvene 0.1.7 or later:
+Method `{config.method}` (pyreft's `{_CLASS[config.method]}`), written for pyreft 0.1 with pyvene 0.1.7 or later:
 
 ```python
 import transformers  # before pyreft

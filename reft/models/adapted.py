@@ -14,8 +14,9 @@ from reft.cone.constants import RowKey
 from reft.cone.keeper import keeper_of
 from reft.cone.lower_layers import skipping
 from reft.edits.config import ReftConfig
+from reft.edits.formulas.table import METHODS
 from reft.edits.hooks import Edits, Placed, Stack, checkpointed
-from reft.edits.interventions import METHODS, Intervention
+from reft.edits.interventions import Intervention
 from reft.edits.positions import position_masks
 
 

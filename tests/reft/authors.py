@@ -13,7 +13,8 @@ from benchmarks.sides.authors import authors_intervention, pyreft
 from reft.data import Batch, Encoded
 from reft.edits.config import ReftConfig
 from reft.edits.forms import EditForm
-from reft.edits.interventions import METHODS, Intervention
+from reft.edits.formulas.table import METHODS
+from reft.edits.interventions import Intervention
 from reft.models.decoder import ReftModel
 from tests.reft.tiny import HIDDEN, build_base
 

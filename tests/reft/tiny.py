@@ -48,6 +48,7 @@ from transformers import (
 from reft.data import Encoded
 from reft.edits.config import ReftConfig
 from reft.edits.forms import Init
+from reft.edits.methods.table import DECLARED
 from reft.models.adapted import AdaptedModel
 from reft.models.decoder import ReftModel
 from reft.models.encoder import Labelled, ReftEncoder
@@ -122,11 +123,16 @@ def _loud(base: torch.nn.Module) -> torch.nn.Module:
     return base.eval()
 
 
+def rank_of(method: str, rank: int) -> int | None:
+    """Return a rank for a method that has one."""
+    return rank if "rank" in DECLARED[method].parts else None
+
+
 def build_config(
     *,
     layers: tuple[int, ...] = (0, 2),
     positions: str = "f2+l2",
-    rank: int = 2,
+    rank: int | None = 2,
     init: Init = "paper",
     **more: Any,
 ) -> ReftConfig:

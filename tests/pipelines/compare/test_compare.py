@@ -276,9 +276,9 @@ def test_a_training_without_enough_memory_is_told_and_tried_again_the_next_time(
 def test_the_search_is_needed_where_a_part_is_left_to_it() -> None:
     methods = {"open": {"method": "reft", "parts": {"layers": "all"}, "learning_rates": [1e-3]}, **METHODS}
     chosen = params({"methods": methods})
-    assert chosen.compare.needs_search((), chosen.fixed())
-    assert chosen.compare.needs_search(["open"], chosen.fixed())
-    assert not chosen.compare.needs_search(["LoRA", "too fast"], chosen.fixed())
+    assert chosen.compare.needs_search((), chosen.recipe_space().fixed)
+    assert chosen.compare.needs_search(["open"], chosen.recipe_space().fixed)
+    assert not chosen.compare.needs_search(["LoRA", "too fast"], chosen.recipe_space().fixed)
 
 
 def test_cells_of_other_inputs_are_left_over(found: Comparison, made: Project) -> None:

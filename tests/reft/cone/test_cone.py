@@ -19,7 +19,7 @@ from reft.cone.keeper import ConeConfig, keeper_of, set_cone
 from reft.cone.prefix_cache import PrefixCache
 from reft.data import Encoded
 from reft.edits.config import LayerOverride, ReftConfig
-from reft.edits.forms import METHOD_NAMES
+from reft.edits.methods.table import METHOD_NAMES
 from reft.models.decoder import ReftModel, causal_stack
 from reft.models.decoding import Decoding
 from reft.models.scoring import score_choices
@@ -27,7 +27,7 @@ from reft.training.fit import fit
 from reft.training.schedule import FitConfig
 from tests.reft.agreement import difference
 from tests.reft.families import DECODERS, build
-from tests.reft.tiny import LAYERS, VOCABULARY, build_base, build_rows
+from tests.reft.tiny import LAYERS, VOCABULARY, build_base, build_rows, rank_of
 
 # These take the softmax of attention in fp32 whatever they run in, or their experts have no fp64.
 SINGLE = ("bloom", "gemma2", "gpt_oss", "mixtral")
@@ -94,11 +94,14 @@ def configs(draw: st.DrawFn) -> ReftConfig:
     )
     overridden = sorted(draw(st.sets(st.sampled_from(layers))))
     ranks = st.none() | st.integers(1, 3)
+    method = draw(st.sampled_from(METHOD_NAMES))
+    if rank_of(method, 1) is None:
+        ranks = st.none()
     return ReftConfig(
         layers,
         draw(positions),
-        draw(st.integers(1, 3)),
-        method=draw(st.sampled_from(METHOD_NAMES)),
+        rank_of(method, draw(st.integers(1, 3))),
+        method=method,
         init="paper",
         tied=draw(st.booleans()),
         overrides=tuple(LayerOverride(layer, draw(ranks), draw(st.none() | positions)) for layer in overridden),

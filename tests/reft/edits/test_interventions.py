@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import pkgutil
 from typing import get_args
 
 import pytest
 import torch
 
+from reft.edits import formulas, methods
 from reft.edits.config import count_parameters
-from reft.edits.forms import METHOD_NAMES, Activation, DropoutOn, EditForm, Init
-from reft.edits.interventions import ACTIVATIONS, METHODS, LoreftIntervention
+from reft.edits.forms import Activation, DropoutOn, EditForm, Init
+from reft.edits.formulas.loreft import Formula as LoreftIntervention
+from reft.edits.formulas.table import METHODS
+from reft.edits.interventions import ACTIVATIONS
+from reft.edits.methods.table import DECLARED, METHOD_NAMES
 from reft.edits.orthogonal import OrthonormalRows, orthonormality_error, qf
-from tests.reft.tiny import HIDDEN, build_model
+from tests.reft.tiny import HIDDEN, build_model, rank_of
 
 
 def build(init: Init = "paper", hidden: int = 24, rank: int = 3, seed: int = 0) -> LoreftIntervention:
@@ -111,13 +116,13 @@ def test_the_count_is_the_models(tied: bool, positions: str) -> None:
 @pytest.mark.parametrize("projection_bias", [False, True])
 def test_the_table_of_methods_builds_modules(name: str, projection_bias: bool) -> None:
     method = METHODS[name]
-    form = EditForm(2, "paper", projection_bias=projection_bias)
+    form = EditForm(rank_of(name, 2), "paper", projection_bias=projection_bias)
     if projection_bias and name != "noreft":
         with pytest.raises(ValueError, match="only noreft"):
             method(8, form, torch.Generator())
         return
     edit = method(8, form, torch.Generator())
-    assert sum(value.numel() for value in edit.parameters()) == method.count_parameters(8, form)
+    assert sum(value.numel() for value in edit.parameters()) == DECLARED[name].count_parameters(8, form)
     shapes = {name: tuple(value.shape) for name, value in edit.export_tensors().items()}
     assert shapes == method.tensor_shapes(8, form)
     assert dict(edit.named_parameters()).keys() >= edit.DECAYING
@@ -126,7 +131,7 @@ def test_the_table_of_methods_builds_modules(name: str, projection_bias: bool) -
 @pytest.mark.parametrize("name", sorted(set(METHODS) - {"consreft"}))
 def test_every_identity_start_changes_no_bit(name: str) -> None:
     h = torch.randn(7, 24)
-    assert torch.equal(METHODS[name](24, EditForm(3), torch.Generator().manual_seed(0))(h), h)
+    assert torch.equal(METHODS[name](24, EditForm(rank_of(name, 3)), torch.Generator().manual_seed(0))(h), h)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -161,6 +166,16 @@ def test_a_form_that_the_formula_has_no_place_for_is_refused(name: str, form: Ed
 def test_the_names_that_are_checked_without_torch_are_those_that_are_there() -> None:
     assert tuple(METHODS) == METHOD_NAMES
     assert tuple(ACTIVATIONS) == get_args(Activation)
+
+
+def test_every_method_is_two_files_and_a_line_of_the_table() -> None:
+    """A declaration and a formula of the method's name; no file beside them is left out of the table."""
+    for room in (methods, formulas):
+        names = {module.name for module in pkgutil.iter_modules(room.__path__)}
+        assert names == {*METHOD_NAMES, "table"}
+    for name, formula in METHODS.items():
+        assert formula.METHOD is DECLARED[name]
+        assert DECLARED[name].name == name
 
 
 def test_consreft_is_idempotent() -> None:

@@ -9,10 +9,11 @@ import torch
 
 from reft.adapters.directory import AdapterInfo, load_adapter, save_adapter
 from reft.data import Collator
-from reft.edits.interventions import METHODS
+from reft.edits.formulas.table import METHODS
+from reft.edits.methods.table import DECLARED
 from reft.edits.positions import position_masks
 from reft.training.fit import fit
-from tests.reft.tiny import FAMILIES, build_base, build_fit, build_model, build_rows, layer_outputs
+from tests.reft.tiny import FAMILIES, build_base, build_fit, build_model, build_rows, layer_outputs, rank_of
 
 CLOSE = {"atol": 1e-5, "rtol": 0.0}
 INFO = AdapterInfo("b" * 64, "tiny", "d" * 64, {}, 0)
@@ -75,7 +76,7 @@ def test_gradients_reach_what_is_trained_and_nothing_else(family: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_gradients_reach_every_parameter_of_every_method(method: str) -> None:
-    model = build_model(method=method, projection_bias=method == "noreft")
+    model = build_model(method=method, rank=rank_of(method, 2), projection_bias=method == "noreft")
     model.loss(Collator(0)(build_rows(6))).backward()
     for name, value in model.trainable_parameters().items():
         assert value.grad is not None, name
@@ -101,12 +102,12 @@ def test_a_trained_adapter_is_loaded_with_the_same_bits(tmp_path: Path, family: 
         (method, activation)
         for method in METHODS
         for activation in ("linear", "gelu")
-        if activation == "linear" or method not in ("consreft", "lobireft")  # whose formulas have no activation
+        if activation == "linear" or "activation" in DECLARED[method].parts
     ],
 )
 def test_every_method_is_loaded_as_it_was_saved(tmp_path: Path, method: str, activation: str) -> None:
     more = {"projection_bias": True} if method == "noreft" else {}
-    model = build_model(method=method, activation=activation, dropout=0.3, tied=False, **more)
+    model = build_model(method=method, rank=rank_of(method, 2), activation=activation, dropout=0.3, tied=False, **more)
     list(fit(model, build_rows(8), TWO_STEPS, pad_id=0))
     save_adapter(model, tmp_path / "adapter", INFO)
     loaded = load_adapter(tmp_path / "adapter", build_base(), base_sha256=INFO.base_sha256)

@@ -10,10 +10,12 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, RobertaConfig, RobertaForSequenceClassification
 
-from benchmarks.sides.authors import authors_intervention, pyreft
+from benchmarks.sides.authors import CLASSES, authors_intervention, pyreft
 from reft.edits.config import ReftConfig, count_parameters
-from reft.edits.forms import METHOD_NAMES, EditForm
-from reft.edits.interventions import ACTIVATIONS, METHODS
+from reft.edits.forms import EditForm
+from reft.edits.formulas.table import METHODS
+from reft.edits.interventions import ACTIVATIONS
+from reft.edits.methods.table import METHOD_NAMES
 from reft.edits.positions import parse_positions, position_masks
 from reft.models.adapted import AdaptedModel
 from reft.models.decoder import ReftModel
@@ -31,7 +33,8 @@ HIDDEN = 48
 
 
 def test_every_method_is_compared() -> None:
-    assert {method for method, _ in FORMS} == set(METHOD_NAMES)
+    assert {method for method, _ in FORMS} == set(CLASSES)
+    assert set(CLASSES) <= set(METHOD_NAMES)
 
 
 @pytest.mark.parametrize(("method", "form"), FORMS)
@@ -45,7 +48,7 @@ def test_forward(method: str, form: EditForm) -> None:
         torch.testing.assert_close(ours.eval()(h), theirs.eval()(h), **CLOSE)
 
 
-@pytest.mark.parametrize("method", sorted(set(METHOD_NAMES) - {"consreft"}))
+@pytest.mark.parametrize("method", sorted(set(CLASSES) - {"consreft"}))
 def test_dropout_on_the_output_drops_the_same_numbers(method: str) -> None:
     ours, theirs = twin_interventions(method, EditForm(4, "paper", dropout=0.3, dropout_on="output"), HIDDEN)
     h = torch.randn(3, 5, HIDDEN)
@@ -211,7 +214,7 @@ def test_parameter_counts_are_the_published_ones(
     assert all(value.is_meta for value in (*model.parameters(), *model.buffers()))
 
 
-@pytest.mark.parametrize("method", METHOD_NAMES)
+@pytest.mark.parametrize("method", CLASSES)
 @pytest.mark.parametrize("bias", [False, True])
 def test_pyreft_trains_as_many(method: str, bias: bool) -> None:
     form = EditForm(4, "paper", projection_bias=bias and method == "noreft")

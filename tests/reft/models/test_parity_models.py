@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 from transformers import RobertaConfig, RobertaForSequenceClassification
 
-from benchmarks.sides.authors import authors_intervention, pyreft
+from benchmarks.sides.authors import CLASSES, authors_intervention, pyreft
 from reft.data import Batch, Collator, Encoded
 from reft.edits.config import LayerOverride, ReftConfig
-from reft.edits.forms import METHOD_NAMES
 from reft.models.decoding import Decoding
 from reft.models.encoder import Labelled, ReftEncoder
 from tests.reft.authors import Twins, assert_same_gradient, authors_tensors, build_twins, pull_back, tangent
@@ -35,7 +34,7 @@ def logits(pair: Twins, rows: list[Encoded]) -> tuple[Tensor, Tensor, Tensor]:
             return ours[real], theirs[real], pair.ours(batch)[real]
 
 
-@pytest.mark.parametrize("method", METHOD_NAMES)
+@pytest.mark.parametrize("method", CLASSES)
 @pytest.mark.parametrize("tied", [True, False])
 def test_logits_of_a_padded_batch(method: str, tied: bool) -> None:
     assert {row.prompt_length < 4 for row in ROWS} == {True, False}, "prompts too short for f2+l2 among them"

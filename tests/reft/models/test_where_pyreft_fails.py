@@ -27,7 +27,8 @@ from reft.adapters.directory import AdapterInfo, load_adapter, load_encoder, sav
 from reft.data import Batch, Collator, Encoded
 from reft.edits.config import ReftConfig
 from reft.edits.forms import EditForm
-from reft.edits.interventions import METHODS, LoreftIntervention
+from reft.edits.formulas.loreft import Formula as LoreftIntervention
+from reft.edits.formulas.table import METHODS
 from reft.edits.orthogonal import orthonormality_error
 from reft.models.decoder import ReftModel
 from reft.models.decoding import Decoding

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from reft.cone.keeper import ConeConfig, set_cone
 from reft.data import Encoded
 from reft.edits.config import LayerOverride
-from reft.edits.interventions import METHODS
+from reft.edits.formulas.table import METHODS
+from reft.edits.methods.table import DECLARED
 from reft.edits.orthogonal import OrthonormalRows, orthonormality_error
 from reft.models.adapted import AdaptedModel, Row
 from reft.models.decoder import ReftModel
@@ -33,6 +34,7 @@ from tests.reft.tiny import (
     build_rows,
     build_seq2seq,
     build_uneven_fit,
+    rank_of,
     same_bits,
     values,
 )
@@ -40,7 +42,10 @@ from tests.reft.tiny import (
 CONFIG = build_uneven_fit(checkpoint_every=3)
 KINDS: dict[str, tuple[Callable[[], AdaptedModel], list[Any]]] = {
     **{f"{family}": (lambda family=family: build_model(family, tied=False), build_rows(6)) for family in FAMILIES},
-    **{f"{method}": (lambda method=method: build_model(method=method), build_rows(6)) for method in METHODS},
+    **{
+        f"{method}": (lambda method=method: build_model(method=method, rank=rank_of(method, 2)), build_rows(6))
+        for method in METHODS
+    },
     **{name: (lambda name=name: build_encoder(name), build_labelled(6)) for name in ENCODERS},
     "t5": (lambda: build_seq2seq(), build_pairs(6)),
 }
@@ -112,14 +117,14 @@ def test_a_run_with_layers_run_again_has_the_same_bits_and_leaves_the_base_as_it
     ("dtype", "method"), [*((torch.bfloat16, method) for method in METHODS), (torch.float16, "loreft")]
 )
 def test_a_base_in_half_precision_trains_and_r_stays_orthonormal_in_fp32(dtype: torch.dtype, method: str) -> None:
-    config = build_config(positions="all", method=method, rank=3)
+    config = build_config(positions="all", method=method, rank=rank_of(method, 3))
     model = ReftModel(build_base().to(dtype), config, seed=1)
     rows = [Encoded((*row.prompt_ids, 9), row.prompt_length) for row in build_rows(16)]
     steps = list(fit(model, rows, replace(CONFIG, epochs=5, learning_rate=1e-1, weight_decay=0.5), pad_id=0))
     assert sum(step.loss for step in steps[-3:]) < 0.9 * sum(step.loss for step in steps[:3])
     assert all(value.dtype == torch.float32 for value in model.trainable_parameters().values())
     rotations = [module for module in model.modules() if isinstance(module, OrthonormalRows)]
-    assert bool(rotations) == (method not in ("noreft", "direft"))
+    assert bool(rotations) == ("rotation" in DECLARED[method].tensors(16, config.form(0)))
     assert all(orthonormality_error(rotation()) < 1e-5 for rotation in rotations)
     with torch.no_grad():
         assert model(model.collate(rows, 0)).dtype == dtype
@@ -129,14 +134,13 @@ def test_a_base_in_half_precision_trains_and_r_stays_orthonormal_in_fp32(dtype: 
 def test_decay_pulls_the_matrices_by_what_was_asked_and_nothing_else(method: str) -> None:
     """AdamW's decay takes rate * decay of a value from it, beside the step that it takes anyway."""
     more = {"projection_bias": True} if method == "noreft" else {}
-    decayed, plain = (build_model(method=method, **more) for _ in range(2))
+    decayed, plain = (build_model(method=method, rank=rank_of(method, 2), **more) for _ in range(2))
     before = values(decayed)
     once = replace(CONFIG, warmup_ratio=0.0)
     for model, decay in ((decayed, 0.5), (plain, 0.0)):
         next(fit(model, build_rows(6), replace(once, weight_decay=decay), pad_id=0))
     pulled = {name for name in before if name.split(".")[-1] in ("weight", "projection")}
     assert pulled == decayed.decaying_parameters()
-    assert bool(pulled) == (method not in ("consreft", "lobireft"))
     for name, value in values(decayed).items():
         moved = values(plain)[name] - value
         if name in pulled:

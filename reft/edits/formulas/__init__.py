@@ -1,0 +1,1 @@
+"""The formula of each edit, one file a method."""
