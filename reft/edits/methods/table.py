@@ -18,6 +18,7 @@ METHOD_NAMES: tuple[str, ...] = (
     "direft_orthogonal",
     "consreft",
     "lobireft",
+    "red",
 )
 
 if TYPE_CHECKING:
