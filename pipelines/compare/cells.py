@@ -24,9 +24,10 @@ from pipelines.model.workspace import Workspace, cone_config
 from pipelines.params.compare import CompareParams
 from pipelines.params.whole import Params
 from pipelines.project.keys import CELLS_FORMAT, cells_folder, cells_key
-from pipelines.runtime.memory import peak_memory
+from pipelines.runtime.memory import OutOfMemoryError, memory_errors, peak_memory
 from pipelines.tasks.family import open_family
 from reft import CausalModel, Encoded, NonFiniteLossError, ReftConfig, ReftModel, set_cone
+from reft.models.limits import BaseLimitError
 
 log = logging.getLogger(__name__)
 
@@ -179,14 +180,14 @@ class CellMaker:
         rows = [self._workspace.encode_row(row) for row in self._rows["train"][:count]]
         found = Cell(contender.name, purpose, learning_rate, seed, None, (), 0, 0, 0.0, 0.0, 0.0, None)
         try:
-            model, found = self._trained(contender, rows, found)
-            found = self._scored(found, model, asked, contender.name)
-        except (NonFiniteLossError, ScoresError) as error:
+            with memory_errors():
+                model, found = self._trained(contender, rows, found)
+                found = self._scored(found, model, asked, contender.name)
+        except (NonFiniteLossError, ScoresError, BaseLimitError) as error:
             found = replace(found, error=str(error))
-        except (MemoryError, RuntimeError) as error:  # torch's out-of-memory errors are RuntimeErrors
+        except OutOfMemoryError as error:
             log.warning("%s failed", contender.name, exc_info=True)
-            said = " ".join(f"{type(error).__name__}: {error}".split())[:MOST_LETTERS]
-            return replace(found, error=said)  # not kept: there may be more memory the next time
+            return replace(found, error=str(error.got)[:MOST_LETTERS])  # not kept: there may be more the next time
         return _written(path, found)
 
     def _trained(self, contender: Contender, rows: Sequence[Encoded], cell: Cell) -> tuple[CausalModel, Cell]:

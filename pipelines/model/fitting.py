@@ -23,6 +23,8 @@ from reft import (
     fit,
 )
 from reft.adapters.any_method import MethodModel, build_method
+from reft.models.limits import check_rows
+from reft.peers.model import PeerModel
 from reft.peers.stacked import StackedModel, Turns, fit_in_turn
 
 
@@ -59,7 +61,10 @@ def train_steps(
 
     Raises:
         PipelineError: if there are too few steps for a recipe of two methods.
+        BaseLimitError: if rows and virtual tokens are more than the base's positions; in a step, than its window.
     """
+    if isinstance(model, PeerModel):
+        check_rows(model.base, rows, more=model.part.virtual_tokens)
     if isinstance(model, StackedModel) and isinstance(recipe, StackedRecipe):
         # Another seed for the second turn, which would else see the rows of the first again, in their order.
         lora, reft = fit_config(recipe.lora, settings, seed=seed), fit_config(recipe.reft, settings, seed=seed + 1)

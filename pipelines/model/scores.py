@@ -14,6 +14,8 @@ from pipelines.errors import PipelineError
 from pipelines.model.workspace import Workspace
 from pipelines.tasks.family import Answer, TaskFamily
 from reft import CausalModel, Collator, Decoding, Encoded, encode, score_choices
+from reft.models.limits import check_rows
+from reft.peers.model import PeerModel
 
 Advance = Callable[[int], None]
 
@@ -29,6 +31,7 @@ def answers(
 
     Raises:
         ScoresError: if no likelihood of a row's choices is a number.
+        BaseLimitError: if the base cannot run the rows.
     """
     with tqdm(total=len(rows), desc=f"score {title}", unit="row", leave=False) as bar:
         found = ask(model, workspace.tokenizer, task, rows, batch_size=batch_size, progress=lambda n: _advance(bar, n))
@@ -60,8 +63,12 @@ def ask(
         rows: with prompts of at least one token.
         batch_size: prompts in one pass.
         progress: called with the number of rows done since the last call.
+
+    Raises:
+        BaseLimitError: if the base cannot run the rows.
     """
     encoded = [encode(tokenizer, row.prompt, "", domain=row.domain) for row in rows]
+    check_rows(model.base, encoded, more=model.part.virtual_tokens if isinstance(model, PeerModel) else 0)
     match task.ASKS:
         case "choices":
             return _choices(model, tokenizer, [task.choices(row) for row in rows], encoded, batch_size, progress)

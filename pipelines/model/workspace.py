@@ -25,6 +25,7 @@ from reft import (
     encode,
     set_cone,
 )
+from reft.models.limits import check_rows
 
 GIB = 1 << 30
 LOWEST = 4  # layers whose outputs are kept of each row, at most; of the default base one is a twentieth of the keys
@@ -49,8 +50,14 @@ class Workspace:
         return [self.encode_row(row) for row in self.rows(split)[:limit]]
 
     def encode_row(self, row: Row) -> Encoded:
-        """One row as token ids, prompt and completion tokenised apart."""
-        return encode(self.tokenizer, row.prompt, row.completion, domain=row.domain)
+        """One row as token ids, prompt and completion tokenised apart.
+
+        Raises:
+            BaseLimitError: if the base has no embedding for one, or not so many positions.
+        """
+        encoded = encode(self.tokenizer, row.prompt, row.completion, domain=row.domain)
+        check_rows(self.base, [encoded])
+        return encoded
 
     def rows(self, split: Split) -> list[Row]:
         """The rows of a split."""

@@ -1,4 +1,4 @@
-"""How much memory a trial takes at its height."""
+"""How much memory a trial takes at its height, and what is said where there is not enough."""
 
 from __future__ import annotations
 
@@ -9,7 +9,35 @@ from contextlib import contextmanager
 import psutil
 import torch
 
+from pipelines.errors import PipelineError
+
 EVERY_SECONDS = 0.02
+# How torch's allocators say it that raise a plain RuntimeError: on the CPU of Linux, on other CPUs, and on MPS.
+_NOT_ENOUGH = ("can't allocate memory", "not enough memory", "out of memory")
+
+
+class OutOfMemoryError(PipelineError):
+    """There was not enough memory for a training or a scoring."""
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Turn what Python and torch raise where memory is not enough into :class:`OutOfMemoryError`, and nothing else.
+
+    Raises:
+        OutOfMemoryError: in their place.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        said = isinstance(error, MemoryError | torch.OutOfMemoryError) or any(one in str(error) for one in _NOT_ENOUGH)
+        if not said:
+            raise
+        raise OutOfMemoryError(
+            "there must be enough memory",
+            got=" ".join(f"{type(error).__name__}: {error}".split()),
+            do="Lower the batch size or the ranks, or set train.gradient_checkpointing.",
+        ) from error
 
 
 @contextmanager

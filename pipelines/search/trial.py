@@ -19,7 +19,7 @@ from pipelines.model.scores import answers
 from pipelines.model.workspace import Workspace
 from pipelines.params.search import SearchParams
 from pipelines.project.settings import StudySettings
-from pipelines.runtime.memory import peak_memory
+from pipelines.runtime.memory import memory_errors, peak_memory
 from pipelines.search.folds import OF_TRIALS, Fold, fold
 from pipelines.search.proposals import suggest
 from pipelines.search.pruning import SCORES
@@ -28,12 +28,13 @@ from pipelines.tasks.family import Answer, TaskFamily
 from pipelines.tracking.live import LiveRun
 from reft import CausalModel, NonFiniteLossError, ReftConfig, ReftModel
 from reft.cone.keeper import filling_seconds
+from reft.models.limits import BaseLimitError
 
 log = logging.getLogger(__name__)
 
-# What a trial may end with and the search goes on; torch's out-of-memory errors are RuntimeErrors, and PipelineErrors
-# are of recipes that cannot be trained on these rows. Libraries refuse what does not fit a base with the last two.
-FAILURES = (NonFiniteLossError, MemoryError, RuntimeError, PipelineError, ValueError, IndexError)
+# What a trial may end with and the search goes on: a recipe that cannot be trained, on this base, on these rows or in
+# this memory. Anything else is a bug, or a machine's fault, and ends the search.
+FAILURES = (PipelineError, NonFiniteLossError, BaseLimitError)
 STATE = "reft.state"  # tag of its run in MLflow
 
 
@@ -110,7 +111,8 @@ def run_trial(
         _noted(trial, settings.search, Costs(time.monotonic(), peak, filling, filling()), run) as costs,
     ):
         run.log_params({**point, SEED: seed})
-        _train(trial, context, run, costs)
+        with memory_errors():
+            _train(trial, context, run, costs)
         costs.end()
         found = {context.task.measure.name: costs.curve[settings.search.reports], **costs.figures()}
         return [found[objective] for objective in settings.search.objectives]
@@ -173,7 +175,7 @@ def base_value(context: TrialContext, place: int) -> float:
     unused = ReftConfig(layers=(0,), positions="l1", rank=1)
     model = ReftModel(context.workspace.base, unused, seed=context.settings.seed)
     task, asked = context.task, context.fold(place).asked
-    with model.disabled():
+    with model.disabled(), memory_errors():
         return task.measure.add_up(task.scores(asked, _answers(context, model, asked, title="frozen base")))
 
 

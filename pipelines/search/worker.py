@@ -202,6 +202,7 @@ class _Worker:
     def _run(self, shared: SharedStudy, begun: Callable[[], None]) -> int:
         """Run the trial at the head of the study's queue; return its number."""
         numbers: list[int] = []
+        raised: list[BaseException] = []
 
         def objective(trial: optuna.Trial) -> list[float]:
             numbers.append(trial.number)
@@ -211,11 +212,14 @@ class _Worker:
             except KeyboardInterrupt:
                 trial.set_user_attr(INTERRUPTED, True)
                 raise
+            except ValueError as error:
+                raised.append(error)
+                raise
 
         try:
             shared.study.optimize(objective, n_trials=1, catch=FAILURES)
-        except ValueError:
-            if not _was_given_up(shared, numbers[-1]):
+        except ValueError as error:  # Optuna's, of a trial that another process has closed; or out of our own code
+            if error in raised or not _was_given_up(shared, numbers[-1]):
                 raise
             log.warning("trial %d was taken for dead by another machine, which repeats it", numbers[-1])
         return numbers[-1]

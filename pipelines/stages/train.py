@@ -23,6 +23,7 @@ from pipelines.runtime.process import work_folder
 from pipelines.tracking.live import LiveRun, live_run
 from reft import AdapterInfo, NonFiniteLossError, StepMetrics
 from reft.adapters.any_method import MethodModel, save_method
+from reft.models.limits import BaseLimitError
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,8 @@ def _fit(steps: Iterator[StepMetrics], live: LiveRun) -> list[StepMetrics]:
             raise PipelineError(
                 "the training loss must stay finite", got=str(error), do="Lower the learning rate."
             ) from None
+        except BaseLimitError as error:
+            raise PipelineError("the base must be able to run the rows", got=str(error)) from None
     resumed = sum(metrics.replayed for metrics in history)
     if resumed:
         log.info("went on after step %d of %d, where an earlier run was stopped", resumed, len(history))

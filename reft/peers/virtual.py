@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from reft.cone.prefix_cache import PrefixCache
 from reft.models.decoder import causal_stack, text_config
+from reft.models.limits import BaseLimitError
 from reft.peers.methods import PrefixConfig, PromptConfig
 from reft.peers.parts import Part, drawn_from
 
@@ -189,7 +190,7 @@ class PrefixPart(VirtualPart):
             )
         columns = self.virtual_tokens + read.shape[1]
         if self._window is not None and columns > self._window:
-            raise ValueError(
+            raise BaseLimitError(
                 f"keys and values of virtual tokens need a base that looks at all columns, or a window of as many; "
                 f"got {columns} columns and a window of {self._window}; shorten the rows, or use another method"
             )

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from pipelines.compare import __main__ as comparing
+from pipelines.compare import contenders as contending
 from pipelines.compare.cells import BASE, Budget, Cell, CellMaker
 from pipelines.compare.contenders import contenders
 from pipelines.compare.table import Comparison, lines_of
@@ -259,16 +260,16 @@ def test_a_training_without_enough_memory_is_told_and_tried_again_the_next_time(
     made: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     methods = {"LoRA": {"method": "lora", "parts": {"lora.rank": 3}, "learning_rates": [1e-3]}}
-    real = comparing.build_model
+    real = contending.build_model
 
     def full(*args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("CUDA out of memory.\nTried to allocate 2 GiB")
 
-    monkeypatch.setattr(comparing, "build_model", full)
+    monkeypatch.setattr(contending, "build_model", full)
     (line,) = run(made, tmp_path / "one", {"methods": methods, "seeds": [7]}).lines
     assert line[2][0].error == "RuntimeError: CUDA out of memory. Tried to allocate 2 GiB"
     assert "failed: RuntimeError: CUDA" in (tmp_path / "one" / "table.md").read_text(encoding="utf-8")
-    monkeypatch.setattr(comparing, "build_model", real)
+    monkeypatch.setattr(contending, "build_model", real)
     (line,) = run(made, tmp_path / "two", {"methods": methods, "seeds": [7]}).lines
     assert line[2][0].value is not None
 

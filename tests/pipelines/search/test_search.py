@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from optuna.trial import TrialState
 
@@ -25,7 +26,7 @@ from pipelines.project.settings import StudySettings
 from pipelines.runtime.process import begin_process
 from pipelines.search import trial, worker
 from pipelines.search.next_step import other_seeds
-from pipelines.search.study import INTERRUPTED, open_study
+from pipelines.search.study import ERROR, INTERRUPTED, open_study
 from pipelines.search.worker import run_until_target
 from pipelines.stages import search
 from pipelines.stages.search import SearchResult
@@ -104,20 +105,57 @@ def test_best_yaml_says_where_its_recipe_came_from(context: Project) -> None:
 
 
 def test_a_failed_trial_keeps_its_error_and_is_never_chosen(context: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, errors = trial.build_model, iter([MemoryError("too large"), IndexError("out of range")])
+    """What torch raises where memory is not enough is turned into ours, on the CPU too, and the search goes on."""
+    real, sizes = trial.build_model, iter(["memory", "allocator"])
 
     def broken(workspace: Any, recipe: Any, *, seed: int) -> Any:
         if recipe.rank == 4:
-            raise next(errors)
+            if next(sizes) == "memory":
+                raise MemoryError("too large")
+            torch.empty(2**44)  # 64 TiB, which torch's allocator refuses with a RuntimeError
         return real(workspace, recipe, seed=seed)
 
     monkeypatch.setattr(trial, "build_model", broken)
     result = run(context, trials=4, **{"space.rank": [2, 4], "space.learning_rate": [0.01], "enqueue": []})
     assert (result.complete, result.failed) == (2, 2)
     failed = [record for record in trials(context) if record["state"] == "fail"]
-    assert {record["error"] for record in failed} == {"MemoryError: too large", "IndexError: out of range"}
+    assert all(record["error"].startswith("OutOfMemoryError: there must be enough memory. Got: ") for record in failed)
+    assert ["MemoryError: too large" in record["error"] for record in failed] == [True, False]
+    assert "can't allocate memory" in failed[1]["error"]
     assert {record["value"] for record in failed} == {None}
     assert best(context)["chosen"]["rank"] == 2
+
+
+@pytest.mark.parametrize("bug", [IndexError("out of range"), ValueError("bad"), RuntimeError("odd"), KeyError("none")])
+def test_an_error_out_of_our_own_code_ends_the_search_and_its_trial_keeps_it(
+    context: Project, monkeypatch: pytest.MonkeyPatch, bug: Exception
+) -> None:
+    def broken(*_args: Any, **_kwargs: Any) -> Any:
+        raise bug
+
+    monkeypatch.setattr(trial, "build_model", broken)
+    with pytest.raises(type(bug)) as raised:
+        run(context, trials=3)
+    assert raised.value is bug
+    with closing(sqlite3.connect(context.root / ".reft" / "optuna.db")) as database:
+        [(name,)] = database.execute("select study_name from studies").fetchall()
+    [begun] = open_study(context.params.search, context.root, name=name).trials()
+    assert begun.state is TrialState.FAIL
+    assert begun.user_attrs[ERROR] == f"{type(bug).__name__}: {bug}"
+
+
+@pytest.mark.parametrize("spoiled", ["suggest", "build_model"])
+def test_a_value_error_of_a_trial_is_told_from_one_of_a_trial_that_others_closed(
+    context: Project, monkeypatch: pytest.MonkeyPatch, spoiled: str
+) -> None:
+    """Optuna raises a ValueError too, for a trial that another machine gave up; before a trial's first note as well."""
+
+    def broken(*_args: Any, **_kwargs: Any) -> Any:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(trial, spoiled, broken)
+    with pytest.raises(ValueError, match="a bug"):
+        run(context, trials=1)
 
 
 def test_a_loss_that_is_no_number_fails_its_trial(context: Project) -> None:

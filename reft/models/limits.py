@@ -1,0 +1,41 @@
+"""What a base cannot run, said before torch does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from reft.data import Encoded
+from reft.models.decoder import text_config
+
+
+class BaseLimitError(ValueError):
+    """A pass asks for more than the base can run: rows beyond its positions, its window or its vocabulary."""
+
+
+def check_rows(base: nn.Module, rows: Sequence[Encoded], *, more: int = 0) -> None:
+    """Refuse rows that a base cannot run, which torch would tell of by an index alone, and on CUDA by ending.
+
+    Args:
+        base: a decoder-only language model.
+        rows: of tokens.
+        more: columns that are put beside each row's own.
+
+    Raises:
+        BaseLimitError: for a token id beyond the embeddings, or a row that is longer than the positions.
+    """
+    embeddings = base.get_input_embeddings()  # type: ignore[operator]
+    highest = max((max(row.input_ids) for row in rows), default=0)
+    if highest >= embeddings.num_embeddings:
+        raise BaseLimitError(
+            f"token ids must be below {embeddings.num_embeddings}, the base's number of embeddings; got {highest}; "
+            "give the base its own tokenizer"
+        )
+    longest = max((len(row.input_ids) for row in rows), default=0) + more
+    positions = getattr(text_config(base), "max_position_embeddings", None)
+    if isinstance(positions, int) and longest > positions > 0:
+        raise BaseLimitError(
+            f"a row must fit the base's {positions} positions; got {longest} tokens, {more} of them virtual; "
+            "shorten the rows, or take fewer virtual tokens"
+        )
