@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.recipes.methods import plain_parts
+from pipelines.recipes.methods.table import plain_parts
 from pipelines.wording import duration, measure_words, part_value, points, share
 
 if TYPE_CHECKING:  # what they import takes seconds to load

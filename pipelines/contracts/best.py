@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.errors import PipelineError
-from pipelines.recipes.methods import AnyRecipe
+from pipelines.recipes.methods.table import AnyRecipe
 from pipelines.recipes.recipe_space import RecipeSpace
 from pipelines.yaml_file import read_yaml
 

@@ -9,12 +9,9 @@ from pipelines.errors import PipelineError
 from pipelines.model.forms import ANY_RANGE, peer_form, reft_config
 from pipelines.model.workspace import Workspace
 from pipelines.project.settings import TrainingSettings
-from pipelines.recipes.methods import (
-    AnyRecipe,
-    PartRecipe,
-    StackedRecipe,
-    TimeLoraRecipe,
-)
+from pipelines.recipes.methods.lora_then_reft import StackedRecipe
+from pipelines.recipes.methods.parts import PartRecipe
+from pipelines.recipes.methods.table import READS_DOMAIN, AnyRecipe
 from pipelines.recipes.reft import Recipe
 from reft import (
     Encoded,
@@ -39,7 +36,7 @@ def build_model(workspace: Workspace, recipe: AnyRecipe, *, seed: int) -> Method
     if isinstance(recipe, StackedRecipe):
         reft_config(recipe.reft, workspace.base)
     try:
-        domains = workspace.domain_range() if isinstance(recipe, TimeLoraRecipe) else ANY_RANGE
+        domains = workspace.domain_range() if recipe.name in READS_DOMAIN else ANY_RANGE
         form = peer_form(recipe, workspace.base.config.get_text_config().num_hidden_layers, domains)
         return build_method(workspace.base, form, seed=seed)
     except ValueError as error:
@@ -74,7 +71,7 @@ def train_steps(
         except ValueError as error:
             do = "Raise rows or epochs, or lower train.batch_size."
             raise PipelineError("a training must have steps for both methods", got=error, do=do) from None
-    assert not isinstance(recipe, StackedRecipe)
+    assert isinstance(recipe, Recipe | PartRecipe)
     config = fit_config(recipe, settings, seed=seed)
     return fit(model, rows, config, pad_id=pad_id, checkpoint=checkpoint, max_steps=max_steps)
 

@@ -2,39 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from transformers import PreTrainedModel
 
 from pipelines.errors import PipelineError
-from pipelines.recipes.methods import (
-    FullRecipe,
-    LoraRecipe,
-    LowRankRecipe,
-    PartRecipe,
-    PrefixRecipe,
-    PromptRecipe,
-    PTuningRecipe,
-    StackedRecipe,
-    TimeLoraRecipe,
-)
+from pipelines.recipes.methods.parts import DomainRange, TrainingRecipe
+from pipelines.recipes.methods.table import DECLARED
 from pipelines.recipes.reft import Recipe
-from reft import (
-    LayerOverride,
-    ReftConfig,
-)
-from reft.peers.methods import (
-    FullConfig,
-    LoraConfig,
-    PartConfig,
-    PeerConfig,
-    PrefixConfig,
-    PromptConfig,
-    StackedConfig,
-    TimeLoraConfig,
-)
+from reft import ReftConfig
+from reft.peers.methods import PeerConfig
 
-DomainRange = tuple[float, float]
 ANY_RANGE: DomainRange = (-1.0, 1.0)  # where a form is wanted for its size, which the range does not change
 
 
@@ -46,7 +22,7 @@ def reft_config(recipe: Recipe, base: PreTrainedModel) -> ReftConfig:
     """
     config = base.config
     try:
-        form = reft_form(recipe, config.num_hidden_layers)
+        form = recipe.form(config.num_hidden_layers)
     except ValueError as error:
         raise PipelineError("layers must exist in the base model", got=f"{recipe.layers!r}: {error}") from None
     if recipe.rank is not None and recipe.rank > config.hidden_size:
@@ -58,28 +34,7 @@ def reft_config(recipe: Recipe, base: PreTrainedModel) -> ReftConfig:
     return form
 
 
-def reft_form(recipe: Recipe, num_layers: int) -> ReftConfig:
-    """The form of the recipe's adapter for a base of so many layers.
-
-    Raises:
-        ValueError: if there is no such layer, or one of its own that the recipe does not edit.
-    """
-    return ReftConfig(
-        layers=recipe.placement(num_layers).layers,
-        positions=recipe.positions,
-        rank=recipe.rank,
-        method=recipe.method,
-        init=recipe.init,
-        tied=recipe.tied,
-        activation=recipe.activation,
-        dropout=recipe.dropout,
-        dropout_on=recipe.dropout_on,
-        projection_bias=recipe.projection_bias,
-        overrides=tuple(LayerOverride(**override.model_dump()) for override in recipe.overrides),
-    )
-
-
-def peer_form(recipe: PartRecipe | StackedRecipe, num_layers: int, domains: DomainRange = ANY_RANGE) -> PeerConfig:
+def peer_form(recipe: TrainingRecipe, num_layers: int, domains: DomainRange = ANY_RANGE) -> PeerConfig:
     """What a rival's recipe trains on a base of so many layers.
 
     Args:
@@ -90,35 +45,4 @@ def peer_form(recipe: PartRecipe | StackedRecipe, num_layers: int, domains: Doma
     Raises:
         ValueError: if there is no such layer.
     """
-    if isinstance(recipe, StackedRecipe):
-        lora = _part_form(recipe.lora, num_layers, domains)
-        assert isinstance(lora, LoraConfig)
-        return StackedConfig(lora, reft_form(recipe.reft, num_layers))
-    return _part_form(recipe, num_layers, domains)
-
-
-def _part_form(recipe: PartRecipe, num_layers: int, domains: DomainRange) -> PartConfig:
-    match recipe:
-        case TimeLoraRecipe():
-            low, high = domains
-            return TimeLoraConfig(**_low_rank(recipe, num_layers), low=low, high=high, degree=recipe.degree)
-        case LoraRecipe():
-            return LoraConfig(**_low_rank(recipe, num_layers), decomposed=recipe.name == "dora")
-        case PromptRecipe():
-            return PromptConfig(recipe.virtual_tokens, recipe.init)
-        case PrefixRecipe():
-            return PrefixConfig(recipe.virtual_tokens, recipe.width)
-        case PTuningRecipe():
-            return PrefixConfig(recipe.virtual_tokens)
-        case FullRecipe():
-            return FullConfig(recipe.layer_numbers(num_layers), recipe.embeddings)
-
-
-def _low_rank(recipe: LowRankRecipe, num_layers: int) -> dict[str, Any]:
-    return {
-        "layers": recipe.layer_numbers(num_layers),
-        "targets": tuple(recipe.target_modules.split(",")),
-        "rank": recipe.rank,
-        "alpha": recipe.alpha,
-        "dropout": recipe.dropout,
-    }
+    return DECLARED[recipe.name].form(recipe, num_layers, domains)

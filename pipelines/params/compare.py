@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from pipelines.recipes.methods import CHECKS, STACKED, MethodName, Part, is_part_of, make_recipe
+from pipelines.recipes.methods.table import CHECKS, STACKED, MethodName, Part, is_part_of, make_recipe
 from pipelines.sections import Count, Positive, Section, refuse
 
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from pipelines.params.pruner import PrunerParams
-from pipelines.recipes.methods import Part
+from pipelines.recipes.methods.table import Part
 from pipelines.recipes.published import PaperName
 from pipelines.recipes.recipe_space import enqueued_problems
 from pipelines.recipes.space import SpaceParams

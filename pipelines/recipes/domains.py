@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from pipelines.recipes.methods import CHECKS, Part
+from pipelines.recipes.methods.table import CHECKS, Part
 from pipelines.sections import Section
 
 

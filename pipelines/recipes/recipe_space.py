@@ -6,7 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.recipes.methods import METHODS, PARTS, AnyRecipe, MethodName, MethodParams, Part, is_part_of, make_recipe
+from pipelines.recipes.methods.table import (
+    METHODS,
+    PARTS,
+    AnyRecipe,
+    MethodName,
+    MethodParams,
+    Part,
+    is_part_of,
+    make_recipe,
+)
 from pipelines.recipes.published import paper_point
 from pipelines.recipes.reft import TrainParams
 from pipelines.recipes.space import SpaceParams

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 from pydantic import AfterValidator, Discriminator, Field, Tag, TypeAdapter, field_validator
 
 from pipelines.sections import STRICT, Count, NotNegative, Positive, Section, Share
+from reft.edits.config import LayerOverride, ReftConfig
 from reft.edits.forms import Activation, DropoutOn, EditForm, Init
 from reft.edits.layers import check_layers, parse_layers
 from reft.edits.methods.table import DECLARED, Method, check_form
@@ -98,6 +99,26 @@ class Recipe(Section):
         """
         own = {one.layer: parse_positions(one.positions) for one in self.overrides if one.positions is not None}
         return Placement(parse_layers(self.layers, num_layers), parse_positions(self.positions), own)
+
+    def form(self, num_layers: int) -> ReftConfig:
+        """The form of the recipe's adapter for a base of so many layers.
+
+        Raises:
+            ValueError: if there is no such layer, or one of its own that the recipe does not edit.
+        """
+        return ReftConfig(
+            layers=self.placement(num_layers).layers,
+            positions=self.positions,
+            rank=self.rank,
+            method=self.method,
+            init=self.init,
+            tied=self.tied,
+            activation=self.activation,
+            dropout=self.dropout,
+            dropout_on=self.dropout_on,
+            projection_bias=self.projection_bias,
+            overrides=tuple(LayerOverride(**override.model_dump()) for override in self.overrides),
+        )
 
     def effect(self, num_layers: int) -> dict[str, Any]:
         """What the recipe does to a base of so many layers: equal for recipes that are the same adapter's."""

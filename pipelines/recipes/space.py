@@ -11,7 +11,7 @@ from pydantic import RootModel, ValidationError, model_validator
 from pydantic_core import InitErrorDetails
 
 from pipelines.recipes.domains import Conditional, Domain, Span, Steps, checked, size, values_of
-from pipelines.recipes.methods import CHECKS, PARTS, Part, is_part_of, owner
+from pipelines.recipes.methods.table import CHECKS, PARTS, Part, is_part_of, owner
 from pipelines.sections import STRICT, refuse
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.contracts.base import BaseRecord
+from pipelines.recipes.methods.table import DECLARED as RIVALS
 from pipelines.sources.addresses import FileSource, HubSource, parse_source
 from pipelines.yaml_file import dump_yaml
 from reft import AdapterInfo, ReftConfig
@@ -18,14 +19,7 @@ from reft.peers.methods import FullConfig, PeerConfig, StackedConfig, TimeLoraCo
 LIBRARY = "reft-pipeline"
 _TITLES = {
     **{name: method.title for name, method in DECLARED.items()},
-    "lora": "LoRA",
-    "dora": "DoRA",
-    "time_lora": "time-varying LoRA",
-    "prompt": "prompt tuning",
-    "prefix": "prefix tuning",
-    "p_tuning_v2": "P-tuning v2",
-    "full": "full fine-tuning",
-    "lora_then_reft": "LoRA, then ReFT",
+    **{name: rival.title for name, rival in RIVALS.items()},
 }
 
 

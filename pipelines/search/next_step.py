@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pipelines.contracts.trials import TrialRecord
 from pipelines.params.search import SearchParams
 from pipelines.project.settings import StudySettings
-from pipelines.recipes.methods import plain_parts
+from pipelines.recipes.methods.table import plain_parts
 from pipelines.search.choice import Confirmed, confirmed
 from pipelines.search.proposals import Point, propose
 from pipelines.search.pruning import within_limits

@@ -12,19 +12,18 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from pipelines.bases.store import ensure_base
 from pipelines.contracts.base import BaseRecord
 from pipelines.errors import PipelineError
-from pipelines.model.forms import peer_form, reft_form
-from pipelines.recipes.methods import OWN_PARTS, AnyRecipe, Part
+from pipelines.model.forms import peer_form
+from pipelines.recipes.methods.table import DECLARED, AnyRecipe, Part
 from pipelines.recipes.recipe_space import RecipeSpace
 from pipelines.recipes.reft import Recipe
 from reft import ReftConfig, count_parameters
 from reft.peers.methods import PeerConfig, StackedConfig
 from reft.peers.model import count_part
 
-UNSIZED = {"alpha", "dropout", "init", "learning_rate", "lora_share"}
 # Those of rivals are counted on the base's modules, without its weights.
 SIZED: tuple[Part, ...] = (
     "method", "init", "layers", "positions", "tied", "activation", "projection_bias", "rank",
-    *(part for part in OWN_PARTS if part.rpartition(".")[2] not in UNSIZED),
+    *(f"{name}.{part}" for name, method in DECLARED.items() for part in sorted(method.sized)),
 )  # fmt: skip
 
 PACED: tuple[Part, ...] = ("epochs", "batch_size", "accumulation")  # what changes a trial's time and not its size
@@ -38,7 +37,7 @@ def parameters_of(recipe: AnyRecipe, record: BaseRecord) -> int:
     """
     try:
         if isinstance(recipe, Recipe):
-            return parameters_of_form(reft_form(recipe, record.num_layers), record)
+            return parameters_of_form(recipe.form(record.num_layers), record)
         return parameters_of_form(peer_form(recipe, record.num_layers), record)
     except ValueError as error:
         raise PipelineError("the base must have what the method trains", got=error, do="Correct method.") from None

@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from pipelines.project.settings import StudySettings
-from pipelines.recipes.methods import REFT
+from pipelines.recipes.methods.table import REFT
 from pipelines.search.study import CANDIDATE, CONFIRM, COSTS, RECIPE, SharedStudy, counted
 
 BASE = "base_sha256"  # user attribute of a study: the base that its trials edit

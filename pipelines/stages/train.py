@@ -18,7 +18,7 @@ from pipelines.model.workspace import Workspace, open_workspace
 from pipelines.params.whole import Params
 from pipelines.project.keys import train_key
 from pipelines.project.settings import TrainingSettings
-from pipelines.recipes.methods import READS_DOMAIN, plain_parts
+from pipelines.recipes.methods.table import READS_DOMAIN, plain_parts
 from pipelines.runtime.process import work_folder
 from pipelines.tracking.live import LiveRun, live_run
 from reft import AdapterInfo, NonFiniteLossError, StepMetrics

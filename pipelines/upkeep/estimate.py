@@ -16,7 +16,7 @@ from pipelines.model.scores import answers
 from pipelines.model.workspace import Workspace, open_workspace
 from pipelines.project.settings import StudySettings
 from pipelines.recipes.domains import Conditional, Span, Steps
-from pipelines.recipes.methods import AnyRecipe
+from pipelines.recipes.methods.table import AnyRecipe
 from pipelines.search.fits_base import check_space
 from pipelines.search.sizes import check_limit, extremes, paces, parameters_of
 from pipelines.tasks.family import open_family

@@ -5,7 +5,7 @@ from __future__ import annotations
 from xml.etree.ElementTree import Element
 
 from pipelines.recipes.domains import Span, Steps
-from pipelines.recipes.methods import Part
+from pipelines.recipes.methods.table import Part
 from pipelines.reports.markup import append, element
 from pipelines.reports.search.charts import Axis, Chart, Choices, Linear, Log, Scale, Size, clipped, text
 from pipelines.reports.search.study_charts import figure, percent, scored, value_axis

@@ -31,7 +31,7 @@ from pipelines.model.workspace import Workspace, open_workspace
 from pipelines.params.whole import Params, check_params
 from pipelines.project.keys import train_key
 from pipelines.project.settings import TrainingSettings
-from pipelines.recipes.methods import (
+from pipelines.recipes.methods.table import (
     CHECKS,
     METHODS,
     OWN_PARTS,

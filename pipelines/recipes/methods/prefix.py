@@ -1,0 +1,40 @@
+"""Prefix tuning: keys and values before each prompt, which a perceptron makes (Li & Liang 2021)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pipelines.recipes.methods.parts import DomainRange, PartRecipe, RivalMethod
+from pipelines.recipes.reft import Settable
+from pipelines.sections import Count, Positive, Section
+from reft.peers.methods import PrefixConfig
+
+
+class PrefixParams(Section):
+    """Section `method.prefix`."""
+
+    virtual_tokens: Settable[Count]
+    width: Settable[Count]
+    learning_rate: Settable[Positive]
+
+
+class PrefixRecipe(PartRecipe):
+    """All parts of prefix tuning."""
+
+    name: Literal["prefix"]
+    virtual_tokens: Count
+    width: Count
+
+
+def _form(recipe: PrefixRecipe, _num_layers: int, _domains: DomainRange) -> PrefixConfig:
+    return PrefixConfig(recipe.virtual_tokens, recipe.width)
+
+
+METHOD = RivalMethod(
+    name="prefix",
+    title="prefix tuning",
+    section=PrefixParams,
+    recipe=PrefixRecipe,
+    form=_form,
+    sized=frozenset({"virtual_tokens", "width"}),
+)

@@ -1,0 +1,40 @@
+"""Prompt tuning: trained embeddings before each prompt (Lester et al. 2021)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pipelines.recipes.methods.parts import DomainRange, PartRecipe, RivalMethod
+from pipelines.recipes.reft import Settable
+from pipelines.sections import Count, Positive, Section
+from reft.peers.methods import PromptConfig, PromptInit
+
+
+class PromptParams(Section):
+    """Section `method.prompt`."""
+
+    virtual_tokens: Settable[Count]
+    init: Settable[PromptInit]
+    learning_rate: Settable[Positive]
+
+
+class PromptRecipe(PartRecipe):
+    """All parts of prompt tuning."""
+
+    name: Literal["prompt"]
+    virtual_tokens: Count
+    init: PromptInit
+
+
+def _form(recipe: PromptRecipe, _num_layers: int, _domains: DomainRange) -> PromptConfig:
+    return PromptConfig(recipe.virtual_tokens, recipe.init)
+
+
+METHOD = RivalMethod(
+    name="prompt",
+    title="prompt tuning",
+    section=PromptParams,
+    recipe=PromptRecipe,
+    form=_form,
+    sized=frozenset({"virtual_tokens"}),
+)
