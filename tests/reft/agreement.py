@@ -33,6 +33,8 @@ def difference(model: AdaptedModel, rows: Sequence[Any]) -> Difference:
     parameters = list(model.trainable_parameters().values())
 
     def gradients(losses: Tensor) -> list[Tensor]:
+        if not losses.requires_grad:  # no token of the rows is edited
+            return [torch.zeros_like(p) for p in parameters]
         found = torch.autograd.grad(losses.sum(), parameters, allow_unused=True)
         return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
 
