@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from reft.cone.keeper import ConeConfig, base_folder, set_cone
     from reft.data import Batch, Collator, Encoded, Example, encode, token_spans
     from reft.edits.config import LayerOverride, ReftConfig, count_parameters
-    from reft.edits.forms import EditForm
     from reft.edits.formulas.table import METHODS
     from reft.edits.interventions import ACTIVATIONS, Intervention
     from reft.edits.layers import check_layers, parse_layers
+    from reft.edits.methods.forms import EditForm
     from reft.edits.positions import PositionMasks, Positions, parse_positions, position_masks
     from reft.models.adapted import AdaptedModel
     from reft.models.classify import Prediction, classify
@@ -104,7 +104,7 @@ _NAMES = {
     "models.classify": ("Prediction", "classify"),
     "models.decoding": ("Decoding",),
     "models.encoder": ("Labelled", "LabelledBatch", "ReftEncoder"),
-    "edits.forms": ("EditForm",),
+    "edits.methods.forms": ("EditForm",),
     "edits.formulas.table": ("METHODS",),
     "edits.interventions": ("ACTIVATIONS", "Intervention"),
     "cone.keeper": ("ConeConfig", "base_folder", "set_cone"),

@@ -18,7 +18,7 @@ from pipelines.params.pruner import MedianPruner
 from pipelines.params.whole import Params, load_params
 from pipelines.project.graph import read_graph
 from pipelines.recipes.domains import Conditional
-from pipelines.recipes.reft import PARTS, Recipe, TrainParams
+from pipelines.recipes.methods.reft import PARTS, Recipe, TrainParams
 from pipelines.recipes.space import SpaceParams
 from pipelines.tasks.keys.classification import LabelParams
 

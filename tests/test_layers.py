@@ -26,10 +26,12 @@ MLFLOW_ROOMS = {"pipelines/registry", "pipelines/serving", "pipelines/tracking"}
 # Bottom to top; a room imports from those before it alone. A file that lies in no room is one of its own.
 ORDER = {
     "reft": (
-        "files", "data", "edits", "cone", "models", "training", "peers", "adapters", "formats", "causal", "__init__",
+        "files", "data", "edits/methods", "edits", "edits/formulas", "cone", "models", "training", "peers",
+        "adapters", "formats", "causal", "__init__",
     ),
     "pipelines": (
-        "__init__", "errors", "files", "yaml_file", "roundtrip", "sections", "wording", "recipes", "sources", "runtime",
+        "__init__", "errors", "files", "yaml_file", "roundtrip", "sections", "wording", "recipes/methods", "recipes",
+        "sources", "runtime",
         "tasks/keys", "params", "contracts", "tracking", "bases", "project", "tasks", "model", "serving", "registry",
         "intake", "search", "reports", "reports/search", "upkeep", "exchange", "compare", "align", "stages",
         "__main__",
@@ -113,9 +115,9 @@ def test_a_planted_import_of_a_room_above_is_found(copied: Path) -> None:
 
 
 def test_a_planted_circle_of_types_alone_is_found(copied: Path) -> None:
-    plant(copied, "reft/edits/forms.py", "if TYPE_CHECKING:\n    from reft.edits.config import ReftConfig")
+    plant(copied, "reft/edits/methods/forms.py", "if TYPE_CHECKING:\n    from reft.edits.config import ReftConfig")
     found = circles(copied)
-    assert any({"reft.edits.forms", "reft.edits.config"} <= circle for circle in found)
+    assert any({"reft.edits.methods.forms", "reft.edits.config"} <= circle for circle in found)
 
 
 def test_a_face_of_a_room_is_one_line() -> None:

@@ -23,8 +23,8 @@ from pipelines.model.forms import reft_config
 from pipelines.model.workspace import Workspace, open_workspace
 from pipelines.params.whole import Params, check_params
 from pipelines.project.settings import TrainingSettings
+from pipelines.recipes.methods.reft import Recipe
 from pipelines.recipes.methods.table import make_recipe
-from pipelines.recipes.reft import Recipe
 from pipelines.stages import base as base_stage
 from pipelines.stages import prepare as prepare_stage
 from reft import CausalModel, Encoded, NonFiniteLossError, ReftModel

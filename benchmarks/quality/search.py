@@ -37,8 +37,8 @@ from benchmarks.speed.tables import table
 from pipelines.contracts.interval import Interval
 from pipelines.errors import PipelineError
 from pipelines.model.intervals import paired_difference
+from pipelines.recipes.methods.reft import PARTS as RECIPE
 from pipelines.recipes.published import PAPER_RECIPES
-from pipelines.recipes.reft import PARTS as RECIPE
 from pipelines.yaml_file import read_yaml
 
 PUBLISHED = PAPER_RECIPES["commonsense"]

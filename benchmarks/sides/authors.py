@@ -8,7 +8,7 @@ import io
 import torch
 from torch import nn
 
-from reft.edits.forms import EditForm
+from reft.edits.methods.forms import EditForm
 from reft.edits.methods.table import DECLARED
 
 with contextlib.redirect_stdout(io.StringIO()):  # its own dependency reports there which of its back ends is missing

@@ -17,8 +17,8 @@ from torch import nn
 
 from benchmarks.sides.authors import authors_intervention
 from benchmarks.sides.timing import Timing, interleaved, ratio
-from reft.edits.forms import EditForm
 from reft.edits.formulas.loreft import Formula as LoreftIntervention
+from reft.edits.methods.forms import EditForm
 
 PYREFT, HERE = "pyreft", "here"
 STEPS = {PYREFT: 1, HERE: 10}

@@ -13,8 +13,8 @@ from pipelines.model.workspace import Workspace
 from pipelines.params.compare import ContenderParams
 from pipelines.params.whole import Params
 from pipelines.project.settings import TrainingSettings
+from pipelines.recipes.methods.reft import SEARCHED
 from pipelines.recipes.methods.table import STACKED, AnyRecipe, make_recipe, plain_parts
-from pipelines.recipes.reft import SEARCHED
 from pipelines.yaml_file import read_yaml
 from reft import CausalModel, Encoded
 

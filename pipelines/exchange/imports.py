@@ -23,7 +23,7 @@ from pipelines.sources.addresses import FileSource, HubSource, own_path, parse_s
 from reft import AdapterInfo, ReftModel, save_adapter
 from reft.adapters.any_method import MethodModel, load_method, read_info
 from reft.adapters.files import adapter_names, adapter_sha256
-from reft.edits.forms import Activation
+from reft.edits.methods.forms import Activation
 from reft.formats.adapterhub import read_adapterhub
 from reft.formats.foreign import ForeignAdapter
 from reft.formats.pyreft import read_pyreft

@@ -11,8 +11,8 @@ from pipelines.model.workspace import Workspace
 from pipelines.project.settings import TrainingSettings
 from pipelines.recipes.methods.lora_then_reft import StackedRecipe
 from pipelines.recipes.methods.parts import PartRecipe
+from pipelines.recipes.methods.reft import Recipe
 from pipelines.recipes.methods.table import READS_DOMAIN, AnyRecipe
-from pipelines.recipes.reft import Recipe
 from reft import (
     Encoded,
     FitConfig,

@@ -6,8 +6,8 @@ from transformers import PreTrainedModel
 
 from pipelines.errors import PipelineError
 from pipelines.recipes.methods.parts import DomainRange, TrainingRecipe
+from pipelines.recipes.methods.reft import Recipe
 from pipelines.recipes.methods.table import DECLARED
-from pipelines.recipes.reft import Recipe
 from reft import ReftConfig
 from reft.peers.methods import PeerConfig
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipelines.recipes.reft import Layers, PositionsSpec
+from pipelines.recipes.methods.reft import Layers, PositionsSpec
 from pipelines.sections import Count, Name, Section, refuse
 
 

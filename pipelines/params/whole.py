@@ -21,9 +21,9 @@ from pipelines.params.compare import CompareParams
 from pipelines.params.computation import Computation, ConeParams, RunParams
 from pipelines.params.explain import explain
 from pipelines.params.search import SearchParams, check_address
+from pipelines.recipes.methods.reft import SEARCHED, TrainParams, form_problem
 from pipelines.recipes.methods.table import PARTS, READS_DOMAIN, MethodParams, Part
 from pipelines.recipes.recipe_space import RecipeSpace, recipe_space
-from pipelines.recipes.reft import SEARCHED, TrainParams, form_problem
 from pipelines.sections import Count, Name, Section, refuse
 from pipelines.tasks.keys.table import AnyPrepareParams
 from pipelines.yaml_file import read_yaml

@@ -15,8 +15,8 @@ from pipelines.params.computation import Computation
 from pipelines.project.code import installed_code
 from pipelines.project.lineage import package_version
 from pipelines.project.settings import StudySettings, TrainingSettings
+from pipelines.recipes.methods.reft import Recipe
 from pipelines.recipes.methods.table import REFT, AnyRecipe
-from pipelines.recipes.reft import Recipe
 from pipelines.runtime.process import work_folder
 
 # What of the section search changes no trial: how many there are, and what is made of them. What the trained method

@@ -8,8 +8,8 @@ from typing import Self
 from pipelines.params.computation import Computation
 from pipelines.params.search import SearchParams
 from pipelines.params.whole import Params
+from pipelines.recipes.methods.reft import TrainParams
 from pipelines.recipes.recipe_space import RecipeSpace
-from pipelines.recipes.reft import TrainParams
 
 
 @dataclass(frozen=True)

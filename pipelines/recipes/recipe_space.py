@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines.recipes.methods.reft import TrainParams
 from pipelines.recipes.methods.table import (
     METHODS,
     PARTS,
@@ -17,7 +18,6 @@ from pipelines.recipes.methods.table import (
     make_recipe,
 )
 from pipelines.recipes.published import paper_point
-from pipelines.recipes.reft import TrainParams
 from pipelines.recipes.space import SpaceParams
 from reft.edits.layers import parse_layers
 

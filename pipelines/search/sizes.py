@@ -13,9 +13,9 @@ from pipelines.bases.store import ensure_base
 from pipelines.contracts.base import BaseRecord
 from pipelines.errors import PipelineError
 from pipelines.model.forms import peer_form
+from pipelines.recipes.methods.reft import Recipe
 from pipelines.recipes.methods.table import DECLARED, AnyRecipe, Part
 from pipelines.recipes.recipe_space import RecipeSpace
-from pipelines.recipes.reft import Recipe
 from reft import ReftConfig, count_parameters
 from reft.peers.methods import PeerConfig, StackedConfig
 from reft.peers.model import count_part

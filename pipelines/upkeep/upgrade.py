@@ -20,7 +20,7 @@ from pipelines.files import write_text
 from pipelines.params.explain import steps
 from pipelines.params.whole import Params, check_params
 from pipelines.project.code import holds_no_code, project_graph, refresh_code, shipped
-from pipelines.recipes.reft import SEARCHED
+from pipelines.recipes.methods.reft import SEARCHED
 from pipelines.roundtrip import dump_document, load_document, set_section
 from pipelines.yaml_file import parse_yaml, read_yaml
 

@@ -8,7 +8,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cached_property
 from typing import Any
 
-from reft.edits.forms import Activation, DropoutOn, EditForm, Init
+from reft.edits.methods.forms import Activation, DropoutOn, EditForm, Init
 from reft.edits.methods.table import DECLARED, check_form
 from reft.edits.positions import Positions, parse_positions
 

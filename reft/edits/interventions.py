@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reft.edits.forms import EditForm, EditMethod
+from reft.edits.methods.forms import EditForm, EditMethod
 from reft.edits.methods.table import check_form
 from reft.edits.orthogonal import OrthonormalRows
 

@@ -26,7 +26,7 @@ from typing import Any
 
 from torch import Tensor
 
-from reft.edits.forms import Activation
+from reft.edits.methods.forms import Activation
 from reft.formats.files import read_json, read_safetensors, read_torch
 from reft.formats.foreign import ForeignAdapter, Usage, assemble, rebuild_rotation, transposed
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from reft.edits.config import LayerOverride, ReftConfig
-from reft.edits.forms import Activation
+from reft.edits.methods.forms import Activation
 from reft.edits.methods.table import DECLARED
 from reft.edits.orthogonal import orthonormality_error
 from reft.edits.positions import parse_positions

@@ -25,7 +25,7 @@ from typing import Any
 
 from torch import Tensor
 
-from reft.edits.forms import Activation
+from reft.edits.methods.forms import Activation
 from reft.edits.methods.table import DECLARED
 from reft.formats.files import read_json, read_torch
 from reft.formats.foreign import ForeignAdapter, Usage, assemble, rebuild_rotation, transposed

@@ -12,9 +12,9 @@ from torch import Tensor
 from benchmarks.sides.authors import authors_intervention, pyreft
 from reft.data import Batch, Encoded
 from reft.edits.config import ReftConfig
-from reft.edits.forms import EditForm
 from reft.edits.formulas.table import METHODS
 from reft.edits.interventions import Intervention
+from reft.edits.methods.forms import EditForm
 from reft.models.decoder import ReftModel
 from tests.reft.tiny import HIDDEN, build_base
 

@@ -47,7 +47,7 @@ from transformers import (
 
 from reft.data import Encoded
 from reft.edits.config import ReftConfig
-from reft.edits.forms import Init
+from reft.edits.methods.forms import Init
 from reft.edits.methods.table import DECLARED
 from reft.models.adapted import AdaptedModel
 from reft.models.decoder import ReftModel

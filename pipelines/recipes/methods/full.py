@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from pipelines.recipes.methods.parts import DomainRange, LayeredRecipe, RivalMethod
-from pipelines.recipes.reft import Layers, Settable
+from pipelines.recipes.methods.reft import Layers, Settable
 from pipelines.sections import Positive, Section
 from reft.peers.methods import FullConfig
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from pipelines.recipes.methods.lora import METHOD as LORA
 from pipelines.recipes.methods.lora import LoraRecipe
 from pipelines.recipes.methods.parts import DomainRange, RivalMethod, TrainingRecipe
-from pipelines.recipes.reft import Recipe, Settable
+from pipelines.recipes.methods.reft import Recipe, Settable
 from pipelines.sections import Section
 from reft.peers.methods import LoraConfig, StackedConfig
 

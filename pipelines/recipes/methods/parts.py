@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator
 
-from pipelines.recipes.reft import Layers, Settable
+from pipelines.recipes.methods.reft import Layers, Settable
 from pipelines.sections import Count, NotNegative, Positive, Section, Share
 from reft.edits.layers import parse_layers
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from pipelines.recipes.methods.parts import DomainRange, PartRecipe, RivalMethod
-from pipelines.recipes.reft import Settable
+from pipelines.recipes.methods.reft import Settable
 from pipelines.sections import Count, Positive, Section
 from reft.peers.methods import PrefixConfig
 

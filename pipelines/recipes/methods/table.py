@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from pydantic import TypeAdapter, create_model
 
-from pipelines.recipes import reft as reft_recipe
+from pipelines.recipes.methods import reft as reft_recipe
 from pipelines.recipes.methods.parts import SHARED, RivalMethod, TrainingRecipe
-from pipelines.recipes.reft import SEARCHED, Recipe
+from pipelines.recipes.methods.reft import SEARCHED, Recipe
 from pipelines.sections import STRICT, Section
 
 REFT = "reft"

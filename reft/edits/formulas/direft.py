@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from reft.edits.forms import EditForm
 from reft.edits.interventions import Intervention, drawn_linear
 from reft.edits.methods.direft import METHOD
+from reft.edits.methods.forms import EditForm
 
 
 class Formula(Intervention):

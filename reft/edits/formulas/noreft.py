@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from reft.edits.forms import EditForm
 from reft.edits.interventions import Intervention, drawn_linear
+from reft.edits.methods.forms import EditForm
 from reft.edits.methods.noreft import METHOD
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reft.edits.forms import EditForm, EditMethod, Shapes
+from reft.edits.methods.forms import EditForm, EditMethod, Shapes
 
 
 def _tensors(hidden_size: int, form: EditForm) -> Shapes:

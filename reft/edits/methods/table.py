@@ -7,7 +7,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
-from reft.edits.forms import EditForm, EditMethod, check_choice
+from reft.edits.methods.forms import EditForm, EditMethod, check_choice
 
 # A line a method. What it is, is declared in the module of this name beside this one; its formula is the class
 # ``Formula`` of the module of this name in reft.edits.formulas.

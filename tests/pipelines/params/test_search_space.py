@@ -12,7 +12,7 @@ from pipelines.errors import PipelineError
 from pipelines.params.whole import Params, check_params
 from pipelines.project.keys import Inputs, study_key
 from pipelines.project.settings import StudySettings
-from pipelines.recipes.reft import Recipe
+from pipelines.recipes.methods.reft import Recipe
 from pipelines.search.fits_base import check_space
 from pipelines.search.sizes import check_limit, extremes, paces, parameters_of
 from tests.searching import RAW, make_params, raw_params

@@ -13,8 +13,8 @@ from reft.adapters.directory import AdapterInfo, load_adapter, read_intervention
 from reft.cone.keeper import ConeConfig, set_cone
 from reft.data import Collator
 from reft.edits.config import LayerOverride, ReftConfig, count_parameters
-from reft.edits.forms import EditForm
 from reft.edits.formulas.table import METHODS
+from reft.edits.methods.forms import EditForm
 from reft.formats.pyreft_write import write_pyreft
 from reft.models.decoder import ReftModel
 from reft.models.mixed import AdapterSet

@@ -12,9 +12,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, RobertaConfig, RobertaFo
 
 from benchmarks.sides.authors import CLASSES, authors_intervention, pyreft
 from reft.edits.config import ReftConfig, count_parameters
-from reft.edits.forms import EditForm
 from reft.edits.formulas.table import METHODS
 from reft.edits.interventions import ACTIVATIONS
+from reft.edits.methods.forms import EditForm
 from reft.edits.methods.table import METHOD_NAMES
 from reft.edits.positions import parse_positions, position_masks
 from reft.models.adapted import AdaptedModel

@@ -26,9 +26,9 @@ from benchmarks.sides.authors import CLASSES, authors_intervention, pyreft
 from reft.adapters.directory import AdapterInfo, load_adapter, load_encoder, save_adapter
 from reft.data import Batch, Collator, Encoded
 from reft.edits.config import ReftConfig
-from reft.edits.forms import EditForm
 from reft.edits.formulas.loreft import Formula as LoreftIntervention
 from reft.edits.formulas.table import METHODS
+from reft.edits.methods.forms import EditForm
 from reft.edits.orthogonal import orthonormality_error
 from reft.models.decoder import ReftModel
 from reft.models.decoding import Decoding

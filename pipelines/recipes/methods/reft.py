@@ -10,8 +10,8 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, TypeAdapter, fie
 
 from pipelines.sections import STRICT, Count, NotNegative, Positive, Section, Share
 from reft.edits.config import LayerOverride, ReftConfig
-from reft.edits.forms import Activation, DropoutOn, EditForm, Init
 from reft.edits.layers import check_layers, parse_layers
+from reft.edits.methods.forms import Activation, DropoutOn, EditForm, Init
 from reft.edits.methods.table import DECLARED, Method, check_form
 from reft.edits.positions import SPANS, Positions, parse_positions
 
