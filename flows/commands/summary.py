@@ -10,7 +10,7 @@ from rich.text import Text
 
 from flows.finetune import FlowResult
 from flows.runs.cards import pages
-from pipelines.wording import part_value, share
+from pipelines.wording import detectable_words, part_value, share, verdict_words
 
 COLOURS = {"ran": "green", "restored": "cyan", "skipped": "bright_black"}
 
@@ -41,11 +41,15 @@ def _outcome(result: FlowResult) -> Table:
     table.add_row("base accuracy", _accuracy(evaluation["base"]))
     table.add_row("adapter accuracy", _accuracy(evaluation["adapter"]))
     difference = evaluation["difference"]
-    verdict = "better than the base" if evaluation["better"] else "not better than the base by more than the interval"
     points = (
         f"{100 * difference['value']:+.1f} points [{100 * difference['low']:+.1f}, {100 * difference['high']:+.1f}]"
     )
-    table.add_row("paired difference", f"{points}: {verdict}")
+    for name, value in evaluation.get("baselines", {}).items():
+        table.add_row(f"{name} baseline", share(value))
+    table.add_row("paired difference", points)
+    if said := detectable_words(evaluation):
+        table.add_row("least that so many rows show", said)
+    table.add_row("verdict", verdict_words(evaluation))
     recipe = ", ".join(f"{name} {part_value(value)}" for name, value in train["chosen"].items())
     table.add_row("recipe", f"{recipe} (trial {train['trial']})")
     table.add_row("trainable parameters", f"{train['trainable_parameters']:,}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.runs.outcome import StageRun, outcome_line
-from pipelines.wording import duration, many, points, recipe_words, share
+from pipelines.wording import detectable_words, duration, many, points, recipe_words, share, verdict_words
 
 
 def run_summary(runs: Sequence[StageRun], evaluation: dict[str, Any], registration: dict[str, Any]) -> str:
@@ -67,16 +67,23 @@ def evaluation_table(evaluation: dict[str, Any]) -> str:
         [name, share(system["accuracy"]), f"{share(system['low'])} to {share(system['high'])}"]
         for name, system in (("frozen base", base), ("adapter", adapter))
     ]
-    verdict = "better than" if evaluation["better"] else "not better by more than the interval than"
+    rows += [[f"{name} baseline", share(value), ""] for name, value in evaluation.get("baselines", {}).items()]
+    p_value = evaluation.get("p_value")
+    exact = "" if p_value is None else f"; exact paired test: p = {p_value:.2g}"
     lines = [f"# Evaluation on {evaluation['rows']} test rows", ""]
     lines += _table(["system", "accuracy", f"{evaluation['confidence']:.0%} interval (Wilson)"], rows)
     lines += [
         "",
         f"Paired difference: **{100 * difference['value']:+.1f} points** "
-        f"({100 * difference['low']:+.1f} to {100 * difference['high']:+.1f}, bootstrap over rows): "
-        f"the adapter is {verdict} the base.",
+        f"({100 * difference['low']:+.1f} to {100 * difference['high']:+.1f}, bootstrap over rows{exact}). "
+        f"Verdict: {verdict_words(evaluation)}.",
         "",
     ]
+    if said := detectable_words(evaluation):
+        lines += [f"So many rows show a difference of {said}.", ""]
+    if "macro_f1" in adapter.get("summary", {}):
+        both = (f"{system['summary']['macro_f1']:.3f}" for system in (base, adapter))
+        lines += ["Macro F1: base {}, adapter {}.".format(*both), ""]
     figures = ("precision", "recall", "f1")
     lines += _table(
         ["label", "rows", *(f"{figure}, {name}" for figure in figures for name in ("base", "adapter"))],

@@ -13,27 +13,47 @@ from pipelines.files import write_json
 
 SYSTEMS = ("adapter", "base")
 FIRST_MEASURE = "accuracy"  # of files that name none, which version 0.1 wrote
+NOT_WRITTEN_BEFORE: Mapping[str, Any] = {
+    "p_value": None, "detectable": None, "least_rows": None, "baselines": {}, "over_majority": None
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class SystemFigures:
     """How one system (the adapter, or the base alone) fared on the test rows.
 
-    ``value``, of the task's measure, is written under that measure's name. ``per_class`` holds what else the task
-    reports, by class or slice.
+    ``value``, of the task's measure, is written under that measure's name. ``summary`` holds what else the task
+    reports of all rows, such as ``macro_f1``, and ``per_class`` what it reports by class or slice.
     """
 
     value: float
     low: float
     high: float
     per_class: dict[str, dict[str, float]]
+    summary: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Against:
+    """The adapter's lead over something else on the same rows.
+
+    ``p_value`` is that of the exact paired test. ``better``: the interval lies above 0, the test is beyond the
+    confidence, and the rows are at least ``least_rows`` of the evaluation.
+    """
+
+    difference: Interval
+    p_value: float
+    better: bool
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """Adapter and frozen base on the same test rows.
 
-    ``better``: the paired difference's whole interval lies above 0.
+    ``better``: than the base, and than always giving the commonest answer (``over_majority``) where the task has such
+    an answer; both as :class:`Against` says. With fewer rows than ``least_rows`` nothing is. ``detectable`` is the
+    least true difference to the base that these rows show at the confidence with 80 % power. What version 0.1 did not
+    write is None, or empty.
     """
 
     adapter_sha256: str
@@ -43,14 +63,25 @@ class Evaluation:
     adapter: SystemFigures
     base: SystemFigures
     difference: Interval
+    p_value: float | None
+    detectable: float | None
+    least_rows: int | None
+    baselines: dict[str, float]
+    over_majority: Against | None
     better: bool
 
     def flat(self) -> dict[str, float]:
         """Every figure by a name: ``adapter.accuracy``, ``difference.low``, ``base.negative.f1`` and so on."""
         flat = {f"difference.{name}": value for name, value in asdict(self.difference).items()}
+        flat |= {f"baseline.{name}": value for name, value in self.baselines.items()}
+        named = {"p_value": self.p_value, "detectable": self.detectable}
+        flat |= {f"difference.{name}": value for name, value in named.items() if value is not None}
+        if self.over_majority is not None:
+            over = asdict(self.over_majority.difference) | {"p_value": self.over_majority.p_value}
+            flat |= {f"over_majority.{name}": value for name, value in over.items()}
         for system, figures in (("adapter", self.adapter), ("base", self.base)):
             own = {self.measure: figures.value, "low": figures.low, "high": figures.high}
-            flat |= {f"{system}.{name}": value for name, value in own.items()}
+            flat |= {f"{system}.{name}": value for name, value in (own | figures.summary).items()}
             for part, values in figures.per_class.items():
                 flat |= {f"{system}.{part}.{name}": float(value) for name, value in values.items()}
         return flat
@@ -75,11 +106,16 @@ def read_evaluation(path: Path) -> Evaluation:
 
 
 def _evaluation(raw: Fields) -> Evaluation:
-    values = {"measure": FIRST_MEASURE, **raw}
+    values = {"measure": FIRST_MEASURE, **NOT_WRITTEN_BEFORE, **raw}
     measure = str(values["measure"])
     systems = {name: _system(values[name], measure) for name in SYSTEMS}
-    return Evaluation(**{**values, **systems, "difference": Interval(**values["difference"])})
+    over = values["over_majority"]
+    if over is not None:
+        over = Against(**{**over, "difference": Interval(**over["difference"])})
+    whole = {**values, **systems, "difference": Interval(**values["difference"]), "over_majority": over}
+    return Evaluation(**whole)
 
 
 def _system(raw: Mapping[str, Any], measure: str) -> SystemFigures:
-    return SystemFigures(**{("value" if name == measure else name): value for name, value in raw.items()})
+    values = {"summary": {}, **raw}
+    return SystemFigures(**{("value" if name == measure else name): value for name, value in values.items()})

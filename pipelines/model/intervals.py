@@ -1,7 +1,8 @@
-"""Paired differences of two systems on the same rows, with bootstrap intervals."""
+"""Paired differences of two systems on the same rows: bootstrap intervals, exact tests, and what rows can show."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -64,3 +65,59 @@ def measured_difference(
     drawn = [value(generator.choice(rows, len(rows))) for _ in range(resamples)]
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(value(rows), float(low), float(high))
+
+
+POWER = 0.8  # with which a true difference is to be found (Cohen 1988, section 2.4)
+MOST_MISSED = 0.5  # of all rows turned from wrong to right: rows that may miss even that are too few for any verdict
+
+
+def exact_p_value(one: Floats, other: Floats, *, resamples: int, seed: int, measure: Measure) -> float:
+    """How likely so large a difference is, of either sign, where each row might as well be the other system's.
+
+    For scores of 0 or 1 the exact test of McNemar 1947: a binomial test of the rows that one system alone gets right.
+    For other scores of a row it is the sign test; for a measure that is no mean, rows are exchanged by chance.
+    """
+    from scipy import stats
+
+    if measure.is_mean:
+        won, lost = int((one > other).sum()), int((one < other).sum())
+        return float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0
+    generator, observed = np.random.default_rng(seed), abs(measure.add_up(one) - measure.add_up(other))
+    extreme = 0
+    for _ in range(resamples):
+        swap = (generator.random(len(one)) < 0.5).reshape(-1, *[1] * (one.ndim - 1))
+        sides = measure.add_up(np.where(swap, other, one)), measure.add_up(np.where(swap, one, other))
+        extreme += abs(sides[0] - sides[1]) >= observed
+    return (extreme + 1) / (resamples + 1)
+
+
+def best_case(rows: int, confidence: float) -> float:
+    """The least share of rows won, with none lost, that the exact test finds with power :data:`POWER`; 1 if none.
+
+    The test needs k rows won with 2 (1/2)^k < 1 - confidence, and of n rows at least k are won with that power at the
+    share that is the quantile of the beta distribution of k and n - k + 1 (Clopper & Pearson 1934).
+    """
+    from scipy import stats
+
+    least = math.floor(math.log2(2 / (1 - confidence))) + 1
+    return float(stats.beta.ppf(POWER, least, rows - least + 1)) if rows >= least else 1.0
+
+
+def least_rows(confidence: float) -> int:
+    """The number of rows below which nothing is called better: they may miss even a gain of half of all rows."""
+    rows = 1
+    while best_case(rows, confidence) > MOST_MISSED:
+        rows += 1
+    return rows
+
+
+def detectable(difference: Interval, rows: int, confidence: float) -> float:
+    """About the least true difference that so many rows show at this confidence with power :data:`POWER`.
+
+    From the interval's width, which says how much rows differ; where all differ alike, from the best case.
+    """
+    from scipy import stats
+
+    sure, found = stats.norm.ppf((1 + confidence) / 2), stats.norm.ppf(POWER)
+    spread = (difference.high - difference.low) / 2 / sure
+    return max(float((sure + found) * spread), best_case(rows, confidence))

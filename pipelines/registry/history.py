@@ -173,9 +173,17 @@ def read_curve(path: Path) -> list[tuple[str, int, float]]:
 def evaluation_metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:
     """evaluation.json as flat names: ``adapter.accuracy``, ``difference.low``, ``base.negative.f1`` and so on."""
     flat = {f"difference.{key}": float(value) for key, value in evaluation["difference"].items()}
+    found = {f"difference.{key}": evaluation.get(key) for key in ("p_value", "detectable")}
+    flat |= {key: float(value) for key, value in found.items() if value is not None}
+    flat |= {f"baseline.{key}": float(value) for key, value in evaluation.get("baselines", {}).items()}
+    over = evaluation.get("over_majority")
+    if over is not None:
+        lead = {**over["difference"], "p_value": over["p_value"]}
+        flat |= {f"over_majority.{key}": float(value) for key, value in lead.items()}
     for system in ("adapter", "base"):
         figures = evaluation[system]
         flat |= {f"{system}.{key}": float(figures[key]) for key in ("accuracy", "low", "high")}
+        flat |= {f"{system}.{key}": float(value) for key, value in figures.get("summary", {}).items()}
         for label, per_class in figures["per_class"].items():
             flat |= {f"{system}.{label}.{key}": float(value) for key, value in per_class.items()}
     return flat

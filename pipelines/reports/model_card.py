@@ -11,6 +11,7 @@ from typing import Any
 from pipelines.contracts.base import BaseRecord
 from pipelines.recipes.methods.table import DECLARED as RIVALS
 from pipelines.sources.addresses import FileSource, HubSource, parse_source
+from pipelines.wording import detectable_words, verdict_words
 from pipelines.yaml_file import dump_yaml
 from reft import AdapterInfo, ReftConfig
 from reft.edits.methods.table import DECLARED
@@ -121,6 +122,14 @@ def _figures(evaluation: Mapping[str, Any]) -> str:
     difference = evaluation["difference"]
     points = [f"{100 * float(difference[key]):+.1f}" for key in ("value", "low", "high")]
     rows["paired difference"] = f"{points[0]} points ({points[1]} to {points[2]})"
+    for name, value in evaluation.get("baselines", {}).items():
+        rows[f"{name} baseline"] = f"{100 * value:.1f} %"
+    for name, figures in (("adapter", evaluation["adapter"]), ("frozen base", evaluation["base"])):
+        if "macro_f1" in figures.get("summary", {}):
+            rows[f"macro F1, {name}"] = f"{figures['summary']['macro_f1']:.3f}"
+    if said := detectable_words(evaluation):
+        rows["least difference that so many rows show"] = said
+    rows["verdict"] = verdict_words(evaluation)
     return f"Accuracy on {evaluation['rows']} test rows, with {confidence} intervals:\n\n{_table(rows)}"
 
 

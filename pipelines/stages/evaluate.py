@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.contracts.evaluation import Evaluation, SystemFigures, write_evaluation
+from pipelines.contracts.evaluation import Against, Evaluation, SystemFigures, write_evaluation
 from pipelines.contracts.prepared import Row
 from pipelines.errors import PipelineError
 from pipelines.files import whole_directory, write_jsonl, write_table
-from pipelines.model.intervals import measured_difference
+from pipelines.model.intervals import detectable, exact_p_value, least_rows, measured_difference
 from pipelines.model.scores import answers
 from pipelines.model.workspace import Workspace, open_workspace
 from pipelines.params.whole import EvaluateParams, Params
-from pipelines.tasks.family import Answer, Reading, TaskFamily, open_family
+from pipelines.tasks.family import MAJORITY, Answer, Reading, TaskFamily, open_family
+from pipelines.tasks.measures import Floats, Measure
 from reft import adapter_sha256
 from reft.adapters.any_method import MethodModel, load_method
 
@@ -70,15 +71,14 @@ def compare(
     seed: int,
     adapter_sha256: str,
 ) -> Evaluation:
-    """Both systems' figures, and the paired difference of the task's measure on the same rows."""
-    difference = measured_difference(
-        task.measure,
-        [task.scores(rows, edited)],
-        [task.scores(rows, frozen)],
-        confidence=settings.confidence,
-        resamples=settings.bootstrap,
-        seed=seed,
-    )
+    """Both systems' figures and the task's baselines, and the adapter's paired lead over base and majority."""
+    scores = task.scores(rows, edited)
+
+    def against(other: Floats) -> Against:
+        return _against(task.measure, scores, other, settings, seed=seed)
+
+    base, baselines = against(task.scores(rows, frozen)), task.baselines(rows)
+    over = against(baselines[MAJORITY]) if MAJORITY in baselines else None
     return Evaluation(
         adapter_sha256=adapter_sha256,
         measure=task.measure.name,
@@ -86,15 +86,29 @@ def compare(
         confidence=settings.confidence,
         adapter=_figures(task, rows, edited, settings.confidence),
         base=_figures(task, rows, frozen, settings.confidence),
-        difference=difference,
-        better=difference.low > 0,
+        difference=base.difference,
+        p_value=base.p_value,
+        detectable=detectable(base.difference, len(rows), settings.confidence),
+        least_rows=least_rows(settings.confidence),
+        baselines={name: task.measure.add_up(each) for name, each in baselines.items()},
+        over_majority=over,
+        better=base.better and (over is None or over.better),
     )
+
+
+def _against(measure: Measure, one: Floats, other: Floats, settings: EvaluateParams, *, seed: int) -> Against:
+    """The lead of one system's scores over another's, and whether it is more than chance; see :class:`Against`."""
+    confidence, resamples = settings.confidence, settings.bootstrap
+    difference = measured_difference(measure, [one], [other], confidence=confidence, resamples=resamples, seed=seed)
+    p_value = exact_p_value(one, other, resamples=resamples, seed=seed, measure=measure)
+    sure = difference.low > 0 and p_value < 1 - confidence
+    return Against(difference, p_value, better=sure and len(one) >= least_rows(confidence))
 
 
 def _figures(task: TaskFamily[Any], rows: Sequence[Row], answers: Sequence[Answer], confidence: float) -> SystemFigures:
     value = task.measure.add_up(task.scores(rows, answers))
     low, high = task.measure.interval(value, len(rows), confidence)
-    return SystemFigures(value, low, high, task.figures(rows, answers))
+    return SystemFigures(value, low, high, task.figures(rows, answers), task.summary(rows, answers))
 
 
 def _prediction(row: Row, adapter: Reading, base: Reading) -> dict[str, object]:

@@ -13,7 +13,7 @@ from pipelines.contracts.prepared import SHOWN, Rejection, Row, Split
 from pipelines.contracts.task import TaskSpec
 from pipelines.errors import PipelineError, printable
 from pipelines.sources.raw_row import RawRow
-from pipelines.tasks.family import Answer, Asked, Reading, Target, TaskFamily
+from pipelines.tasks.family import MAJORITY, Answer, Asked, Reading, Target, TaskFamily
 from pipelines.tasks.keys.classification import ACCURACY, ClassificationParams, LabelParams
 from pipelines.tasks.measures import Floats, Measure, Proportion
 from pipelines.tasks.rows import Scalar, as_number, finite_number, same
@@ -123,6 +123,21 @@ class Classification(TaskFamily[ClassificationParams]):
         """The probability of the right label."""
         found: Floats = _probabilities(answers)[np.arange(len(rows)), self._truth(rows)]
         return found
+
+    def baselines(self, rows: Sequence[Row]) -> dict[str, Floats]:
+        """Always the label that most of these rows have, the first of equally many; and a label drawn by chance."""
+        truth = self._truth(rows)
+        most = np.bincount(truth, minlength=len(self.classes)).argmax()
+        return {
+            MAJORITY: (truth == most).astype(np.float64),
+            "chance": np.full(len(rows), 1 / len(self.classes)),
+        }
+
+    def summary(self, rows: Sequence[Row], answers: Sequence[Answer]) -> dict[str, float]:
+        """The mean of the labels' F1, in which a rare label counts as much as a common one."""
+        from sklearn.metrics import f1_score
+
+        return {"macro_f1": float(f1_score(self._truth(rows), self._answered(answers), average="macro"))}
 
     def figures(self, rows: Sequence[Row], answers: Sequence[Answer]) -> dict[str, dict[str, float]]:
         """Precision, recall, F1 and the number of rows of each label."""

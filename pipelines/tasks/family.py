@@ -22,6 +22,9 @@ Asked = Literal["choices", "text", "number"]
 Answer = Floats | str | float
 """What the model says to one row: the log-probability of each choice in nats, a text, or a number."""
 
+MAJORITY = "majority"
+"""The baseline that always gives the commonest answer."""
+
 Keys = TypeVar("Keys", bound=PrepareParams, contravariant=True)
 
 
@@ -102,6 +105,17 @@ class TaskFamily(Protocol[Keys]):
     def fine_scores(self, rows: Sequence[Row], answers: Sequence[Answer]) -> Floats:
         """Scores that tell two models apart where both are right: what the pruner wilcoxon compares, [rows]."""
         return self.scores(rows, answers)
+
+    def baselines(self, rows: Sequence[Row]) -> dict[str, Floats]:  # noqa: ARG002
+        """Scores of answers that read no prompt, [rows] each, by what they are called; none where there are none.
+
+        ``majority``, where it is there, is what an adapter must beat to be called better.
+        """
+        return {}
+
+    def summary(self, rows: Sequence[Row], answers: Sequence[Answer]) -> dict[str, float]:  # noqa: ARG002
+        """What else is reported of all rows together, by name."""
+        return {}
 
     def figures(self, rows: Sequence[Row], answers: Sequence[Answer]) -> dict[str, dict[str, float]]:  # noqa: ARG002
         """What else is reported: by class or slice, figures by their names."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from math import comb
+
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
 from pipelines.contracts.evaluation import Evaluation
 from pipelines.contracts.prepared import Row
 from pipelines.contracts.task import TaskSpec
-from pipelines.model.intervals import measured_difference, paired_difference
+from pipelines.model.intervals import exact_p_value, least_rows, measured_difference, paired_difference
 from pipelines.params.whole import EvaluateParams
 from pipelines.stages.evaluate import compare
 from pipelines.tasks.family import open_family
@@ -56,10 +59,10 @@ def test_equal_systems_are_not_better() -> None:
 
 
 def test_a_gain_within_the_interval_is_not_better_and_a_clear_one_is() -> None:
-    truth = np.zeros(200, dtype=np.int64)
+    truth = np.array([0] * 100 + [1] * 100)
     frozen = np.array([0] * 150 + [1] * 50)
-    little = np.array([0] * 148 + [1] * 2 + [0] * 4 + [1] * 46)  # 2 lost, 4 won
-    much = np.array([0] * 190 + [1] * 10)
+    little = np.array([0] * 98 + [1] * 2 + [0] * 46 + [1] * 54)  # 2 lost, 4 won
+    much = np.array([0] * 110 + [1] * 90)
     assert not compared(truth, little, frozen).better
     assert compared(truth, much, frozen).better
 
@@ -95,3 +98,98 @@ def test_a_measure_that_is_no_mean_is_resampled_row_by_row_with_the_same_outcome
     assert found[1].value == pytest.approx(found[0].value)
     assert found[1].low == pytest.approx(found[0].low, abs=0.005)
     assert found[1].high == pytest.approx(found[0].high, abs=0.005)
+
+
+def labels(*counts: tuple[int, int]) -> np.ndarray:
+    """Return an array of (label, how often), one after the other."""
+    return np.repeat(*np.array(counts, dtype=np.int64).T)
+
+
+def test_two_rows_won_of_two_are_too_few_for_a_verdict() -> None:
+    """All differ alike, so every resample is the same and the bootstrap's interval is [1, 1]."""
+    truth = np.array([0, 1])
+    found = compared(truth, truth, 1 - truth)
+    assert (found.difference.low, found.difference.high) == (1.0, 1.0)
+    assert found.p_value == 0.5  # 2 (1/2)^2
+    assert (found.rows, found.better) == (2, False)
+    assert found.detectable == 1.0
+
+
+@pytest.mark.parametrize(("confidence", "discordant"), [(0.9, 5), (0.95, 6), (0.99, 8)])
+def test_the_least_rows_find_a_gain_of_half_of_all_rows_four_times_in_five(confidence: float, discordant: int) -> None:
+    """``discordant`` is the first k with 2 (1/2)^k < 1 - confidence; the binomial's tail at 1/2 is added up here."""
+
+    def power(rows: int) -> float:
+        return sum(comb(rows, won) for won in range(discordant, rows + 1)) / 2**rows
+
+    rows = least_rows(confidence)
+    assert power(rows) >= 0.8 > power(rows - 1)
+
+
+def test_below_the_least_rows_nothing_is_better_and_from_there_on_it_is() -> None:
+    rows = least_rows(SETTINGS.confidence)
+    for count, better in ((rows - 1, False), (rows, True)):
+        truth = np.arange(count) % 2
+        assert compared(truth, truth, 1 - truth).better == better
+
+
+def test_the_exact_test_is_mcnemars() -> None:
+    """Hand-made: 3 rows lost and 13 won of 16 that differ: 2 (C(16,0)+C(16,1)+C(16,2)+C(16,3)) / 2^16 = 0.02127."""
+    truth = labels((0, 50), (1, 50))
+    frozen, edited = truth.copy(), truth.copy()
+    frozen[:13], edited[20:23] = 1, 1
+    assert compared(truth, edited, frozen).p_value == pytest.approx(1394 / 2**16)
+
+
+def test_both_the_interval_and_the_exact_test_must_hold() -> None:
+    """Five rows won and none lost: the bootstrap's interval is above 0, and the exact test has p = 2 (1/2)^5."""
+    truth = labels((0, 12), (1, 12))
+    frozen = truth.copy()
+    frozen[:5] = 1
+    found = compared(truth, truth, frozen)
+    assert found.difference.low > 0
+    assert found.p_value == pytest.approx(0.0625)
+    assert not found.better
+
+
+def test_an_adapter_that_always_says_the_commoner_label_is_not_better() -> None:
+    """It beats a base at 50 % by far, and has learned nothing."""
+    truth = labels((0, 140), (1, 60))
+    frozen, edited = np.arange(200) % 2, np.zeros(200, dtype=np.int64)
+    found = compared(truth, edited, frozen)
+    assert found.difference.low > 0.1
+    assert (found.baselines, found.over_majority.difference.value) == ({"majority": 0.7, "chance": 0.5}, 0.0)
+    assert not found.better
+    assert compared(truth, truth, frozen).better
+
+
+def test_macro_f1_is_scikit_learns() -> None:
+    rng = np.random.default_rng(0)
+    truth, edited = rng.integers(2, size=(2, 80))
+    assert compared(truth, edited, truth).adapter.summary["macro_f1"] == pytest.approx(
+        f1_score(truth, edited, average="macro")
+    )
+
+
+def test_a_measure_that_is_no_mean_has_an_exact_test_too() -> None:
+    rng = np.random.default_rng(3)
+    one, other = ((rng.random(60) < share).astype(float) for share in (0.9, 0.6))
+    exact, drawn = (
+        exact_p_value(one, other, resamples=4000, seed=1, measure=measure)
+        for measure in (Proportion("accuracy"), Slow("accuracy"))
+    )
+    assert drawn == pytest.approx(exact, abs=0.01)
+    assert exact_p_value(one, one, resamples=50, seed=1, measure=Slow("accuracy")) == 1.0
+
+
+def test_the_least_difference_shrinks_with_the_root_of_the_rows() -> None:
+    """Of 400 rows and of 100 that differ in equal shares, to the bootstrap's noise; 2.8 standard errors are known."""
+    found = {}
+    for count in (100, 400):
+        truth = labels((0, count // 2), (1, count // 2))
+        frozen, edited = truth.copy(), truth.copy()
+        frozen[: count // 5], edited[-count // 10 :] = 1, 0
+        found[count] = compared(truth, edited, frozen).detectable
+    spread = np.sqrt(0.3 - 0.1**2)
+    assert found[400] == pytest.approx((1.96 + 0.8416) * spread / 20, rel=0.06)
+    assert found[100] / found[400] == pytest.approx(2, rel=0.08)
