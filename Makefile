@@ -5,7 +5,7 @@ READY := .venv/.ready
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast kill-matrix check docs format bad-inputs bench-rotation bench-encoder bench-speed bench-growth bench-search bench-causal bench-quality bench-domains
+.PHONY: help setup run test test-fast wheel kill-matrix check docs format bad-inputs bench-rotation bench-encoder bench-speed bench-growth bench-search bench-causal bench-quality bench-domains
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -57,6 +57,9 @@ bench-quality: $(READY)  ## accuracy beside LoRA, DoRA, prompts, full fine-tunin
 
 bench-domains: $(READY)  ## LoRA that moves with a domain beside one for all and one for each, on STS-B of REFT_BENCH_DATA; about 25 minutes
 	$(BIN)/python -m benchmarks.quality.domains
+
+wheel: $(READY)  ## dist/reft_pipeline-VERSION-py3-none-any.whl, which needs no clone
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 check: $(READY)  ## lint, format and types
 	$(BIN)/ruff check .

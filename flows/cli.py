@@ -27,8 +27,20 @@ console = Console()
 Project = Annotated[Path, typer.Option("--project", "-p", help="The project folder: the one with params.yaml.")]
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from pipelines.project.lineage import package_version
+
+        console.print(f"reft-pipeline {package_version('reft-pipeline')}", highlight=False)
+        raise typer.Exit
+
+
 @app.callback()
-def _common() -> None:
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version, and end.")
+    ] = False,
+) -> None:
     """Settings that every command shares."""
 
 

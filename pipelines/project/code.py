@@ -20,7 +20,9 @@ from pipelines.yaml_file import parse_yaml
 CODE = "code.json"
 FREE = ("desc", "meta")  # of a stage, what is the user's to change
 ROOMS = ("pipelines", "reft")  # the packages whose files are deps of stages
-PACKAGE = Path(__file__).parents[2]  # where the rooms lie, and, of an editable installation, dvc.yaml too
+PACKAGE = Path(__file__).parents[2]  # where the rooms lie
+# Where params.yaml, dvc.yaml and their like lie: at the top of a clone, and in a wheel where its build copied them.
+SHIPPED = (PACKAGE, Path(__file__).parent / "shipped")
 
 
 def is_code(dep: str) -> bool:
@@ -41,14 +43,14 @@ def shipped(name: str) -> Path:
     Raises:
         PipelineError: if the package was installed without them.
     """
-    path = PACKAGE / name
-    if not path.exists() or not (PACKAGE / "dvc.yaml").is_file():
+    folder = next((folder for folder in SHIPPED if (folder / "dvc.yaml").is_file()), None)
+    if folder is None or not (folder / name).is_file():
         raise PipelineError(
-            f"{name} must lie beside the installed package",
-            got=f"none in {PACKAGE}",
-            do="Install from a clone of the project: pip install --editable CLONE.",
+            f"{name} must come with the installed package",
+            got=f"none in {' or '.join(map(str, SHIPPED))}",
+            do="Install the wheel of a release, or a clone: pip install --editable CLONE.",
         )
-    return path
+    return folder / name
 
 
 def installed_code() -> dict[str, str]:

@@ -69,5 +69,9 @@ def model_input(adapter: Path) -> tuple[str, dict[str, str] | None]:
 
 
 def requirements() -> list[str]:
-    """What a server of the model needs, as installed here."""
-    return [name if (got := package_version(name)) == UNKNOWN else f"{name}=={got}" for name in SERVING]
+    """What a server of the model needs, as installed here.
+
+    Without the local part of a version: an index has torch 2.13.0, and 2.13.0+cpu is one build of it.
+    """
+    found = {name: package_version(name).partition("+")[0] for name in SERVING}
+    return [name if version == UNKNOWN else f"{name}=={version}" for name, version in found.items()]

@@ -166,7 +166,8 @@ model, tokenizer = loaded.model, loaded.tokenizer"""
     where = "The base is fetched from where `base.json` says, and checked against its hashes."
     if isinstance(parse_source(base.source), FileSource):
         where = f"The base was its author's own: put its files at `{base.source}`; their hashes are in `base.json`."
-    said = f"With {LIBRARY} installed:\n\n{_fenced(code, 'python')}\n\n{where} "
+    installed = f"With {LIBRARY} installed, from its wheel or a clone, since no index has it:"
+    said = f"{installed}\n\n{_fenced(code, 'python')}\n\n{where} "
     if isinstance(facts.config, ReftConfig):
         return (
             f"{said}`adapter.safetensors` and `adapter_config.json` are all that the adapter is; `reft.load_adapter` "

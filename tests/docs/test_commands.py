@@ -28,7 +28,7 @@ def parse_reft(words: list[str], *, mentioned: bool = False) -> None:
     """Have typer read a command of `reft`; a mention may be its name alone, without what it needs."""
     command = typer.main.get_command(app)
     name = "reft"
-    if mentioned and words == ["--help"]:
+    if mentioned and words in (["--help"], ["--version"]):
         return
     while hasattr(command, "commands"):
         assert words, f"{name} needs a command"

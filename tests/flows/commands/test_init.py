@@ -90,8 +90,8 @@ def test_a_package_with_other_stages_is_told(folder: Path) -> None:
 
 
 def test_a_package_without_its_files_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(code, "PACKAGE", folder / "site-packages")
-    with pytest.raises(PipelineError, match="pip install --editable"):
+    monkeypatch.setattr(code, "SHIPPED", (folder / "site-packages",))
+    with pytest.raises(PipelineError, match=r"must come with the installed package.*pip install --editable"):
         make_project(folder / "new")
     assert not (folder / "new").exists()
 
