@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.runs.cards import pages, share
+from flows.runs.titles import project_name
 from pipelines.params.whole import load_params
 from pipelines.project.graph import read_graph
 from pipelines.tracking.store import public_store
@@ -48,7 +49,7 @@ def _stop(_signal: int, _frame: object) -> NoReturn:
     os._exit(130)
 
 
-@flow(name="align", validate_parameters=False, persist_result=False)
+@flow(name="align", flow_run_name=project_name, validate_parameters=False, persist_result=False)
 def align(project: str = ".") -> State[AlignRun]:
     """Measure every cell of the map, draw it, and show it on the run's page."""
     root = Path(project).resolve()

@@ -21,6 +21,7 @@ from flows.runs.dvc import StageFailedError
 from flows.runs.notify import notify_of_failure
 from flows.runs.project import check_ready
 from flows.runs.tasks import repro_stage
+from flows.runs.titles import project_name
 from pipelines.errors import PipelineError
 from pipelines.params.whole import Params
 from pipelines.project.code import refresh_code
@@ -78,6 +79,7 @@ def run(project: Path, *, only: Sequence[str] = ()) -> Compared:
 
 @flow(
     name="compare-methods",
+    flow_run_name=project_name,
     validate_parameters=False,
     persist_result=False,
     on_failure=[notify_of_failure],

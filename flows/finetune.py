@@ -17,6 +17,7 @@ from flows.runs.notify import notify_of_failure
 from flows.runs.outcome import StageRun, outcome_line
 from flows.runs.project import check_ready
 from flows.runs.tasks import pull, push, repro_stage, repro_stages, show, warn
+from flows.runs.titles import outcome_title, project_name, rename_run
 from pipelines.bases.space import check_base_space
 from pipelines.bases.store import in_store
 from pipelines.params.whole import Params
@@ -55,6 +56,7 @@ def run(project: Path) -> FlowResult:
 
 @flow(
     name="finetune",
+    flow_run_name=project_name,
     validate_parameters=False,
     persist_result=False,
     on_failure=[notify_of_failure],
@@ -81,6 +83,7 @@ def finetune(project: str = ".") -> State[FlowResult]:
         running.begin(root)
         result = _run_whole(root, params)
         running.finish(root)
+    rename_run(outcome_title(root.name, result.read("evaluation"), result.read("train_metrics")))
     line = outcome_line(result.runs)
     get_run_logger().info(line)
     return Completed(message=line, data=result)

@@ -26,6 +26,7 @@ from flows.runs.outcome import StageRun, outcome_line
 from flows.runs.project import check_ready
 from flows.runs.schedule import server_address
 from flows.runs.tasks import repro_stage, repro_stages, show_search, warn
+from flows.runs.titles import project_name
 from pipelines.errors import PipelineError
 from pipelines.params.whole import Params, load_params
 from pipelines.project.code import refresh_code
@@ -114,6 +115,7 @@ def task_runner(runner: Runner, workers: int, scheduler: str | None) -> TaskRunn
 
 @flow(
     name="search",
+    flow_run_name=project_name,
     validate_parameters=False,
     persist_result=False,
     on_failure=[notify_of_failure],

@@ -16,6 +16,7 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
+from flows.runs.titles import outcome_title
 from pipelines.bases.load import load_base
 from pipelines.contracts.base import read_base
 from tests.project import SMALL, Project, make_project
@@ -138,9 +139,14 @@ def test_a_second_flow_skips_every_stage_and_leaves_its_artifacts(project: Proje
         "from prefect.client.orchestration import get_client\n"
         "with get_client(sync_client=True) as client:\n"
         "    print('ARTIFACTS', sorted(a.key for a in client.read_latest_artifacts()))\n"
+        "    print('RUNS', {run.name for run in client.read_flow_runs()})\n"
     )
     found = project.run("python", "-c", script).stdout
     assert "ARTIFACTS ['data-card', 'evaluation', 'model-version', 'search', 'summary', 'trials']" in found
+    title = outcome_title(
+        project.root.name, read(project, "metrics/evaluation.json"), read(project, "metrics/train.json")
+    )
+    assert f"RUNS {{{title!r}}}" in found  # of the first run, and of this one
 
 
 def test_metrics_and_plots_of_dvc_work(project: Project) -> None:

@@ -19,6 +19,7 @@ from pipelines.contracts.prepared import data_sha256
 from pipelines.errors import PipelineError
 from pipelines.files import canonical_json, read_json
 from pipelines.params.whole import Params
+from pipelines.registry.titles import pipeline_title, search_title, train_title, trial_title
 from pipelines.tracking.runs import (
     INPUT_HASH,
     PARENT,
@@ -36,7 +37,7 @@ log = logging.getLogger(__name__)
 
 PIPELINE = "reft.pipeline"
 COSTS = ("parameters", "seconds", "tokens", "memory_mb")  # of a trial
-TRIAL_STATUS: dict[str, Status] = {"complete": "FINISHED", "pruned": "FINISHED", "fail": "FAILED"}
+TRIAL_STATUS: dict[str, Status] = {"complete": "FINISHED", "pruned": "KILLED", "fail": "FAILED"}
 
 
 @dataclass(frozen=True)
@@ -91,12 +92,19 @@ def read_facts(params: Params, files: StageFiles) -> Facts:
     )
 
 
-def complete_runs(store: Store, params: Params, facts: Facts) -> Run:
-    """Make sure that the pipeline run of this adapter, its search run and its train run are there and complete."""
-    pipeline = ensure_run(store, f"pipeline-{facts.adapter_sha256[:8]}", {PIPELINE: facts.adapter_sha256})
-    pipeline.restart()
+def complete_runs(store: Store, params: Params, facts: Facts, *, project: str) -> Run:
+    """Make sure that the pipeline run of this adapter, its search run and its train run are there and complete.
+
+    A run that is made here stands for work that is over, and has its time: the pipeline's that of search and training.
+    """
     search = _complete_search(store, params, facts)
+    search.describe(*search_title(project, facts))
     train = _complete_train(store, params, facts)
+    train.describe(*train_title(project, facts))
+    name, description = pipeline_title(project, facts)
+    seconds = search.seconds() + train.seconds()
+    pipeline = ensure_run(store, name, {PIPELINE: facts.adapter_sha256}, seconds=seconds)
+    pipeline.describe(name, description)
     for child in (search, train):
         child.set_tags({PARENT: pipeline.id})
     _complete_pipeline(pipeline, params, facts)
@@ -119,7 +127,8 @@ def _complete_pipeline(run: Run, params: Params, facts: Facts) -> None:
 def _complete_search(store: Store, params: Params, facts: Facts) -> Run:
     study = str(facts.best["study"])
     key = facts.search.get("input_hash", study.rpartition("-")[2])  # the name of a study ends in its input hash
-    run = ensure_run(store, study, {STAGE: "search", INPUT_HASH: key})
+    seconds = sum(float(facts.search.get(name) or 0) for name in ("seconds", "confirm_seconds"))
+    run = ensure_run(store, study, {STAGE: "search", INPUT_HASH: key}, seconds=seconds)
     run.log_params({"trials": params.search.trials, "train_rows": params.search.train_rows})
     run.set_tags({"reft.study": study, "reft.best_trial": facts.best["trial"]})
     run.add_missing([("best_value", 0, float(facts.best["value"]))])
@@ -134,13 +143,14 @@ def _complete_search(store: Store, params: Params, facts: Facts) -> Run:
 
 def _complete_trial(search: Run, trial: Mapping[str, Any]) -> None:
     name, state = f"trial-{trial['number']}", trial["state"].lower()
-    run = ensure_run(search.store, name, child_tags(search, name))
+    run = ensure_run(search.store, name, child_tags(search, name), seconds=float(trial.get("seconds") or 0))
+    run.describe(*trial_title(name, trial))
     run.log_params(trial["params"])
     run.set_tags({"reft.state": state, **({"reft.error": trial["error"]} if trial["error"] else {})})
     points = [("reported_value", int(step), float(value)) for step, value in trial["intermediate"].items()]
     points += [(key, 0, float(trial[key])) for key in ("value", *COSTS) if trial.get(key) is not None]
     run.add_missing(points)
-    run.end(TRIAL_STATUS[state])
+    run.end(TRIAL_STATUS[state], seconds=trial.get("seconds"))
 
 
 def _complete_train(store: Store, params: Params, facts: Facts) -> Run:

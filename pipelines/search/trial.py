@@ -106,7 +106,7 @@ def run_trial(
     begun()
     filling = partial(filling_seconds, context.workspace.base)
     with (
-        context.live.child(run_name(trial), finished_by=(optuna.TrialPruned,)) as run,
+        context.live.child(run_name(trial), stopped_by=(optuna.TrialPruned,)) as run,
         peak_memory(context.workspace.base.device) as peak,
         _noted(trial, settings.search, Costs(time.monotonic(), peak, filling, filling()), run) as costs,
     ):

@@ -46,7 +46,7 @@ def run(
 
 def _register(store: Store, params: Params, facts: Facts, root: Path) -> Registration:
     model = params.register_.model
-    pipeline = complete_runs(store, params, facts)
+    pipeline = complete_runs(store, params, facts, project=root.resolve().name)
     with locked(root, REGISTRY_LOCK, wait_seconds=LOCK_SECONDS):
         version = ensure_version(store, model, pipeline, facts, root)
         alias = place_alias(store.client, model, str(version), better=bool(facts.evaluation["better"]))

@@ -74,17 +74,17 @@ class LiveRun:
         self._try(lambda run: run.log_files(folder, paths))
 
     @contextlib.contextmanager
-    def child(self, name: str, *, finished_by: tuple[type[Exception], ...] = ()) -> Iterator[LiveRun]:
+    def child(self, name: str, *, stopped_by: tuple[type[Exception], ...] = ()) -> Iterator[LiveRun]:
         """A run nested in this one and found again by its name; it ends as :func:`live_run` says.
 
         Args:
             name: "trial-3" for trial 3; the register stage looks for that.
-            finished_by: exceptions that end it as FINISHED all the same, as a pruned trial's does.
+            stopped_by: exceptions that end it as KILLED and not as FAILED, as a pruned trial's does.
         """
         live = LiveRun(None, self._line)
         if self._run is not None:
             live._start(self._run.store, name, child_tags(self._run, name))
-        with live._ended(finished_by):
+        with live._ended(stopped_by):
             yield live
 
     def _start(self, store: Store, name: str, tags: Mapping[str, object]) -> None:
@@ -95,13 +95,13 @@ class LiveRun:
                 self._run = run
 
     @contextlib.contextmanager
-    def _ended(self, finished_by: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    def _ended(self, stopped_by: tuple[type[Exception], ...] = ()) -> Iterator[None]:
         status: Status = "KILLED"  # for what is no Exception: Ctrl-C, an exit
         try:
             yield
             status = "FINISHED"
         except Exception as error:
-            status = "FINISHED" if isinstance(error, finished_by) else "FAILED"
+            status = "KILLED" if isinstance(error, stopped_by) else "FAILED"
             raise
         finally:
             self._try(lambda run: run.end(status))
@@ -124,11 +124,11 @@ def live_run(tracking: TrackingParams, root: Path, stage: str, input_hash: str, 
         root: the project folder.
         stage: "search", "train" or "align".
         input_hash: hash of everything that the stage reads; the register stage finds the run by it.
-        name: the run's name in MLflow's pages.
+        name: the run's name on MLflow's pages, after the project's; the stage register adds what came out.
     """
     live = LiveRun(None, _Line(up=True, uri=store_uri(tracking, root)))
     try:
-        live._start(open_store(tracking, root), name, {STAGE: stage, INPUT_HASH: input_hash})
+        live._start(open_store(tracking, root), f"{root.resolve().name} {name}", {STAGE: stage, INPUT_HASH: input_hash})
     except PipelineError as error:
         log.warning("Nothing is logged live; register logs it later. %s", error)
     with live._ended():

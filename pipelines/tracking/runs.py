@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
-PARENT = "mlflow.parentRunId"  # MLflow's own tag: what nests a run in its pages
+PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"  # MLflow's own tags: what nests a run, and describes it
 STAGE, INPUT_HASH, CHILD = "reft.stage", "reft.input_hash", "reft.child"
 
 LOCK_SECONDS = 120.0
@@ -164,10 +164,28 @@ class Run:
         """Mark the run as running, also when an earlier process has ended it."""
         self.store.client.update_run(self.id, status="RUNNING")
 
-    def end(self, status: Status) -> None:
-        """Give the run its last status; one that has it keeps its end time."""
-        if self.store.client.get_run(self.id).info.status != status:
-            self.store.client.set_terminated(self.id, status)
+    def end(self, status: Status, *, seconds: float | None = None) -> None:
+        """Give the run its last status; one that has it keeps its end time.
+
+        Args:
+            status: the last.
+            seconds: how long the run took, where that is known; None: up to now.
+        """
+        info = self.store.client.get_run(self.id).info
+        if info.status == status:
+            return
+        end = None if seconds is None else info.start_time + int(1000 * seconds)
+        self.store.client.set_terminated(self.id, status, end_time=end)
+
+    def seconds(self) -> float:
+        """How long an ended run took."""
+        info = self.store.client.get_run(self.id).info
+        return (info.end_time - info.start_time) / 1000 if info.end_time else 0.0
+
+    def describe(self, name: str, note: str) -> None:
+        """Give the run a name and a description for MLflow's pages; it is found again by its tags, not by these."""
+        self.store.client.update_run(self.id, name=name)
+        self.set_tags({NOTE: note})
 
     def log_files(self, folder: str, paths: Sequence[Path]) -> None:
         """Put files, or all that lies in directories, into the run's artifacts; the same names are replaced."""
@@ -189,13 +207,21 @@ class Run:
         self.store.client.log_inputs(self.id, datasets=[DatasetInput(dataset, context)])
 
 
-def ensure_run(store: Store, name: str, tags: Mapping[str, object]) -> Run:
-    """The run that carries all these tags, or else a new one; so a killed or repeated stage has one run, not two."""
+def ensure_run(store: Store, name: str, tags: Mapping[str, object], *, seconds: float = 0.0) -> Run:
+    """The run that carries all these tags, or else a new one; so a killed or repeated stage has one run, not two.
+
+    Args:
+        store: where to look.
+        name: of a new run.
+        tags: what it is found by.
+        seconds: how long ago a new run began: what it stands for may be over already.
+    """
     found = find_run(store, tags)
     if found is not None:
         return found
     texts = {key: str(value) for key, value in tags.items()}
-    made = store.client.create_run(store.experiment_id, run_name=name, tags=texts)
+    start = int(1000 * (time.time() - seconds))
+    made = store.client.create_run(store.experiment_id, run_name=name, tags=texts, start_time=start)
     return Run(store, made.info.run_id)
 
 

@@ -70,7 +70,7 @@ def test_an_alignment_is_shown_drawn_and_logged_as_a_training_is(tmp_path: Path)
     with closing(sqlite3.connect(project.root / "mlflow" / "mlflow.db")) as db:
         runs = dict(db.execute("select name, status from runs").fetchall())
         metrics = dict(db.execute("select key, count(*) from metrics group by key").fetchall())
-    assert runs["align-tone"] == "FINISHED"
+    assert runs["project align-tone"] == "FINISHED"
     assert {name for name in runs if name.endswith("das 4")} == {"0 l1 das 4", "2 l1 das 4"}
     assert metrics["loss"] == 2 * 2  # two layers, two steps each
     assert metrics["l1/units-8"] == 2

@@ -23,7 +23,7 @@ from pipelines.registry.aliases import CHALLENGER, CHAMPION, alias_version
 from pipelines.registry.versions import registered
 from pipelines.stages import register
 from pipelines.tracking.live import live_run
-from pipelines.tracking.runs import INPUT_HASH, PARENT, STAGE, Store, check_store, open_store
+from pipelines.tracking.runs import INPUT_HASH, PARENT, STAGE, Run, Store, check_store, child_tags, find_run, open_store
 from tests.pipelines.finished import STUDY, TRAIN_KEY, finish_stages, make_params, write_evaluation
 
 
@@ -105,15 +105,39 @@ def test_a_pipeline_run_holds_a_search_with_its_trials_and_a_training(root: Path
         return {run.info.run_name: run.info.run_id for run in found}
 
     below = children(made.run_id)
-    assert set(below) == {STUDY, "train"}
-    trials = children(below[STUDY])
+    recipe = "layers all, positions l1, rank 2, learning_rate 0.001"
+    search, train = f"{root.name} search: 90.0 % of 3 trials", f"{root.name} train: {recipe}"
+    assert set(below) == {search, train}
+    trials = children(below[search])
     statuses = {name: client.get_run(run).info.status for name, run in trials.items()}
-    assert statuses == {"trial-0": "FINISHED", "trial-1": "FINISHED", "trial-2": "FAILED"}
-    assert [m.value for m in client.get_metric_history(trials["trial-0"], "reported_value")] == [0.7, 0.9]
-    assert [(m.step, m.value) for m in client.get_metric_history(below["train"], "loss")] == [(1, 0.75), (2, 0.5)]
+    assert statuses == {
+        f"trial-0: 90.0 %, {recipe}": "FINISHED",
+        f"trial-1: pruned, {recipe}": "KILLED",
+        f"trial-2: fail, {recipe}": "FAILED",
+    }
+    best = trials[f"trial-0: 90.0 %, {recipe}"]
+    assert [m.value for m in client.get_metric_history(best, "reported_value")] == [0.7, 0.9]
+    assert [(m.step, m.value) for m in client.get_metric_history(below[train], "loss")] == [(1, 0.75), (2, 0.5)]
     assert client.get_run(made.run_id).data.metrics["difference.low"] == 0.1
     artifacts = {item.path for item in client.list_artifacts(made.run_id, "evaluation")}
     assert artifacts == {"evaluation/evaluation.json", "evaluation/predictions.jsonl", "evaluation/confusion.csv"}
+
+
+def test_runs_say_what_they_are_of_and_take_the_time_that_the_work_took(root: Path, store: Store) -> None:
+    made = stage(root, make_params("told"))
+    pipeline = store.client.get_run(made.run_id)
+    assert pipeline.info.run_name == f"{root.name}: 80.0 %, +30.0 points"
+    assert "rank 2" in pipeline.data.tags["mlflow.note.content"]
+    assert "10 test rows" in pipeline.data.tags["mlflow.note.content"]
+    search = Run(store, pipeline.data.tags["reft.search_run"])
+    train = Run(store, pipeline.data.tags["reft.train_run"])
+    trial = find_run(store, child_tags(search, "trial-0"))
+    assert trial is not None
+    assert trial.seconds() == 1.5  # of trials.json, whenever they were registered
+    assert Run(store, made.run_id).seconds() >= search.seconds() + train.seconds()
+    ended = pipeline.info.end_time
+    stage(root, make_params("told"))
+    assert store.client.get_run(made.run_id).info.end_time == ended
 
 
 def test_what_was_logged_live_is_completed_not_doubled(root: Path, store: Store) -> None:

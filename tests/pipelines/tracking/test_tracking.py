@@ -146,13 +146,13 @@ def test_trials_are_nested_and_found_again(root: Path, store: Store) -> None:
         with live_run(make_params().tracking, root, "search", "key-search", "search") as run:
             with run.child("trial-0") as trial:
                 trial.log_metric("value", 0.9)
-            with pytest.raises(PrunedError), run.child("trial-1", finished_by=(PrunedError,)):
+            with pytest.raises(PrunedError), run.child("trial-1", stopped_by=(PrunedError,)):
                 raise PrunedError
     (parent,) = runs_with(store, "key-search")
     nested = store.client.search_runs([store.experiment_id], filter_string=f"tags.`{PARENT}` = '{parent}'")
     assert sorted((run.info.run_name, run.info.status) for run in nested) == [
         ("trial-0", "FINISHED"),
-        ("trial-1", "FINISHED"),
+        ("trial-1", "KILLED"),
     ]
 
 

@@ -1,0 +1,36 @@
+"""What a run is called on Prefect's pages: its project's folder, and when it has ended what came out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from httpx2 import HTTPError
+from prefect import get_run_logger
+from prefect.client.orchestration import get_client
+from prefect.exceptions import PrefectException
+from prefect.runtime import flow_run
+
+from pipelines.wording import points, recipe_words, share
+
+
+def project_name() -> str:
+    """The name of the flow run that begins: of the project that it works in."""
+    return Path(str(flow_run.parameters.get("project", "."))).resolve().name
+
+
+def rename_run(name: str) -> None:
+    """Call the run that works in this process otherwise from now on; a server that does not take it fails no run."""
+    try:
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(UUID(flow_run.id), name=name)
+    except (PrefectException, HTTPError) as error:
+        get_run_logger().warning("the run keeps its name: %s", error)
+
+
+def outcome_title(project: str, evaluation: dict[str, Any], train: dict[str, Any]) -> str:
+    """The project, how its adapter fares beside the base, and the recipe that was chosen for it."""
+    found, lead = share(evaluation["adapter"]["accuracy"]), points(evaluation["difference"]["value"])
+    recipe = recipe_words(train["chosen"])
+    return f"{project}: {found}, {lead}" + (f", {recipe}" if recipe else "")

@@ -1,0 +1,57 @@
+"""What runs are called on MLflow's pages: the project, the recipe and the figure, and a description of a few lines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pipelines.wording import many, points, recipe_words, share
+
+if TYPE_CHECKING:
+    from pipelines.registry.history import Facts
+
+Title = tuple[str, str]
+"""A run's name, and its description in Markdown."""
+
+
+def pipeline_title(project: str, facts: Facts) -> Title:
+    """The run of a whole pipeline: how its adapter fares beside the base."""
+    adapter, base = (facts.evaluation[system]["accuracy"] for system in ("adapter", "base"))
+    lead = points(facts.evaluation["difference"]["value"])
+    return (
+        f"{project}: {share(adapter)}, {lead}",
+        f"{_recipe(facts)} on {facts.base.source}, trained on {facts.data_source}: accuracy {share(adapter)} on "
+        f"{many(facts.evaluation['rows'], 'test row')}, {lead} to the frozen base's {share(base)}. Adapter "
+        f"`{facts.adapter_sha256}`.",
+    )
+
+
+def search_title(project: str, facts: Facts) -> Title:
+    """The run of a search: what it found, in how many trials."""
+    found, count = share(float(facts.best["value"])), many(len(facts.trials), "trial")
+    return (
+        f"{project} search: {found} of {count}",
+        f"{count} of study `{facts.best['study']}`; trial {facts.best['trial']} won with {found} on the validation "
+        f"rows: {recipe_words(facts.best['chosen'])}.",
+    )
+
+
+def train_title(project: str, facts: Facts) -> Title:
+    """The run of a training: its recipe."""
+    losses = f"{facts.train['first_loss']:.3f} to {facts.train['last_loss']:.3f} nats a token"
+    return (
+        f"{project} train: {_recipe(facts)}",
+        f"Trial {facts.train['trial']} of study `{facts.train['study']}`, trained on all rows: loss from {losses}.",
+    )
+
+
+def trial_title(name: str, trial: Mapping[str, Any]) -> Title:
+    """The run of a trial: its score, or how it ended, and its recipe."""
+    ended = trial["state"] if trial["value"] is None else share(float(trial["value"]))
+    return f"{name}: {ended}, {recipe_words(trial['params'])}", str(trial["error"] or "")
+
+
+def _recipe(facts: Facts) -> str:
+    recipe: Mapping[str, object] = facts.train["recipe"]
+    main = {part: recipe[part] for part in ("method", "layers", "positions", "rank", "learning_rate") if part in recipe}
+    return recipe_words(main)
