@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from flows.commands.exchange import export_command, import_command
+from flows.commands.predict import predict_command
 from flows.runs.dvc import StageFailedError
 from pipelines.errors import PipelineError
 from pipelines.runtime.process import end_quickly, importing
@@ -312,6 +313,7 @@ def upgrade(
 
 app.command("import")(import_command)
 app.command("export")(export_command)
+app.command("predict")(predict_command)
 
 data = typer.Typer(help="Data and models of your own.", no_args_is_help=True)
 app.add_typer(data, name="data")

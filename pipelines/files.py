@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from platformdirs import user_cache_path
 
@@ -45,12 +45,19 @@ def sha256_json(value: object) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text under a temporary name and rename it: readers see the old file or the whole new one."""
+    with whole_file(path) as file:
+        file.write(text)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[TextIO]:
+    """Yield a UTF-8 file that takes its place at ``path`` when the block succeeds; on an error an old one stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
     clear_stale(path)
     temporary = _temporary(path)
     try:
         with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -11,7 +11,8 @@ from typing import Any
 
 from pipelines.errors import PipelineError
 from pipelines.params.whole import Params
-from pipelines.tracking.runs import open_store, store_errors
+from pipelines.registry.aliases import ABSENT
+from pipelines.tracking.runs import Store, open_store, store_errors
 from pipelines.tracking.store import unreachable
 
 PREFIX = "models:/"
@@ -72,9 +73,8 @@ def fetch_version(address: str, into: Path, *, params: Params, root: Path) -> Ve
             path = store.client.download_artifacts(version.run_id, "evaluation/evaluation.json", str(into))
             evaluation = json.loads(Path(path).read_text(encoding="utf-8"))
     except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            do = "`mlflow ui` shows the versions there are."
-            raise PipelineError("the version must be in the registry", got=address, do=do) from None
+        if error.error_code in ABSENT:
+            raise _absent(store, match, address) from None
         raise unreachable(store.uri, error) from error
     except store_errors() as error:
         raise unreachable(store.uri, error) from error
@@ -82,3 +82,20 @@ def fetch_version(address: str, into: Path, *, params: Params, root: Path) -> Ve
     if not adapter.is_dir() or not base.is_file():
         raise PipelineError("a version must hold an adapter and its base's record", got=address, do="Name another.")
     return VersionFiles(adapter, base, evaluation, dict(run.data.params), version.tags.get("data.source"))
+
+
+def _absent(store: Store, match: re.Match[str], address: str) -> PipelineError:
+    """Say what there is: a model's first version is no champion unless it beat the frozen base."""
+    known = sorted(int(found.version) for found in store.client.search_model_versions(f"name = '{match['model']}'"))
+    if match["alias"] is None or not known:
+        return PipelineError("the version must be in the registry", got=address, do=f"{_said(known)}")
+    return PipelineError(
+        f"no version of {match['model']} has the alias {match['alias']}: champion is the first that beats the frozen "
+        "base by more than the interval",
+        got=address,
+        do=f"{_said(known)}, as models:/{match['model']}/{known[-1]}",
+    )
+
+
+def _said(known: list[int]) -> str:
+    return f"Name one of its versions: {', '.join(map(str, known))}" if known else "Run `reft run`, which makes one."

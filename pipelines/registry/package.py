@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib import resources
 from pathlib import Path
 
@@ -30,9 +29,11 @@ def save_pyfunc(path: Path, files: StageFiles, *, model_id: str, run_id: str) ->
         artifacts={"adapter": str(files.adapter.resolve()), "base": str(files.base.resolve())},
         pip_requirements=requirements(),
         input_example=[example],
+        signature=False,  # one by column names refuses strings, and one of strings takes a frame's first column
         metadata=metadata,
     )
     _without_paths(path)
+    mlflow.pyfunc.load_model(str(path)).predict([example])
 
 
 def _without_paths(path: Path) -> None:
@@ -48,11 +49,10 @@ def _without_paths(path: Path) -> None:
     model.save(str(path / MLMODEL_FILE_NAME))
 
 
-def model_input(adapter: Path) -> tuple[str, dict[str, str] | None]:
-    """One input as the model takes it, and what MLflow's signature, a list of strings, cannot say of it.
+def model_input(adapter: Path) -> tuple[dict[str, object], dict[str, str]]:
+    """One input as the model takes it, and what is said of inputs in the place of a signature.
 
-    An input is a text, or a JSON object of texts where the template has several columns. Where the adapter reads a
-    domain, the object has that too, here one that it was trained on.
+    Where the adapter reads a domain, the input has that too, here one that it was trained on.
     """
     from reft.adapters.any_method import read_info, read_method  # load torch, which the flow's process does without
     from reft.peers.methods import TimeLoraConfig
@@ -60,12 +60,15 @@ def model_input(adapter: Path) -> tuple[str, dict[str, str] | None]:
     prompt, config = read_info(adapter).prompt, read_method(adapter)
     values: dict[str, object] = dict.fromkeys(template_fields(str(prompt["template"])), EXAMPLE)
     if not isinstance(config, TimeLoraConfig):
-        return EXAMPLE if len(values) == 1 else json.dumps(values), None
+        said = f"objects, or a frame, with {', '.join(values)}"
+        return values, {"input": f"strings, {said}" if len(values) == 1 else said}
     column = str(prompt["domain_column"])
     values[column] = config.low
     texts = ", ".join(name for name in values if name != column)
-    said = f"JSON objects of the texts {texts} and the number {column}, the domain: trained on {config.low:g} to "
-    return json.dumps(values), {"input": f"{said}{config.high:g}, beyond which the nearer end is taken"}
+    said = (
+        f"objects, or a frame, of the texts {texts} and the number {column}, the domain: trained on {config.low:g} to "
+    )
+    return values, {"input": f"{said}{config.high:g}, beyond which the nearer end is taken"}
 
 
 def requirements() -> list[str]:

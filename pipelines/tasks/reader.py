@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
@@ -61,7 +62,7 @@ class RowReader:
 
     def read(self, raw: RawRow) -> Row | Rejection:
         """Turn a row into one of the task, or say why it cannot be one."""
-        texts = self._texts(raw)
+        texts = usable_texts(raw, self.columns, self._fields, self._special)
         if isinstance(texts, Rejection):
             return texts
         target = self._task.target(raw, self._keys, self.tokenizer)
@@ -87,20 +88,6 @@ class RowReader:
     def _render(self, texts: dict[str, str]) -> str:
         return render_prompt(self.tokenizer, template=self._keys.template, chat=self._keys.chat, texts=texts)
 
-    def _texts(self, raw: RawRow) -> dict[str, str] | Rejection:
-        if raw.problem is not None:
-            return reject(raw, UNREADABLE, raw.problem)
-        missing = [column for column in self.columns if column not in raw.values]
-        if missing:
-            return reject(raw, MISSING, ", ".join(missing))
-        texts = {}
-        for field in self._fields:
-            text = usable_text(raw, field, self._special)
-            if isinstance(text, Rejection):
-                return text
-            texts[field] = text
-        return texts
-
     def _check_chat(self) -> None:
         """Try the model's chat template once; it is a program of somebody else's."""
         if self._keys.chat and (chance := chance_in(self.tokenizer.get_chat_template())):
@@ -117,6 +104,31 @@ class RowReader:
                 got=f"{type(error).__name__}: {error}",
                 do="Set prepare.chat: false, or mend the template.",
             ) from error
+
+
+def usable_texts(
+    raw: RawRow, columns: Sequence[str], fields: Sequence[str], special: tuple[str, ...]
+) -> dict[str, str] | Rejection:
+    """The texts that a prompt is made of, or why they cannot be used.
+
+    Args:
+        raw: a data file's row.
+        columns: that it must have.
+        fields: those of them that hold the texts.
+        special: tokens that no text may hold.
+    """
+    if raw.problem is not None:
+        return reject(raw, UNREADABLE, raw.problem)
+    missing = [column for column in columns if column not in raw.values]
+    if missing:
+        return reject(raw, MISSING, ", ".join(missing))
+    texts = {}
+    for field in fields:
+        text = usable_text(raw, field, special)
+        if isinstance(text, Rejection):
+            return text
+        texts[field] = text
+    return texts
 
 
 def usable_text(raw: RawRow, column: str, special: tuple[str, ...]) -> str | Rejection:

@@ -328,16 +328,18 @@ def test_figures_of_another_adapter_are_refused(root: Path, store: Store, name: 
 
 
 @pytest.mark.parametrize(
-    ("template", "example"),
+    ("template", "columns", "said"),
     [
-        ("Review: {text}", "An example text."),
-        ("{premise} / {claim} / {premise}", '{"premise": "An example text.", "claim": "An example text."}'),
+        ("Review: {text}", ["text"], "strings, objects, or a frame, with text"),
+        ("{premise} / {claim} / {premise}", ["premise", "claim"], "objects, or a frame, with premise, claim"),
     ],
 )
-def test_the_example_is_an_input_as_the_model_takes_it(root: Path, tmp_path: Path, template: str, example: str) -> None:
+def test_the_example_is_an_input_as_the_model_takes_it(
+    root: Path, tmp_path: Path, template: str, columns: list[str], said: str
+) -> None:
     adapter = finish_stages(root)["adapter"]
     config = read_json(adapter / "adapter_config.json")
     config["prompt"]["template"] = template
     write_json(tmp_path / "adapter_config.json", config)
     (tmp_path / "adapter.safetensors").write_bytes((adapter / "adapter.safetensors").read_bytes())
-    assert package.model_input(tmp_path) == (example, None)
+    assert package.model_input(tmp_path) == (dict.fromkeys(columns, "An example text."), {"input": said})

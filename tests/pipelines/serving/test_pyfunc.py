@@ -9,10 +9,13 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from pipelines.bases.load import load_base
@@ -134,17 +137,68 @@ def test_threads_get_the_answers_of_one(model: Any) -> None:
         assert list(pool.map(lambda text: model.predict([text]), TEXTS)) == alone
 
 
+FRAME = pd.DataFrame({"review_id": ["a", "b"], "text": ["good film", "bad film"], "label": ["x", "y"]})
+
+
 @pytest.mark.parametrize(
-    ("text", "rule"),
-    [("  ", "must not be empty"), ("good </s> film", "special token"), ("good " * 300, "must fit into 256 tokens")],
+    "given",
+    [
+        ["good film", "bad film"],
+        ("good film", "bad film"),
+        np.array(["good film", "bad film"]),
+        [{"text": "good film"}, {"review_id": "b", "text": "bad film"}],
+        {"text": ["good film", "bad film"]},
+        FRAME,
+        FRAME[["text", "review_id"]],
+        FRAME["text"],
+        pd.Series(["good film", "bad film"]),
+        [row for _, row in FRAME.iterrows()],
+    ],
+    ids=["list", "tuple", "array", "dicts", "columns", "frame", "another order", "series", "unnamed series", "rows"],
 )
-def test_a_text_that_cannot_be_read_is_refused(model: Any, text: str, rule: str) -> None:
+def test_rows_are_the_same_however_they_are_given(model: Any, given: Any) -> None:
+    assert model.predict(given) == [model.predict(text)[0] for text in ("good film", "bad film")]
+
+
+@pytest.mark.parametrize("given", ["good film", {"text": "good film"}, FRAME.iloc[0]], ids=["string", "dict", "row"])
+def test_one_row_is_given_by_itself(model: Any, given: Any) -> None:
+    assert model.predict(given) == model.predict(["good film"])
+
+
+@pytest.mark.parametrize("number", [5, 5.5, True, np.int64(7), np.float32(0.5)])
+def test_a_number_is_the_text_that_it_was_in_training(model: Any, number: Any) -> None:
+    """There the text of a value is str of it. A column of whole floats may have been of whole numbers: it is none."""
+    assert model.predict([number]) == model.predict([{"text": number}]) == model.predict([str(number)])
+    assert model.predict(pd.DataFrame({"text": [7, 8]})) == model.predict(["7", "8"])
+    with pytest.raises(ValueError, match=r"where 5 and 5\.0 are two texts; got a column 'text' of floats"):
+        model.predict(pd.DataFrame({"text": [5.0, 5.5]}))
+
+
+@pytest.mark.parametrize(
+    ("given", "rule"),
+    [
+        (["  "], "a text is empty"),
+        ([None], "a text is empty"),
+        (["good </s> film"], "special token of the model; got '</s>'"),
+        (["good \x00 film"], "control characters"),
+        (["good " * 300], "too many tokens"),
+        (FRAME.rename(columns={"text": "review"}), "columns 'text' once; got 'review_id', 'review', 'label'"),
+        (pd.concat([FRAME, FRAME], axis=1), "columns 'text' once"),
+        (FRAME["label"], "a series named 'label'"),
+        ([{"txt": "good film"}], "input 0 with the columns 'txt'"),
+        ({"txt": "good film"}, "the columns 'txt'"),
+        ([["good film"]], "input 0: a list"),
+        (np.array([["good film"]]), "must have one dimension"),
+        ({"text": [["good film"]]}, "not text"),
+    ],
+)
+def test_what_training_would_have_rejected_is_refused(model: Any, given: Any, rule: str) -> None:
     with pytest.raises(ValueError, match=rule):
-        model.predict([text])
+        model.predict(given)
 
 
-def test_several_columns_come_as_json(project: Path, tmp_path: Path) -> None:
-    from pipelines.serving.pyfunc import AdapterModel
+def test_several_columns_come_by_name(project: Path, tmp_path: Path) -> None:
+    from pipelines.serving.model import AdapterModel
 
     class Context:
         artifacts: dict[str, str]
@@ -161,10 +215,71 @@ def test_several_columns_come_as_json(project: Path, tmp_path: Path) -> None:
     context.artifacts = {"adapter": str(adapter), "base": str(paths["base"])}
     model = AdapterModel()
     model.load_context(context)
-    (answer,) = model.predict([json.dumps({"title": "film", "text": "good"})])
-    assert sum(answer["probabilities"].values()) == pytest.approx(1)
-    with pytest.raises(ValueError, match=r"JSON object of the texts \['title', 'text'\]"):
-        model.predict(["good film"])
+    row = {"title": "film", "text": "good"}
+    expected = model.predict(row)
+    assert sum(expected[0]["probabilities"].values()) == pytest.approx(1)
+    given = ([row], [json.dumps(row)], {"text": ["good"], "title": ["film"]}, pd.DataFrame([{"id": 1, **row}]))
+    assert [model.predict(one) for one in given] == [expected] * len(given)
+    for wrong in (["good film"], [{"text": "good"}], {"text": ["good"], "title": ["a", "b"]}, [5]):
+        with pytest.raises(ValueError, match="title"):
+            model.predict(wrong)
+
+
+@pytest.fixture(scope="module")
+def post(project: Path, model: Any) -> Iterator[Callable[[str, str], tuple[int, dict[str, Any]]]]:
+    """MLflow's own server of the model, in this process: posts a body of a type, returns status and answer."""
+    from fastapi.testclient import TestClient
+    from mlflow.pyfunc.scoring_server import init
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "false")  # which init sets, for good
+        client = TestClient(init(model))
+
+        def ask(body: str, kind: str) -> tuple[int, dict[str, Any]]:
+            answer = client.post("/invocations", content=body, headers={"Content-Type": kind})
+            return answer.status_code, answer.json()
+
+        yield ask
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"inputs": "good film"},
+        {"inputs": ["good film"]},
+        {"inputs": {"text": "good film"}},
+        {"inputs": [{"text": "good film", "id": 3}]},
+        {"instances": ["good film"]},
+        {"instances": [{"text": "good film"}]},
+        {"dataframe_records": [{"review_id": "a", "text": "good film"}]},
+        {"dataframe_split": {"columns": ["review_id", "text"], "data": [["a", "good film"]]}},
+        "review_id,text\na,good film\n",
+    ],
+    ids=str,
+)
+def test_a_server_takes_every_form(model: Any, post: Any, body: Any) -> None:
+    sent = (body, "text/csv") if isinstance(body, str) else (json.dumps(body), "application/json")
+    assert post(*sent) == (200, {"predictions": model.predict("good film")})
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"dataframe_records": [{"review": "good film"}]}, "columns 'text' once; got 'review'"),
+        ({"inputs": [{"txt": "good film"}]}, "input 0 with the columns 'txt'"),
+        ({"inputs": [""]}, "a text is empty"),
+        ({"inputs": [5, 5.5]}, "where 5 and 5.0 are two texts"),
+        ({"text": "good film"}, "must be a JSON dictionary with exactly one of the input fields"),
+        ("review\ngood film\n", "columns 'text' once; got 'review'"),
+        ("text\n010\n", "where 010 and 10 are two texts"),
+    ],
+    ids=str,
+)
+def test_a_server_says_what_is_wrong_without_a_stack(post: Any, body: Any, said: str) -> None:
+    sent = (body, "text/csv") if isinstance(body, str) else (json.dumps(body), "application/json")
+    status, answer = post(*sent)
+    assert (status, "stack_trace" in answer) == (400, False)
+    assert said in answer["message"]
 
 
 @pytest.mark.slow
@@ -186,6 +301,12 @@ def test_mlflow_serves_it(project: Path, model: Any, tmp_path: Path) -> None:
         )
         answer = _answer(request, server, deadline=time.monotonic() + 120)
         assert answer == {"predictions": model.predict(TEXTS)}
+        request.data = json.dumps({"dataframe_records": [{"review": TEXTS[0]}]}).encode()
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=30)
+        said = json.load(refused.value)
+        assert (refused.value.code, "stack_trace" in said) == (400, False)
+        assert "columns 'text' once; got 'review'" in said["message"]
     finally:
         os.killpg(server.pid, 15)
         server.wait(timeout=30)

@@ -1,0 +1,115 @@
+"""``reft predict``: answers to the rows of a file, by an adapter of the project, of its registry, or of a folder."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from pipelines.errors import PipelineError
+from pipelines.runtime.process import importing
+
+if TYPE_CHECKING:
+    from pipelines.serving.answerer import Answerer
+
+console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+
+
+def predict_command(
+    file: Annotated[str, typer.Argument(help="Rows: a csv, tsv, json, jsonl or parquet file; - is standard input.")],
+    adapter: Annotated[
+        str | None,
+        typer.Option(
+            help="An adapter folder, hub:NAME@COMMIT, models:/NAME@ALIAS or models:/NAME/3. Default: the project's."
+        ),
+    ] = None,
+    out: Annotated[str, typer.Option(help="A .jsonl or .csv file; - is standard output, as JSON Lines.")] = "-",
+    rejected: Annotated[
+        Path | None, typer.Option(help="A .jsonl file for rows that cannot be answered; without it there must be none.")
+    ] = None,
+    layout: Annotated[
+        Literal["csv", "tsv", "ssv", "psv", "json", "jsonl", "parquet"] | None,
+        typer.Option("--format", help="Of the rows. Default: as the name ends; jsonl on standard input."),
+    ] = None,
+    quoting: Annotated[bool, typer.Option(help="csv and its like: whether double quotes hold cells together.")] = True,
+    project: Annotated[
+        Path, typer.Option("--project", "-p", help="The project folder: for its adapter and store.")
+    ] = Path(),
+) -> None:
+    """Answer every row of a file: of a classification the label, and the probability of each.
+
+    Rows are chosen by the names of the template's columns and read as training read them; other columns are passed
+    over. Each answer has the line of its row. A row that training would have rejected (an empty text, too many tokens)
+    is an error before anything is answered, with its line and the rule, or goes to --rejected.
+
+    reft predict reviews.csv --adapter models:/reft-adapter@champion --out answers.csv
+    """
+    with importing():
+        from pipelines.serving.predict import Asked, predict
+
+    asked = Asked(file=file, out=out, rejected=rejected, format=layout, quoting=quoting)
+    with _answerer(adapter, project.resolve()) as answerer:
+        try:
+            done = predict(asked, answerer)
+        except BrokenPipeError:  # whoever read the answers has read enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(1) from None
+    rate = done.rows / max(done.seconds, 1e-9)
+    said = f"{done.rows:,} rows answered in {done.seconds:.1f} s, {rate:,.0f} a second"
+    console.print(f"{said}; {done.rejected:,} rejected." if rejected else f"{said}.")
+
+
+@contextmanager
+def _answerer(source: str | None, root: Path) -> Iterator[Answerer]:
+    """The adapter that is named, on its base."""
+    from pipelines.contracts.base import read_base
+    from pipelines.exchange.imports import refusals
+    from pipelines.serving.answerer import open_answerer
+
+    with _files(source, root) as (adapter, base):
+        with refusals():
+            answerer = open_answerer(adapter, read_base(base), root=root)
+        yield answerer
+
+
+@contextmanager
+def _files(source: str | None, root: Path) -> Iterator[tuple[Path, Path]]:
+    """The adapter's folder, and the record of its base."""
+    from pipelines.exchange.imports import BASE_NAME, opened
+    from pipelines.params.whole import load_params
+    from pipelines.registry.download import PREFIX, fetch_version
+
+    if source is not None and source.startswith(PREFIX):
+        with tempfile.TemporaryDirectory() as scratch:
+            found = fetch_version(source, Path(scratch), params=load_params(root / "params.yaml"), root=root)
+            yield found.adapter, found.base
+    elif source is not None:
+        with opened(source, root, published=True) as folder:
+            own = folder / BASE_NAME
+            yield (
+                folder,
+                own if own.is_file() else _project_file(root, "base", f"{BASE_NAME} beside its files, or {{}}"),
+            )
+    else:
+        yield _project_file(root, "adapter", "{}"), _project_file(root, "base", "{}")
+
+
+def _project_file(root: Path, name: str, rule: str) -> Path:
+    from pipelines.project.graph import read_graph
+
+    path = root / read_graph(root).paths[name] if (root / "dvc.yaml").is_file() else None
+    if path is None or not path.exists():
+        missing = f"no {path.relative_to(root)}" if path else "no project"
+        raise PipelineError(
+            f"an adapter needs {rule.format('the files that `reft run` leaves')}",
+            got=f"{missing} in {root}",
+            do="Run `reft run` in a project, or name an adapter: --adapter.",
+        )
+    return path

@@ -1,0 +1,140 @@
+"""An adapter on its base that answers rows: what the registered model and ``reft predict`` have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipelines.bases.load import load_base
+from pipelines.contracts.base import BaseRecord
+from pipelines.contracts.prepared import Rejection, Row
+from pipelines.contracts.task import TaskSpec, prompt_task
+from pipelines.model.scores import Advance, ScoresError, ask
+from pipelines.runtime.device import resolve_device
+from pipelines.sources.raw_row import RawRow
+from pipelines.tasks.collect import TOKENLESS, TOO_LONG
+from pipelines.tasks.family import open_family
+from pipelines.tasks.keys.template import template_fields
+from pipelines.tasks.prompts import render_prompt
+from pipelines.tasks.reader import NO_DOMAIN, reject, special_tokens, usable_texts
+from pipelines.tasks.rows import finite_number
+from reft import CausalModel, ConeConfig, set_cone
+from reft.adapters.any_method import load_method, read_info
+from reft.data import prompt_tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+BATCH_SIZE = 16
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a row that an adapter's prompt is made of.
+
+    Attributes:
+        texts: the template's, once each.
+        domain: of the number t, for an adapter that reads one; it may be one of the template's too.
+    """
+
+    texts: tuple[str, ...]
+    domain: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of them, once each."""
+        return tuple(dict.fromkeys((*self.texts, *(() if self.domain is None else (self.domain,)))))
+
+    @property
+    def said(self) -> str:
+        """How a message says what an input is."""
+        number = "" if self.domain is None else f", of which {self.domain!r}, the domain, is a finite number"
+        objects = f"an object with {', '.join(map(repr, self.names))}{number}"
+        return f"a string, or {objects}" if len(self.names) == 1 else objects
+
+
+def prompt_columns(spec: TaskSpec) -> Columns:
+    """The columns that the prompts of a task are made of."""
+    return Columns(tuple(dict.fromkeys(template_fields(spec.template))), spec.domain_column)
+
+
+class Answerer:
+    """Reads rows as they were read for training, and answers them.
+
+    Args:
+        model: a base with its adapter, in evaluation mode.
+        tokenizer: of the base.
+        spec: the task that the adapter was trained on.
+        longest: tokens that the base reads at most; 0 if it says none.
+    """
+
+    def __init__(self, model: CausalModel, tokenizer: PreTrainedTokenizerBase, spec: TaskSpec, *, longest: int) -> None:
+        self.task = open_family(spec)
+        self.columns = prompt_columns(spec)
+        self._model, self._tokenizer, self._longest = model, tokenizer, longest
+        self._special = special_tokens(tokenizer)
+
+    def read(self, raw: RawRow) -> Row | Rejection:
+        """Make the prompt of a row, or say which rule of training's rows it breaks."""
+        texts = usable_texts(raw, self.columns.names, self.columns.texts, self._special)
+        if isinstance(texts, Rejection):
+            return texts
+        column, domain = self.columns.domain, None
+        if column is not None:
+            domain = finite_number(raw.values[column])
+            if domain is None:
+                return reject(raw, NO_DOMAIN, raw.values[column])
+        spec = self.task.spec
+        prompt = render_prompt(self._tokenizer, template=spec.template, chat=spec.chat, texts=texts)
+        row = Row(f"{raw.file}:{raw.line}", prompt, "", domain=domain)
+        length = len(prompt_tokens(self._tokenizer, prompt))
+        if length == 0:
+            return row.reject(TOKENLESS, prompt)
+        tokens = length + self._answer_tokens(row)
+        if self._longest and tokens > self._longest:
+            return row.reject(TOO_LONG, f"{tokens}, and the base reads {self._longest}")
+        return row
+
+    def answer(self, rows: Sequence[Row], progress: Advance | None = None) -> list[dict[str, Any]]:
+        """Answer rows that :meth:`read` made, each as its task names it.
+
+        Raises:
+            ScoresError: if the model gives no number for a row.
+        """
+        if not rows:
+            return []
+        answers = ask(self._model, self._tokenizer, self.task, rows, batch_size=BATCH_SIZE, progress=progress)
+        for row, answer in zip(rows, answers, strict=True):
+            if isinstance(answer, np.ndarray) and not np.isfinite(answer).all():
+                raise ScoresError("scores must be numbers", got=f"{answer.tolist()} for {row.id}", do="Train again.")
+        readings = [self.task.read(row, answer) for row, answer in zip(rows, answers, strict=True)]
+        return [{self.task.ANSWER: reading.value, **reading.details} for reading in readings]
+
+    def _answer_tokens(self, row: Row) -> int:
+        """How many tokens an answer may take."""
+        words = [self._tokenizer(text, add_special_tokens=False)["input_ids"] for text in self.task.choices(row)]
+        return max([self.task.max_new_tokens, *map(len, words)])
+
+
+def open_answerer(adapter: Path, base: BaseRecord, *, root: Path = Path()) -> Answerer:
+    """Load a base by its identity, made again from its source where the store lacks it, and the adapter on it.
+
+    Args:
+        adapter: the adapter directory.
+        base: the record of its base.
+        root: the project's root, for a ``file:`` source.
+
+    Raises:
+        PipelineError: if the base cannot be had, or the adapter does not say how its prompts are made.
+        ValueError: if the adapter is not for this base, or broken.
+    """
+    spec = prompt_task(read_info(adapter).prompt)
+    loaded = load_base(base, device=resolve_device("auto"), root=root)
+    set_cone(loaded.model, ConeConfig(enabled=False))  # a prompt is not asked about again, so nothing of it is kept
+    model = load_method(adapter, loaded.model, base_sha256=loaded.record.sha256).eval()
+    longest = int(getattr(loaded.model.config, "max_position_embeddings", 0) or 0)
+    return Answerer(model, loaded.tokenizer, spec, longest=longest)
