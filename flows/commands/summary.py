@@ -54,7 +54,7 @@ def _outcome(result: FlowResult) -> Table:
     table.add_row("recipe", f"{recipe} (trial {train['trial']})")
     table.add_row("trainable parameters", f"{train['trainable_parameters']:,}")
     table.add_row("adapter size", f"{train['adapter_bytes'] / 1024:.0f} KiB")
-    alias = f"@{version['alias']}" if version["alias"] else "no alias"
+    alias = f"@{version['alias']}" if version["alias"] else "no alias: name it by its number"
     table.add_row("model version", f"{version['model']} version {version['version']} ({alias})")
     table.add_row("pushed to the DVC remote", "yes" if result.pushed else "no: none is set (reft setup makes one)")
     return table
@@ -68,6 +68,9 @@ def _next(result: FlowResult) -> Table:
     table.add_row("plots", f"dvc plots show --open, or the pictures in {paths['evaluate_plots']} and {paths['search']}")
     table.add_row("the search: what won, why", f"{paths['search']}/report.html, in a browser")
     table.add_row("each test row", paths["predictions"])
+    version = result.read("registration")
+    address = f"models:/{version['model']}/{version['version']}"
+    table.add_row("answers to rows of your own", f"reft predict FILE --adapter {address}")
     if any(run.outcome != "skipped" for run in result.runs):
         code = " code.json" if (result.root / "code.json").is_file() else ""
         table.add_row("keep this state", f"git add dvc.lock metrics{code} && git commit")

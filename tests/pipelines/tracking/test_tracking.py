@@ -122,7 +122,7 @@ def test_a_stage_that_ends_badly_says_so_and_its_run_is_used_again(
 def test_a_killed_stage_has_its_run_used_again(root: Path, store: Store) -> None:
     script = (
         "import sys, time; from pathlib import Path; sys.path.insert(0, sys.argv[2])\n"
-        "from tests.pipelines.tracking.test_tracking import make_params; from pipelines.tracking.runs import live_run\n"
+        "from tests.pipelines.tracking.test_tracking import make_params; from pipelines.tracking.live import live_run\n"
         "with live_run(make_params().tracking, Path(sys.argv[1]), 'train', 'key-killed', 'train') as run:\n"
         "    run.log_metric('loss', 1.0, step=1); print('running', flush=True); time.sleep(60)\n"
     )
@@ -164,7 +164,7 @@ def test_without_a_store_the_stage_goes_on_and_says_so_once(tmp_path: Path, capl
         run.log_params({"rank": 4})
         with run.child("trial-0") as trial:
             trial.log_metric("value", 0.9)
-    assert len([r for r in caplog.records if r.name == "pipelines.tracking.runs"]) == 1
+    assert len([r for r in caplog.records if r.name == "pipelines.tracking.live"]) == 1
 
 
 def test_a_store_that_goes_away_stops_the_logging_not_the_stage(
