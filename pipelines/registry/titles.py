@@ -10,6 +10,8 @@ from pipelines.wording import many, points, recipe_words, share
 if TYPE_CHECKING:
     from pipelines.registry.history import Facts
 
+MAIN = ("method", "layers", "positions", "rank", "learning_rate")
+
 Title = tuple[str, str]
 """A run's name, and its description in Markdown."""
 
@@ -32,7 +34,7 @@ def search_title(project: str, facts: Facts) -> Title:
     return (
         f"{project} search: {found} of {count}",
         f"{count} of study `{facts.best['study']}`; trial {facts.best['trial']} won with {found} on the validation "
-        f"rows: {recipe_words(facts.best['chosen'])}.",
+        f"rows: {recipe_words({**_main(facts.best['chosen']), **facts.best['chosen']})}.",
     )
 
 
@@ -48,10 +50,14 @@ def train_title(project: str, facts: Facts) -> Title:
 def trial_title(name: str, trial: Mapping[str, Any]) -> Title:
     """The run of a trial: its score, or how it ended, and its recipe."""
     ended = trial["state"] if trial["value"] is None else share(float(trial["value"]))
-    return f"{name}: {ended}, {recipe_words(trial['params'])}", str(trial["error"] or "")
+    point: Mapping[str, object] = trial["params"]
+    return f"{name}: {ended}, {recipe_words({**_main(point), **point})}", str(trial["error"] or "")
 
 
 def _recipe(facts: Facts) -> str:
-    recipe: Mapping[str, object] = facts.train["recipe"]
-    main = {part: recipe[part] for part in ("method", "layers", "positions", "rank", "learning_rate") if part in recipe}
-    return recipe_words(main)
+    return recipe_words(_main(facts.train["recipe"]))
+
+
+def _main(recipe: Mapping[str, object]) -> dict[str, object]:
+    """The parts that people ask for first, in the order in which they do."""
+    return {part: recipe[part] for part in MAIN if part in recipe}
