@@ -68,6 +68,25 @@ def test_the_pipeline_runs_in_it(made: Project) -> None:
     assert {line[3:] for line in changed.splitlines()} == {"dvc.lock", "metrics/"}
 
 
+def test_it_goes_on_in_another_folder(made: Project) -> None:
+    """The tests below go on in the first one, where it is moved back to."""
+    moved = Project(made.root.with_name("moved project"), made.env)
+    made.root.rename(moved.root)
+    before = moved.markers()
+    said = moved.run("reft", "run").stdout
+    assert (moved.ran_since(before), said.count(" skipped ")) == (set(), len(STAGES))
+    (rows,) = (path for path in (moved.root / "data" / "own").iterdir() if path.suffix in (".csv", ".json"))
+    out, rejected = moved.root.with_name("answers.csv"), moved.root.with_name("rejected.jsonl")
+    files = ["--out", str(out), "--rejected", str(rejected)]
+    moved.run("reft", "predict", str(rows), "--adapter", "models:/reft-adapter/1", *files)
+    assert out.read_text(encoding="utf-8").startswith("line,label,probabilities.")
+    assert not made.root.exists()
+    # Of the database the tables alone say what is in it, and tests of the tracking store look at those.
+    kept = [path for path in moved.root.rglob("*") if path.is_file() and path.suffix not in (".pyc", ".db")]
+    assert [path for path in kept if os.fsencode(made.root) in path.read_bytes()] == []
+    moved.root.rename(made.root)
+
+
 def test_other_code_is_stale_there_and_refused_until_code_json_is_fresh(made: Project) -> None:
     path = made.root / "code.json"
     written = path.read_text(encoding="utf-8")

@@ -12,6 +12,7 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectException
 from prefect.runtime import flow_run
 
+from pipelines.contracts.evaluation import FIRST_MEASURE
 from pipelines.wording import points, recipe_words, share
 
 
@@ -31,6 +32,7 @@ def rename_run(name: str) -> None:
 
 def outcome_title(project: str, evaluation: dict[str, Any], train: dict[str, Any]) -> str:
     """The project, how its adapter fares beside the base, and the recipe that was chosen for it."""
-    found, lead = share(evaluation["adapter"]["accuracy"]), points(evaluation["difference"]["value"])
+    found = share(evaluation["adapter"][evaluation.get("measure", FIRST_MEASURE)])
+    lead = points(evaluation["difference"]["value"])
     recipe = recipe_words(train["chosen"])
     return f"{project}: {found}, {lead}" + (f", {recipe}" if recipe else "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from pipelines.contracts.evaluation import FIRST_MEASURE, SYSTEMS
 from pipelines.wording import many, points, recipe_words, share
 
 if TYPE_CHECKING:
@@ -18,11 +19,12 @@ Title = tuple[str, str]
 
 def pipeline_title(project: str, facts: Facts) -> Title:
     """The run of a whole pipeline: how its adapter fares beside the base."""
-    adapter, base = (facts.evaluation[system]["accuracy"] for system in ("adapter", "base"))
+    measure = str(facts.evaluation.get("measure", FIRST_MEASURE))
+    adapter, base = (facts.evaluation[system][measure] for system in SYSTEMS)
     lead = points(facts.evaluation["difference"]["value"])
     return (
         f"{project}: {share(adapter)}, {lead}",
-        f"{_recipe(facts)} on {facts.base.source}, trained on {facts.data_source}: accuracy {share(adapter)} on "
+        f"{_recipe(facts)} on {facts.base.source}, trained on {facts.data_source}: {measure} {share(adapter)} on "
         f"{many(facts.evaluation['rows'], 'test row')}, {lead} to the frozen base's {share(base)}. Adapter "
         f"`{facts.adapter_sha256}`.",
     )
