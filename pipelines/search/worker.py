@@ -237,6 +237,9 @@ class _Worker:
         with shared.locked():  # two processes that look for the run at once would make two
             live = self._stack.enter_context(run)
         live.log_params({"trials": search.trials, "train_rows": search.train_rows})
+        said = {"project": context.root.resolve().name, "base": workspace.base_source, "task": workspace.task.task}
+        for name, value in said.items():  # for people: a study's name says its inputs alone
+            shared.study.set_user_attr(name, value)
         return TrialContext(context.settings, workspace, self._task, train, validation, live)
 
     def _measure_base(self, shared: SharedStudy, folds: Sequence[int]) -> None:

@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from rich.console import Console
 
@@ -27,6 +28,7 @@ from pipelines.stages import search
 from pipelines.stages.search import SearchResult
 from pipelines.tracking.live import live_run, log_report
 from pipelines.tracking.runs import child_tags, find_run, open_store
+from pipelines.tracking.store import trials_uri
 from pipelines.upkeep import dashboard
 from pipelines.upkeep.estimate import estimate
 from tests.searching import Project, make_context, make_params
@@ -78,7 +80,9 @@ def test_the_report_and_the_learning_curves_are_in_mlflow(searched: tuple[Projec
         [store.experiment_id], filter_string=f"tags.`reft.input_hash` = '{result.input_hash}'"
     )
     assert [item.path for item in store.client.list_artifacts(run.info.run_id, "search")] == ["search/report.html"]
-    assert run.info.status == "FINISHED"
+    assert (run.info.status, run.info.run_name) == ("FINISHED", f"{context.root.name} {result.study}")
+    study = optuna.load_study(study_name=result.study, storage=trials_uri(context.params.search.storage, context.root))
+    assert study.user_attrs["project"] == context.root.name
     kept = json.loads((context.root / "search" / "trials.json").read_text(encoding="utf-8"))
     parent = find_run(store, {"reft.input_hash": result.input_hash})
     assert parent is not None
