@@ -120,7 +120,7 @@ def test_a_version_gives_its_files_and_figures(project: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("address", "words"),
     [
-        ("models:/tiny@nobody", "must be in the registry"),
+        ("models:/tiny@nobody", "no version of tiny has the alias nobody"),
         ("models:/tiny/99", "must be in the registry"),
         ("models:/none/1", "must be in the registry"),
         ("models:/tiny", "a version is models:/NAME@ALIAS"),
