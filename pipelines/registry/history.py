@@ -9,16 +9,12 @@ from __future__ import annotations
 import csv
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.contracts.base import BaseRecord, read_base
-from pipelines.contracts.facts import StageFiles
-from pipelines.contracts.prepared import data_sha256
-from pipelines.errors import PipelineError
-from pipelines.files import canonical_json, read_json
+from pipelines.files import canonical_json
 from pipelines.params.whole import Params
+from pipelines.registry.facts import Facts
 from pipelines.registry.titles import pipeline_title, search_title, train_title, trial_title
 from pipelines.tracking.runs import (
     INPUT_HASH,
@@ -30,66 +26,12 @@ from pipelines.tracking.runs import (
     child_tags,
     ensure_run,
 )
-from pipelines.yaml_file import read_yaml
-from reft import adapter_sha256
 
 log = logging.getLogger(__name__)
 
 PIPELINE = "reft.pipeline"
 COSTS = ("parameters", "seconds", "tokens", "memory_mb")  # of a trial
 TRIAL_STATUS: dict[str, Status] = {"complete": "FINISHED", "pruned": "KILLED", "fail": "FAILED"}
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What those files say, read once."""
-
-    files: StageFiles
-    base: BaseRecord
-    card: Mapping[str, Any]
-    data_sha256: str
-    data_source: str
-    best: Mapping[str, Any]
-    trials: list[Mapping[str, Any]]
-    search: Mapping[str, Any]
-    train: Mapping[str, Any]
-    evaluation: Mapping[str, Any]
-    adapter_sha256: str
-
-
-def read_facts(params: Params, files: StageFiles) -> Facts:
-    """Read and cross-check the files.
-
-    Raises:
-        PipelineError: if one is missing or broken, or the adapter is not the one that was trained and measured.
-    """
-    missing = [str(path) for path in vars(files).values() if not path.exists()]
-    if missing:
-        raise PipelineError("every stage before this one must have left its files", got=missing, do="Run: dvc repro")
-    train, best = read_json(files.train_metrics), read_yaml(files.search / "best.yaml")
-    evaluation, found = read_json(files.evaluation), adapter_sha256(files.adapter)
-    for file, figures, stage in ((files.train_metrics, train, "train"), (files.evaluation, evaluation, "evaluate")):
-        if found != figures["adapter_sha256"]:
-            raise PipelineError(
-                f"the adapter must be the one of {file.name}, {figures['adapter_sha256']}",
-                got=found,
-                do=f"Run: dvc repro -f {stage}",
-            )
-    if not isinstance(best, Mapping):
-        raise PipelineError("best.yaml must hold a recipe", got=best, do="Run: dvc repro -f search")
-    return Facts(
-        files=files,
-        base=read_base(files.base),
-        card=read_json(files.card),
-        data_sha256=data_sha256(files.prepared),
-        data_source=params.prepare.source,
-        best=best,
-        trials=read_json(files.search / "trials.json"),
-        search=read_json(files.search_metrics),
-        train=train,
-        evaluation=evaluation,
-        adapter_sha256=found,
-    )
 
 
 def complete_runs(store: Store, params: Params, facts: Facts, *, project: str) -> Run:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipelines.contracts.evaluation import FIRST_MEASURE, SYSTEMS
+from pipelines.registry.facts import Facts
 from pipelines.wording import many, points, recipe_words, share
-
-if TYPE_CHECKING:
-    from pipelines.registry.history import Facts
 
 MAIN = ("method", "layers", "positions", "rank", "learning_rate")
 

@@ -12,7 +12,8 @@ from pipelines.files import read_json
 from pipelines.params.whole import Params
 from pipelines.project.lineage import lineage_tags
 from pipelines.registry.aliases import ABSENT
-from pipelines.registry.history import Facts, evaluation_metrics
+from pipelines.registry.facts import Facts
+from pipelines.registry.history import evaluation_metrics
 from pipelines.registry.package import save_pyfunc
 from pipelines.tracking.runs import Run, Store, open_store
 from pipelines.tracking.store import public_uri, unreachable

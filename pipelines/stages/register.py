@@ -10,7 +10,8 @@ from pipelines.contracts.registration import Registration
 from pipelines.files import write_json
 from pipelines.params.whole import Params
 from pipelines.registry.aliases import place_alias
-from pipelines.registry.history import Facts, complete_runs, read_facts
+from pipelines.registry.facts import Facts, read_facts
+from pipelines.registry.history import complete_runs
 from pipelines.registry.versions import ensure_version
 from pipelines.runtime.process import locked
 from pipelines.tracking.runs import Store, open_store, store_errors
