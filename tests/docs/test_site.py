@@ -63,7 +63,13 @@ def test_the_page_on_params_is_what_the_code_says() -> None:
 
 
 def test_the_page_on_params_has_every_key_of_params_yaml() -> None:
-    for key in ("`trials`", "`lora.rank`", "`labels.NAME.word`", "`pruner.p` of `wilcoxon`", "`overrides[].layer`"):
+    for key in (
+        "`trials`",
+        "`lora.rank`",
+        "`labels.NAME.word` of `classification`",
+        "`pruner.p` of `wilcoxon`",
+        "`overrides[].layer`",
+    ):
         assert f"| {key} |" in page()
     assert "| `threads` | `2` | integer ≥ 1 | search, train, evaluate | of torch on the CPU;" in page()
 
