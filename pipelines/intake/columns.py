@@ -29,6 +29,7 @@ LABEL_TITLES = (
 NO_VALUE = {"na", "n/a", "nan", "null", "none", "unknown", "?", "-"}  # what people write where there is no label
 NAMELESS = re.compile(r"column\d+")  # of a file without titles
 BY_HAND = "With --no-params the file comes in alone, and prepare in params.yaml is yours to write"
+FREE = "task: generation there learns free answers"
 SHOWN = 300  # characters of what was found in a message
 TOKEN_CHARACTERS = 3  # characters to a token, on the low side
 
@@ -162,16 +163,17 @@ def _label_column(columns: list[_Column]) -> tuple[_Column, list[str]]:
         raise PipelineError(
             f"one column must be a label: 2 to {MOST_LABELS} different short values, each in three rows or more",
             got=f"the columns {found}" if found else "no column that is filled",
-            do="Add such a column, or name another file.",
+            do=f"Add such a column, or name another file. {BY_HAND}: {FREE}.",
         )
     place = {c.name: number for number, c in enumerate(columns)}
     ranked = sorted(candidates, key=lambda c: (_title_rank(c.name), _is_ranged(c), len(c.distinct), -place[c.name]))
     label, others = ranked[0], ranked[1:]
     if _is_ranged(label):
         raise PipelineError(
-            "a label is one of a few values, and a score or a computed number is none: there is no task for these",
+            "a label is one of a few values, which a score or a computed number is not",
             got=f"the column {label.name} with {len(label.distinct)} different numbers",
-            do=f"{BY_HAND}: a label there may have a range, min and max; rows in no range are rejected.",
+            do=f"{BY_HAND}: a label there may have a range, min and max, and rows in no range are rejected; {FREE}, as "
+            "computed numbers; there is no task that learns a score.",
         )
     rivals = [c.name for c in others if _title_rank(c.name) == _title_rank(label.name)]
     if rivals:

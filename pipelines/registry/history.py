@@ -7,7 +7,9 @@ outputs, is made here. So a second time changes nothing.
 from __future__ import annotations
 
 import csv
+import hashlib
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from pipelines.tracking.runs import (
 )
 
 log = logging.getLogger(__name__)
+LONGEST_LABEL = 150  # characters of a label in a metric's name, which has at most 250
 
 PIPELINE = "reft.pipeline"
 COSTS = ("parameters", "seconds", "tokens", "memory_mb")  # of a trial
@@ -137,5 +140,16 @@ def evaluation_metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:
         flat |= {f"{system}.{key}": float(figures[key]) for key in ("accuracy", "low", "high")}
         flat |= {f"{system}.{key}": float(value) for key, value in figures.get("summary", {}).items()}
         for label, per_class in figures["per_class"].items():
-            flat |= {f"{system}.{label}.{key}": float(value) for key, value in per_class.items()}
+            flat |= {f"{system}.{metric_label(label)}.{key}": float(value) for key, value in per_class.items()}
     return flat
+
+
+def metric_label(label: str) -> str:
+    """Return a label, which may be any text, as a part of a metric's name in MLflow, where c++ and c# stay two.
+
+    Other signs than MLflow takes become their hex code between colons, and a long label ends in a hash of the whole.
+    """
+    name = "".join(sign if re.fullmatch(r"[\w. -]", sign) else f":{ord(sign):x}:" for sign in label)
+    if len(name) <= LONGEST_LABEL:
+        return name
+    return f"{name[:LONGEST_LABEL]}:{hashlib.sha256(label.encode()).hexdigest()[:16]}"

@@ -21,18 +21,24 @@ if TYPE_CHECKING:  # optuna takes half a second to import, and train and evaluat
 
 # Without the time of day in the file the same figures give the same bytes, and DVC sees no change.
 METADATA = {"Software": None}
+MOST_SHOWN = 20  # labels that get room of their own; with more the writing is smaller, not the picture larger
 
 
 def draw_confusion(path: Path, counts: NDArray[np.int64], labels: Sequence[str]) -> None:
     """Draw a confusion matrix; counts: [actual, predicted]."""
-    figure, axes = plt.subplots(figsize=(1.6 + 0.9 * len(labels), 1.4 + 0.8 * len(labels)))
+    width = min(len(labels), MOST_SHOWN)
+    figure, axes = plt.subplots(figsize=(1.6 + 0.9 * width, 1.4 + 0.8 * width))
     axes.imshow(counts, cmap="Blues", vmin=0)
-    axes.set_xticks(range(len(labels)), labels, rotation=30, ha="right")
-    axes.set_yticks(range(len(labels)), labels)
+    named = [label.replace("$", r"\$") for label in labels]  # text, whatever it is, and no formula
+    size = None if width == len(labels) else 10 * MOST_SHOWN / len(labels)
+    axes.set_xticks(range(len(labels)), named, rotation=30, ha="right", fontsize=size)
+    axes.set_yticks(range(len(labels)), named, fontsize=size)
     axes.set(xlabel="predicted", ylabel="actual", title="Adapter, test rows")
     for (row, column), count in np.ndenumerate(counts):
         dark = count > counts.max() / 2
-        axes.text(column, row, str(count), ha="center", va="center", color="white" if dark else "black")
+        color = "white" if dark else "black"
+        if count or width == len(labels):
+            axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=size)
     save(figure, path)
 
 

@@ -76,7 +76,7 @@ def collect(config: PrepareParams, rows: RowReader, root: Path) -> Collected:
     if joined_otherwise:
         log.warning(
             "the base read text with other tokens than it gets here: of %d of %d usable rows, prompt and answer have "
-            "others together than apart, as where the template ends in a space; move it to the words in prepare.labels",
+            "others together than apart, as where the template ends in a space, which belongs to the answers",
             joined_otherwise, sum(map(len, pools.values())),
         )  # fmt: skip
     return Collected(pools, rejected, read, joined_otherwise)

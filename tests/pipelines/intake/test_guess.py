@@ -146,7 +146,9 @@ def test_parquet_is_found_by_its_first_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("scores", [[n / 7 for n in range(90)], [7 * (n % 25) for n in range(90)]])
 def test_a_score_or_a_computed_number_is_no_label(tmp_path: Path, scores: list[float]) -> None:
     rows = [("id", "stars", "comment"), *((n, score, f"{TEXTS[0]} {n}") for n, score in enumerate(scores))]
-    with pytest.raises(PipelineError, match=r"a score or a computed number is none.*stars.*--no-params.*min and max"):
+    with pytest.raises(
+        PipelineError, match=r"which a score or a computed number is not.*stars.*--no-params.*min and max"
+    ):
         look(tmp_path, delimited(rows))
 
 

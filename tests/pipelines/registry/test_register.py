@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from mlflow.utils.validation import _validate_metric_name
 
 from pipelines.contracts.registration import Registration
 from pipelines.errors import PipelineError
@@ -20,6 +21,7 @@ from pipelines.params.whole import Params
 from pipelines.project.lineage import git_state
 from pipelines.registry import package
 from pipelines.registry.aliases import CHALLENGER, CHAMPION, alias_version
+from pipelines.registry.history import metric_label
 from pipelines.registry.versions import registered
 from pipelines.stages import register
 from pipelines.tracking.live import live_run
@@ -343,3 +345,16 @@ def test_the_example_is_an_input_as_the_model_takes_it(
     write_json(tmp_path / "adapter_config.json", config)
     (tmp_path / "adapter.safetensors").write_bytes((adapter / "adapter.safetensors").read_bytes())
     assert package.model_input(tmp_path) == (dict.fromkeys(columns, "An example text."), {"input": said})
+
+
+LABELS = ["c", "c++", "c#", "c:2b:", "-1", "1", "хорошо", "👍", "a/b", "..", "x" * 200, "x" * 199 + "y", "👍" * 100]
+
+
+def test_a_metric_has_a_name_that_mlflow_takes_for_each_label() -> None:
+    names = [metric_label(label) for label in LABELS]
+    assert len(set(names)) == len(LABELS)
+    for name in names:
+        _validate_metric_name(f"adapter.{name}.precision")
+        assert len(f"adapter.{name}.precision") <= 250
+    assert names[0] == "c"
+    assert names[6] == "хорошо"
