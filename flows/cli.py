@@ -184,8 +184,10 @@ def schedule(
     made = scheduling.schedule(project.resolve(), name=name, pool=pool, cron=cron)
     console.print(f"{made.deployment} runs at {', '.join(made.crons)} (UTC); its server is {made.api}")
     console.print(f"The work pool {made.pool} was {'made' if made.pool_is_new else 'there'}. Next:")
-    console.print(f"  prefect worker start --pool {made.pool}           # takes the runs; leave it running")
-    console.print(f"  prefect deployment run {made.deployment}    # one now", highlight=False)
+    console.print(
+        f"  prefect worker start --pool {made.pool}           # takes the runs; leave it running", soft_wrap=True
+    )
+    console.print(f"  prefect deployment run {made.deployment}    # one now", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -263,7 +265,8 @@ def setup(project: Project = Path()) -> None:
     if not result.git_identity:
         console.print(
             "git does not know who you are, so commits and [bold]dvc exp run[/bold] will fail. Tell it:\n"
-            '  git config user.name "Your Name"\n  git config user.email you@example.org'
+            '  git config user.name "Your Name"\n  git config user.email you@example.org',
+            soft_wrap=True,
         )
 
 
@@ -273,11 +276,12 @@ def init(folder: Annotated[Path, typer.Argument(help="A folder that is empty or 
     from flows.commands.init import make_project
 
     result = make_project(folder)
-    console.print(f"{folder} is a project; DVC's default remote: {result.remote}. Next:", markup=False)
+    console.print(f"{folder} is a project; DVC's default remote: {result.remote}. Next:", markup=False, soft_wrap=True)
     console.print(
         f"  cd {shlex.quote(str(folder))}\n  reft data add PATH    # rows of your own; without it, the default data\n"
         "  reft run",
         markup=False,
+        soft_wrap=True,
     )
     if not result.git_identity:
         console.print("git does not know who you are; `reft setup` says how to tell it.")

@@ -35,8 +35,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_folder_made_by_the_wheel_is_the_one_that_the_clone_makes(installed: Path, tmp_path: Path) -> None:
-    project = tmp_path / "project"
-    _run(installed, tmp_path, ["-m", "flows.cli", "init", str(project)])
+    project = tmp_path / ("a-folder-with-a-name-of-more-characters-than-a-terminal-of-eighty-columns-has" * 2)
+    said = _run(installed, tmp_path, ["-m", "flows.cli", "init", str(project)])
+    assert f"  cd {project}\n" in said  # a command to copy stands on one line
     assert (project / "dvc.yaml").read_text(encoding="utf-8") == project_graph()
     for name in ("params.yaml", ".gitignore", ".dvcignore", "prefect.yaml", "data/own/README.md"):
         assert (project / name).read_bytes() == (ROOT / name).read_bytes()
