@@ -105,6 +105,12 @@ class AdaptedModel(nn.Module, ABC):
         """Return name -> parameter of all that is trained, counted and kept in a checkpoint."""
         return {name: value for name, value in self.named_parameters() if value.requires_grad}
 
+    def fixed_tensors(self) -> dict[str, Tensor]:
+        """Return name -> what the parameters are read by and training leaves as it is: where each R starts."""
+        learned = dict(self.interventions.named_parameters())
+        state = self.interventions.state_dict()
+        return {f"interventions.{name}": value for name, value in state.items() if name not in learned}
+
     def num_trainable(self) -> int:
         """Return the number of trained values."""
         return sum(value.numel() for value in self.trainable_parameters().values())

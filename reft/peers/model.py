@@ -96,6 +96,10 @@ class PeerModel(PlainRows, CausalModel, nn.Module):
         """Return name -> parameter of all that is trained, counted and kept in a checkpoint."""
         return self.part.parameters()
 
+    def fixed_tensors(self) -> dict[str, Tensor]:
+        """Return nothing: the parameters say all."""
+        return {}
+
     def num_trainable(self) -> int:
         """Return the number of trained values."""
         return sum(value.numel() for value in self.trainable_parameters().values())

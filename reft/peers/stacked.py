@@ -60,6 +60,10 @@ class StackedModel(PlainRows, CausalModel, nn.Module):
         """Return name -> parameter of both."""
         return _prefixed("lora.", self.lora.trainable_parameters()) | self.reft.trainable_parameters()
 
+    def fixed_tensors(self) -> dict[str, Tensor]:
+        """Return name -> what ReFT's parameters are read by."""
+        return self.reft.fixed_tensors()
+
     def num_trainable(self) -> int:
         """Return the number of trained values of both."""
         return self.lora.num_trainable() + self.reft.num_trainable()
@@ -204,6 +208,10 @@ class OnTop:
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
         """Return name -> parameter of ReFT."""
         return self._model.reft.trainable_parameters()
+
+    def fixed_tensors(self) -> dict[str, Tensor]:
+        """Return name -> what ReFT's parameters are read by."""
+        return self._model.fixed_tensors()
 
     def decaying_parameters(self) -> frozenset[str]:
         """Return the names of those that weight decay pulls."""

@@ -230,9 +230,8 @@ def _optimizer(model: Trainable, config: FitConfig) -> torch.optim.AdamW:
 
 
 def _run_key(model: Trainable, rows: Sequence[Row], config: FitConfig, pad_id: int, max_steps: int | None) -> str:
-    start = {
-        name: sha256(value.detach().cpu().numpy().tobytes()) for name, value in model.trainable_parameters().items()
-    }
+    tensors = {**model.trainable_parameters(), **model.fixed_tensors()}
+    start = {name: sha256(value.detach().cpu().numpy().tobytes()) for name, value in tensors.items()}
     # What a row does not have is left out, so that a run of rows without domains is known by what it was before them.
     texts = [{key: value for key, value in asdict(cast(Any, row)).items() if value is not None} for row in rows]
     numbers = asdict(config)

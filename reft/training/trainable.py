@@ -34,6 +34,9 @@ class Trainable(Protocol):
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
         """Return name -> parameter of all that is trained."""
 
+    def fixed_tensors(self) -> dict[str, Tensor]:
+        """Return name -> what its parameters are read by and training leaves as it is, such as where an R starts."""
+
     def decaying_parameters(self) -> frozenset[str]:
         """Return the names of those that weight decay pulls."""
 

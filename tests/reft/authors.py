@@ -15,6 +15,7 @@ from reft.edits.config import ReftConfig
 from reft.edits.formulas.table import METHODS
 from reft.edits.interventions import Intervention
 from reft.edits.methods.forms import EditForm
+from reft.edits.orthogonal import OrthonormalRows
 from reft.models.decoder import ReftModel
 from tests.reft.tiny import HIDDEN, build_base
 
@@ -46,6 +47,24 @@ def twin_interventions(method: str, form: EditForm, hidden: int = HIDDEN) -> tup
     ours = METHODS[method](hidden, form, torch.Generator().manual_seed(1))
     ours.import_tensors(authors_tensors(theirs))
     return ours, theirs
+
+
+def record_rotations(module: OrthonormalRows) -> list[Tensor]:
+    """Return a list that fills with each R [rank, hidden] that the module gives, whose gradient is kept."""
+    given: list[Tensor] = []
+
+    def record(_module: torch.nn.Module, _inputs: object, rotation: Tensor) -> None:
+        if rotation.requires_grad:
+            rotation.retain_grad()
+            given.append(rotation)
+
+    module.register_forward_hook(record)
+    return given
+
+
+def rotation_gradient(given: Sequence[Tensor]) -> Tensor:
+    """Return the gradient with respect to R^T [hidden, rank] over all uses of R."""
+    return torch.stack([rotation.grad for rotation in given if rotation.grad is not None]).sum(0).mT
 
 
 def tangent(rotation: Tensor, gradient: Tensor) -> Tensor:

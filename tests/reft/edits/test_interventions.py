@@ -78,7 +78,7 @@ def test_weight_decay_on_the_parameter_cannot_shrink_r() -> None:
 
 def test_the_parameter_is_contiguous() -> None:
     """A fused optimiser whose state was restored in another layout makes wrong steps, silently."""
-    assert OrthonormalRows(16, 4, torch.Generator()).base.is_contiguous()
+    assert OrthonormalRows(16, 4, torch.Generator()).turn.is_contiguous()
 
 
 def test_kept_r_follows_the_parameter() -> None:
@@ -86,7 +86,7 @@ def test_kept_r_follows_the_parameter() -> None:
     with torch.no_grad():
         before = rows()
         assert rows() is before
-        rows.base.data.add_(1.0)  # .data, which hides the change from autograd
+        rows.turn.data.add_(1.0)  # .data, which hides the change from autograd
         assert not torch.allclose(rows(), before)
 
 

@@ -20,7 +20,14 @@ from reft.edits.positions import parse_positions, position_masks
 from reft.models.adapted import AdaptedModel
 from reft.models.decoder import ReftModel
 from reft.models.encoder import ReftEncoder
-from tests.reft.authors import assert_same_gradient, pull_back, tangent, twin_interventions
+from tests.reft.authors import (
+    assert_same_gradient,
+    pull_back,
+    record_rotations,
+    rotation_gradient,
+    tangent,
+    twin_interventions,
+)
 
 CLOSE = {"atol": 1e-6, "rtol": 0.0}
 WITH_ACTIVATION = ("loreft", "noreft", "direft", "direft_orthogonal")
@@ -68,13 +75,14 @@ def test_consreft_drops_where_the_authors_class_takes_a_dropout_and_has_none() -
 
 @pytest.mark.parametrize(("method", "form"), FORMS)
 def test_gradients(method: str, form: EditForm) -> None:
-    """Of R, what is comparable is the gradient along the manifold of orthonormal rows.
+    """Of R, the gradient along the manifold of orthonormal rows is what can be compared.
 
     pyreft's is that of its own forward with respect to R; pulled back through its Householder parametrisation, ours
     must be the gradient that its optimiser sees.
     """
     ours, theirs = twin_interventions(method, form, HIDDEN)
     h, target = torch.randn(3, 5, HIDDEN), torch.randn(3, 5, HIDDEN)
+    given = record_rotations(ours.rotation) if hasattr(ours, "rotation") else []
     (ours(h) * target).sum().backward()
     with nn.utils.parametrize.cached():  # one R for the whole forward, whose gradient can be kept
         if hasattr(theirs, "rotate_layer"):
@@ -93,9 +101,11 @@ def test_gradients(method: str, form: EditForm) -> None:
         assert_same_gradient(getattr(ours, name).grad, own[theirs_name].grad)
     if full is not None:
         rotation = theirs.rotate_layer.weight.detach()
-        along = tangent(rotation, ours.rotation.base.grad)
+        along = tangent(rotation, rotation_gradient(given))
         assert_same_gradient(along, tangent(rotation, full))
         assert_same_gradient(pull_back(theirs, along), own["rotate_layer.parametrizations.weight.original"].grad)
+        (turn,) = torch.autograd.grad(ours.rotation(), ours.rotation.turn, full.mT)
+        assert_same_gradient(ours.rotation.turn.grad, turn)
 
 
 # pyreft's get_intervention_locations, a list for each intervention; what a short prompt has no room for is at -1.

@@ -205,3 +205,12 @@ def test_layers_of_their_own_rank_and_positions_train() -> None:
     before = values(model)
     list(fit(model, build_rows(13), CONFIG, pad_id=0))
     assert {name for name, value in values(model).items() if torch.equal(value, before[name])} == set()
+
+
+def test_a_run_is_known_by_where_r_starts(tmp_path: Path) -> None:
+    """R's parameter starts at 0 whatever R is, and lobireft's b too: only what R is read by tells the runs apart."""
+    config = build_config(method="lobireft")
+    rows = build_rows(4)
+    list(fit(ReftModel(build_base(), config, seed=1), rows, CONFIG, pad_id=0, checkpoint=tmp_path))
+    with pytest.raises(ValueError, match="another run's"):
+        fit(ReftModel(build_base(), config, seed=2), rows, CONFIG, pad_id=0, checkpoint=tmp_path)
