@@ -5,9 +5,11 @@ import torch
 
 from reft.cone.keeper import ConeConfig, set_cone
 from reft.data import Collator, Encoded
+from reft.edits.config import ReftConfig
 from reft.models.decoder import ReftModel
 from reft.models.scoring import score_choices
 from tests.reft.tiny import build_model, build_rows
+from tests.tiny import tiny_llama
 
 
 def by_hand(model: ReftModel, prompt: tuple[int, ...], choice: tuple[int, ...]) -> float:
@@ -77,3 +79,26 @@ def test_the_head_reads_the_kept_columns_as_one_matrix() -> None:
         whole = model.logits(Collator(0, padding_side="left")(rows))
     torch.testing.assert_close(kept, whole[:, -2:])
     assert not head._forward_pre_hooks
+
+
+def test_a_choice_that_begins_another_always_wins_unless_both_end() -> None:
+    """Planted: the base answers the first prompt with (5,) and the second with (5, 6), each followed by 9."""
+    base = tiny_llama()
+    wanted = [([3, 4], [5, 9]), ([4, 3], [5, 6, 9])]
+    base.train()
+    optimizer = torch.optim.Adam(base.parameters(), lr=3e-3)
+    for _ in range(60):
+        losses = [
+            base(input_ids=torch.tensor([p + a]), labels=torch.tensor([[-100] * len(p) + a])).loss for p, a in wanted
+        ]
+        optimizer.zero_grad()
+        sum(losses).backward()
+        optimizer.step()
+    model = ReftModel(base.eval(), ReftConfig(layers=(0,), positions="l1", rank=1))
+    prompts = [prompt for prompt, _ in wanted]
+    with model.disabled():
+        bare = score_choices(model, prompts, [(5,), (5, 6)], batch_size=2)
+        ended = score_choices(model, prompts, [(5, 9), (5, 6, 9)], batch_size=2)
+    assert bare.argmax(-1).tolist() == [0, 0]
+    assert ended.argmax(-1).tolist() == [0, 1]
+    assert ended.exp().diagonal().min() > 0.9
