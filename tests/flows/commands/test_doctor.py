@@ -16,6 +16,7 @@ from pipelines.bases.space import base_bytes, check_base_space
 from pipelines.bases.store import obtain
 from pipelines.errors import PipelineError
 from pipelines.params.whole import load_params
+from pipelines.project.code import project_graph
 from pipelines.runtime.disk import PROJECT_BYTES, check_project_space
 from pipelines.sources.addresses import parse_source
 from pipelines.upkeep import checkup
@@ -183,3 +184,11 @@ def test_the_room_that_a_base_takes_is_known_from_its_source(tmp_path: Path, ref
     fetched.write_bytes(b"0" * 1000)
     assert base_bytes(source, params.base.sha256, root=tmp_path) == 8000
     check_base_space(params.base.source, params.base.sha256, root=tmp_path)
+
+
+def test_a_graph_of_another_release_is_found(tmp_path: Path) -> None:
+    graph = project_graph().replace("      - method\n", "", 1)  # as before method.name was a param of the search
+    (tmp_path / "dvc.yaml").write_text(graph, encoding="utf-8")
+    (finding,) = _base(tmp_path)[1]
+    assert (finding.check, finding.level, finding.do) == ("dvc.yaml", "fail", "Run: reft upgrade")
+    assert "search (params)" in finding.found
