@@ -77,6 +77,7 @@ class Answerer:
         self.columns = prompt_columns(spec)
         self._model, self._tokenizer, self._longest = model, tokenizer, longest
         self._special = special_tokens(tokenizer)
+        self._lengths: dict[tuple[str, ...], int] = {}
 
     def read(self, raw: RawRow) -> Row | Rejection:
         """Make the prompt of a row, or say which rule of training's rows it breaks."""
@@ -116,8 +117,13 @@ class Answerer:
 
     def _answer_tokens(self, row: Row) -> int:
         """How many tokens an answer may take."""
-        words = [self._tokenizer(text, add_special_tokens=False)["input_ids"] for text in self.task.choices(row)]
-        return max([self.task.max_new_tokens, *map(len, words)])
+        choices = self.task.choices(row)
+        known = self._lengths.get(choices)
+        if known is None:
+            words = [self._tokenizer(text, add_special_tokens=False)["input_ids"] for text in choices]
+            known = max([self.task.max_new_tokens, *map(len, words)])
+            self._lengths = {choices: known}  # one is kept: in most tasks all rows have the same choices
+        return known
 
 
 def open_answerer(adapter: Path, base: BaseRecord, *, root: Path = Path()) -> Answerer:
