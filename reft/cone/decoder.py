@@ -60,13 +60,20 @@ class Cone:
         self._prompts = Prompts(model.base, model.stack, keeper.side_by_side)
 
     @classmethod
-    def of(cls, model: EditedDecoder) -> Cone | None:
-        """Return the cone of a model; None where it is switched off or not known to be right, which is said once."""
+    def of(cls, model: EditedDecoder, *, begins: bool = False) -> Cone | None:
+        """Return the cone of a model; None where it is switched off or not known to be right, which is said once.
+
+        Args:
+            model: the model.
+            begins: whether a use begins; see :meth:`reft.cone.keeper.Keeper.store`.
+        """
         keeper = keeper_of(model.base)
-        store = keeper.store(model.base)
+        store = keeper.store(model.base, begins=begins)
         if store is None:
             return None
         reason = unproved(model.base)
+        if reason is None and not _right(model, keeper):
+            reason = "losses of unedited rows are others by its cone"
         if reason is not None:
             keeper.say_once(f"keys and values of {type(model.base).__name__} are not kept, because {reason}")
             return None
@@ -183,6 +190,24 @@ def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
 def edited_positions(config: ReftConfig) -> frozenset[Positions]:
     """Return the positions that some layer is edited at."""
     return frozenset(config.positions_at(layer) for layer in config.layers)
+
+
+@torch.no_grad()
+def _right(model: EditedDecoder, keeper: Keeper) -> bool:
+    """Whether losses of unedited rows by the cone are those of whole rows; found out once for each setting of a base.
+
+    A type alone is no proof: a config may let tokens look ahead, for one.
+    """
+    setting = ("cone", model.config.layers[0], edited_positions(model.config))
+    if setting not in keeper.right:
+        ids = tuple(token % int(model.base.get_input_embeddings().num_embeddings) for token in range(3, 23))
+        rows = [Encoded(ids, 16, ((4, 6),)), Encoded(ids[2:15], 9, ((4, 6),))]
+        with model.disabled():
+            plain = torch.cat([model.target_losses(model.collate([row], 0).to(model.device)) for row in rows])
+            cone = Cone(model, keeper, ConstantStore(1 << 30, None, [], "")).losses(rows)
+        close = 1e-3 if next(model.base.parameters()).dtype.itemsize > 2 else 0.2
+        keeper.right[setting] = torch.allclose(plain, cone, rtol=close, atol=close)
+    return keeper.right[setting]
 
 
 def unproved(base: Any) -> str | None:

@@ -19,12 +19,13 @@ from torch import nn
 
 from reft.cone.constants import ConstantStore
 from reft.cone.files import ConstantFiles
+from reft.cone.fingerprint import content, own_forwards, quick, settings, unfit
 from reft.cone.kept_layers import output_fields
 from reft.cone.side_by_side import SideBySide
 from reft.edits.hooks import Stack
 
 GIB = 1 << 30
-FORMAT = 2
+FORMAT = 3
 """Of the constants: what is raised when they are computed or written in another way."""
 
 log = logging.getLogger(__name__)
@@ -69,47 +70,51 @@ class ConeConfig:
 class Keeper:
     """The constants of one base, for as long as its weights and how they are run stay as they are."""
 
-    def __init__(self, base: nn.Module, config: ConeConfig) -> None:
+    def __init__(self, config: ConeConfig) -> None:
         self.config = config
-        self.right: dict[int, bool] = {}
+        self.right: dict[Any, bool] = {}
         """Lowest edited layer -> whether leaving out the layers up to it was found to be right."""
         self.side_by_side = SideBySide()
         """What :class:`reft.cone.compute.Prompts` found out about passes over several rows."""
         self._fields: int | None = None
         self._spent = 0.0
         self._said: set[str] = set()
-        self._weights = _weights(base)
-        self._identity = _identity(base, config)
+        self._content: list[Any] | None = None
+        self._quick: Any = None
+        self._identity: list[Any] = []
         self._files = None if config.folder is None else ConstantFiles(config.folder, config.disk_bytes)
         self._store = self._empty()
 
-    def store(self, base: nn.Module, trained: Collection[nn.Parameter] = ()) -> ConstantStore | None:
+    def store(
+        self, base: nn.Module, trained: Collection[nn.Parameter] = (), *, begins: bool = False
+    ) -> ConstantStore | None:
         """Return the constants kept, none of them if the base is not what they were computed with.
 
         Args:
-            base: the base that this keeper is of. That its weights were written to is seen, unless through ``.data``.
+            base: the base that this keeper is of.
             trained: parameters of the base that no constant follows from, such as a head's.
+            begins: whether a use begins, for which the bytes of all weights are compared. Within a use, a change is
+                seen by the tensors' places and versions, and by all else that the constants follow from.
 
         Returns:
-            None where the cone is switched off, or the base has no constants because it is trained itself.
+            None where the cone is switched off, or the base has no constants now: :func:`reft.cone.fingerprint.unfit`.
         """
         if not self.config.enabled:
             return None
-        ignored = {id(parameter) for parameter in trained}
-        if any(parameter.requires_grad and id(parameter) not in ignored for parameter in base.parameters()):
-            self.say_once("a base whose own weights are trained has no constants, so nothing is kept")
+        reason = unfit(base, trained)
+        if reason is not None:
+            self.say_once(f"{reason}, so nothing is kept")
             return None
-        weights = _weights(base)
-        if any(self._weights.get(key) != value for key, value in weights.items() if key not in ignored):
-            self._weights = weights
-            if self._files is not None:
-                self._files = None  # they are of the weights whose sha256 was given
-                self.say_once(
-                    "a base's weights changed, so its constants are no longer kept on disk; call set_cone again"
-                )
-            self._restart(base)
-        elif self._identity != _identity(base, self.config):
-            self._restart(base)
+        now = quick(base, trained)
+        if begins or now != self._quick:
+            found = [content(base, trained), own_forwards(base, trained)]
+            if found != self._content and (self._content is not None or found[1]):
+                self._changed()
+            self._content, self._quick = found, now
+        identity = _identity(base, self.config, settings(base, trained))
+        if identity != self._identity:
+            self._identity = identity
+            self._restart()
         return self._store
 
     def output_fields(self, base: nn.Module, stack: Stack) -> int:
@@ -129,11 +134,18 @@ class Keeper:
         """What computing constants took so far, also those that are kept no longer."""
         return self._spent + self._store.seconds
 
-    def _restart(self, base: nn.Module) -> None:
-        self._spent += self._store.seconds
-        self._identity = _identity(base, self.config)
+    def _changed(self) -> None:
+        if self._files is not None:
+            self._files = None  # they are of the weights whose sha256 was given
+            self.say_once(
+                "a base's weights or code changed, so its constants are no longer kept on disk; call set_cone again"
+            )
+        self._restart()
+
+    def _restart(self) -> None:
         self.right.clear()
         self.side_by_side = SideBySide()
+        self._fields = None
         self._store = self._empty()
 
     def _empty(self) -> ConstantStore:
@@ -154,7 +166,7 @@ def set_cone(base: nn.Module, config: ConeConfig) -> None:
 
     Without this call there are the defaults of :class:`ConeConfig`.
     """
-    _KEEPERS[base] = Keeper(base, config)
+    _KEEPERS[base] = Keeper(config)
 
 
 def filling_seconds(base: nn.Module) -> float:
@@ -169,12 +181,7 @@ def keeper_of(base: nn.Module) -> Keeper:
     return _KEEPERS[base]
 
 
-def _weights(base: nn.Module) -> dict[int, tuple[int, int]]:
-    """Return where each parameter is and how often it was written to."""
-    return {id(parameter): (parameter.data_ptr(), parameter._version) for parameter in base.parameters()}
-
-
-def _identity(base: nn.Module, config: ConeConfig) -> list[Any]:
+def _identity(base: nn.Module, config: ConeConfig, settings: str) -> list[Any]:
     """Return what the bits of a row's constants follow from beside the row, as plain JSON values."""
     weight = next(base.parameters())
     described: Any = base.config
@@ -183,6 +190,7 @@ def _identity(base: nn.Module, config: ConeConfig) -> list[Any]:
         FORMAT,
         config.base_sha256,
         type(base).__name__,
+        settings,
         str(weight.dtype),
         torch.cuda.get_device_name(weight.device) if cuda else weight.device.type,
         torch.backends.cpu.get_cpu_capability(),

@@ -33,7 +33,7 @@ def skipping(model: EditedModel, rows: Sequence[Any], batch: Any) -> Iterator[No
     """
     keeper = keeper_of(model.base)
     store = keeper.store(model.base, model.head_tensors().values())
-    if store is None or not _right(model, rows, keeper, store):
+    if store is None or changing_rope(model.base.config) or not _right(model, rows, keeper, store):
         yield
         return
     with _skipping(model, rows, batch.attention_mask, keeper, store):
@@ -84,7 +84,7 @@ def _right(model: EditedModel, rows: Sequence[Any], keeper: Keeper, store: Const
         model.train(was_training)
         close = 1e-3 if next(model.base.parameters()).dtype.itemsize > 2 else 5e-2
         same = torch.allclose(plain, skipped, rtol=close, atol=close)
-        keeper.right[layer] = same and not changing_rope(model.base.config)
+        keeper.right[layer] = same
         if not keeper.right[layer]:
             keeper.say_once(f"layers of {name} are not skipped, because later ones need more than their output")
     return keeper.right[layer]

@@ -176,7 +176,7 @@ class AdaptedModel(nn.Module, ABC):
         Args:
             _rows: that losses will be wanted of in this process, as far as they are known.
         """
-        store = keeper_of(self.base).store(self.base, self.head_tensors().values())
+        store = keeper_of(self.base).store(self.base, self.head_tensors().values(), begins=True)
         if store is not None:
             store.begin()
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from reft.cone.constants import RowKey
 from reft.cone.decoder import Cone, edited_positions, token_losses
+from reft.cone.lower_layers import changing_rope
 from reft.cone.window import first_edited
 from reft.data import IGNORED, Batch, Collator, Encoded
 from reft.edits.config import ReftConfig
@@ -56,8 +57,18 @@ class CausalModel:
             logits_to_keep: trailing columns to compute logits for; 0 for all.
 
         Returns:
-            Logits [batch, columns kept, vocabulary], in the base's dtype.
+            Logits [batch, columns kept, vocabulary], in the base's dtype. Where the longest row of a batch decides how
+            positions are encoded, each row runs alone, so that a row's logits follow from it alone.
         """
+        if not changing_rope(self.base.config):
+            return self._logits(batch, logits_to_keep)
+        alone = []
+        for row in range(len(batch.input_ids)):
+            _forget_longest(self.base)
+            alone.append(self.for_rows([row])._logits(_one(batch, row), logits_to_keep))
+        return torch.cat(alone)
+
+    def _logits(self, batch: Batch, logits_to_keep: int) -> Tensor:
         taken = inspect.signature(self.base.forward).parameters
         arguments: dict[str, Any] = {"attention_mask": batch.attention_mask, "use_cache": False}
         if "position_ids" in taken:
@@ -115,6 +126,26 @@ class CausalModel:
         check_left_padding(attention_mask)
         editing = self.editing(attention_mask, attention_mask.long().sum(-1), spans, domains)
         return generate(self.base, editing, input_ids, attention_mask, decoding, streamer=streamer, assistant=assistant)
+
+
+def _one(batch: Batch, row: int) -> Batch:
+    """Return a row of a batch with its padding, as a batch."""
+    own = slice(row, row + 1)
+    return Batch(
+        batch.input_ids[own],
+        batch.attention_mask[own],
+        batch.labels[own],
+        batch.prompt_lengths[own],
+        None if batch.spans is None else batch.spans[own],
+        None if batch.domains is None else batch.domains[own],
+    )
+
+
+def _forget_longest(base: nn.Module) -> None:
+    """Let rotary embeddings encode the next pass by its own length: dynamic ones keep that of the longest before."""
+    for module in base.modules():
+        if hasattr(module, "max_seq_len_cached") and hasattr(module, "original_max_seq_len"):
+            setattr(module, "max_seq_len_cached", 0)  # noqa: B010  no attribute that a module declares
 
 
 @contextmanager
@@ -179,7 +210,7 @@ class ReftModel(CausalModel, AdaptedModel):
 
     def begin_rows(self, rows: Sequence[Encoded] = ()) -> None:
         """Start another use of rows; those that are to come are computed side by side in its cone."""
-        cone = Cone.of(self)
+        cone = Cone.of(self, begins=True)
         if cone is None:
             AdaptedModel.begin_rows(self)
         else:

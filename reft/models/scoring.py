@@ -10,6 +10,7 @@ from torch import Tensor
 from reft.cone.constants import Ids, by_stem
 from reft.cone.decoder import Cone
 from reft.data import Batch, Collator, Encoded
+from reft.models.adapted import AdaptedModel
 from reft.models.decoder import CausalModel, ReftModel
 
 Domains = Sequence[float | None]
@@ -69,9 +70,9 @@ def score_choices(
 
 def _begin(model: CausalModel, prompts: list[Ids], choices: Sequence[Ids]) -> None:
     if isinstance(model, ReftModel):
-        cone = Cone.of(model)
+        cone = Cone.of(model, begins=True)
         if cone is None:
-            model.begin_rows()
+            AdaptedModel.begin_rows(model)
         else:
             cone.begin_scores(prompts, choices)
 

@@ -1,0 +1,163 @@
+"""Changes of a base that its constants follow from are seen, whatever way they are made in."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers as hf
+from peft import LoraConfig, get_peft_model
+from torch import nn
+
+from reft.cone.keeper import ConeConfig, set_cone
+from reft.edits.config import ReftConfig
+from reft.models.decoder import ReftModel
+from reft.models.scoring import score_choices
+from tests.reft.agreement import difference
+from tests.reft.families import MIXED, SHARED, build
+from tests.reft.tiny import build_base, build_rows
+
+ROWS = build_rows(5, seed=3)
+CONFIG = ReftConfig((1,), "l2", 2, init="paper")
+
+
+def merged(base: Any) -> None:
+    wrapped = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
+    with torch.no_grad():
+        for name, value in wrapped.named_parameters():
+            if "lora_B" in name:
+                value.normal_()
+    assert wrapped.merge_and_unload() is base
+
+
+def written(base: Any) -> None:
+    base.model.layers[0].mlp.down_proj.weight.data.add_(0.3)
+
+
+def hooked(base: Any) -> None:
+    base.model.layers[0].mlp.register_forward_hook(lambda _module, _given, output: output * 1.5)
+
+
+def before(base: Any) -> None:
+    base.model.layers[0].mlp.register_forward_pre_hook(lambda _module, given: (given[0] * 1.5,))
+
+
+def swapped(base: Any) -> None:
+    base.model.layers[0].mlp.act_fn = nn.ReLU()
+
+
+def rotated(base: Any) -> None:
+    base.model.rotary_emb.inv_freq.data.mul_(0.5)
+
+
+def scaled(base: Any) -> None:
+    base.model.layers[0].self_attn.scaling *= 3.0
+
+
+def replaced(base: Any) -> None:
+    forward = base.model.layers[0].mlp.forward
+    base.model.layers[0].mlp.forward = lambda hidden: forward(hidden) * 1.5
+
+
+def permuted(base: Any) -> None:
+    weight = base.model.layers[0].mlp.down_proj.weight
+    weight.data.copy_(weight.data.flip(0))  # of the same sum
+
+
+@pytest.mark.parametrize("change", [merged, written, hooked, before, swapped, rotated, scaled, replaced, permuted])
+def test_a_changed_base_has_other_constants(change: Callable[[Any], None]) -> None:
+    base = build_base()
+    model = ReftModel(base, CONFIG, seed=1)
+    first = model.row_losses(ROWS, 0).detach()
+    change(base)
+    model = ReftModel(base, CONFIG, seed=1)
+    model.begin_rows(ROWS)
+    found = model.row_losses(ROWS, 0).detach()
+    assert (found - first).abs().max() > 1e-3  # it is a change
+    assert difference(model, ROWS).within(1e-5)
+
+
+def test_an_adapter_that_is_switched_off_or_taken_away_is_seen() -> None:
+    base = build_base()
+    wrapped = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
+    with torch.no_grad():
+        for name, value in wrapped.named_parameters():
+            if "lora_B" in name:
+                value.normal_()
+    model = ReftModel(base, CONFIG, seed=1)
+    assert difference(model, ROWS).within(1e-5)
+    with wrapped.disable_adapter():
+        base.requires_grad_(False)
+        assert difference(model, ROWS).within(1e-5)
+    wrapped.unload()
+    model = ReftModel(base, CONFIG, seed=1)
+    assert difference(model, ROWS).within(1e-5)
+
+
+def test_a_hook_on_every_module_is_seen() -> None:
+    model = ReftModel(build_base(), CONFIG, seed=1)
+    model.row_losses(ROWS, 0)
+    handle = nn.modules.module.register_module_forward_hook(
+        lambda module, _given, output: output * 1.5 if isinstance(module, nn.Linear) else None
+    )
+    try:
+        assert difference(model, ROWS).within(1e-5)
+    finally:
+        handle.remove()
+
+
+def test_nothing_is_kept_of_a_base_that_draws(tmp_path: Path) -> None:
+    def dropping() -> Any:
+        return build(lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**SHARED, attention_dropout=0.5)))
+
+    cone = ConeConfig(disk_bytes=1 << 30, folder=tmp_path, base_sha256="ab" * 32)
+    for training in (True, False):
+        base = dropping()
+        set_cone(base, cone)
+        model = ReftModel(base, CONFIG, seed=1)
+        base.train(training)
+        model.row_losses(ROWS, 0)
+        assert any(tmp_path.rglob("*.safetensors")) is not training
+    assert difference(model, ROWS).within(1e-5)
+
+
+def test_files_of_another_config_are_not_read(tmp_path: Path) -> None:
+    """The weights, and so their sha256, are the same."""
+    for window in (4, 2):
+        config = hf.MistralConfig(**SHARED, sliding_window=window)
+        base = build(functools.partial(hf.MistralForCausalLM, config))
+        set_cone(base, ConeConfig(disk_bytes=1 << 30, folder=tmp_path, base_sha256="ab" * 32))
+        assert difference(ReftModel(base, CONFIG, seed=1), ROWS).within(1e-5)
+
+
+def test_a_type_is_no_proof_where_tokens_look_ahead(caplog: pytest.LogCaptureFixture) -> None:
+    base = build(
+        lambda: hf.Gemma3ForCausalLM(
+            hf.Gemma3TextConfig(
+                **SHARED, sliding_window=4, head_dim=4, layer_types=MIXED, use_bidirectional_attention=True
+            )
+        )
+    )
+    model = ReftModel(base, CONFIG, seed=1)
+    assert difference(model, ROWS).within(1e-5)
+    assert "are others by its cone" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_a_row_does_not_follow_from_the_others_of_its_batch(kind: str) -> None:
+    """Positions of a row of 7 beside one of 40, or after it, where 16 were trained."""
+    factors = {"short_factor": [1.0] * 2, "long_factor": [4.0] * 2} if kind == "longrope" else {}
+    rope = {"rope_type": kind, "factor": 2.0, "rope_theta": 1e4, "original_max_position_embeddings": 16, **factors}
+    shared = {**SHARED, "max_position_embeddings": 16}
+    base = build(lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**shared, rope_parameters=rope)))
+    model = ReftModel(base, CONFIG, seed=1)
+    short, long = [1, 2, 3, 4, 5, 6, 7], [place % 30 for place in range(40)]
+    alone = score_choices(model, [short], [(3,), (4, 5)], batch_size=2)
+    beside = score_choices(model, [short, long], [(3,), (4, 5)], batch_size=2)
+    after = score_choices(model, [short], [(3,), (4, 5)], batch_size=2)
+    torch.testing.assert_close(beside[:1], alone)
+    torch.testing.assert_close(after, alone)
