@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,8 @@ from flows.runs.tasks import pull, push, repro_stage, repro_stages, show, warn
 from flows.runs.titles import outcome_title, project_name, rename_run
 from pipelines.bases.space import check_base_space
 from pipelines.bases.store import in_store
+from pipelines.contracts.evaluation import read_evaluation
+from pipelines.contracts.training import read_training
 from pipelines.params.whole import Params
 from pipelines.project.code import refresh_code
 from pipelines.project.graph import Graph, read_graph
@@ -40,9 +41,9 @@ class FlowResult:
     store: str
     pushed: bool
 
-    def read(self, name: str) -> Any:
-        """The JSON file that dvc.yaml calls ``name``."""
-        return json.loads((self.root / self.graph.paths[name]).read_text(encoding="utf-8"))
+    def path(self, name: str) -> Path:
+        """The file or folder that dvc.yaml calls ``name``."""
+        return self.root / self.graph.paths[name]
 
 
 def run(project: Path) -> FlowResult:
@@ -83,7 +84,11 @@ def finetune(project: str = ".") -> State[FlowResult]:
         running.begin(root)
         result = _run_whole(root, params)
         running.finish(root)
-    rename_run(outcome_title(root.name, result.read("evaluation"), result.read("train_metrics")))
+    rename_run(
+        outcome_title(
+            root.name, read_evaluation(result.path("evaluation")), read_training(result.path("train_metrics"))
+        )
+    )
     line = outcome_line(result.runs)
     get_run_logger().info(line)
     return Completed(message=line, data=result)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -45,13 +44,9 @@ class SearchOutcome:
     graph: Graph
     runs: list[StageRun]
 
-    def read(self, name: str) -> Any:
-        """The JSON file that dvc.yaml calls ``name``."""
-        return self.read_json(self.graph.paths[name])
-
-    def read_json(self, path: str) -> Any:
-        """A JSON file of the project."""
-        return json.loads((self.root / path).read_text(encoding="utf-8"))
+    def path(self, name: str) -> Path:
+        """The file or folder that dvc.yaml calls ``name``."""
+        return self.root / self.graph.paths[name]
 
 
 def run(project: Path, *, workers: int, runner: Runner, scheduler: str | None = None) -> SearchOutcome:

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from pipelines.contracts.facts import StageFiles
 from pipelines.errors import PipelineError
 from pipelines.files import write_text
 from pipelines.params.whole import Params, load_params
@@ -17,7 +18,8 @@ from pipelines.project.code import check_code
 from pipelines.runtime.disk import check_project_space
 from pipelines.runtime.process import DYING_SECONDS, begin_process, error_path, importing, locked, write_marker
 
-# A stage is the function run(params, *, root, <path flags>) of its module; the flags are its paths.
+# A stage is the function run(params, *, root, <path flags>) of its module; the flags are its paths. Of a stage of
+# OF_ALL_STAGES all but --out are the fields of StageFiles, its argument `files`.
 STAGES: dict[str, tuple[str, ...]] = {
     "base": ("out",),
     "prepare": ("base", "out", "card"),
@@ -29,6 +31,9 @@ STAGES: dict[str, tuple[str, ...]] = {
         "evaluation", "predictions", "evaluate-plots", "out",
     ),
 }  # fmt: skip
+
+
+OF_ALL_STAGES = {"register"}  # which takes the paths of all other stages' files as one object
 
 
 # What a machine may have against a write, and a user can mend.
@@ -78,7 +83,11 @@ def _run(stage: str, params: Params, root: Path, arguments: argparse.Namespace) 
         module = importlib.import_module(
             f"pipelines.stages.{stage}"
         )  # here, so that a stage loads its own heavy tool only
-    module.run(params, root=root, **paths)
+    if stage in OF_ALL_STAGES:
+        out = paths.pop("out")
+        module.run(params, root=root, files=StageFiles(**paths), out=out)
+    else:
+        module.run(params, root=root, **paths)
 
 
 def _parser() -> argparse.ArgumentParser:

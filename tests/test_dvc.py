@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import shlex
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
@@ -13,7 +13,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from pipelines.__main__ import STAGES, _parser
+from pipelines.__main__ import OF_ALL_STAGES, STAGES, _parser
+from pipelines.contracts.facts import StageFiles
 from pipelines.params.pruner import MedianPruner
 from pipelines.params.whole import Params, load_params
 from pipelines.project.graph import read_graph
@@ -45,9 +46,16 @@ def test_the_command_of_a_stage_is_one_that_the_code_takes(stage) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_flags_of_a_stage_are_the_paths_its_function_takes(stage: str) -> None:
-    signature = inspect.signature(importlib.import_module(f"pipelines.stages.{stage}").run)
-    assert next(iter(signature.parameters)) == "params"
-    assert set(signature.parameters) == {"params", "root", *(flag.replace("-", "_") for flag in STAGES[stage])}
+    taken = typing.get_type_hints(importlib.import_module(f"pipelines.stages.{stage}").run)
+    del taken["return"]
+    assert list(taken)[:2] == ["params", "root"]
+    assert ("files" in taken) == (stage in OF_ALL_STAGES)
+    if "files" in taken:  # one object, whose fields are flags as well
+        grouped = taken.pop("files")
+        assert grouped is StageFiles
+        taken |= typing.get_type_hints(grouped)
+    assert set(taken) == {"params", "root", *(flag.replace("-", "_") for flag in STAGES[stage])}
+    assert {taken[flag.replace("-", "_")] for flag in STAGES[stage]} == {Path}
 
 
 @pytest.mark.parametrize("stage", GRAPH.stages, ids=NAMES)

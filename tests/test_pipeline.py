@@ -19,6 +19,8 @@ from transformers import LlamaForCausalLM
 from flows.runs.titles import outcome_title
 from pipelines.bases.load import load_base
 from pipelines.contracts.base import read_base
+from pipelines.contracts.evaluation import read_evaluation
+from pipelines.contracts.training import read_training
 from tests.project import SMALL, Project, make_project
 from tests.servers import kill, prefect_server
 
@@ -143,9 +145,8 @@ def test_a_second_flow_skips_every_stage_and_leaves_its_artifacts(project: Proje
     )
     found = project.run("python", "-c", script).stdout
     assert "ARTIFACTS ['data-card', 'evaluation', 'model-version', 'search', 'summary', 'trials']" in found
-    title = outcome_title(
-        project.root.name, read(project, "metrics/evaluation.json"), read(project, "metrics/train.json")
-    )
+    figures = read_evaluation(project.root / "metrics" / "evaluation.json")
+    title = outcome_title(project.root.name, figures, read_training(project.root / "metrics" / "train.json"))
     assert f"RUNS {{{title!r}}}" in found  # of the first run, and of this one
 
 

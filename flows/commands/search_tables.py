@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from pipelines.contracts.search import read_search
+from pipelines.contracts.trials import read_trials
 from pipelines.recipes.methods.table import plain_parts
 from pipelines.wording import duration, measure_words, part_value, points, share
 
@@ -70,28 +72,28 @@ def _extreme(extreme: Extreme, found: Estimate) -> str:
 
 def outcome_table(outcome: SearchOutcome) -> RenderableType:
     """The best trials, the chosen recipe, and where to look next."""
-    figures, folder = outcome.read("search_metrics"), outcome.graph.paths["search"]
-    trials: list[dict[str, Any]] = outcome.read_json(f"{folder}/trials.json")
-    names = sorted({name for trial in trials for name in trial["params"]})
+    figures, folder = read_search(outcome.path("search_metrics")), outcome.graph.paths["search"]
+    trials = read_trials(outcome.path("search") / "trials.json")
+    names = sorted({name for trial in trials for name in trial.params})
     best = Table(title=f"The best of {len(trials)} trials", title_justify="left")
-    for column in ("trial", measure_words(figures["measure"]), *names, "parameters", "seconds"):
+    for column in ("trial", measure_words(figures.measure), *names, "parameters", "seconds"):
         best.add_column(column, overflow="fold")
-    complete = sorted((t for t in trials if t["value"] is not None), key=lambda t: (-t["value"], t["number"]))
+    complete = sorted((t for t in trials if t.value is not None), key=lambda t: (-(t.value or 0.0), t.number))
     for trial in complete[:SHOWN]:
-        chosen = [part_value(trial["params"].get(name, "")) for name in names]
-        style = "bold" if trial["number"] == figures["best_trial"] else None
-        row = [str(trial["number"]), share(trial["value"]), *chosen, f"{trial['parameters']:,}", str(trial["seconds"])]
+        chosen = [part_value(trial.params.get(name, "")) for name in names]
+        style = "bold" if trial.number == figures.best_trial else None
+        row = [str(trial.number), share(trial.value or 0.0), *chosen, f"{trial.parameters:,}", str(trial.seconds)]
         best.add_row(*row, style=style)
     said = Table(title="Outcome", title_justify="left", show_header=False)
     said.add_column("figure")
     said.add_column("value", overflow="fold")
-    ends = ", ".join(f"{figures[state]} {state}" for state in ("complete", "pruned", "failed"))
-    saved = f"; pruning saved about {duration(figures['saved_seconds'])}" if figures["saved_seconds"] else ""
-    said.add_row("trials", f"{ends}; {duration(figures['seconds'])} together{saved}")
-    spread = "" if figures["best_spread"] is None else f" (spread {points(figures['best_spread'], sign=False)})"
-    rows = "training rows that its runs did without" if figures["confirm_seconds"] else "validation rows"
-    said.add_row("chosen", f"trial {figures['best_trial']}: {share(figures['best_value'])}{spread} on {rows}")
-    said.add_row("its recipe", figures["best_origin"])
+    ends = ", ".join(f"{getattr(figures, state)} {state}" for state in ("complete", "pruned", "failed"))
+    saved = f"; pruning saved about {duration(figures.saved_seconds)}" if figures.saved_seconds else ""
+    said.add_row("trials", f"{ends}; {duration(figures.seconds)} together{saved}")
+    spread = "" if figures.best_spread is None else f" (spread {points(figures.best_spread, sign=False)})"
+    rows = "training rows that its runs did without" if figures.confirm_seconds else "validation rows"
+    said.add_row("chosen", f"trial {figures.best_trial}: {share(figures.best_value)}{spread} on {rows}")
+    said.add_row("its recipe", figures.best_origin)
     said.add_row("report", f"{folder}/report.html, for a browser: which recipe won, why, and what it cost")
     said.add_row("files", f"{folder}/best.yaml, {folder}/trials.csv")
     said.add_row("next", "reft run")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import asdict
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -10,7 +10,10 @@ from rich.text import Text
 
 from flows.finetune import FlowResult
 from flows.runs.cards import pages
-from pipelines.wording import detectable_words, part_value, share, verdict_words
+from pipelines.contracts.evaluation import SystemFigures, read_evaluation
+from pipelines.contracts.registration import read_registration
+from pipelines.contracts.training import read_training
+from pipelines.wording import detectable_words, measure_words, part_value, share, verdict_words
 
 COLOURS = {"ran": "green", "restored": "cyan", "skipped": "bright_black"}
 
@@ -33,29 +36,29 @@ def _stages(result: FlowResult) -> Table:
 
 
 def _outcome(result: FlowResult) -> Table:
-    evaluation, train, version = result.read("evaluation"), result.read("train_metrics"), result.read("registration")
+    evaluation, train = read_evaluation(result.path("evaluation")), read_training(result.path("train_metrics"))
+    version = read_registration(result.path("registration"))
     table = Table(title="Outcome", title_justify="left", show_header=False)
     table.add_column("figure")
     table.add_column("value")
-    table.add_row("test rows", str(evaluation["rows"]))
-    table.add_row("base accuracy", _accuracy(evaluation["base"]))
-    table.add_row("adapter accuracy", _accuracy(evaluation["adapter"]))
-    difference = evaluation["difference"]
-    points = (
-        f"{100 * difference['value']:+.1f} points [{100 * difference['low']:+.1f}, {100 * difference['high']:+.1f}]"
-    )
-    for name, value in evaluation.get("baselines", {}).items():
+    table.add_row("test rows", str(evaluation.rows))
+    measure, said = measure_words(evaluation.measure), asdict(evaluation)
+    table.add_row(f"base {measure}", _figure(evaluation.base))
+    table.add_row(f"adapter {measure}", _figure(evaluation.adapter))
+    difference = evaluation.difference
+    points = f"{100 * difference.value:+.1f} points [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
+    for name, value in evaluation.baselines.items():
         table.add_row(f"{name} baseline", share(value))
     table.add_row("paired difference", points)
-    if said := detectable_words(evaluation):
-        table.add_row("least that so many rows show", said)
-    table.add_row("verdict", verdict_words(evaluation))
-    recipe = ", ".join(f"{name} {part_value(value)}" for name, value in train["chosen"].items())
-    table.add_row("recipe", f"{recipe} (trial {train['trial']})")
-    table.add_row("trainable parameters", f"{train['trainable_parameters']:,}")
-    table.add_row("adapter size", f"{train['adapter_bytes'] / 1024:.0f} KiB")
-    alias = f"@{version['alias']}" if version["alias"] else "no alias: name it by its number"
-    table.add_row("model version", f"{version['model']} version {version['version']} ({alias})")
+    if least := detectable_words(said):
+        table.add_row("least that so many rows show", least)
+    table.add_row("verdict", verdict_words(said))
+    recipe = ", ".join(f"{name} {part_value(value)}" for name, value in train.chosen.items())
+    table.add_row("recipe", f"{recipe} (trial {train.trial})")
+    table.add_row("trainable parameters", f"{train.trainable_parameters:,}")
+    table.add_row("adapter size", f"{train.adapter_bytes / 1024:.0f} KiB")
+    alias = f"@{version.alias}" if version.alias else "no alias: name it by its number"
+    table.add_row("model version", f"{version.model} version {version.version} ({alias})")
     table.add_row("pushed to the DVC remote", "yes" if result.pushed else "no: none is set (reft setup makes one)")
     return table
 
@@ -68,8 +71,8 @@ def _next(result: FlowResult) -> Table:
     table.add_row("plots", f"dvc plots show --open, or the pictures in {paths['evaluate_plots']} and {paths['search']}")
     table.add_row("the search: what won, why", f"{paths['search']}/report.html, in a browser")
     table.add_row("each test row", paths["predictions"])
-    version = result.read("registration")
-    address = f"models:/{version['model']}/{version['version']}"
+    version = read_registration(result.path("registration"))
+    address = f"models:/{version.model}/{version.version}"
     table.add_row("answers to rows of your own", f"reft predict FILE --adapter {address}")
     if any(run.outcome != "skipped" for run in result.runs):
         code = " code.json" if (result.root / "code.json").is_file() else ""
@@ -77,5 +80,5 @@ def _next(result: FlowResult) -> Table:
     return table
 
 
-def _accuracy(figures: dict[str, Any]) -> str:
-    return f"{share(figures['accuracy'])} [{share(figures['low'])}, {share(figures['high'])}]"
+def _figure(figures: SystemFigures) -> str:
+    return f"{share(figures.value)} [{share(figures.low)}, {share(figures.high)}]"

@@ -3,96 +3,122 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from flows.runs.outcome import StageRun, outcome_line
-from pipelines.wording import detectable_words, duration, many, points, recipe_words, share, verdict_words
+from pipelines.contracts.card import DataCard
+from pipelines.contracts.evaluation import Evaluation
+from pipelines.contracts.registration import Registration
+from pipelines.contracts.search import SearchResult
+from pipelines.contracts.trials import TrialRecord
+from pipelines.wording import (
+    detectable_words,
+    duration,
+    many,
+    measure_words,
+    points,
+    recipe_words,
+    share,
+    verdict_words,
+)
+
+Figures = Mapping[str, Mapping[str, float]]
 
 
-def run_summary(runs: Sequence[StageRun], evaluation: dict[str, Any], registration: dict[str, Any]) -> str:
+def run_summary(runs: Sequence[StageRun], evaluation: Evaluation, registration: Registration) -> str:
     """What a run did, stage by stage, and where that leaves the adapter."""
     lines = ["# Run", "", f"{outcome_line(runs)}.", ""]
     lines += _table(["stage", "outcome", "seconds"], [[run.stage, run.outcome, f"{run.seconds:.1f}"] for run in runs])
-    accuracy = [share(evaluation[system]["accuracy"]) for system in ("base", "adapter")]
-    version = f"{registration['model']} version {registration['version']}"
-    lines += ["", f"{version}: accuracy {accuracy[1]} on {evaluation['rows']} test rows, frozen base {accuracy[0]}."]
+    version, measure = f"{registration.model} version {registration.version}", measure_words(evaluation.measure)
+    base, adapter = share(evaluation.base.value), share(evaluation.adapter.value)
+    lines += ["", f"{version}: {measure} {adapter} on {evaluation.rows} test rows, frozen base {base}."]
     return "\n".join(lines)
 
 
-def data_card(card: dict[str, Any]) -> str:
+def data_card(card: DataCard) -> str:
     """The data card: rows by split and label, lengths, what was rejected."""
-    splits, rejected = card["splits"], dict(card["rejected"])
-    total = rejected.pop("total")
-    labels = list(next(iter(splits.values()))["labels"])
-    lengths = list(next(iter(splits.values()))["tokens"])
-    lines = ["# Data card", "", f"Source: `{card['source']}`", "", f"Content sha256: `{card['content_sha256']}`", ""]
+    splits, first = card.splits, next(iter(card.splits.values()))
+    labels, lengths = list(first.labels), list(first.tokens)
+    lines = ["# Data card", "", f"Source: `{card.source}`", "", f"Content sha256: `{card.content_sha256}`", ""]
     lines += _table(
         ["split", "rows", *labels, *(f"tokens {name}" for name in lengths)],
         [
-            [name, split["rows"], *(split["labels"][x] for x in labels), *(split["tokens"][x] for x in lengths)]
+            [name, split.rows, *(split.labels.get(x, 0) for x in labels), *(split.tokens[x] for x in lengths)]
             for name, split in splits.items()
         ],
     )
-    lines += ["", f"Read {card['read']} rows; {total} were rejected (rejected.jsonl beside the splits names each), "]
-    lines += [f"{card['unused']} are good and were not needed.", ""]
-    lines += _table(["reason", "rows"], [[reason, count] for reason, count in rejected.items()])
+    lines += [
+        "",
+        f"Read {card.read} rows; {sum(card.rejected.values())} were rejected "
+        "(rejected.jsonl beside the splits names each), ",
+    ]
+    lines += [f"{card.unused} are good and were not needed.", ""]
+    lines += _table(["reason", "rows"], [[reason, count] for reason, count in card.rejected.items()])
     return "\n".join(lines)
 
 
-def search_card(figures: dict[str, Any], trials: Sequence[dict[str, Any]], *, page: Path) -> str:
+def search_card(figures: SearchResult, trials: Sequence[TrialRecord], *, page: Path) -> str:
     """Which recipe won the search, against what, what that cost, and where the page with the rest is."""
-    winner = next(trial for trial in trials if trial["number"] == figures["best_trial"])
-    spread = "" if figures["best_spread"] is None else f" ± {points(figures['best_spread'], sign=False)} over its runs"
-    rows = [[f"**trial {winner['number']}, which won**", f"{share(figures['best_value'])}{spread}", ""]]
-    for name, key in (("the recipe that was tried first", "first_value"), ("the frozen base", "base_value")):
-        if figures[key] is not None:
-            rows.append([name, share(figures[key]), points(figures["best_value"] - figures[key])])
-    spent = duration(figures["seconds"] + figures["confirm_seconds"])
-    saved = f"; pruning saved about {duration(figures['saved_seconds'])}" if figures["saved_seconds"] else ""
-    ends = ", ".join(f"{figures[state]} {state}" for state in ("complete", "pruned", "failed"))
-    lines = [f"# Search: trial {winner['number']} won", "", f"{recipe_words(winner['params'])}.", ""]
-    lines += _table(["", "accuracy on the same rows", "the winner's lead"], rows)
+    winner = next(trial for trial in trials if trial.number == figures.best_trial)
+    spread = "" if figures.best_spread is None else f" ± {points(figures.best_spread, sign=False)} over its runs"
+    rows = [[f"**trial {winner.number}, which won**", f"{share(figures.best_value)}{spread}", ""]]
+    for name, value in (
+        ("the recipe that was tried first", figures.first_value), ("the frozen base", figures.base_value)
+    ):  # fmt: skip
+        if value is not None:
+            rows.append([name, share(value), points(figures.best_value - value)])
+    spent = duration(figures.seconds + figures.confirm_seconds)
+    saved = f"; pruning saved about {duration(figures.saved_seconds)}" if figures.saved_seconds else ""
+    ends = ", ".join(f"{getattr(figures, state)} {state}" for state in ("complete", "pruned", "failed"))
+    lines = [f"# Search: trial {winner.number} won", "", f"{recipe_words(winner.params)}.", ""]
+    lines += _table(["", f"{measure_words(figures.measure)} on the same rows", "the winner's lead"], rows)
     lines += ["", f"{many(len(trials), 'trial')} ({ends}) in {spent} of training and scoring{saved}. "]
-    lines += [f"The winner's recipe was {figures['best_origin']}.", ""]
+    lines += [f"The winner's recipe was {figures.best_origin}.", ""]
     lines += [f"The whole report, for a browser: [{page.name}]({page.resolve().as_uri()}) (`{page}`)."]
     return "\n".join(lines)
 
 
-def evaluation_table(evaluation: dict[str, Any]) -> str:
+def evaluation_table(evaluation: Evaluation) -> str:
     """Adapter beside base on the same test rows."""
-    adapter, base, difference = evaluation["adapter"], evaluation["base"], evaluation["difference"]
+    adapter, base, difference = evaluation.adapter, evaluation.base, evaluation.difference
     rows = [
-        [name, share(system["accuracy"]), f"{share(system['low'])} to {share(system['high'])}"]
+        [name, share(system.value), f"{share(system.low)} to {share(system.high)}"]
         for name, system in (("frozen base", base), ("adapter", adapter))
     ]
-    rows += [[f"{name} baseline", share(value), ""] for name, value in evaluation.get("baselines", {}).items()]
-    p_value = evaluation.get("p_value")
+    rows += [[f"{name} baseline", share(value), ""] for name, value in evaluation.baselines.items()]
+    p_value, said = evaluation.p_value, asdict(evaluation)
     exact = "" if p_value is None else f"; exact paired test: p = {p_value:.2g}"
-    lines = [f"# Evaluation on {evaluation['rows']} test rows", ""]
-    lines += _table(["system", "accuracy", f"{evaluation['confidence']:.0%} interval (Wilson)"], rows)
+    lines = [f"# Evaluation on {evaluation.rows} test rows", ""]
+    lines += _table(["system", measure_words(evaluation.measure), f"{evaluation.confidence:.0%} interval"], rows)
     lines += [
         "",
-        f"Paired difference: **{100 * difference['value']:+.1f} points** "
-        f"({100 * difference['low']:+.1f} to {100 * difference['high']:+.1f}, bootstrap over rows{exact}). "
-        f"Verdict: {verdict_words(evaluation)}.",
+        f"Paired difference: **{100 * difference.value:+.1f} points** "
+        f"({100 * difference.low:+.1f} to {100 * difference.high:+.1f}, bootstrap over rows{exact}). "
+        f"Verdict: {verdict_words(said)}.",
         "",
     ]
-    if said := detectable_words(evaluation):
-        lines += [f"So many rows show a difference of {said}.", ""]
-    if "macro_f1" in adapter.get("summary", {}):
-        both = (f"{system['summary']['macro_f1']:.3f}" for system in (base, adapter))
+    if least := detectable_words(said):
+        lines += [f"So many rows show a difference of {least}.", ""]
+    if "macro_f1" in adapter.summary:
+        both = (f"{system.summary['macro_f1']:.3f}" for system in (base, adapter))
         lines += ["Macro F1: base {}, adapter {}.".format(*both), ""]
-    figures = ("precision", "recall", "f1")
-    lines += _table(
-        ["label", "rows", *(f"{figure}, {name}" for figure in figures for name in ("base", "adapter"))],
-        [
-            [label, a["support"], *(f"{x[figure]:.3f}" for figure in figures for x in (base["per_class"][label], a))]
-            for label, a in adapter["per_class"].items()
-        ],
-    )
+    if adapter.per_class:
+        lines += _table(*_parts(adapter.per_class, base.per_class))
     return "\n".join(lines)
+
+
+def _parts(adapter: Figures, base: Figures) -> tuple[list[str], list[list[Any]]]:
+    """Header and rows of what the task reports by class or slice; its number of rows (support) once, in front."""
+    names = [name for name in next(iter(adapter.values())) if name != "support"]
+    header = ["", "rows", *(f"{figure}, {name}" for figure in names for name in ("base", "adapter"))]
+    rows = [
+        [part, a.get("support", ""), *(f"{x[figure]:.3f}" for figure in names for x in (base[part], a))]
+        for part, a in adapter.items()
+    ]
+    return header, rows
 
 
 def pages(store: str) -> str:
@@ -100,16 +126,16 @@ def pages(store: str) -> str:
     return store if store.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(store)}"
 
 
-def version_card(registration: dict[str, Any], *, store: str) -> str:
+def version_card(registration: Registration, *, store: str) -> str:
     """The version in the registry, and how to use it; ``store`` is the registry's address."""
-    alias = f"alias `{registration['alias']}`" if registration["alias"] else "no alias"
-    name, version = registration["model"], registration["version"]
+    alias = f"alias `{registration.alias}`" if registration.alias else "no alias"
+    name, version = registration.model, registration.version
     return "\n".join(
         [
             f"# {name} version {version} ({alias})",
             "",
             f"- registry: `{store}`",
-            f"- adapter sha256: `{registration['adapter_sha256']}`",
+            f"- adapter sha256: `{registration.adapter_sha256}`",
             f'- load: `mlflow.pyfunc.load_model("models:/{name}/{version}")`',
             f"- pages: `{pages(store)}`",
         ]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,12 @@ from flows.runs import dvc, running
 from flows.runs.cards import data_card, evaluation_table, run_summary, search_card, version_card
 from flows.runs.dvc import StageFailedError
 from flows.runs.outcome import Outcome, StageRun
+from pipelines.contracts.card import read_card
+from pipelines.contracts.confirmed import read_confirmed
+from pipelines.contracts.evaluation import read_evaluation
+from pipelines.contracts.registration import read_registration
+from pipelines.contracts.search import read_search
+from pipelines.contracts.trials import TrialRecord, read_trials
 from pipelines.errors import PipelineError
 from pipelines.project.graph import Graph, Stage
 from pipelines.runtime.process import error_path, read_marker
@@ -129,9 +135,9 @@ def warn(message: str) -> None:
 def show(root: Path, graph: Graph, runs: Sequence[StageRun], *, store: str) -> None:
     """Put summary, data card, search, evaluation and version where a person sees them: on the run's page in Prefect."""
     files = {name: root / path for name, path in graph.paths.items()}
-    evaluation, registration = _json(files["evaluation"]), _json(files["registration"])
+    evaluation, registration = read_evaluation(files["evaluation"]), read_registration(files["registration"])
     create_markdown_artifact(key="summary", markdown=run_summary(runs, evaluation, registration))
-    create_markdown_artifact(key="data-card", markdown=data_card(_json(files["card"])))
+    create_markdown_artifact(key="data-card", markdown=data_card(read_card(files["card"])))
     _show_trials(files["search"], files["search_metrics"])
     create_markdown_artifact(key="evaluation", markdown=evaluation_table(evaluation))
     create_markdown_artifact(key="model-version", markdown=version_card(registration, store=store))
@@ -141,25 +147,21 @@ def show(root: Path, graph: Graph, runs: Sequence[StageRun], *, store: str) -> N
 def show_search(root: Path, graph: Graph) -> None:
     """Put data card, the search's outcome and its trials there, after a search by itself."""
     files = {name: root / path for name, path in graph.paths.items()}
-    create_markdown_artifact(key="data-card", markdown=data_card(_json(files["card"])))
+    create_markdown_artifact(key="data-card", markdown=data_card(read_card(files["card"])))
     _show_trials(files["search"], files["search_metrics"])
 
 
 def _show_trials(folder: Path, metrics: Path) -> None:
-    trials = _json(folder / "trials.json")
-    card = search_card(_json(metrics), trials, page=folder / "report.html")
+    trials = read_trials(folder / "trials.json")
+    card = search_card(read_search(metrics), trials, page=folder / "report.html")
     create_markdown_artifact(key="search", markdown=card)
     create_table_artifact(key="trials", table=[_flat(trial) for trial in trials], description="Trials of the search")
-    confirmed = _json(folder / "confirmed.json")
+    confirmed = [asdict(one) for one in read_confirmed(folder / "confirmed.json")]
     if confirmed:
         said = "The best recipes with other seeds and rows"
         create_table_artifact(key="confirmed", table=confirmed, description=said)
 
 
-def _flat(trial: dict[str, Any]) -> dict[str, Any]:
-    flat = {key: value for key, value in trial.items() if key not in ("params", "intermediate")}
-    return flat | trial["params"]
-
-
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+def _flat(trial: TrialRecord) -> dict[str, Any]:
+    flat = {key: value for key, value in asdict(trial).items() if key not in ("params", "intermediate")}
+    return flat | trial.params

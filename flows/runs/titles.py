@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 from httpx2 import HTTPError
@@ -12,7 +11,8 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectException
 from prefect.runtime import flow_run
 
-from pipelines.contracts.evaluation import FIRST_MEASURE
+from pipelines.contracts.evaluation import Evaluation
+from pipelines.contracts.training import TrainResult
 from pipelines.wording import points, recipe_words, share
 
 
@@ -30,9 +30,9 @@ def rename_run(name: str) -> None:
         get_run_logger().warning("the run keeps its name: %s", error)
 
 
-def outcome_title(project: str, evaluation: dict[str, Any], train: dict[str, Any]) -> str:
+def outcome_title(project: str, evaluation: Evaluation, train: TrainResult) -> str:
     """The project, how its adapter fares beside the base, and the recipe that was chosen for it."""
-    found = share(evaluation["adapter"][evaluation.get("measure", FIRST_MEASURE)])
-    lead = points(evaluation["difference"]["value"])
-    recipe = recipe_words(train["chosen"])
+    found = share(evaluation.adapter.value)
+    lead = points(evaluation.difference.value)
+    recipe = recipe_words(train.chosen)
     return f"{project}: {found}, {lead}" + (f", {recipe}" if recipe else "")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.compare.cells import Contender
+from pipelines.contracts.best import read_chosen
 from pipelines.errors import PipelineError
 from pipelines.model.fitting import build_model, train_steps
 from pipelines.model.workspace import Workspace
@@ -15,7 +16,6 @@ from pipelines.params.whole import Params
 from pipelines.project.settings import TrainingSettings
 from pipelines.recipes.methods.reft import SEARCHED
 from pipelines.recipes.methods.table import STACKED, AnyRecipe, make_recipe, plain_parts
-from pipelines.yaml_file import read_yaml
 from reft import CausalModel, Encoded
 
 
@@ -97,8 +97,4 @@ def contenders(params: Params, *, best: Path, only: Sequence[str] = ()) -> list[
 
 def _found(best: Path) -> dict[str, Any]:
     """What the last search chose, by part; of its other parts nothing is taken."""
-    raw: Any = read_yaml(best)
-    chosen = raw.get("chosen") if isinstance(raw, Mapping) else None
-    if not isinstance(chosen, Mapping):
-        raise PipelineError("best.yaml must hold a recipe", got=best, do="Run: dvc repro -f search")
-    return {str(part): value for part, value in chosen.items()}
+    return read_chosen(best).chosen

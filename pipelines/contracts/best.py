@@ -2,43 +2,48 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pipelines.errors import PipelineError
-from pipelines.recipes.methods.table import AnyRecipe
-from pipelines.recipes.recipe_space import RecipeSpace
-from pipelines.yaml_file import read_yaml
+from pipelines.files import write_text
+from pipelines.yaml_file import dump_yaml, read_yaml
+
+AGAIN = "Run: dvc repro -f search"
 
 
 @dataclass(frozen=True)
-class BestRecipe:
-    """What the search left in best.yaml: the parts that it chose, with the others a recipe; and its study and trial."""
+class Best:
+    """What best.yaml holds: the parts that the search chose, of which trial, where that came from, and its value."""
 
     chosen: dict[str, object]
-    recipe: AnyRecipe
     study: str
     trial: int
+    origin: str
+    value: float
+    spread: float | None
 
 
-def read_best(path: Path, recipes: RecipeSpace) -> BestRecipe:
-    """Read best.yaml.
+def write_best(path: Path, best: Best) -> None:
+    """Write best.yaml."""
+    write_text(path, dump_yaml(asdict(best)))
+
+
+def read_chosen(path: Path) -> Best:
+    """Read best.yaml as it stands, whatever params.yaml leaves to the search today.
 
     Raises:
-        PipelineError: if it is not what the search stage writes, or has not the parts that the search was to choose.
+        PipelineError: if it is not what the search stage writes.
     """
     raw = read_yaml(path)
     try:
-        fields = dict(raw)  # type: ignore[call-overload]
-        chosen = {str(part): value for part, value in dict(fields["chosen"]).items()}
-        study, trial = str(fields["study"]), int(fields["trial"])
-        searched = sorted(recipes.space.root)
-        if sorted(chosen) != searched:
-            raise ValueError(f"chosen has {', '.join(chosen)}; and search.space has {', '.join(searched)}")
-        return BestRecipe(chosen, recipes.whole(chosen), study, trial)
+        if not isinstance(raw, Mapping):
+            raise TypeError(f"a {type(raw).__name__}")
+        return Best(**{**raw, "chosen": {str(part): value for part, value in dict(raw["chosen"]).items()}})
     except (TypeError, KeyError, ValueError) as error:
         raise PipelineError(
             "best.yaml must hold the recipe that the search wrote",
             got=f"{path}: {type(error).__name__}: {error}",
-            do="Run: dvc repro -f search",
+            do=AGAIN,
         ) from None

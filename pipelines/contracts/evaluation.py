@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ class Evaluation:
     over_majority: Against | None
     better: bool
 
-    def flat(self) -> dict[str, float]:
+    def flat(self, named_part: Callable[[str], str] = str) -> dict[str, float]:
         """Every figure by a name: ``adapter.accuracy``, ``difference.low``, ``base.negative.f1`` and so on."""
         flat = {f"difference.{name}": value for name, value in asdict(self.difference).items()}
         flat |= {f"baseline.{name}": value for name, value in self.baselines.items()}
@@ -83,7 +83,7 @@ class Evaluation:
             own = {self.measure: figures.value, "low": figures.low, "high": figures.high}
             flat |= {f"{system}.{name}": value for name, value in (own | figures.summary).items()}
             for part, values in figures.per_class.items():
-                flat |= {f"{system}.{part}.{name}": float(value) for name, value in values.items()}
+                flat |= {f"{system}.{named_part(part)}.{name}": float(value) for name, value in values.items()}
         return flat
 
 

@@ -25,13 +25,34 @@ def read_fields(path: Path, build: Callable[[Fields], T], *, stage: str) -> T:
         PipelineError: if the file is missing, or holds something else.
     """
     raw = read_json(path)
+    return checked(path, lambda: build(_object(raw)), stage=stage)
+
+
+def read_list(path: Path, build: Callable[[Fields], T], *, stage: str) -> list[T]:
+    """Read a JSON array of objects, each as :func:`read_fields` does one."""
+    raw = read_json(path)
+    return checked(path, lambda: [build(each) for each in _array(raw)], stage=stage)
+
+
+def checked(path: Path, build: Callable[[], T], *, stage: str) -> T:
+    """Build what a file holds; a field that is missing, strange or of another type is the stage's, named so."""
     try:
-        if not isinstance(raw, dict):
-            raise TypeError(f"a {type(raw).__name__}")
-        return build(raw)
+        return build()
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise PipelineError(
             f"{path} must hold what the stage {stage} writes",
             got=f"{type(error).__name__}: {error}",
             do=f"Run: dvc repro -f {stage}",
         ) from None
+
+
+def _object(raw: Any) -> Fields:
+    if not isinstance(raw, dict):
+        raise TypeError(f"a {type(raw).__name__}")
+    return raw
+
+
+def _array(raw: Any) -> list[Fields]:
+    if not isinstance(raw, list):
+        raise TypeError(f"a {type(raw).__name__}")
+    return [_object(each) for each in raw]

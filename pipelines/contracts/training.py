@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pipelines.contracts.reading import read_fields
+from pipelines.files import write_json
 
 
 @dataclass(frozen=True)
@@ -23,3 +27,13 @@ class TrainResult:
     study: str
     trial: int
     input_hash: str
+
+
+def write_training(path: Path, result: TrainResult) -> None:
+    """Write train.json."""
+    write_json(path, asdict(result))
+
+
+def read_training(path: Path) -> TrainResult:
+    """Read train.json; raises :class:`PipelineError` if it is not what the stage writes."""
+    return read_fields(path, lambda raw: TrainResult(**raw), stage="train")

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pipelines.contracts.reading import Fields, read_list
+from pipelines.files import write_json
 
 KILLED = "killed with its process"
 
@@ -49,3 +54,18 @@ class TrialRecord:
     def was_killed(self) -> bool:
         """Whether it ended with its process, and says nothing about its recipe, which was run again."""
         return self.error == KILLED
+
+
+def write_trials(path: Path, records: Sequence[TrialRecord]) -> None:
+    """Write trials.json."""
+    write_json(path, [asdict(record) for record in records])
+
+
+def read_trials(path: Path) -> list[TrialRecord]:
+    """Read trials.json; raises :class:`PipelineError` if it is not what the stage writes."""
+    return read_list(path, _record, stage="search")
+
+
+def _record(raw: Fields) -> TrialRecord:
+    reports = {int(report): float(value) for report, value in raw["intermediate"].items()}
+    return TrialRecord(**{**raw, "values": tuple(raw["values"]), "over": tuple(raw["over"]), "intermediate": reports})

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pipelines.contracts.base import read_base
+from pipelines.contracts.evaluation import Evaluation, read_evaluation
 from pipelines.contracts.prepared import data_sha256
+from pipelines.contracts.training import TrainResult, read_training
 from pipelines.errors import PipelineError
 from pipelines.exchange.imports import BASE_NAME, opened, refusals
-from pipelines.files import read_json
 from pipelines.params.whole import load_params
 from pipelines.project.graph import read_graph
 from pipelines.registry.download import PREFIX, fetch_version
@@ -28,6 +29,7 @@ from reft.files import write_directory
 from reft.formats.pyreft_write import write_pyreft
 
 Layout = Literal["pyreft", "hub"]
+F = TypeVar("F", Evaluation, TrainResult)
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class _Chosen:
 
     adapter: Path
     base: Path | None
-    evaluation: Mapping[str, Any] | None = None
+    evaluation: Evaluation | None = None
     training: Mapping[str, object] = field(default_factory=dict)
     data_source: str | None = None
 
@@ -113,21 +115,23 @@ def _of_project(root: Path) -> _Chosen:
     with refusals():
         sha256 = adapter_sha256(paths["adapter"])
         info = read_info(paths["adapter"])
-    evaluation, train = (_figures_of(sha256, paths[name]) for name in ("evaluation", "train_metrics"))
+    evaluation = _of(sha256, paths["evaluation"], read_evaluation)
+    train = _of(sha256, paths["train_metrics"], read_training)
     prepared = paths["prepared"]
     same_data = prepared.is_dir() and data_sha256(prepared) == info.data_sha256
     return _Chosen(
         paths["adapter"],
         paths["base"],
         evaluation,
-        {} if train is None else {**train["recipe"], "steps": train["steps"]},
+        {} if train is None else {**train.recipe, "steps": train.steps},
         _data_source(root) if same_data else None,
     )
 
 
-def _figures_of(sha256: str, path: Path) -> Mapping[str, Any] | None:
-    raw = read_json(path) if path.is_file() else {}
-    return raw if isinstance(raw, dict) and raw.get("adapter_sha256") == sha256 else None
+def _of(sha256: str, path: Path, read: Callable[[Path], F]) -> F | None:
+    """What a stage's file says, if it is there and of that very adapter."""
+    found = read(path) if path.is_file() else None
+    return found if found is not None and found.adapter_sha256 == sha256 else None
 
 
 def _data_source(root: Path) -> str | None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from pipelines.contracts.evaluation import Evaluation, read_evaluation
 from pipelines.errors import PipelineError
 from pipelines.params.whole import Params
 from pipelines.registry.aliases import ABSENT
@@ -33,7 +32,7 @@ class VersionFiles:
 
     adapter: Path
     base: Path
-    evaluation: Mapping[str, Any] | None
+    evaluation: Evaluation | None
     training: Mapping[str, str]
     data_source: str | None
 
@@ -71,7 +70,7 @@ def fetch_version(address: str, into: Path, *, params: Params, root: Path) -> Ve
         evaluation = None
         if "evaluation.json" in names:
             path = store.client.download_artifacts(version.run_id, "evaluation/evaluation.json", str(into))
-            evaluation = json.loads(Path(path).read_text(encoding="utf-8"))
+            evaluation = read_evaluation(Path(path))
     except MlflowException as error:
         if error.error_code in ABSENT:
             raise _absent(store, match, address) from None

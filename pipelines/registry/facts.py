@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from pipelines.contracts.base import BaseRecord, read_base
+from pipelines.contracts.best import Best, read_chosen
+from pipelines.contracts.card import DataCard, read_card
+from pipelines.contracts.evaluation import Evaluation, read_evaluation
 from pipelines.contracts.facts import StageFiles
 from pipelines.contracts.prepared import data_sha256
+from pipelines.contracts.search import SearchResult, read_search
+from pipelines.contracts.training import TrainResult, read_training
+from pipelines.contracts.trials import TrialRecord, read_trials
 from pipelines.errors import PipelineError
-from pipelines.files import read_json
 from pipelines.params.whole import Params
-from pipelines.yaml_file import read_yaml
 from reft import adapter_sha256
 
 
@@ -22,14 +24,14 @@ class Facts:
 
     files: StageFiles
     base: BaseRecord
-    card: Mapping[str, Any]
+    card: DataCard
     data_sha256: str
     data_source: str
-    best: Mapping[str, Any]
-    trials: list[Mapping[str, Any]]
-    search: Mapping[str, Any]
-    train: Mapping[str, Any]
-    evaluation: Mapping[str, Any]
+    best: Best
+    trials: list[TrialRecord]
+    search: SearchResult
+    train: TrainResult
+    evaluation: Evaluation
     adapter_sha256: str
 
 
@@ -42,26 +44,26 @@ def read_facts(params: Params, files: StageFiles) -> Facts:
     missing = [str(path) for path in vars(files).values() if not path.exists()]
     if missing:
         raise PipelineError("every stage before this one must have left its files", got=missing, do="Run: dvc repro")
-    train, best = read_json(files.train_metrics), read_yaml(files.search / "best.yaml")
-    evaluation, found = read_json(files.evaluation), adapter_sha256(files.adapter)
-    for file, figures, stage in ((files.train_metrics, train, "train"), (files.evaluation, evaluation, "evaluate")):
-        if found != figures["adapter_sha256"]:
+    train, evaluation = read_training(files.train_metrics), read_evaluation(files.evaluation)
+    found = adapter_sha256(files.adapter)
+    told = [(files.train_metrics, train.adapter_sha256, "train")]
+    told.append((files.evaluation, evaluation.adapter_sha256, "evaluate"))
+    for file, sha256, stage in told:
+        if found != sha256:
             raise PipelineError(
-                f"the adapter must be the one of {file.name}, {figures['adapter_sha256']}",
+                f"the adapter must be the one of {file.name}, {sha256}",
                 got=found,
                 do=f"Run: dvc repro -f {stage}",
             )
-    if not isinstance(best, Mapping):
-        raise PipelineError("best.yaml must hold a recipe", got=best, do="Run: dvc repro -f search")
     return Facts(
         files=files,
         base=read_base(files.base),
-        card=read_json(files.card),
+        card=read_card(files.card),
         data_sha256=data_sha256(files.prepared),
         data_source=params.prepare.source,
-        best=best,
-        trials=read_json(files.search / "trials.json"),
-        search=read_json(files.search_metrics),
+        best=read_chosen(files.search / "best.yaml"),
+        trials=read_trials(files.search / "trials.json"),
+        search=read_search(files.search_metrics),
         train=train,
         evaluation=evaluation,
         adapter_sha256=found,

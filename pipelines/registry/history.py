@@ -10,10 +10,11 @@ import csv
 import hashlib
 import logging
 import re
-from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
+from pipelines.contracts.evaluation import Evaluation
+from pipelines.contracts.trials import TrialRecord
 from pipelines.files import canonical_json
 from pipelines.params.whole import Params
 from pipelines.registry.facts import Facts
@@ -61,7 +62,7 @@ def complete_runs(store: Store, params: Params, facts: Facts, *, project: str) -
 def _complete_pipeline(run: Run, params: Params, facts: Facts) -> None:
     files = facts.files
     run.set_tags({STAGE: "pipeline", "base.source": facts.base.source, "data.source": facts.data_source})
-    run.log_params({**params.logged(facts.train["recipe"]), "seed": params.seed})
+    run.log_params({**params.logged(facts.train.recipe), "seed": params.seed})
     run.add_missing([(key, 0, value) for key, value in evaluation_metrics(facts.evaluation).items()])
     _log_data(run, facts)
     run.log_files("base", [files.base])
@@ -70,42 +71,40 @@ def _complete_pipeline(run: Run, params: Params, facts: Facts) -> None:
 
 
 def _complete_search(store: Store, params: Params, facts: Facts) -> Run:
-    study = str(facts.best["study"])
-    key = facts.search.get("input_hash", study.rpartition("-")[2])  # the name of a study ends in its input hash
-    seconds = sum(float(facts.search.get(name) or 0) for name in ("seconds", "confirm_seconds"))
-    run = ensure_run(store, study, {STAGE: "search", INPUT_HASH: key}, seconds=seconds)
+    study = facts.best.study
+    seconds = facts.search.seconds + facts.search.confirm_seconds
+    run = ensure_run(store, study, {STAGE: "search", INPUT_HASH: facts.search.input_hash}, seconds=seconds)
     run.log_params({"trials": params.search.trials, "train_rows": params.search.train_rows})
-    run.set_tags({"reft.study": study, "reft.best_trial": facts.best["trial"]})
-    run.add_missing([("best_value", 0, float(facts.best["value"]))])
+    run.set_tags({"reft.study": study, "reft.best_trial": facts.best.trial})
+    run.add_missing([("best_value", 0, facts.best.value)])
     _log_data(run, facts)
     for trial in facts.trials:
-        if trial["state"].lower() in TRIAL_STATUS:
+        if trial.state in TRIAL_STATUS:
             _complete_trial(run, trial)
     run.log_files("search", [facts.files.search])
     run.end("FINISHED")
     return run
 
 
-def _complete_trial(search: Run, trial: Mapping[str, Any]) -> None:
-    name, state = f"trial-{trial['number']}", trial["state"].lower()
-    run = ensure_run(search.store, name, child_tags(search, name), seconds=float(trial.get("seconds") or 0))
+def _complete_trial(search: Run, trial: TrialRecord) -> None:
+    name = f"trial-{trial.number}"
+    run = ensure_run(search.store, name, child_tags(search, name), seconds=trial.seconds or 0.0)
     run.describe(*trial_title(name, trial))
-    run.log_params(trial["params"])
-    run.set_tags({"reft.state": state, **({"reft.error": trial["error"]} if trial["error"] else {})})
-    points = [("reported_value", int(step), float(value)) for step, value in trial["intermediate"].items()]
-    points += [(key, 0, float(trial[key])) for key in ("value", *COSTS) if trial.get(key) is not None]
+    run.log_params(trial.params)
+    run.set_tags({"reft.state": trial.state, **({"reft.error": trial.error} if trial.error else {})})
+    points = [("reported_value", report, value) for report, value in trial.intermediate.items()]
+    points += [(key, 0, float(cost)) for key in ("value", *COSTS) if (cost := getattr(trial, key)) is not None]
     run.add_missing(points)
-    run.end(TRIAL_STATUS[state], seconds=trial.get("seconds"))
+    run.end(TRIAL_STATUS[trial.state], seconds=trial.seconds)
 
 
 def _complete_train(store: Store, params: Params, facts: Facts) -> Run:
-    key = facts.train.get("input_hash", facts.adapter_sha256)
-    run = ensure_run(store, "train", {STAGE: "train", INPUT_HASH: key})
-    run.log_params({**params.logged(facts.train["recipe"]), "seed": params.seed})
-    run.set_tags({"reft.adapter_sha256": facts.adapter_sha256, "reft.study": facts.train["study"]})
+    run = ensure_run(store, "train", {STAGE: "train", INPUT_HASH: facts.train.input_hash})
+    run.log_params({**params.logged(facts.train.recipe), "seed": params.seed})
+    run.set_tags({"reft.adapter_sha256": facts.adapter_sha256, "reft.study": facts.train.study})
     figures = ("trainable_parameters", "adapter_bytes", "first_loss", "last_loss")
     curve = read_curve(facts.files.train_plots / "loss.csv")
-    run.add_missing([*curve, *((key, 0, float(facts.train[key])) for key in figures)])
+    run.add_missing([*curve, *((key, 0, float(getattr(facts.train, key))) for key in figures)])
     _log_data(run, facts)
     run.log_files("train", [facts.files.train_metrics, facts.files.train_plots])
     run.end("FINISHED")
@@ -114,7 +113,7 @@ def _complete_train(store: Store, params: Params, facts: Facts) -> Run:
 
 def _log_data(run: Run, facts: Facts) -> None:
     run.log_dataset(
-        name="prepared", sha256=facts.data_sha256, source=facts.data_source, profile=canonical_json(facts.card)
+        name="prepared", sha256=facts.data_sha256, source=facts.data_source, profile=canonical_json(asdict(facts.card))
     )
 
 
@@ -125,23 +124,9 @@ def read_curve(path: Path) -> list[tuple[str, int, float]]:
     return [(key, int(row["step"]), float(row[key])) for row in rows for key in row if key != "step"]
 
 
-def evaluation_metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:
-    """evaluation.json as flat names: ``adapter.accuracy``, ``difference.low``, ``base.negative.f1`` and so on."""
-    flat = {f"difference.{key}": float(value) for key, value in evaluation["difference"].items()}
-    found = {f"difference.{key}": evaluation.get(key) for key in ("p_value", "detectable")}
-    flat |= {key: float(value) for key, value in found.items() if value is not None}
-    flat |= {f"baseline.{key}": float(value) for key, value in evaluation.get("baselines", {}).items()}
-    over = evaluation.get("over_majority")
-    if over is not None:
-        lead = {**over["difference"], "p_value": over["p_value"]}
-        flat |= {f"over_majority.{key}": float(value) for key, value in lead.items()}
-    for system in ("adapter", "base"):
-        figures = evaluation[system]
-        flat |= {f"{system}.{key}": float(figures[key]) for key in ("accuracy", "low", "high")}
-        flat |= {f"{system}.{key}": float(value) for key, value in figures.get("summary", {}).items()}
-        for label, per_class in figures["per_class"].items():
-            flat |= {f"{system}.{metric_label(label)}.{key}": float(value) for key, value in per_class.items()}
-    return flat
+def evaluation_metrics(evaluation: Evaluation) -> dict[str, float]:
+    """evaluation.json as flat names that MLflow takes: ``adapter.accuracy``, ``base.negative.f1`` and so on."""
+    return evaluation.flat(metric_label)
 
 
 def metric_label(label: str) -> str:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from pipelines.contracts.evaluation import FIRST_MEASURE, SYSTEMS
+from pipelines.contracts.trials import TrialRecord
 from pipelines.registry.facts import Facts
 from pipelines.wording import many, points, recipe_words, share
 
@@ -17,45 +16,44 @@ Title = tuple[str, str]
 
 def pipeline_title(project: str, facts: Facts) -> Title:
     """The run of a whole pipeline: how its adapter fares beside the base."""
-    measure = str(facts.evaluation.get("measure", FIRST_MEASURE))
-    adapter, base = (facts.evaluation[system][measure] for system in SYSTEMS)
-    lead = points(facts.evaluation["difference"]["value"])
+    measure, adapter, base = facts.evaluation.measure, facts.evaluation.adapter.value, facts.evaluation.base.value
+    lead = points(facts.evaluation.difference.value)
     return (
         f"{project}: {share(adapter)}, {lead}",
         f"{_recipe(facts)} on {facts.base.source}, trained on {facts.data_source}: {measure} {share(adapter)} on "
-        f"{many(facts.evaluation['rows'], 'test row')}, {lead} to the frozen base's {share(base)}. Adapter "
+        f"{many(facts.evaluation.rows, 'test row')}, {lead} to the frozen base's {share(base)}. Adapter "
         f"`{facts.adapter_sha256}`.",
     )
 
 
 def search_title(project: str, facts: Facts) -> Title:
     """The run of a search: what it found, in how many trials."""
-    found, count = share(float(facts.best["value"])), many(len(facts.trials), "trial")
+    found, count = share(facts.best.value), many(len(facts.trials), "trial")
     return (
         f"{project} search: {found} of {count}",
-        f"{count} of study `{facts.best['study']}`; trial {facts.best['trial']} won with {found} on the validation "
-        f"rows: {recipe_words({**_main(facts.best['chosen']), **facts.best['chosen']})}.",
+        f"{count} of study `{facts.best.study}`; trial {facts.best.trial} won with {found} on the validation "
+        f"rows: {recipe_words({**_main(facts.best.chosen), **facts.best.chosen})}.",
     )
 
 
 def train_title(project: str, facts: Facts) -> Title:
     """The run of a training: its recipe."""
-    losses = f"{facts.train['first_loss']:.3f} to {facts.train['last_loss']:.3f} nats a token"
+    losses = f"{facts.train.first_loss:.3f} to {facts.train.last_loss:.3f} nats a token"
     return (
         f"{project} train: {_recipe(facts)}",
-        f"Trial {facts.train['trial']} of study `{facts.train['study']}`, trained on all rows: loss from {losses}.",
+        f"Trial {facts.train.trial} of study `{facts.train.study}`, trained on all rows: loss from {losses}.",
     )
 
 
-def trial_title(name: str, trial: Mapping[str, Any]) -> Title:
+def trial_title(name: str, trial: TrialRecord) -> Title:
     """The run of a trial: its score, or how it ended, and its recipe."""
-    ended = trial["state"] if trial["value"] is None else share(float(trial["value"]))
-    point: Mapping[str, object] = trial["params"]
-    return f"{name}: {ended}, {recipe_words({**_main(point), **point})}", str(trial["error"] or "")
+    ended = trial.state if trial.value is None else share(trial.value)
+    point: Mapping[str, object] = trial.params
+    return f"{name}: {ended}, {recipe_words({**_main(point), **point})}", trial.error or ""
 
 
 def _recipe(facts: Facts) -> str:
-    return recipe_words(_main(facts.train["recipe"]))
+    return recipe_words(_main(facts.train.recipe))
 
 
 def _main(recipe: Mapping[str, object]) -> dict[str, object]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.files import read_json
+from pipelines.contracts.registration import read_registration
 from pipelines.params.whole import Params
 from pipelines.project.lineage import lineage_tags
 from pipelines.registry.aliases import ABSENT
@@ -34,20 +34,20 @@ def registered(params: Params, root: Path, registration: Path) -> bool:
     """
     if not registration.is_file():
         return False
-    raw = read_json(registration)
+    made = read_registration(registration)
     model = params.register_.model
-    if (raw.get("model"), raw.get("tracking_uri")) != (model, public_uri(params.tracking.uri)):
+    if (made.model, made.tracking_uri) != (model, public_uri(params.tracking.uri)):
         return False
     store = open_store(params.tracking, root)
     from mlflow.exceptions import MlflowException
 
     try:
-        version = store.client.get_model_version(model, str(raw["version"]))
+        version = store.client.get_model_version(model, str(made.version))
     except MlflowException as error:
         if error.error_code in ABSENT:
             return False
         raise unreachable(store.uri, error) from error
-    return bool(version.tags.get(ADAPTER) == raw["adapter_sha256"])
+    return bool(version.tags.get(ADAPTER) == made.adapter_sha256)
 
 
 def ensure_version(store: Store, model: str, pipeline: Run, facts: Facts, root: Path) -> int:
@@ -140,12 +140,12 @@ def version_tags(facts: Facts, root: Path) -> dict[str, str]:
         "base.source": facts.base.source,
         "data.sha256": facts.data_sha256,
         "data.source": facts.data_source,
-        "optuna.study": str(facts.train["study"]),
-        "optuna.trial": str(facts.train["trial"]),
+        "optuna.study": facts.train.study,
+        "optuna.trial": str(facts.train.trial),
     }
 
 
 def _figure_tags(facts: Facts) -> dict[str, str]:
-    evaluation: Mapping[str, object] = facts.evaluation
-    flat = {f"evaluation.{key}": str(value) for key, value in evaluation_metrics(facts.evaluation).items()}
-    return {**flat, "evaluation.rows": str(evaluation["rows"]), "evaluation.better": str(evaluation["better"]).lower()}
+    evaluation = facts.evaluation
+    flat = {f"evaluation.{key}": str(value) for key, value in evaluation_metrics(evaluation).items()}
+    return {**flat, "evaluation.rows": str(evaluation.rows), "evaluation.better": str(evaluation.better).lower()}

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipelines.contracts.base import BaseRecord
+from pipelines.contracts.evaluation import Evaluation
+from pipelines.contracts.task import prompt_task
 from pipelines.recipes.methods.table import DECLARED as RIVALS
 from pipelines.sources.addresses import FileSource, HubSource, parse_source
-from pipelines.wording import detectable_words, verdict_words
+from pipelines.tasks.family import open_family
+from pipelines.wording import detectable_words, measure_words, share, verdict_words
 from pipelines.yaml_file import dump_yaml
 from reft import AdapterInfo, ReftConfig
 from reft.edits.methods.table import DECLARED
@@ -46,7 +49,7 @@ class CardFacts:
     info: AdapterInfo
     adapter_sha256: str
     base: BaseRecord
-    evaluation: Mapping[str, Any] | None
+    evaluation: Evaluation | None
     training: Mapping[str, object]
     data_source: str | None
 
@@ -60,7 +63,7 @@ def model_card(facts: CardFacts) -> str:
     parts.append(f"## How it was made\n\n{_table(_making(facts))}")
     if facts.info.prompt:
         text = json.dumps(facts.info.prompt, indent=2, ensure_ascii=False)
-        parts.append(f"Its prompts, and the word that stands for each label:\n\n{_fenced(text, 'json')}")
+        parts.append(f"Its prompts, and how its answers are read:\n\n{_fenced(text, 'json')}")
     parts.append(f"## Loading it\n\n{_loading(facts)}")
     parts.append(f"## The base\n\n{_table(_base_rows(facts.base))}")
     return "\n\n".join(parts) + "\n"
@@ -71,17 +74,17 @@ def _front_matter(facts: CardFacts) -> dict[str, Any]:
     source = parse_source(facts.base.source)
     if isinstance(source, HubSource):
         front |= {"base_model": source.name, "base_model_relation": "adapter"}
-    task = "text-classification" if "labels" in facts.info.prompt else "text-generation"
+    task = open_family(prompt_task(facts.info.prompt)).HUB if facts.info.prompt else "text-generation"
     front["pipeline_tag"] = task
     edits = isinstance(facts.config, ReftConfig | StackedConfig)
     kind = ["reft", facts.config.method, "representation-fine-tuning"] if edits else [facts.config.method]
     front["tags"] = [*kind, "parameter-efficient-fine-tuning"]
     if facts.evaluation is not None:
-        front["metrics"] = ["accuracy"]
+        front["metrics"] = [facts.evaluation.measure]
         result = {
             "task": {"type": task},
             "dataset": {"type": "own", "name": facts.data_source or facts.info.data_sha256, "split": "test"},
-            "metrics": [{"type": "accuracy", "value": round(float(facts.evaluation["adapter"]["accuracy"]), 4)}],
+            "metrics": [{"type": facts.evaluation.measure, "value": round(facts.evaluation.adapter.value, 4)}],
         }
         front["model-index"] = [{"name": facts.name, "results": [result]}]
     return front
@@ -113,24 +116,25 @@ def _domain(config: TimeLoraConfig, info: AdapterInfo) -> str:
     )
 
 
-def _figures(evaluation: Mapping[str, Any]) -> str:
-    confidence = f"{float(evaluation['confidence']):.0%}"
+def _figures(evaluation: Evaluation) -> str:
+    confidence, measure = f"{evaluation.confidence:.0%}", measure_words(evaluation.measure).capitalize()
     rows = {
-        name: f"{100 * figures['accuracy']:.1f} % ({100 * figures['low']:.1f} to {100 * figures['high']:.1f})"
-        for name, figures in (("adapter", evaluation["adapter"]), ("frozen base", evaluation["base"]))
+        name: f"{share(figures.value)} ({100 * figures.low:.1f} to {100 * figures.high:.1f})"
+        for name, figures in (("adapter", evaluation.adapter), ("frozen base", evaluation.base))
     }
-    difference = evaluation["difference"]
-    points = [f"{100 * float(difference[key]):+.1f}" for key in ("value", "low", "high")]
+    difference = evaluation.difference
+    points = [f"{100 * value:+.1f}" for value in (difference.value, difference.low, difference.high)]
     rows["paired difference"] = f"{points[0]} points ({points[1]} to {points[2]})"
-    for name, value in evaluation.get("baselines", {}).items():
-        rows[f"{name} baseline"] = f"{100 * value:.1f} %"
-    for name, figures in (("adapter", evaluation["adapter"]), ("frozen base", evaluation["base"])):
-        if "macro_f1" in figures.get("summary", {}):
-            rows[f"macro F1, {name}"] = f"{figures['summary']['macro_f1']:.3f}"
-    if said := detectable_words(evaluation):
-        rows["least difference that so many rows show"] = said
-    rows["verdict"] = verdict_words(evaluation)
-    return f"Accuracy on {evaluation['rows']} test rows, with {confidence} intervals:\n\n{_table(rows)}"
+    for name, value in evaluation.baselines.items():
+        rows[f"{name} baseline"] = share(value)
+    for name, figures in (("adapter", evaluation.adapter), ("frozen base", evaluation.base)):
+        if "macro_f1" in figures.summary:
+            rows[f"macro F1, {name}"] = f"{figures.summary['macro_f1']:.3f}"
+    said = asdict(evaluation)
+    if least := detectable_words(said):
+        rows["least difference that so many rows show"] = least
+    rows["verdict"] = verdict_words(said)
+    return f"{measure} on {evaluation.rows} test rows, with {confidence} intervals:\n\n{_table(rows)}"
 
 
 def _making(facts: CardFacts) -> dict[str, object]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 
+from pipelines.contracts.confirmed import Confirmed
 from pipelines.contracts.trials import TrialRecord
 from pipelines.errors import PipelineError
 from pipelines.params.search import SearchParams
@@ -36,23 +37,6 @@ class Rule:
     def interval(self, value: float, rows: int) -> tuple[float, float]:
         """The confidence interval of a value on so many rows."""
         return self.measure.interval(value, rows, self.confidence)
-
-
-@dataclass(frozen=True)
-class Confirmed:
-    """A candidate with the values of all its runs: that of the trial, then those with other seeds and other rows.
-
-    Mean and spread (the sample's standard deviation) are of the others alone: the trial's own value was chosen as
-    one of the highest, so it is more often too high than too low. A run that failed has None, and its recipe is not
-    chosen: it does not stand another seed. The seconds are those of the others together.
-    """
-
-    trial: int
-    seeds: tuple[int, ...]
-    values: tuple[float | None, ...]
-    mean: float | None
-    spread: float | None
-    seconds: float
 
 
 @dataclass(frozen=True)

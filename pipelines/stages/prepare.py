@@ -17,8 +17,8 @@ import numpy as np
 from pipelines.bases.load import load_tokenizer
 from pipelines.bases.store import store_path
 from pipelines.contracts.base import read_base
+from pipelines.contracts.card import DataCard, Domains, SplitCard, write_card
 from pipelines.contracts.prepared import (
-    FORMAT,
     Row,
     Split,
     data_sha256,
@@ -27,7 +27,7 @@ from pipelines.contracts.prepared import (
 )
 from pipelines.contracts.task import write_task
 from pipelines.errors import PipelineError
-from pipelines.files import sha256_file, whole_directory, write_json
+from pipelines.files import sha256_file, whole_directory
 from pipelines.params.whole import Params
 from pipelines.search.fits_base import check_space
 from pipelines.sources.addresses import FileSource, own_path, parse_source
@@ -89,7 +89,7 @@ def run(params: Params, *, root: Path, base: Path, out: Path, card: Path) -> Pre
     reasons = dict(sorted(Counter(rejection.reason for rejection in rejected).items()))
     sizes = {split: len(rows) for split, rows in splits.items()}
     result = PrepareResult(collected.read, sizes, reasons, unused, content, collected.joined_otherwise)
-    write_json(card, _card(result, splits, task.classes, config, root))
+    write_card(card, _card(result, splits, task.classes, config, root))
     log.info("%d rows read, %d rejected, %d unused; splits %s", result.read, len(rejected), unused, sizes)
     return result
 
@@ -110,32 +110,30 @@ def _check_length(base: Path, max_tokens: int) -> None:
 
 def _card(
     result: PrepareResult, splits: dict[Split, list[Row]], classes: Sequence[str], config: PrepareParams, root: Path
-) -> dict[str, object]:
+) -> DataCard:
     parsed = parse_source(config.source)
     digest = sha256_file(own_path(parsed, root)) if isinstance(parsed, FileSource) else config.sha256
-    return {
-        "format": FORMAT,
-        "source": config.source,
-        "source_sha256": digest,
-        "content_sha256": result.content_sha256,
-        "read": result.read,
-        "rejected": {"total": sum(result.rejected.values()), **result.rejected},
-        "unused": result.unused,
-        "near_duplicates": near_duplicates(splits),
-        "joined_otherwise": result.joined_otherwise,
-        "splits": {split: _summary(rows, classes) for split, rows in splits.items()},
-    }
+    return DataCard(
+        source=config.source,
+        source_sha256=digest,
+        content_sha256=result.content_sha256,
+        read=result.read,
+        rejected=result.rejected,
+        unused=result.unused,
+        near_duplicates=near_duplicates(splits),
+        joined_otherwise=result.joined_otherwise,
+        splits={split: _summary(rows, classes) for split, rows in splits.items()},
+    )
 
 
-def _summary(rows: list[Row], classes: Sequence[str]) -> dict[str, object]:
+def _summary(rows: list[Row], classes: Sequence[str]) -> SplitCard:
     labels = Counter(row.label for row in rows)
     tokens = np.array([row.tokens for row in rows])
     quantiles = {f"p{q}": round(float(np.percentile(tokens, q)), 1) for q in (50, 90, 99)}
     domains = [row.domain for row in rows if row.domain is not None]
-    found = {"low": min(domains), "high": max(domains), "different": len(set(domains))} if domains else None
-    return {
-        "rows": len(rows),
-        "labels": {label: labels[label] for label in classes or sorted(labels) if label},
-        "tokens": {**quantiles, "max": int(tokens.max())},
-        **({"domain": found} if found is not None else {}),
-    }
+    return SplitCard(
+        rows=len(rows),
+        labels={label: labels[label] for label in classes or sorted(labels) if label},
+        tokens={**quantiles, "max": int(tokens.max())},
+        domain=Domains(min(domains), max(domains), len(set(domains))) if domains else None,
+    )

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 from pipelines.contracts.facts import StageFiles
-from pipelines.contracts.registration import Registration
-from pipelines.files import write_json
+from pipelines.contracts.registration import Registration, write_registration
 from pipelines.params.whole import Params
 from pipelines.registry.aliases import place_alias
 from pipelines.registry.facts import Facts, read_facts
@@ -20,28 +18,19 @@ from pipelines.tracking.store import public_uri, unreachable
 REGISTRY_LOCK, LOCK_SECONDS = "registry", 120.0
 
 
-def run(
-    params: Params, *, root: Path, base: Path, prepared: Path, card: Path, search: Path, search_metrics: Path,
-    adapter: Path, train_metrics: Path, train_plots: Path, evaluation: Path, predictions: Path, evaluate_plots: Path,
-    out: Path,
-) -> Registration:  # fmt: skip
+def run(params: Params, *, root: Path, files: StageFiles, out: Path) -> Registration:
     """Complete the runs, make the version if this adapter has none, give it its alias, then write registration.json.
 
     Raises:
         PipelineError: if a file is missing, the adapter is not the one that was measured, or the store does not answer.
     """
-    files = StageFiles(
-        base=base, prepared=prepared, card=card, search=search, search_metrics=search_metrics, adapter=adapter,
-        train_metrics=train_metrics, train_plots=train_plots, evaluation=evaluation, predictions=predictions,
-        evaluate_plots=evaluate_plots,
-    )  # fmt: skip
     facts = read_facts(params, files)
     store = open_store(params.tracking, root)
     try:
         registration = _register(store, params, facts, root)
     except store_errors() as error:
         raise unreachable(store.uri, error, rule="the tracking store must take what register logs") from error
-    write_json(out, {"format": 1, **asdict(registration)})
+    write_registration(out, registration)
     return registration
 
 
@@ -50,7 +39,7 @@ def _register(store: Store, params: Params, facts: Facts, root: Path) -> Registr
     pipeline = complete_runs(store, params, facts, project=root.resolve().name)
     with locked(root, REGISTRY_LOCK, wait_seconds=LOCK_SECONDS):
         version = ensure_version(store, model, pipeline, facts, root)
-        alias = place_alias(store.client, model, str(version), better=bool(facts.evaluation["better"]))
+        alias = place_alias(store.client, model, str(version), better=facts.evaluation.better)
     return Registration(
         model=model,
         version=version,

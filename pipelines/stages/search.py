@@ -7,49 +7,21 @@ brings the study to its number of trials, as other processes may have done befor
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pipelines.files import whole_directory, write_json, write_text
+from pipelines.contracts.best import Best, write_best
+from pipelines.contracts.confirmed import write_confirmed
+from pipelines.contracts.search import SearchResult, write_search
+from pipelines.contracts.trials import write_trials
+from pipelines.files import whole_directory
 from pipelines.params.whole import Params
 from pipelines.search.choice import Choice, choose
 from pipelines.search.origin import origin
 from pipelines.search.records import saved_seconds, write_trials_csv
 from pipelines.search.worker import Found, run_until_target, search_context
 from pipelines.tracking.live import log_report
-from pipelines.yaml_file import dump_yaml
 
 REPORT = "report.html"
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """What metrics/search.json holds.
-
-    Values are of ``measure``. ``best_value`` is the one that the recipe was chosen by: of its trial, or the mean of the
-    runs that confirm it; ``best_spread`` is the standard deviation of those; ``best_origin`` is where it came from.
-    ``first_value`` is that of the recipe that was tried first, ``base_value`` that of the frozen base, on the same
-    rows. A trial that was killed with its process and run again is not counted as failed. The seconds are those of all
-    trials that ended, of computing what is constant of base and rows beside them, of the runs that confirm the best,
-    and, about, those that pruning saved.
-    """
-
-    measure: str
-    study: str
-    input_hash: str
-    complete: int
-    pruned: int
-    failed: int
-    best_trial: int
-    best_origin: str
-    best_value: float
-    best_spread: float | None
-    first_value: float | None
-    base_value: float | None
-    seconds: float
-    fill_seconds: float
-    confirm_seconds: float
-    saved_seconds: float
 
 
 def run(params: Params, *, root: Path, base: Path, prepared: Path, out: Path, metrics: Path) -> SearchResult:
@@ -58,7 +30,7 @@ def run(params: Params, *, root: Path, base: Path, prepared: Path, out: Path, me
     choice = choose(found.records, found.confirmations, found.rule)
     _write_outputs(found, choice, out)
     result = _result(found, choice)
-    write_json(metrics, asdict(result))
+    write_search(metrics, result)
     log_report(params.tracking, root, study=found.study, input_hash=found.key, report=out / REPORT)
     return result
 
@@ -98,18 +70,18 @@ def _write_outputs(found: Found, choice: Choice, out: Path) -> None:
     from pipelines.reports.search.page import write_report
     from pipelines.reports.search.plots import draw_study
 
-    best = {
-        "chosen": found.space.complete(choice.record.params),
-        "study": found.study,
-        "trial": choice.record.number,
-        "origin": origin(choice.record, found.rule.settings, named=found.named).words,
-        "value": choice.value,
-        "spread": choice.spread,
-    }
+    best = Best(
+        chosen=found.space.complete(choice.record.params),
+        study=found.study,
+        trial=choice.record.number,
+        origin=origin(choice.record, found.rule.settings, named=found.named).words,
+        value=choice.value,
+        spread=choice.spread,
+    )
     with whole_directory(out) as temporary:
-        write_text(temporary / "best.yaml", dump_yaml(best))
-        write_json(temporary / "trials.json", [asdict(record) for record in found.records])
-        write_json(temporary / "confirmed.json", [asdict(one) for one in found.confirmations])
+        write_best(temporary / "best.yaml", best)
+        write_trials(temporary / "trials.json", found.records)
+        write_confirmed(temporary / "confirmed.json", found.confirmations)
         write_trials_csv(temporary / "trials.csv", found.records)
         draw_study(temporary, found.records, found.rule.measure.name)
         write_report(temporary / REPORT, found, choice)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from tqdm import tqdm
 
-from pipelines.contracts.best import BestRecipe, read_best
-from pipelines.contracts.training import TrainResult
+from pipelines.contracts.recipe import BestRecipe, read_best
+from pipelines.contracts.training import TrainResult, write_training
 from pipelines.errors import PipelineError
-from pipelines.files import whole_directory, write_json, write_table
+from pipelines.files import whole_directory, write_table
 from pipelines.model.fitting import build_model, train_steps
 from pipelines.model.workspace import Workspace, open_workspace
 from pipelines.params.whole import Params
@@ -54,7 +53,7 @@ def run(
     sha256 = _save(model, workspace, params, out)
     result = _result(model, best, history, sha256=sha256, adapter=out, input_hash=key)
     _write_plots(plots, history)
-    write_json(metrics, asdict(result))
+    write_training(metrics, result)
     return result
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from filelock import FileLock
 
 from pipelines.contracts.base import read_base
-from pipelines.contracts.best import read_best
+from pipelines.contracts.recipe import read_best
+from pipelines.contracts.search import read_search
+from pipelines.contracts.training import read_training
 from pipelines.errors import PipelineError
-from pipelines.files import clear_stale, read_json, reft_home
+from pipelines.files import clear_stale, reft_home
 from pipelines.params.whole import Params
 from pipelines.project.graph import Graph
 from pipelines.project.keys import Inputs, cells_folder, cells_key, constants_folder, study_key, train_key
@@ -168,16 +170,15 @@ def _present(params: Params, root: Path, graph: Graph) -> tuple[set[str], set[st
     except PipelineError:
         return set(), set()
     key = train_key(inputs, best.recipe, TrainingSettings.of(params.train), params.computation(), seed=params.seed)
-    train = {key, *_figure(path["train_metrics"], "input_hash")}
+    train = {key, *_figure(path["train_metrics"], lambda file: read_training(file).input_hash)}
     present = f"search-{study_key(StudySettings.of(params), inputs)}"
-    study = {present, best.study, *_figure(path["search_metrics"], "study")}
+    study = {present, best.study, *_figure(path["search_metrics"], lambda file: read_search(file).study)}
     return train, study
 
 
-def _figure(path: Path, key: str) -> Iterator[str]:
+def _figure(path: Path, read: Callable[[Path], str]) -> Iterator[str]:
     if path.is_file():
-        raw: Any = read_json(path)
-        yield str(raw[key])
+        yield read(path)
 
 
 def _own_storage(params: Params, root: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -9,9 +10,17 @@ import yaml
 from pipelines.bases.load import load_base
 from pipelines.bases.store import obtain
 from pipelines.contracts.base import BaseRecord, read_base, write_record
-from pipelines.contracts.prepared import Row, data_sha256, write_rows
+from pipelines.contracts.best import Best, write_best
+from pipelines.contracts.card import DataCard, SplitCard, write_card
+from pipelines.contracts.confirmed import write_confirmed
+from pipelines.contracts.evaluation import Evaluation, SystemFigures, write_evaluation
+from pipelines.contracts.interval import Interval
+from pipelines.contracts.prepared import SPLITS, Row, data_sha256, write_rows
+from pipelines.contracts.search import SearchResult, write_search
 from pipelines.contracts.task import TaskSpec, write_task
-from pipelines.files import write_json, write_jsonl
+from pipelines.contracts.training import TrainResult, write_training
+from pipelines.contracts.trials import TrialRecord, write_trials
+from pipelines.files import write_jsonl
 from pipelines.params.whole import Params, check_params
 from reft import AdapterInfo, ReftConfig, ReftModel, adapter_sha256, save_adapter
 from tests.tiny import write_tiny_base
@@ -61,50 +70,64 @@ def finish_stages(root: Path, *, seed: int = 0, better: bool = True) -> dict[str
         (paths["evaluate_plots"]).mkdir()
         (paths["evaluate_plots"] / "confusion.csv").write_text("actual,predicted\npositive,positive\n")
         write_jsonl(paths["predictions"], [{"id": "a:1", "adapter": "positive"}])
-    write_evaluation(paths, better=better)
+    write_figures(paths, better=better)
     return paths
 
 
-def write_evaluation(paths: dict[str, Path], *, better: bool, accuracy: float = 0.8) -> None:
+def write_figures(paths: dict[str, Path], *, better: bool, accuracy: float = 0.8) -> None:
+    """Write evaluation.json."""
     figures = {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 5}
-    system = {"low": 0.6, "high": 0.9, "per_class": {"negative": figures, "positive": figures}}
-    low = 0.1 if better else -0.1
-    write_json(
-        paths["evaluation"],
-        {
-            "adapter_sha256": adapter_sha256(paths["adapter"]),
-            "rows": 10,
-            "confidence": 0.95,
-            "adapter": {"accuracy": accuracy, **system},
-            "base": {"accuracy": 0.5, **system},
-            "difference": {"value": 0.3, "low": low, "high": 0.5},
-            "better": better,
-        },
+    per_class = {"negative": figures, "positive": figures}
+    found = Evaluation(
+        adapter_sha256=adapter_sha256(paths["adapter"]),
+        measure="accuracy",
+        rows=10,
+        confidence=0.95,
+        adapter=SystemFigures(accuracy, 0.6, 0.9, per_class, {"macro_f1": 0.5}),
+        base=SystemFigures(0.5, 0.6, 0.9, per_class, {"macro_f1": 0.5}),
+        difference=Interval(0.3, 0.1 if better else -0.1, 0.5),
+        p_value=0.01,
+        detectable=0.2,
+        least_rows=10,
+        baselines={"majority": 0.5},
+        over_majority=None,
+        better=better,
     )
+    write_evaluation(paths["evaluation"], found)
 
 
 def _write_prepared(prepared: Path, card: Path) -> None:
     prepared.mkdir(parents=True)
     row = Row(id="a:1", prompt="Review: good film\nSentiment:", completion=" positive", label="positive")
-    for split in ("train", "validation", "test"):
+    for split in SPLITS:
         write_rows(prepared, split, [row])
     labels = {"negative": " negative", "positive": " positive"}
     write_task(prepared, TaskSpec("classification", "Review: {text}\nSentiment:", False, settings={"labels": labels}))
-    write_json(card, {"splits": {"train": {"rows": 1}}})
+    splits = {split: SplitCard(1, {"negative": 0, "positive": 1}, {"p50": 9.0, "max": 9}) for split in SPLITS}
+    write_card(card, DataCard("file:a", None, data_sha256(prepared), 3, {}, 0, {"rows": 0}, 0, splits))
 
 
 def _write_search(search: Path, metrics: Path) -> None:
     search.mkdir()
-    best = {"chosen": RECIPE, "study": STUDY, "trial": 0, "value": 0.9, "spread": None}
-    (search / "best.yaml").write_text(yaml.safe_dump(best), encoding="utf-8")
-    trial = {"params": RECIPE, "seconds": 1.5, "parameters": 66, "error": None}
+    write_best(search / "best.yaml", Best(RECIPE, STUDY, 0, "tried first", 0.9, None))
+    whole = TrialRecord(
+        number=0, state="complete", value=0.9, values=(0.9,), params=RECIPE, seed=42, intermediate={1: 0.7, 2: 0.9},
+        parameters=66, seconds=1.5, fill_seconds=0.0, tokens=None, memory_mb=None, over=(), enqueued=0, error=None,
+    )  # fmt: skip
+    ended = {"value": None, "values": (), "enqueued": None}
     trials = [
-        {**trial, "number": 0, "state": "complete", "value": 0.9, "intermediate": {"1": 0.7, "2": 0.9}},
-        {**trial, "number": 1, "state": "pruned", "value": None, "intermediate": {"1": 0.5}},
-        {**trial, "number": 2, "state": "fail", "value": None, "intermediate": {}, "error": "NaN"},
+        whole,
+        replace(whole, number=1, state="pruned", intermediate={1: 0.5}, **ended),
+        replace(whole, number=2, state="fail", intermediate={}, error="NaN", **ended),
     ]
-    write_json(search / "trials.json", trials)
-    write_json(metrics, {"study": STUDY, "best_trial": 0, "best_value": 0.9})
+    write_trials(search / "trials.json", trials)
+    write_confirmed(search / "confirmed.json", [])
+    figures = SearchResult(
+        measure="accuracy", study=STUDY, input_hash=STUDY.rpartition("-")[2], complete=1, pruned=1, failed=1,
+        best_trial=0, best_origin="tried first", best_value=0.9, best_spread=None, first_value=0.9, base_value=0.5,
+        seconds=4.5, fill_seconds=0.0, confirm_seconds=0.0, saved_seconds=0.0,
+    )  # fmt: skip
+    write_search(metrics, figures)
 
 
 def _write_adapter(paths: dict[str, Path], seed: int) -> None:
@@ -120,18 +143,8 @@ def _write_adapter(paths: dict[str, Path], seed: int) -> None:
     paths["train_plots"].mkdir()
     curve = "step,loss,learning_rate\n1,0.75,0.001\n2,0.5,0.0005\n"
     (paths["train_plots"] / "loss.csv").write_text(curve, encoding="utf-8")
-    write_json(
-        paths["train_metrics"],
-        {
-            "adapter_sha256": sha256,
-            "trainable_parameters": model.num_trainable(),
-            "adapter_bytes": 100,
-            "steps": 2,
-            "first_loss": 0.75,
-            "last_loss": 0.5,
-            "recipe": RECIPE,
-            "study": STUDY,
-            "trial": 0,
-            "input_hash": f"{TRAIN_KEY}-{seed}",
-        },
-    )
+    figures = TrainResult(
+        adapter_sha256=sha256, trainable_parameters=model.num_trainable(), adapter_bytes=100, steps=2, first_loss=0.75,
+        last_loss=0.5, recipe=RECIPE, chosen=RECIPE, study=STUDY, trial=0, input_hash=f"{TRAIN_KEY}-{seed}",
+    )  # fmt: skip
+    write_training(paths["train_metrics"], figures)

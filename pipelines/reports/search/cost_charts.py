@@ -23,7 +23,7 @@ WIDE_RATIO = 20  # of the largest to the smallest, above which an axis is logari
 
 
 def tradeoffs(verdict: Verdict) -> list[Element]:
-    """Accuracy against each cost, with the front of those that none beats in both."""
+    """The measure against each cost, with the front of those that none beats in both."""
     shown: list[Cost] = ["parameters", "seconds"]
     if "memory_mb" in verdict.settings.objectives or verdict.settings.limits.memory_mb is not None:
         shown.append("memory_mb")
@@ -38,7 +38,7 @@ def _tradeoff(verdict: Verdict, cost: Cost) -> Element:
     values = [percent(record.value or 0.0) for record, _ in pairs]
     chart = Chart(
         Axis(x, UNITS[cost]), Axis(Linear.around(values), validation_label(verdict)), size=Size(),
-        says=f"Accuracy of each complete trial against {UNITS[cost]}",
+        says=f"{verdict.measure.capitalize()} of each complete trial against {UNITS[cost]}",
     )  # fmt: skip
     best: list[tuple[TrialRecord, float]] = []
     for record, spent in sorted(pairs, key=lambda pair: (pair[1], -(pair[0].value or 0.0))):
@@ -50,7 +50,7 @@ def _tradeoff(verdict: Verdict, cost: Cost) -> Element:
     for record, spent in best:
         chart.note(spent, percent(record.value or 0.0), f"{record.number}")
     says = "On the line: the trials, by number, that no other beats in both. Up and to the left is better."
-    return figure(f"Accuracy against {TITLES[cost]}", says, chart.svg)
+    return figure(f"{verdict.measure.capitalize()} against {TITLES[cost]}", says, chart.svg)
 
 
 def costs(verdict: Verdict) -> list[Element]:

@@ -58,7 +58,8 @@ def slices(verdict: Verdict) -> list[Element]:
     found, y = [], value_axis(verdict)
     for part in parts_that_vary(verdict):
         scale = scale_of(verdict, part)
-        chart = Chart(Axis(scale, str(part)), y, size=Size(), says=f"Accuracy of each trial by its {part}")
+        says = f"{verdict.measure.capitalize()} of each trial by its {part}"
+        chart = Chart(Axis(scale, str(part)), y, size=Size(), says=says)
         shown = [(record, value) for record, value in scored(verdict) if part in record.params]
         for record, value in shown:
             aside = (record.number * 5 % 7 - 3) * 3.0 if isinstance(scale, Choices) else 0.0  # or equal ones hide

@@ -11,6 +11,7 @@ import yaml
 from typer.testing import CliRunner
 
 from flows.cli import app
+from pipelines.contracts.facts import StageFiles
 from pipelines.errors import PipelineError
 from pipelines.stages import register
 from tests.pipelines.finished import PROJECT, finish_stages, make_params
@@ -26,7 +27,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("REFT_HOME", str(folder / "home"))
         for name in ("DVC_EXP_BASELINE_REV", "DVC_EXP_NAME"):
             patch.delenv(name, raising=False)
-        register.run(make_params(), root=root, **finish_stages(root), out=root / "registration.json")
+        register.run(make_params(), root=root, files=StageFiles(**finish_stages(root)), out=root / "registration.json")
         latest = finish_stages(root, seed=1)
     shutil.copytree(latest["adapter"], root / "models" / "adapter")
     shutil.copy(latest["base"], root / "models" / "base.json")

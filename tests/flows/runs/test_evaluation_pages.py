@@ -9,7 +9,7 @@ import pytest
 
 from flows.runs.cards import evaluation_table
 from pipelines.contracts.evaluation import read_evaluation, write_evaluation
-from pipelines.files import read_json
+from pipelines.files import read_json, write_json
 from pipelines.registry.history import evaluation_metrics
 from pipelines.wording import verdict_words
 from tests.pipelines.stages.test_evaluate import compared, labels
@@ -37,7 +37,7 @@ def test_the_card_says_the_verdict_beside_the_baselines(
     assert read_evaluation(tmp_path / "evaluation.json") == evaluation
     raw = read_json(tmp_path / "evaluation.json")
     assert verdict_words(raw) == words
-    card = evaluation_table(raw)
+    card = evaluation_table(evaluation)
     for said in (
         f"Verdict: {words}.",
         "| majority baseline |",
@@ -46,7 +46,7 @@ def test_the_card_says_the_verdict_beside_the_baselines(
         "p = ",
     ):
         assert said in card
-    assert evaluation_metrics(raw) == evaluation.flat()
+    assert evaluation_metrics(evaluation) == evaluation.flat()
 
 
 def test_a_file_of_release_0_1_is_read_and_said(tmp_path: Path) -> None:
@@ -58,4 +58,5 @@ def test_a_file_of_release_0_1_is_read_and_said(tmp_path: Path) -> None:
     for system in ("adapter", "base"):
         del raw[system]["summary"]
     assert verdict_words(raw) == "better than the base"
-    assert "baseline" not in evaluation_table(raw)
+    write_json(tmp_path / "evaluation.json", raw)
+    assert "baseline" not in evaluation_table(read_evaluation(tmp_path / "evaluation.json"))

@@ -18,8 +18,9 @@ import torch
 from pipelines.bases.load import load_base
 from pipelines.bases.store import obtain
 from pipelines.contracts.base import read_base
-from pipelines.contracts.best import read_best
+from pipelines.contracts.facts import StageFiles
 from pipelines.contracts.prepared import Row
+from pipelines.contracts.recipe import read_best
 from pipelines.contracts.training import TrainResult
 from pipelines.errors import PipelineError
 from pipelines.exchange.export import export_adapter
@@ -172,11 +173,11 @@ def test_a_rival_goes_through_the_whole_pipeline(
         predictions=folder / "predictions.jsonl", plots=folder / "evaluate",
     )  # fmt: skip
     made = register.run(
-        chosen, root=root, base=base, prepared=prepared,
+        chosen, root=root, files=StageFiles(base=base, prepared=prepared,
         card=root / "metrics" / ("dated.json" if method in READS_DOMAIN else "data.json"),
         search=folder / "search", search_metrics=folder / "search.json", adapter=folder / "adapter",
         train_metrics=folder / "train.json", train_plots=folder / "train", evaluation=folder / "evaluation.json",
-        predictions=folder / "predictions.jsonl", evaluate_plots=folder / "evaluate",
+        predictions=folder / "predictions.jsonl", evaluate_plots=folder / "evaluate"),
         out=folder / "registration.json",
     )  # fmt: skip
     assert made.adapter_sha256 == resumed.adapter_sha256

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from pipelines.contracts.base import read_base
+from pipelines.contracts.facts import StageFiles
 from pipelines.errors import PipelineError
 from pipelines.exchange.export import export_adapter
 from pipelines.exchange.imports import load_published
@@ -62,10 +63,13 @@ def test_it_goes_through_the_whole_pipeline(tmp_path: Path, monkeypatch: pytest.
         predictions=root / "predictions.jsonl", plots=root / "evaluate",
     )  # fmt: skip
     made = register.run(
-        project.params, **places, card=root / "metrics" / "data.json", **searched, adapter=root / "models" / "adapter",
-        train_metrics=root / "metrics" / "train.json", train_plots=root / "plots",
-        evaluation=root / "metrics" / "evaluation.json", predictions=root / "predictions.jsonl",
-        evaluate_plots=root / "evaluate", out=root / "registration.json",
+        project.params, root=root, out=root / "registration.json",
+        files=StageFiles(
+            base=places["base"], prepared=places["prepared"], card=root / "metrics" / "data.json", **searched,
+            adapter=root / "models" / "adapter", train_metrics=root / "metrics" / "train.json",
+            train_plots=root / "plots", evaluation=root / "metrics" / "evaluation.json",
+            predictions=root / "predictions.jsonl", evaluate_plots=root / "evaluate",
+        ),
     )  # fmt: skip
 
     workspace = open_workspace(project.params.computation(), **places)

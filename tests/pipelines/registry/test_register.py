@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from mlflow.utils.validation import _validate_metric_name
 
+from pipelines.contracts.facts import StageFiles
 from pipelines.contracts.registration import Registration
 from pipelines.errors import PipelineError
 from pipelines.files import read_json, write_json
@@ -26,7 +27,7 @@ from pipelines.registry.versions import registered
 from pipelines.stages import register
 from pipelines.tracking.live import live_run
 from pipelines.tracking.runs import INPUT_HASH, PARENT, STAGE, Run, Store, check_store, child_tags, find_run, open_store
-from tests.pipelines.finished import STUDY, TRAIN_KEY, finish_stages, make_params, write_evaluation
+from tests.pipelines.finished import STUDY, TRAIN_KEY, finish_stages, make_params, write_figures
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -57,7 +58,7 @@ def store(root: Path, home: Path) -> Store:
 
 def stage(root: Path, params: Params, *, seed: int = 0, better: bool = True) -> Registration:
     paths = finish_stages(root, seed=seed, better=better)
-    return register.run(params, root=root, **paths, out=root / "registration.json")
+    return register.run(params, root=root, files=StageFiles(**paths), out=root / "registration.json")
 
 
 def versions(store: Store, model: str) -> list[str]:
@@ -172,8 +173,8 @@ def test_a_new_measurement_updates_the_figures_of_the_version(root: Path, store:
     params = make_params("measured")
     paths = finish_stages(root)
     stage(root, params)
-    write_evaluation(paths, better=True, accuracy=0.85)
-    made = register.run(params, root=root, **paths, out=root / "registration.json")
+    write_figures(paths, better=True, accuracy=0.85)
+    made = register.run(params, root=root, files=StageFiles(**paths), out=root / "registration.json")
     assert store.client.get_model_version("measured", "1").tags["evaluation.adapter.accuracy"] == "0.85"
     assert store.client.get_run(made.run_id).data.metrics["adapter.accuracy"] == 0.85
 
@@ -229,7 +230,7 @@ def _interrupted(*args: object, **kwargs: object) -> None:
 def test_an_unreachable_store_is_an_error_and_leaves_no_registration(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "registration.json"
     with pytest.raises(PipelineError, match="tracking store must answer"):
-        register.run(make_params(uri="http://127.0.0.1:9"), root=root, **finish_stages(root), out=out)
+        register.run(make_params(uri="http://127.0.0.1:9"), root=root, files=StageFiles(**finish_stages(root)), out=out)
     assert not out.exists()
 
 
@@ -238,13 +239,15 @@ def test_an_adapter_that_was_not_measured_is_refused(root: Path, store: Store, t
     other = tmp_path / "train.json"
     write_json(other, {**read_json(paths["train_metrics"]), "adapter_sha256": "0" * 64})
     with pytest.raises(PipelineError, match="adapter must be the one of"):
-        register.run(make_params(), root=root, **{**paths, "train_metrics": other}, out=tmp_path / "out.json")
+        register.run(
+            make_params(), root=root, files=StageFiles(**{**paths, "train_metrics": other}), out=tmp_path / "out.json"
+        )
 
 
 def test_a_missing_file_is_named(root: Path, tmp_path: Path) -> None:
     paths = {**finish_stages(root), "card": tmp_path / "absent.json"}
     with pytest.raises(PipelineError, match=r"absent\.json.*dvc repro"):
-        register.run(make_params(), root=root, **paths, out=tmp_path / "out.json")
+        register.run(make_params(), root=root, files=StageFiles(**paths), out=tmp_path / "out.json")
 
 
 def test_registered_looks_into_the_registry(root: Path, store: Store, tmp_path: Path) -> None:
@@ -325,7 +328,7 @@ def test_figures_of_another_adapter_are_refused(root: Path, store: Store, name: 
     figures = read_json(paths[name])
     write_json(paths[name], figures | {"adapter_sha256": "0" * 64})
     with pytest.raises(PipelineError, match=rf"the adapter must be the one of {paths[name].name}, 000"):
-        register.run(make_params("foreign"), root=root, **paths, out=root / "registration.json")
+        register.run(make_params("foreign"), root=root, files=StageFiles(**paths), out=root / "registration.json")
     write_json(paths[name], figures)
 
 

@@ -20,6 +20,8 @@ import pytest
 
 from pipelines.bases.load import load_base
 from pipelines.contracts.base import read_base
+from pipelines.contracts.evaluation import read_evaluation
+from pipelines.contracts.facts import StageFiles
 from pipelines.contracts.prepared import read_rows
 from pipelines.errors import PipelineError
 from pipelines.files import read_json, write_json
@@ -40,7 +42,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("REFT_HOME", str(home))
         patch.delenv("DVC_EXP_BASELINE_REV", raising=False)
         patch.delenv("DVC_EXP_NAME", raising=False)
-        register.run(make_params(), root=root, **finish_stages(root), out=root / "registration.json")
+        register.run(make_params(), root=root, files=StageFiles(**finish_stages(root)), out=root / "registration.json")
     (root / "home").symlink_to(home)
     return root
 
@@ -112,7 +114,7 @@ def test_a_version_gives_its_files_and_figures(project: Path, tmp_path: Path) ->
     for found in (by_alias, by_number):
         assert adapter_sha256(found.adapter) == adapter_sha256(paths["adapter"])
         assert read_base(found.base) == read_base(paths["base"])
-        assert found.evaluation == read_json(paths["evaluation"])
+        assert found.evaluation == read_evaluation(paths["evaluation"])
         assert found.training["learning_rate"] == "0.001"
         assert found.data_source == make_params().prepare.source
 

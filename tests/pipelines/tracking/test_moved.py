@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
+from pipelines.contracts.facts import StageFiles
 from pipelines.files import read_json
 from pipelines.stages import register
 from pipelines.tracking.moved import PROJECT, follow_project
@@ -52,7 +53,9 @@ def relabel(root: Path, old: Path, new: Path) -> None:
 
 def stage(root: Path, *, seed: int = 0) -> int:
     root.mkdir(exist_ok=True)
-    return register.run(PARAMS, root=root, **finish_stages(root, seed=seed), out=root / "registration.json").version
+    return register.run(
+        PARAMS, root=root, files=StageFiles(**finish_stages(root, seed=seed)), out=root / "registration.json"
+    ).version
 
 
 def answers(root: Path, version: int) -> list[dict[str, object]]:

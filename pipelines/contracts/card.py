@@ -1,0 +1,79 @@
+"""metrics/data.json: the data card, what the stage prepare says of the rows."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.contracts.prepared import FORMAT, SPLITS, Split
+from pipelines.contracts.reading import Fields, read_fields
+from pipelines.files import write_json
+
+TOTAL = "total"
+
+
+@dataclass(frozen=True)
+class Domains:
+    """The lowest and the highest domain of a split's rows, and how many different ones there are."""
+
+    low: float
+    high: float
+    different: int
+
+
+@dataclass(frozen=True)
+class SplitCard:
+    """Rows of a split: how many, by label, their lengths in tokens (quantiles and the longest), and their domains."""
+
+    rows: int
+    labels: dict[str, int]
+    tokens: dict[str, float]
+    domain: Domains | None = None
+
+
+@dataclass(frozen=True)
+class DataCard:
+    """What metrics/data.json holds beside its format number; ``rejected`` counts rows by reason.
+
+    ``near_duplicates``: rows that differ from another in signs and spacing alone, and from one of another split;
+    ``joined_otherwise``: rows whose prompt and completion have other tokens together than apart.
+    """
+
+    source: str
+    source_sha256: str | None
+    content_sha256: str
+    read: int
+    rejected: dict[str, int]
+    unused: int
+    near_duplicates: dict[str, int]
+    joined_otherwise: int
+    splits: dict[Split, SplitCard]
+
+
+def write_card(path: Path, card: DataCard) -> None:
+    """Write data.json."""
+    rejected = {TOTAL: sum(card.rejected.values()), **card.rejected}
+    splits = {name: _without_none(asdict(split)) for name, split in card.splits.items()}
+    write_json(path, {"format": FORMAT, **asdict(card), "rejected": rejected, "splits": splits})
+
+
+def read_card(path: Path) -> DataCard:
+    """Read data.json; raises :class:`PipelineError` if it is not what the stage writes."""
+    return read_fields(path, _card, stage="prepare")
+
+
+def _card(raw: Fields) -> DataCard:
+    values = {name: value for name, value in raw.items() if name != "format"}
+    rejected = {reason: count for reason, count in raw["rejected"].items() if reason != TOTAL}
+    splits = {name: _split(raw["splits"][name]) for name in SPLITS}
+    return DataCard(**{**values, "rejected": rejected, "splits": splits})
+
+
+def _split(raw: Fields) -> SplitCard:
+    domain = {"domain": Domains(**raw["domain"])} if "domain" in raw else {}
+    return SplitCard(**{**raw, **domain})
+
+
+def _without_none(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
