@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks.quality.cells import Task, copy_files
-from pipelines.files import read_json, sha256_json, write_json, write_text
+from pipelines.contracts.best import Best, write_best
+from pipelines.files import read_json, sha256_json, write_json
 from pipelines.model.scores import answers
 from pipelines.model.workspace import open_workspace
 from pipelines.params.whole import Params, check_params
 from pipelines.stages import base, prepare, search, train
 from pipelines.tasks.family import open_family
-from pipelines.yaml_file import dump_yaml
 from reft import load_adapter
 
 Contender = Literal["published", "paper", "searched", "random", "unpruned", "pruned"]
@@ -155,7 +155,7 @@ class CellMaker:
         folder.mkdir(parents=True, exist_ok=True)
         recipes = params.recipe_space()
         chosen = recipes.space.complete(recipes.first[0])
-        write_text(folder / "best.yaml", dump_yaml({"chosen": chosen, "study": "the paper", "trial": 0}))
+        write_best(folder / "best.yaml", Best(dict(chosen), "the paper", 0, "published", None, None))
 
     def _right(self, params: Params, adapter: Path) -> tuple[bool, ...]:
         workspace = open_workspace(params.computation(), root=self._root, base=self._base, prepared=self._rows)

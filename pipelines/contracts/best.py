@@ -15,13 +15,16 @@ AGAIN = "Run: dvc repro -f search"
 
 @dataclass(frozen=True)
 class Best:
-    """What best.yaml holds: the parts that the search chose, of which trial, where that came from, and its value."""
+    """What best.yaml holds: the parts that the search chose, of which trial, where that came from, and its value.
+
+    ``value`` is None where no trial was run for it, as for a recipe that is published.
+    """
 
     chosen: dict[str, object]
     study: str
     trial: int
     origin: str
-    value: float
+    value: float | None
     spread: float | None
 
 

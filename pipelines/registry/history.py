@@ -76,7 +76,7 @@ def _complete_search(store: Store, params: Params, facts: Facts) -> Run:
     run = ensure_run(store, study, {STAGE: "search", INPUT_HASH: facts.search.input_hash}, seconds=seconds)
     run.log_params({"trials": params.search.trials, "train_rows": params.search.train_rows})
     run.set_tags({"reft.study": study, "reft.best_trial": facts.best.trial})
-    run.add_missing([("best_value", 0, facts.best.value)])
+    run.add_missing([("best_value", 0, facts.search.best_value)])
     _log_data(run, facts)
     for trial in facts.trials:
         if trial.state in TRIAL_STATUS:

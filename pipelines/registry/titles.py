@@ -28,7 +28,7 @@ def pipeline_title(project: str, facts: Facts) -> Title:
 
 def search_title(project: str, facts: Facts) -> Title:
     """The run of a search: what it found, in how many trials."""
-    found, count = share(facts.best.value), many(len(facts.trials), "trial")
+    found, count = share(facts.search.best_value), many(len(facts.trials), "trial")
     return (
         f"{project} search: {found} of {count}",
         f"{count} of study `{facts.best.study}`; trial {facts.best.trial} won with {found} on the validation "

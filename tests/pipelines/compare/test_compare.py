@@ -17,6 +17,7 @@ from pipelines.compare import contenders as contending
 from pipelines.compare.cells import BASE, Budget, Cell, CellMaker
 from pipelines.compare.contenders import contenders
 from pipelines.compare.table import Comparison, lines_of
+from pipelines.contracts.best import Best, write_best
 from pipelines.errors import PipelineError
 from pipelines.model.fitting import build_model, train_steps
 from pipelines.model.scores import answers
@@ -173,7 +174,8 @@ def test_a_searched_part_is_as_the_last_search_chose_it_or_is_missed(tmp_path: P
     chosen = params({"methods": methods})
     with pytest.raises(PipelineError, match="Got: no positions for LoReFT"):
         contenders(chosen, best=tmp_path / "best.yaml")
-    (tmp_path / "best.yaml").write_text("chosen: {layers: '0', positions: l1, rank: 2}\n", encoding="utf-8")
+    chosen_parts: dict[str, object] = {"layers": "0", "positions": "l1", "rank": 2}
+    write_best(tmp_path / "best.yaml", Best(chosen_parts, "search-1", 0, "proposed", 0.5, None))
     (contender,) = contenders(chosen, best=tmp_path / "best.yaml")
     assert (contender.key["layers"], contender.key["positions"], contender.key["rank"]) == ("all", "l1", 2)
 
