@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, ValidationError, model_validator
 
 from pipelines.recipes.methods.table import CHECKS, STACKED, MethodName, Part, is_part_of, make_recipe
+from pipelines.recipes.nested import BY_PART
 from pipelines.sections import Count, Positive, Section, refuse
 
 
@@ -20,7 +21,7 @@ class ContenderParams(Section):
     """
 
     method: MethodName
-    parts: dict[Part, Any]
+    parts: Annotated[dict[Part, Any], BY_PART]
     learning_rates: Annotated[list[Positive], Field(min_length=1)]
 
     @model_validator(mode="after")

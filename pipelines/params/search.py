@@ -10,6 +10,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from pipelines.params.pruner import PrunerParams
 from pipelines.recipes.methods.table import Part
+from pipelines.recipes.nested import BY_PART
 from pipelines.recipes.published import PaperName
 from pipelines.recipes.recipe_space import enqueued_problems
 from pipelines.recipes.space import SpaceParams
@@ -26,7 +27,7 @@ def _form(entry: object) -> str:
 
 # A recipe that is tried first: a point of the space, or a published recipe by its name.
 Enqueued = Annotated[
-    Annotated[PaperName, Tag("named")] | Annotated[dict[Part, Any], Tag("point")], Discriminator(_form)
+    Annotated[PaperName, Tag("named")] | Annotated[dict[Part, Any], BY_PART, Tag("point")], Discriminator(_form)
 ]
 
 

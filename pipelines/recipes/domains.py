@@ -7,10 +7,20 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    PlainSerializer,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from pipelines.recipes.methods.table import CHECKS, Part
+from pipelines.recipes.nested import BY_PART, nested
 from pipelines.sections import Section
 
 
@@ -142,7 +152,7 @@ class Conditional(Section):
     """What is chosen ``among`` while other parts have one of the values in ``when``; else the part is ``otherwise``."""
 
     among: Plain
-    when: Annotated[dict[Part, Choices], Field(min_length=1)]
+    when: Annotated[dict[Part, Choices], Field(min_length=1), BY_PART, PlainSerializer(nested)]
     otherwise: Any
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import RootModel, ValidationError, model_validator
+from pydantic import RootModel, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 from pydantic_core import InitErrorDetails
 
 from pipelines.recipes.domains import Conditional, Domain, Span, Steps, checked, size, values_of
 from pipelines.recipes.methods.table import CHECKS, PARTS, Part, is_part_of, owner
+from pipelines.recipes.nested import BY_PART, nested
 from pipelines.sections import STRICT, refuse
 
 
-class SpaceParams(RootModel[dict[Part, Domain]]):
+class SpaceParams(RootModel[Annotated[dict[Part, Domain], BY_PART]]):
     """Section `search.space`: the searched parts, each with what it is chosen from."""
 
     model_config = STRICT
@@ -29,6 +30,10 @@ class SpaceParams(RootModel[dict[Part, Domain]]):
         made = type(self).model_construct(root)
         refuse([problem for part in root for problem in made._condition_problems(part)])
         return made
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return nested(plain(self))
 
     def of_method(self, method: str) -> SpaceParams:
         """The parts that recipes of a method have."""

@@ -1,7 +1,8 @@
 """``reft upgrade``: params.yaml, and dvc.yaml of a folder without code, of an earlier release brought up to date.
 
 What is missing is what the rules of params.yaml say is missing, and its value and comment are those of the params.yaml
-that comes with the package; so a new key needs nothing here. A key that a release moved stands in ``MOVES``.
+that comes with the package; so a new key needs nothing here. What a release writes otherwise is
+rewritten first.
 """
 
 from __future__ import annotations
@@ -22,20 +23,19 @@ from pipelines.params.whole import Params, check_params
 from pipelines.project.code import holds_no_code, project_graph, refresh_code, shipped
 from pipelines.recipes.methods.reft import SEARCHED
 from pipelines.roundtrip import dump_document, load_document, set_section
+from pipelines.upkeep.nesting import nested_parts
+from pipelines.upkeep.yaml_lines import Place, block_of, mapping_at, rewritten, span_of, value_at
 from pipelines.yaml_file import parse_yaml, read_yaml
 
-Place = tuple[str, ...]  # the keys from the top of the file down to one
 SPACE: Place = ("search", "space")
-# Where a key stood in an earlier release, and where it stands now.
-MOVES: dict[Place, Place] = {}
 ROUNDS = 10  # of looking what is still missing: a section that is added may ask for a range in search.space
 
 
 class _Source:
-    """The params.yaml that comes with the package: its lines, and what they say with its comments."""
+    """The params.yaml that comes with the package: its text, and what that says with its comments."""
 
     def __init__(self, text: str) -> None:
-        self.lines, self.document = text.splitlines(), load_document(text)
+        self.text, self.document = text, load_document(text)
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,7 @@ def upgraded_params(text: str) -> str:
         PipelineError: if it breaks rules that the upgrade knows no remedy for.
     """
     source = _Source(shipped("params.yaml").read_text(encoding="utf-8"))
-    for old, new in MOVES.items():
-        text = _moved(text, source, old, new)
+    text = nested_parts(text)
     for _ in range(ROUNDS):
         found = dict(_addable(text, source.document))
         if not found:
@@ -144,10 +143,9 @@ def _unsearched(raw: Any, known: Any) -> Iterator[tuple[Place, Place]]:
     if not isinstance(raw, dict):
         return
     for part in _searched_parts(raw):
-        for place in ((*SPACE, ".".join(part)), (*SPACE, *part)):
-            if _value(known, place) is not None and _value(raw, place) is None and _value(raw, SPACE) is not None:
-                yield place, place
-                break
+        place = (*SPACE, *part)
+        if value_at(known, place) is not None and value_at(raw, place) is None and value_at(raw, SPACE) is not None:
+            yield place, place
 
 
 def _searched_parts(raw: Mapping[str, Any]) -> Iterator[Place]:
@@ -160,14 +158,8 @@ def _searched_parts(raw: Mapping[str, Any]) -> Iterator[Place]:
 
 
 def _is_there(raw: Any, place: Place) -> bool:
-    parent = _value(raw, place[:-1])
+    parent = value_at(raw, place[:-1])
     return isinstance(parent, Mapping) and place[-1] in parent
-
-
-def _value(raw: Any, place: Place) -> Any:
-    for key in place:
-        raw = raw.get(key) if isinstance(raw, Mapping) else None
-    return raw
 
 
 # --- editing lines ---------------------------------------------------------------------------------------------------
@@ -178,83 +170,22 @@ def _added(text: str, source: _Source, place: Place, example: Place) -> str:
     document, known = load_document(text), source.document
     depth = next(n for n in range(1, len(place) + 1) if not _is_there(document, place[:n]))
     place, example = place[:depth], example[:depth]
-    parent, there = _mapping(document, place[:-1]), _mapping(known, example[:-1])
+    parent, there = mapping_at(document, place[:-1]), mapping_at(known, example[:-1])
     if parent is None or there is None:
         raise PipelineError("params.yaml must have mappings where the shipped one has them", got=".".join(place[:-1]))
     if parent.fa.flow_style() or there.fa.flow_style():
-        return _with_value(text, document, place, there[example[-1]])
+        parent[place[-1]] = there[example[-1]]
+        return rewritten(text, document, place)
     names = list(there)
     before = [name for name in names[: names.index(example[-1])] if name in parent]
-    lines, block = text.splitlines(), _block(source.lines, known, example)
+    lines, block = text.splitlines(), block_of(source.text, example)
     shift = _column(parent) - there.lc.key(example[-1])[1]
     block = [" " * shift + line if shift > 0 and line else line[-shift:] if shift < 0 else line for line in block]
-    at = _span(lines, document, (*place[:-1], before[-1]))[1] if before else parent.lc.line
+    at = span_of(lines, document, (*place[:-1], before[-1]))[1] if before else parent.lc.line
     if len(place) == 1:
         block = ["", *block] if before else [*block, ""]
     return "\n".join([*lines[:at], *block, *lines[at:]]) + "\n"
 
 
-def _with_value(text: str, document: CommentedMap, place: Place, value: Any) -> str:
-    """The text with a key in a mapping that is on one line: only the lines of that mapping are written anew."""
-    parent = _mapping(document, place[:-1])
-    assert parent is not None
-    parent[place[-1]] = value
-    owner = next(place[:n] for n in range(1, len(place)) if (_mapping(document, place[:n]) or parent).fa.flow_style())
-    written = dump_document(document)
-    lines = text.splitlines()
-    start, end = _span(lines, load_document(text), owner)
-    return (
-        "\n".join([*lines[:start], *_block(written.splitlines(), load_document(written), owner), *lines[end:]]) + "\n"
-    )
-
-
-def _moved(text: str, source: _Source, old: Place, new: Place) -> str:
-    """The text with a value in its new place, behind the shipped comment; none if the old place has none."""
-    document = load_document(text)
-    value = _value(document, old)
-    if value is None:
-        return text
-    lines = text.splitlines()
-    start, end = _span(lines, document, old)
-    text = _added("\n".join([*lines[:start], *lines[end:]]) + "\n", source, new, new)
-    document = load_document(text)
-    parent = _mapping(document, new[:-1])
-    assert parent is not None
-    set_section(parent, {new[-1]: value})
-    return dump_document(document)
-
-
-def _mapping(document: Any, place: Place) -> CommentedMap | None:
-    found = _value(document, place)
-    return found if isinstance(found, CommentedMap) else None
-
-
-def _block(lines: list[str], document: CommentedMap, place: Place) -> list[str]:
-    start, end = _span(lines, document, place)
-    return lines[start:end]
-
-
 def _column(mapping: CommentedMap) -> int:
     return int(mapping.lc.key(next(iter(mapping)))[1])
-
-
-def _span(lines: list[str], document: CommentedMap, place: Place) -> tuple[int, int]:
-    """The lines of a key of a block mapping: from its own to the last that is its, with comments further in."""
-    start, column, end = 0, 0, len(lines)
-    found: Any = document
-    for key in place:
-        names = list(found)
-        start, column = found.lc.key(key)
-        later = names[names.index(key) + 1 :]
-        if later:
-            end = found.lc.key(later[0])[0]
-        found = found[key]
-    while end > start + 1 and _is_outside(lines[end - 1], column):
-        end -= 1
-    return start, end
-
-
-def _is_outside(line: str, column: int) -> bool:
-    """Whether a line between two keys is none of the upper one's: empty, or a comment no further in than the keys."""
-    bare = line.lstrip()
-    return not bare or (bare.startswith("#") and len(line) - len(bare) <= column)

@@ -20,7 +20,7 @@ COMPARE: dict[str, Any] = {
     "compare.test_rows": 8,
     "compare.methods": {
         "LoReFT, searched": {"method": "reft", "parts": {"method": "loreft"}, "learning_rates": [0.02]},
-        "LoRA": {"method": "lora", "parts": {"lora.rank": 2}, "learning_rates": [1e-3, 1e-2]},
+        "LoRA": {"method": "lora", "parts": {"lora": {"rank": 2}}, "learning_rates": [1e-3, 1e-2]},
     },
 }
 ALIGN: dict[str, Any] = {

@@ -64,7 +64,26 @@ def test_what_dvc_writes_for_set_param_is_a_sound_params_file(tmp_path: Path) ->
     assert "weight_decay: 1e-05" in path.read_text(encoding="utf-8")
     params = load_params(path)
     assert (params.train.weight_decay, params.run.wait_seconds) == (1e-5, 1e3)
-    assert min(params.values("learning_rate")) == 1e-7
+    assert min(params.recipe_space().values("learning_rate")) == 1e-7
+
+
+def test_a_part_of_another_method_is_set_by_set_param(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes((ROOT / "params.yaml").read_bytes())
+    changes = [
+        "search.space.lora.learning_rate.high=0.5",
+        "+search.space.lora.rank=[3,5]",
+        "method.lora.rank=searched",
+        "search.enqueue=[{lora:{learning_rate:0.25,rank:3}}]",
+        "+compare.methods.LoRA.parts.lora.alpha=2.0",
+        "method.name=lora",
+    ]
+    apply_overrides(path, changes)
+    found = load_params(path)
+    space = found.recipe_space().space
+    assert (space.extremes("lora.learning_rate"), space.root["lora.rank"]) == ([1e-4, 0.5], [3, 5])
+    assert found.recipe_space().first == ({"lora.learning_rate": 0.25, "lora.rank": 3},)
+    assert found.compare.methods["LoRA"].values() == {"lora.alpha": 2.0}
 
 
 def test_seed_is_the_number_that_dvc_compares(tmp_path: Path) -> None:

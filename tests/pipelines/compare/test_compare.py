@@ -34,7 +34,7 @@ METHODS: dict[str, Any] = {
     "LoReFT": {
         "method": "reft", "parts": {"layers": "all", "positions": "l4", "rank": 2}, "learning_rates": [1e-3, 2e-2],
     },
-    "LoRA": {"method": "lora", "parts": {"lora.rank": 2}, "learning_rates": [1e-3, 1e-2]},
+    "LoRA": {"method": "lora", "parts": {"lora": {"rank": 2}}, "learning_rates": [1e-3, 1e-2]},
     "too fast": {"method": "full", "parts": {}, "learning_rates": [1e30, 1e32]},
 }  # fmt: skip
 COMPARE: dict[str, Any] = {
@@ -184,8 +184,8 @@ def test_a_searched_part_is_as_the_last_search_chose_it_or_is_missed(tmp_path: P
     ("changes", "said"),
     [
         ({"methods": {"x": {**METHODS["LoRA"], "parts": {"rank": 2}}}}, "parts are the method's own"),
-        ({"methods": {"x": {**METHODS["LoRA"], "parts": {"lora.rank": 0}}}}, "parts.lora.rank: Input should be"),
-        ({"methods": {"x": {**METHODS["LoRA"], "parts": {"lora.rnk": 2}}}}, "did you mean 'lora.rank'"),
+        ({"methods": {"x": {**METHODS["LoRA"], "parts": {"lora": {"rank": 0}}}}}, "parts.lora.rank: Input should be"),
+        ({"methods": {"x": {**METHODS["LoRA"], "parts": {"lora": {"rnk": 2}}}}}, "did you mean 'lora.rank'"),
         ({"methods": {"base": METHODS["LoRA"]}}, "and not base; got 'base'"),
         ({"tuning_rows": 17}, "tuning_rows must not be above train_rows; got 17 and 16"),
         ({"seeds": [3, 3]}, "seeds are each given once"),
@@ -246,7 +246,7 @@ def test_scores_that_are_no_numbers_fail_a_cell_and_the_others_are_measured(made
     """A single step at such a rate has a loss, and leaves weights that overflow when rows are asked."""
     methods = {
         "too fast": {"method": "full", "parts": {}, "learning_rates": [1e38]},
-        "LoRA": {"method": "lora", "parts": {"lora.rank": 2}, "learning_rates": [1e-3]},
+        "LoRA": {"method": "lora", "parts": {"lora": {"rank": 2}}, "learning_rates": [1e-3]},
     }
     rows = {"tuning_rows": 8, "train_rows": 8}
     failed, stood = run(made, tmp_path, {"methods": methods, "seeds": [7], "epochs": 1, **rows}).lines
@@ -261,7 +261,7 @@ def test_scores_that_are_no_numbers_fail_a_cell_and_the_others_are_measured(made
 def test_a_training_without_enough_memory_is_told_and_tried_again_the_next_time(
     made: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    methods = {"LoRA": {"method": "lora", "parts": {"lora.rank": 3}, "learning_rates": [1e-3]}}
+    methods = {"LoRA": {"method": "lora", "parts": {"lora": {"rank": 3}}, "learning_rates": [1e-3]}}
     real = contending.build_model
 
     def full(*args: Any, **kwargs: Any) -> Any:

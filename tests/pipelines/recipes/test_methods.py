@@ -289,8 +289,11 @@ def test_what_is_other_methods_is_left_out_of_a_search() -> None:
             "compare.methods.T is time_lora, which reads",
         ),
         ({"method.time_lora.degree": 0}, "method.time_lora.degree"),
-        ({"search.enqueue": [{"lora.learning_rate": 7.0}]}, "lora.learning_rate is not of search.space"),
-        ({"search.enqueue": [{"lora.rank": 7, "rank": 3, "prompt.init": "random"}]}, "no method has these parts"),
+        ({"search.enqueue": [{"lora": {"learning_rate": 7.0}}]}, "lora.learning_rate is not of search.space"),
+        (
+            {"search.enqueue": [{"lora": {"rank": 7}, "rank": 3, "prompt": {"init": "random"}}]},
+            "no method has these parts",
+        ),
     ],
 )
 def test_a_mistake_in_the_section_is_told_with_its_place(changes: dict[str, Any], said: str) -> None:
@@ -308,7 +311,7 @@ def test_any_part_of_a_rival_can_be_searched() -> None:
     }  # fmt: skip
     for key, choices in values.items():
         raw["method"]["lora"][key] = "searched"
-        raw["search"]["space"][f"lora.{key}"] = choices
+        raw["search"]["space"]["lora"][key] = choices
     found = check_params(raw, "params.yaml")
     point = {f"lora.{key}": choices[1] for key, choices in values.items()}
     assert found.recipe_space().space.size() == 64

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from pipelines.errors import PipelineError
-from pipelines.params.whole import load_params
+from pipelines.params.whole import check_params, load_params
 from pipelines.project import code
 from pipelines.project.graph import read_graph
-from pipelines.upkeep import upgrade as upgrading
+from pipelines.roundtrip import dump_document, load_document
+from pipelines.upkeep.nesting import nested_parts
 from pipelines.upkeep.upgrade import upgrade, upgraded_graph, upgraded_params, write_upgrade
+from pipelines.upkeep.yaml_lines import mapping_at, span_of, value_at
 from pipelines.yaml_file import parse_yaml
 
 ROOT = Path(__file__).parents[3]
@@ -51,8 +54,9 @@ def test_a_graph_of_an_earlier_release_runs_nothing(commit: str, tmp_path: Path)
 
 
 def test_own_lines_stay_and_what_is_added_is_as_shipped(project: Path) -> None:
-    before = (project / "params.yaml").read_text(encoding="utf-8").splitlines()
-    after = upgraded_params("\n".join(before) + "\n").splitlines()
+    text = (project / "params.yaml").read_text(encoding="utf-8")
+    after = upgraded_params(text).splitlines()
+    before = re.sub(r"^    (\w+)\.(\w+): (.*)$", r"    \1: {\2: \3}", text, flags=re.MULTILINE).splitlines()
     rest = iter(after)
     assert all(line in rest for line in before), "each line is there, in its order"
     added = list(after)
@@ -90,18 +94,18 @@ def test_the_shipped_files_are_up_to_date() -> None:
     ],
 )
 def test_a_key_that_is_taken_out_comes_back(place: tuple[str, ...], lines: list[str]) -> None:
-    document = upgrading.load_document(SHIPPED)
-    parent = upgrading._mapping(document, place[:-1])
+    document = load_document(SHIPPED)
+    parent = mapping_at(document, place[:-1])
     assert parent is not None
     if parent.fa.flow_style():
         del parent[place[-1]]
-        text = upgrading.dump_document(document)
+        text = dump_document(document)
     else:
         kept = SHIPPED.splitlines()
-        start, end = upgrading._span(kept, document, place)
+        start, end = span_of(kept, document, place)
         text = "\n".join([*kept[:start], *kept[end:]]) + "\n"
     missing = parse_yaml(text, "params.yaml")
-    assert upgrading._value(missing, place) is None
+    assert value_at(missing, place) is None
     again = upgraded_params(text)
     assert parse_yaml(again, "params.yaml") == parse_yaml(SHIPPED, "params.yaml")
     for line in lines:
@@ -112,6 +116,75 @@ def test_a_named_label_of_the_users_own_gets_what_the_shipped_ones_have() -> Non
     text = SHIPPED.replace("negative: {word:", "awful: {word:").replace(", max: -1.0, values: null}", ", max: -1.0}")
     labels = load(upgraded_params(text))["prepare"]["labels"]
     assert labels["awful"] == {"word": " negative", "min": None, "max": -1.0, "values": None}
+
+
+DOTTED = """
+  space:
+    rank: [1, 4]   # mine
+    lora.rank: [2, 4]    # first
+    # a line of mine
+    time_lora.learning_rate: {low: 1.0e-4, high: 5.0e-3, log: true}    # alone
+    lora.learning_rate:    # of two
+      low: 1.0e-4
+      high: 5.0e-3   # the end
+      log: true
+    prompt: {init: [random]}
+    prompt.virtual_tokens: [5]
+    lora.alpha: {among: [8.0, 16.0], when: {lora.rank: [4]}, otherwise: 8.0}
+  enqueue:       # my own
+    - {lora.rank: 2, lora.learning_rate: 1.0e-3}    # small
+    - commonsense
+  earlier: 0
+"""
+NESTED = """
+  space:
+    rank: [1, 4]   # mine
+    lora:
+      rank: [2, 4]       # first
+    # a line of mine
+      learning_rate:       # of two
+        low: 1.0e-4
+        high: 5.0e-3 # the end
+        log: true
+      alpha: {among: [8.0, 16.0], when: {lora: {rank: [4]}}, otherwise: 8.0}
+    time_lora: {learning_rate: {low: 1.0e-4, high: 5.0e-3, log: true}} # alone
+    prompt: {init: [random], virtual_tokens: [5]}
+  enqueue:       # my own
+    - {lora: {rank: 2, learning_rate: 1.0e-3}}      # small
+    - commonsense
+  earlier: 0
+"""
+
+
+def test_parts_under_keys_with_dots_stand_under_their_methods() -> None:
+    methods = """
+compare:
+  methods:
+    LoRA, mine: {method: lora, parts: {lora.rank: 2, lora.alpha: 4.0}, learning_rates: [1.0e-3]}   # mine
+    DoRA:   # in lines
+      method: dora
+      parts:
+        dora.rank: 2
+      learning_rates:   [1.0e-3]
+"""
+    methods_after = methods.replace("{lora.rank: 2, lora.alpha: 4.0}", "{lora: {rank: 2, alpha: 4.0}}")
+    methods_after = methods_after.replace("]}   # mine", "]}     # mine")
+    methods_after = methods_after.replace("        dora.rank: 2", "        dora: {rank: 2}").replace(":   [1", ": [1")
+    text, top = f"search:{DOTTED}{methods}", "seed:   7\n"
+    after = nested_parts(top + text)
+    assert after.splitlines() == f"{top}search:{NESTED}{methods_after}".splitlines()
+    assert nested_parts(after) == after
+
+
+def test_a_key_with_a_dot_is_refused_with_the_form_that_can_be_set() -> None:
+    text = SHIPPED.replace("    lora: {learning_rate: {low", "    lora.learning_rate: {low").replace(
+        "    dora: {learning_rate: {low: 1.0e-4, high: 5.0e-3, log: true}}", "    dora: [1.0e-4]"
+    )
+    said = r"search.space: a part of lora stands under lora, as lora: {learning_rate: ...}, where `dvc exp run -S`"
+    with pytest.raises(PipelineError, match=re.escape(said) + r".*got the key lora.learning_rate; `reft upgrade`"):
+        check_params(parse_yaml(text.replace("log: true}}\n    dora", "log: true}\n    dora"), "p"), "params.yaml")
+    with pytest.raises(PipelineError, match=r"search.space: dora must hold its parts, as dora: {PART: ...}; got \[0.0"):
+        check_params(parse_yaml(text.replace("lora.learning_rate: {low", "lora: {learning_rate: {low"), "p"), "p")
 
 
 def test_what_no_release_knew_is_not_written(tmp_path: Path) -> None:
@@ -128,21 +201,21 @@ def test_a_part_that_is_fixed_is_not_searched_again() -> None:
 
 @pytest.mark.parametrize("change", ["cmd", "deps", "params", "outs"])
 def test_any_difference_of_a_stage_is_refused(tmp_path: Path, change: str) -> None:
-    document = upgrading.load_document(code.project_graph())
+    document = load_document(code.project_graph())
     stage = document["stages"]["train"]
     stage[change] = f"{stage[change]} --more" if change == "cmd" else [*stage[change], "data/more"]
-    (tmp_path / "dvc.yaml").write_text(upgrading.dump_document(document), encoding="utf-8")
+    (tmp_path / "dvc.yaml").write_text(dump_document(document), encoding="utf-8")
     with pytest.raises(PipelineError, match=rf"other train \({change}\)"):
         code.check_graph(tmp_path)
 
 
 def test_paths_plots_and_descriptions_are_the_users(tmp_path: Path) -> None:
-    document = upgrading.load_document(code.project_graph())
+    document = load_document(code.project_graph())
     document["vars"][0]["paths"]["adapter"] = "models/mine"
     document["stages"]["train"]["desc"] = "mine"
     document["plots"] = []
     document["stages"]["train"]["deps"].reverse()
-    (tmp_path / "dvc.yaml").write_text(upgrading.dump_document(document), encoding="utf-8")
+    (tmp_path / "dvc.yaml").write_text(dump_document(document), encoding="utf-8")
     code.check_graph(tmp_path)
 
 
