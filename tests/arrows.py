@@ -39,7 +39,9 @@ def imported(name: str, root: Path = ROOT, *, for_types: bool = False) -> frozen
 
 
 def reached(name: str, root: Path = ROOT, *, without: frozenset[str] = frozenset()) -> set[str]:
-    """Return the module, all that it reaches by imports, and the packages they lie in, which Python loads before them.
+    """Return the module, all that it reaches by imports and through tables of names, and the packages they lie in.
+
+    Python loads a package before what lies in it.
 
     Args:
         name: of the module.
@@ -52,9 +54,41 @@ def reached(name: str, root: Path = ROOT, *, without: frozenset[str] = frozenset
         module = ahead.pop()
         if module not in found and module not in without:
             found.add(module)
-            ahead += imported(module, root)
+            ahead += imported(module, root) | opened(module, root)
             ahead += [package for package in _packages(module) if package in modules(root)]
     return found
+
+
+@cache
+def opened(name: str, root: Path = ROOT) -> frozenset[str]:
+    """Return the modules that a table opens: each that ``import_module(f"PACKAGE.{name}").ATTRIBUTE`` may load.
+
+    They are no arrows: what a table opens may import what the table lies beside, and loads after it.
+    """
+    found = set()
+    for node in ast.walk(ast.parse(modules(root)[name].read_text(encoding="utf-8"))):
+        match node:
+            case ast.Attribute(
+                value=ast.Call(
+                    func=ast.Name("import_module"), args=[ast.JoinedStr(values=[ast.Constant(str(start)), _])]
+                ),
+                attr=attribute,
+            ):
+                package = start.removesuffix(".")
+                found |= {module for module in modules(root) if _has(module, package, attribute, root)}
+    return frozenset(found)
+
+
+def _has(module: str, package: str, attribute: str, root: Path) -> bool:
+    """Whether a module lies in a package itself, and defines a name at its top."""
+    if module.rpartition(".")[0] != package:
+        return False
+    for node in ast.parse(modules(root)[module].read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef) and node.name == attribute:
+            return True
+        if isinstance(node, ast.Assign) and any(ast.unparse(target) == attribute for target in node.targets):
+            return True
+    return False
 
 
 def is_bare(file: Path) -> bool:

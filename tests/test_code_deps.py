@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from pipelines.__main__ import STAGES
+from pipelines.align.workspace import CODE as ALIGN_CODE
 from pipelines.project.graph import read_graph
+from pipelines.project.keys import CELLS_CODE
 from tests.arrows import ROOT, is_bare, modules, reached
 
 
@@ -54,8 +56,8 @@ DECIDES_NO_FIGURE = {
 }
 # What a stage reaches by params.yaml's sections alone, which parse all sections in every stage.
 BY_PARAMS_ALONE = {
-    "base": ("pipelines/recipes", "reft/edits"),
-    "prepare": ("pipelines/recipes", "reft/edits"),
+    "base": ("pipelines/recipes", "reft/edits", "reft/peers"),
+    "prepare": ("pipelines/recipes", "reft/edits", "reft/peers"),
     "register": ("pipelines/recipes",),
 }
 
@@ -73,9 +75,13 @@ def not_named(stage: str, root: Path = ROOT) -> set[str]:
     deps = set(read_graph(root).stage(stage).deps)
     reasons = {place for place, why in DECIDES_NO_FIGURE.items() if stage not in why.but_for}
     reasons |= set(BY_PARAMS_ALONE.get(stage, ()))
-    found = {modules(root)[name] for name in reached(entry(stage), root)}
-    files = {file.relative_to(root) for file in found if not is_bare(file)}
-    return {file.as_posix() for file in files if not lies_under(file, deps | reasons)}
+    return outside(reached(entry(stage), root), deps | reasons, root)
+
+
+def outside(names: set[str], places: set[str], root: Path = ROOT) -> set[str]:
+    """The files of modules, but for rooms' one-line faces, that lie under none of the places."""
+    files = {modules(root)[name].relative_to(root) for name in names if not is_bare(modules(root)[name])}
+    return {file.as_posix() for file in files if not lies_under(file, places)}
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -102,6 +108,21 @@ def test_what_a_stage_reaches_by_params_alone_it_reaches_in_no_other_way() -> No
         assert not {file.as_posix() for file in found if lies_under(file, set(places))}, stage
 
 
+def test_cells_of_a_comparison_are_keyed_by_all_code_that_decides_them() -> None:
+    stages = {dep for stage in ("train", "evaluate") for dep in read_graph(ROOT).stage(stage).deps}
+    reached_by_cells = reached("pipelines.compare.contenders")
+    assert outside(reached_by_cells, stages | set(CELLS_CODE) | set(DECIDES_NO_FIGURE)) == set()
+
+
+def test_cells_of_a_causal_map_are_keyed_by_all_code_that_decides_them() -> None:
+    names_and_params = {name for name in modules() if name.startswith(("pipelines.params", "pipelines.project"))}
+    reached_by_cells = reached("pipelines.align.run", without=frozenset(names_and_params))
+    assert outside(reached_by_cells, set(ALIGN_CODE) | set(DECIDES_NO_FIGURE)) == set()
+    assert [
+        place for place in ALIGN_CODE if outside(reached_by_cells, {place}) == outside(reached_by_cells, set())
+    ] == []
+
+
 @pytest.mark.parametrize("name", ["reports", "causal", "formats", "align", "compare", "exchange", "intake", "upkeep"])
 def test_no_stage_depends_on_what_only_shows_or_converts(name: str) -> None:
     for stage in read_graph(ROOT).stages:
@@ -112,19 +133,29 @@ def test_no_stage_depends_on_what_only_shows_or_converts(name: str) -> None:
 
 @pytest.fixture
 def planted(tmp_path: Path) -> Path:
-    """A copy of the tree in which the search's trial imports a new module of a room that it does not depend on."""
+    """A copy of the tree with a module in a new room, on which no stage depends."""
     for package in ("reft", "pipelines"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "dvc.yaml", tmp_path)
     (tmp_path / "pipelines" / "novel").mkdir()
     (tmp_path / "pipelines" / "novel" / "__init__.py").write_text('"""A new room."""\n')
     (tmp_path / "pipelines" / "novel" / "luck.py").write_text("SEED = 1\n")
-    trial = tmp_path / "pipelines" / "search" / "trial.py"
-    text = trial.read_text(encoding="utf-8")
-    trial.write_text(text + "\n\ndef _lucky() -> int:\n    from pipelines.novel.luck import SEED\n\n    return SEED\n")
     return tmp_path
 
 
+def plant(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text + "\n\ndef _lucky() -> int:\n    from pipelines.novel.luck import SEED\n\n    return SEED\n")
+
+
 def test_a_planted_import_of_a_room_that_no_dep_names_is_found(planted: Path) -> None:
+    plant(planted / "pipelines" / "search" / "trial.py")
     assert not_named("search", planted) == {"pipelines/novel/luck.py"}
     assert not_named("train", planted) == set()
+
+
+def test_what_a_table_of_names_opens_is_followed_too(planted: Path) -> None:
+    """Nobody imports a family or a method by its module; a stage that opens one runs all that it imports."""
+    plant(planted / "pipelines" / "tasks" / "generation.py")
+    assert not_named("evaluate", planted) == {"pipelines/novel/luck.py"}
+    assert not_named("base", planted) == set()

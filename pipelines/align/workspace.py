@@ -15,7 +15,7 @@ from pipelines.bases.load import LoadedBase, load_base
 from pipelines.bases.store import obtain
 from pipelines.errors import PipelineError
 from pipelines.files import sha256_json
-from pipelines.model.workspace import cone_config
+from pipelines.model.cone import cone_config
 from pipelines.params.align import TeachParams
 from pipelines.params.whole import Params
 from pipelines.project.code import code_sha256
@@ -26,7 +26,21 @@ from pipelines.tracking.live import LiveRun
 from reft import FitConfig, ReftConfig, ReftModel, adapter_sha256, fit, load_adapter, parse_layers, set_cone
 from reft.causal import DecoderProbe, answer_accuracy, probe_decoder, token_places
 
-CODE = ("reft", "pipelines/align")
+# What decides a cell of a map.
+CODE = (
+    "pipelines/align",
+    "pipelines/bases/load.py",
+    "pipelines/contracts/base.py",
+    "pipelines/model/cone.py",
+    "pipelines/runtime/device.py",
+    "reft/adapters",
+    "reft/causal",
+    "reft/cone",
+    "reft/data.py",
+    "reft/edits",
+    "reft/models",
+    "reft/training",
+)
 
 
 class AlignBench:
@@ -69,7 +83,8 @@ class AlignBench:
         """Return a short hash of everything that a cell's figures depend on, but for its own place."""
         grid = {"layers", "positions", "dimensions", "blocks"}  # a map may grow
         packages = [f"{name} {package_version(name)}" for name in ("torch", "transformers")]
-        settings = [params.align.model_dump(exclude=grid), params.seed, params.run.threads, params.run.device]
+        run = [params.run.threads, params.run.device, params.evaluate.batch_size]
+        settings = [params.align.model_dump(exclude=grid), params.seed, *run]
         parts = [*self._identity, self.data.sha256, settings, params.cone.enabled, packages, code_sha256(CODE)]
         return sha256_json(parts)[:16]
 

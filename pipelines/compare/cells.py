@@ -19,11 +19,12 @@ from tqdm import tqdm
 from pipelines.contracts.prepared import Row, Split
 from pipelines.errors import PipelineError
 from pipelines.files import read_json, sha256_json, write_json
+from pipelines.model.cone import cone_config
 from pipelines.model.scores import ScoresError, answers
-from pipelines.model.workspace import Workspace, cone_config
+from pipelines.model.workspace import Workspace
 from pipelines.params.compare import CompareParams
 from pipelines.params.whole import Params
-from pipelines.project.keys import CELLS_FORMAT, cells_folder, cells_key
+from pipelines.project.keys import cells_folder, cells_key
 from pipelines.runtime.memory import OutOfMemoryError, memory_errors, peak_memory
 from pipelines.tasks.family import open_family
 from reft import CausalModel, ConeConfig, Encoded, NonFiniteLossError, ReftConfig, ReftModel, set_cone
@@ -239,15 +240,14 @@ class CellMaker:
 
 def _written(path: Path, cell: Cell) -> Cell:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"format": CELLS_FORMAT, **asdict(cell)})
+    write_json(path, asdict(cell))
     return cell
 
 
 def _read(path: Path) -> Cell:
     raw = read_json(path)
     try:
-        values = {name: value for name, value in raw.items() if name != "format"}
-        return Cell(**{**values, "scores": tuple(values["scores"])})
+        return Cell(**{**raw, "scores": tuple(raw["scores"])})
     except (TypeError, KeyError, AttributeError) as error:
         raise PipelineError(
             "a cell must be what a comparison writes", got=f"{path}: {error}", do="Remove it."

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import psutil
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -15,19 +14,17 @@ from pipelines.contracts.base import read_base
 from pipelines.contracts.prepared import Row, Split, data_sha256, read_rows
 from pipelines.contracts.task import TaskSpec, read_task, task_sha256
 from pipelines.errors import PipelineError
+from pipelines.model.cone import cone_config
 from pipelines.model.forms import DomainRange
-from pipelines.params.computation import Computation, ConeParams
-from pipelines.project.keys import constants_folder
+from pipelines.params.computation import Computation
 from pipelines.runtime.device import resolve_device
 from reft import (
-    ConeConfig,
     Encoded,
     encode,
     set_cone,
 )
 from reft.models.limits import check_rows
 
-GIB = 1 << 30
 LOWEST = 4  # layers whose outputs are kept of each row, at most; of the default base one is a twentieth of the keys
 
 
@@ -106,18 +103,4 @@ def open_workspace(
         task=read_task(prepared),
         task_sha256=task_sha256(prepared),
         pad_id=int(pad_id or 0),  # padding is masked out by position, so any id will do
-    )
-
-
-def cone_config(cone: ConeParams, root: Path, base_sha256: str) -> ConeConfig:
-    """How the base's constants are kept: on disk, and in memory up to the budget or half of what is free.
-
-    What is kept changes no bit of a result, so free memory does not either.
-    """
-    return ConeConfig(
-        enabled=cone.enabled,
-        memory_bytes=min(int(cone.memory_gib * GIB), psutil.virtual_memory().available // 2),
-        disk_bytes=int(cone.disk_gib * GIB),
-        folder=constants_folder(root),
-        base_sha256=base_sha256,
     )

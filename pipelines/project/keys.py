@@ -12,7 +12,7 @@ from pipelines.contracts.prepared import data_sha256
 from pipelines.contracts.task import task_sha256
 from pipelines.files import canonical_json
 from pipelines.params.computation import Computation
-from pipelines.project.code import installed_code
+from pipelines.project.code import code_sha256, installed_code
 from pipelines.project.lineage import package_version
 from pipelines.project.settings import StudySettings, TrainingSettings
 from pipelines.recipes.methods.reft import Recipe
@@ -22,7 +22,8 @@ from pipelines.runtime.process import work_folder
 # What of the section search changes no trial: how many there are, and what is made of them. What the trained method
 # has of the space, and of the points that are tried first, is added to a key by itself.
 BESIDE = {"trials", "seconds", "patience", "storage", "choose", "confirm", "space", "enqueue"}
-CELLS_FORMAT = 2  # of the files of a comparison of methods
+# What decides a cell of a comparison beside the code of the stages train and evaluate.
+CELLS_CODE = ("pipelines/compare/cells.py", "pipelines/compare/contenders.py", "pipelines/runtime/memory.py")
 
 
 class KeyedInputs(Protocol):
@@ -101,8 +102,8 @@ def cells_key(inputs: KeyedInputs, computation: Computation, *, score_batch: int
     """The hash of what all cells of a comparison depend on; what each depends on beside that is in its name."""
     identities = inputs.base_sha256, inputs.data_sha256, inputs.task_sha256
     settings = [*computation.decides(), score_batch]
-    scoring = [installed_code()["evaluate"], package_version("peft")]
-    return input_key("train", "compare", CELLS_FORMAT, *identities, settings, scoring)
+    scoring = [installed_code()["evaluate"], code_sha256(CELLS_CODE), package_version("peft")]
+    return input_key("train", "compare", *identities, settings, scoring)
 
 
 def input_key(stage: str, *parts: object) -> str:
