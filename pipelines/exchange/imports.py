@@ -61,7 +61,7 @@ class Imported:
 
     Attributes:
         adapter_sha256: its identity.
-        method: a key of :data:`reft.METHODS`, or one of :data:`reft.peers.methods.METHODS`.
+        method: a key of :data:`reft.METHODS`, or one of :data:`reft.peers.table.METHODS`.
         layers: how many are edited, or of a rival of ReFT, how many the base has.
         positions: the edited prompt tokens; of a rival of ReFT, all tokens.
         trained: how many numbers it has.

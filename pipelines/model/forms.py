@@ -9,7 +9,7 @@ from pipelines.recipes.methods.parts import DomainRange, TrainingRecipe
 from pipelines.recipes.methods.reft import Recipe
 from pipelines.recipes.methods.table import DECLARED
 from reft import ReftConfig
-from reft.peers.methods import PeerConfig
+from reft.peers.methods import PeerConfig, config_from_dict
 
 ANY_RANGE: DomainRange = (-1.0, 1.0)  # where a form is wanted for its size, which the range does not change
 
@@ -45,4 +45,4 @@ def peer_form(recipe: TrainingRecipe, num_layers: int, domains: DomainRange = AN
     Raises:
         ValueError: if there is no such layer.
     """
-    return DECLARED[recipe.name].form(recipe, num_layers, domains)
+    return config_from_dict({"method": recipe.name, **DECLARED[recipe.name].form(recipe, num_layers, domains)})

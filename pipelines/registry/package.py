@@ -55,20 +55,20 @@ def model_input(adapter: Path) -> tuple[dict[str, object], dict[str, str]]:
     Where the adapter reads a domain, the input has that too, here one that it was trained on.
     """
     from reft.adapters.any_method import read_info, read_method  # load torch, which the flow's process does without
-    from reft.peers.methods import TimeLoraConfig
+    from reft.peers.parts import PartConfig
 
     prompt, config = read_info(adapter).prompt, read_method(adapter)
     values: dict[str, object] = dict.fromkeys(template_fields(str(prompt["template"])), EXAMPLE)
-    if not isinstance(config, TimeLoraConfig):
+    domains = config.domain_range if isinstance(config, PartConfig) else None
+    if domains is None:
         said = f"objects, or a frame, with {', '.join(values)}"
         return values, {"input": f"strings, {said}" if len(values) == 1 else said}
     column = str(prompt["domain_column"])
-    values[column] = config.low
+    low, high = domains
+    values[column] = low
     texts = ", ".join(name for name in values if name != column)
-    said = (
-        f"objects, or a frame, of the texts {texts} and the number {column}, the domain: trained on {config.low:g} to "
-    )
-    return values, {"input": f"{said}{config.high:g}, beyond which the nearer end is taken"}
+    said = f"objects, or a frame, of the texts {texts} and the number {column}, the domain: trained on {low:g} to "
+    return values, {"input": f"{said}{high:g}, beyond which the nearer end is taken"}
 
 
 def requirements() -> list[str]:

@@ -18,7 +18,9 @@ from pipelines.wording import detectable_words, measure_words, share, verdict_wo
 from pipelines.yaml_file import dump_yaml
 from reft import AdapterInfo, ReftConfig
 from reft.edits.methods.table import DECLARED
-from reft.peers.methods import FullConfig, PeerConfig, StackedConfig, TimeLoraConfig, config_to_dict
+from reft.peers.methods import PeerConfig
+from reft.peers.parts import PartConfig
+from reft.peers.stacked import StackedConfig
 
 LIBRARY = "reft-pipeline"
 _TITLES = {
@@ -97,7 +99,8 @@ def _summary(facts: CardFacts) -> str:
             f"An adapter of {_TITLES[config.method]}: {count:,} trained numbers for a language model of "
             f"{facts.base.parameters:,} parameters. The model's own weights are not in this repository."
         )
-        return f"{said}\n\n{_domain(config, facts.info)}" if isinstance(config, TimeLoraConfig) else said
+        domains = config.domain_range if isinstance(config, PartConfig) else None
+        return said if domains is None else f"{said}\n\n{_domain(domains, facts.info)}"
     layers = ", ".join(map(str, config.layers))
     return (
         f"A {_TITLES[config.method]} adapter: {count:,} trained numbers that edit hidden states of a frozen language "
@@ -106,12 +109,12 @@ def _summary(facts: CardFacts) -> str:
     )
 
 
-def _domain(config: TimeLoraConfig, info: AdapterInfo) -> str:
+def _domain(domains: tuple[float, float], info: AdapterInfo) -> str:
     column = info.prompt.get("domain_column")
     named = f", `{column}` in its data" if column else ""
     return (
         f"It reads a finite number beside each text, its domain t{named}: `domain=` of `reft.encode`, `domains=` of "
-        f"`score_choices` and `generate`. It was trained on {config.low:g} to {config.high:g}; a t outside is read as "
+        f"`score_choices` and `generate`. It was trained on {domains[0]:g} to {domains[1]:g}; a t outside is read as "
         "the nearer of these two, and a text without one is refused."
     )
 
@@ -144,7 +147,7 @@ def _making(facts: CardFacts) -> dict[str, object]:
         own = {part: value for part, value in parts.items() if part in DECLARED[config.method].parts}
         own |= {"tied": str(config.tied).lower()}
     else:
-        own = {key: value for key, value in config_to_dict(config).items() if key != "method"}
+        own = {key: value for key, value in config.to_dict().items() if key != "method"}
     rows: dict[str, object] = {
         "method": config.method,
         **own,
@@ -177,7 +180,7 @@ model, tokenizer = loaded.model, loaded.tokenizer"""
             f"{said}`adapter.safetensors` and `adapter_config.json` are all that the adapter is; `reft.load_adapter` "
             "puts them on a base that you have loaded yourself."
         )
-    own = isinstance(facts.config, FullConfig | TimeLoraConfig)
+    own = isinstance(facts.config, PartConfig) and not facts.config.IN_PEFT
     peft = "" if own else " What is in `peft` is in PEFT's own layout, and PEFT loads it."
     return f"{said}`reft.adapters.any_method.load_method` puts it on a base that you have loaded yourself.{peft}"
 

@@ -17,8 +17,9 @@ from pipelines.recipes.methods.reft import Recipe
 from pipelines.recipes.methods.table import DECLARED, AnyRecipe, Part
 from pipelines.recipes.recipe_space import RecipeSpace
 from reft import ReftConfig, count_parameters
-from reft.peers.methods import PeerConfig, StackedConfig
-from reft.peers.model import count_part
+from reft.peers.methods import PeerConfig
+from reft.peers.parts import PartConfig
+from reft.peers.stacked import StackedConfig
 
 # Those of rivals are counted on the base's modules, without its weights.
 SIZED: tuple[Part, ...] = (
@@ -53,7 +54,8 @@ def parameters_of_form(form: ReftConfig | PeerConfig, record: BaseRecord) -> int
         return count_parameters(form, record.hidden_size)
     if isinstance(form, StackedConfig):
         return parameters_of_form(form.lora, record) + parameters_of_form(form.reft, record)
-    return count_part(_skeleton(ensure_base(record)), form)
+    assert isinstance(form, PartConfig)
+    return form.count(_skeleton(ensure_base(record)))
 
 
 @lru_cache(maxsize=1)

@@ -41,24 +41,12 @@ from reft.adapters.files import (
 from reft.edits.config import ReftConfig
 from reft.files import sha256, write_directory
 from reft.models.decoder import ReftModel
-from reft.peers.lora import peft_config, targeted
-from reft.peers.methods import (
-    FullConfig,
-    LoraConfig,
-    PeerConfig,
-    PrefixConfig,
-    PromptConfig,
-    StackedConfig,
-    TimeLoraConfig,
-    config_from_dict,
-    config_to_dict,
-)
+from reft.peers.methods import PeerConfig, config_from_dict
 from reft.peers.model import PeerModel
-from reft.peers.stacked import StackedModel
-from reft.peers.virtual import prefix_settings, prompt_settings
+from reft.peers.parts import PartConfig
+from reft.peers.stacked import StackedConfig, StackedModel
 
 FORMAT = 2
-_WITHOUT_PEFT = (FullConfig, TimeLoraConfig)
 MethodModel = ReftModel | PeerModel | StackedModel
 """A frozen decoder with what some method trains; each has the same interface."""
 
@@ -73,6 +61,7 @@ def build_method(base: nn.Module, config: ReftConfig | PeerConfig, *, seed: int)
         return ReftModel(base, config, seed=seed)
     if isinstance(config, StackedConfig):
         return StackedModel(base, config, seed=seed)
+    assert isinstance(config, PartConfig)
     return PeerModel(base, config, seed=seed)
 
 
@@ -89,7 +78,7 @@ def save_method(model: MethodModel, path: Path, info: AdapterInfo) -> str:
     record = {
         "format": FORMAT,
         "kind": PEER,
-        "method": config_to_dict(model.config),
+        "method": model.config.to_dict(),
         "base": {
             "sha256": info.base_sha256,
             "name": info.base_name,
@@ -196,7 +185,7 @@ def _read(path: Path) -> _Record | None:
 
 def _names(config: PeerConfig) -> tuple[str, ...]:
     """Return the names of the files that a rival's adapter has beside our config."""
-    if isinstance(config, _WITHOUT_PEFT):
+    if isinstance(config, PartConfig) and not config.IN_PEFT:
         return (TENSORS_NAME,)
     return PEER_NAMES if isinstance(config, StackedConfig) else (PEFT_TENSORS_NAME, PEFT_CONFIG_NAME)
 
@@ -205,7 +194,7 @@ def _contents(model: PeerModel | StackedModel, info: AdapterInfo) -> dict[str, b
     peer = model.lora if isinstance(model, StackedModel) else model
     tensors = peer.part.export_tensors()
     check_tensors(tensors)
-    if isinstance(model.config, _WITHOUT_PEFT):
+    if isinstance(model, PeerModel) and not model.config.IN_PEFT:
         return {TENSORS_NAME: safetensors.torch.save(tensors)}
     files = {
         PEFT_TENSORS_NAME: safetensors.torch.save(tensors, metadata={"format": "pt"}),
@@ -218,16 +207,7 @@ def _contents(model: PeerModel | StackedModel, info: AdapterInfo) -> dict[str, b
 
 def _peft_json(model: PeerModel, info: AdapterInfo) -> bytes:
     """Return PEFT's ``adapter_config.json``: a function of model and base alone."""
-    config = model.config
-    match config:
-        case LoraConfig():
-            settings = peft_config(config, list(targeted(model.base, config)))
-        case PromptConfig():
-            settings = prompt_settings(model.base, config)
-        case PrefixConfig():
-            settings = prefix_settings(model.base, config)
-        case FullConfig() | TimeLoraConfig():
-            raise ValueError(f"PEFT has no layout for {config.method}; got its config; save it without")
+    settings = model.config.peft_settings(model.base)
     plain = {name: sorted(value) if isinstance(value, set) else value for name, value in settings.to_dict().items()}
     plain |= {"base_model_name_or_path": info.base_name, "inference_mode": True}
     return (json.dumps(plain, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
@@ -253,7 +233,7 @@ def _fill(model: MethodModel, path: Path, record: _Record) -> None:
             own = {name.removeprefix(f"{slot}."): v for name, v in edits.items() if name.startswith(f"{slot}.")}
             intervention.import_tensors(own)
     elif isinstance(model, PeerModel):
-        name = TENSORS_NAME if isinstance(model.config, _WITHOUT_PEFT) else PEFT_TENSORS_NAME
+        name = PEFT_TENSORS_NAME if model.config.IN_PEFT else TENSORS_NAME
         model.part.import_tensors(_tensors(found, name, model.part.tensor_shapes()))
 
 

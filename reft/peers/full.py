@@ -4,14 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
+from reft.edits.config import check_layer_numbers
 from reft.models.decoder import causal_stack
-from reft.peers.methods import FullConfig
-from reft.peers.parts import Part, put_in
+from reft.peers.parts import Part, PartConfig, put_in
+
+
+@dataclass(frozen=True)
+class FullConfig(PartConfig):
+    """Full fine-tuning: the weights themselves are trained, in a copy.
+
+    Attributes:
+        layers: whose weights, ascending.
+        embeddings: whether all other weights too: embeddings, last norm and head.
+    """
+
+    METHODS: ClassVar = ("full",)
+    IN_PEFT: ClassVar = False
+    layers: tuple[int, ...]
+    embeddings: bool = True
+
+    def __post_init__(self) -> None:
+        check_layer_numbers("layers", self.layers)
+        if not isinstance(self.embeddings, bool):
+            raise ValueError(f"embeddings must be true or false; got {self.embeddings!r}; use a boolean")
+
+    def build(self, base: nn.Module, *, seed: int) -> FullPart:  # noqa: ARG002  # nothing is drawn
+        """Return what is trained, new."""
+        return FullPart(base, self)
+
+    def count(self, base: nn.Module) -> int:
+        """Return how many numbers are trained, without building them; the base may be on torch's device ``meta``."""
+        return count_full(base, self)
 
 
 class FullPart(Part):
@@ -95,3 +124,6 @@ def chosen(base: nn.Module, config: FullConfig) -> dict[str, nn.Parameter]:
 def count_full(base: nn.Module, config: FullConfig) -> int:
     """Return how many numbers are trained, without copying them; the base may be on torch's device ``meta``."""
     return sum(value.numel() for value in chosen(base, config).values())
+
+
+CONFIGS = (FullConfig,)

@@ -3,20 +3,95 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from reft.edits.config import check_integer, check_layer_numbers
 from reft.models.decoder import causal_stack
-from reft.peers.methods import ALL_LINEAR, LoraConfig, TimeLoraConfig
-from reft.peers.parts import Part, drawn_from, put_in
+from reft.peers.parts import Part, PartConfig, drawn_from, put_in
 
 ADAPTER = "default"  # PEFT's name for the one adapter of a module
+ALL_LINEAR = "all-linear"  # stands for the names of all linear modules in the layers
 SAVED = "base_model.model."  # what PEFT's names of tensors begin with
+
+
+class LowRank(Protocol):
+    """What the configs of LoRA and its kin have in common; :class:`LoraConfig` says what each is."""
+
+    @property
+    def layers(self) -> tuple[int, ...]: ...
+    @property
+    def targets(self) -> tuple[str, ...]: ...
+    @property
+    def rank(self) -> int: ...
+    @property
+    def alpha(self) -> float: ...
+    @property
+    def dropout(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class LoraConfig(PartConfig):
+    """LoRA, W + (alpha / rank) B A with B = 0 at the start (Hu et al. 2021), or DoRA, which also scales each row of
+    the sum to a trained length (Liu et al. 2024).
+
+    Attributes:
+        layers: whose modules have it, ascending.
+        targets: those modules' last names, such as ``q_proj``; or ``all-linear`` alone.
+        rank: of B A.
+        alpha: height of the scale.
+        dropout: of what A reads, in training.
+        decomposed: whether it is DoRA.
+    """
+
+    METHODS: ClassVar = ("lora", "dora")
+    layers: tuple[int, ...]
+    targets: tuple[str, ...]
+    rank: int
+    alpha: float
+    dropout: float = 0.0
+    decomposed: bool = False
+
+    def __post_init__(self) -> None:
+        check_low_rank(self)
+
+    @property
+    def method(self) -> str:
+        """Its name in the table."""
+        return "dora" if self.decomposed else "lora"
+
+    def build(self, base: nn.Module, *, seed: int) -> LoraPart:
+        """Return what is trained, new."""
+        return LoraPart(base, self, seed=seed)
+
+    def count(self, base: nn.Module) -> int:
+        """Return how many numbers are trained, without building them; the base may be on torch's device ``meta``."""
+        return count_lora(base, self)
+
+    def peft_settings(self, base: nn.Module) -> Any:
+        """Return PEFT's config of the same on this base."""
+        return peft_config(self, list(targeted(base, self)))
+
+
+def check_low_rank(config: LowRank) -> None:
+    """Raise ValueError unless layers, targets, rank, alpha and dropout can be."""
+    check_layer_numbers("layers", config.layers)
+    if not config.targets or len(set(config.targets)) < len(config.targets):
+        raise ValueError(f"targets must name modules, each once; got {config.targets}; write q_proj,v_proj")
+    if ALL_LINEAR in config.targets and len(config.targets) > 1:
+        raise ValueError(f"{ALL_LINEAR} stands for all names and alone; got {config.targets}; take one out")
+    check_integer("rank", config.rank, 1)
+    if not (config.alpha > 0 and math.isfinite(config.alpha)):
+        raise ValueError(f"alpha must be above 0 and finite; got {config.alpha}; correct it")
+    if not 0 <= config.dropout < 1:
+        raise ValueError(f"dropout must be in [0, 1); got {config.dropout}; correct it")
 
 
 class LoraPart(Part):
@@ -83,7 +158,7 @@ class LoraPart(Part):
             value.copy_(tensors[f"{SAVED}{name}"])
 
 
-def targeted(base: nn.Module, config: LoraConfig | TimeLoraConfig) -> dict[str, nn.Module]:
+def targeted(base: nn.Module, config: LowRank) -> dict[str, nn.Module]:
     """Return the modules that a config names, by their paths in the base.
 
     Raises:
@@ -167,3 +242,6 @@ def widths(module: nn.Module) -> tuple[int, int]:
         return module.in_features, module.out_features
     read, written = cast(nn.Parameter, module.weight).shape  # Conv1D of GPT-2 has its weight transposed
     return read, written
+
+
+CONFIGS = (LoraConfig,)

@@ -14,20 +14,7 @@ from reft.data import IGNORED, Batch, Collator, Encoded
 from reft.edits.hooks import Stack, checkpointed
 from reft.models.decoder import CausalModel, causal_stack, text_config
 from reft.models.decoding import Decoding, Streamer
-from reft.peers.full import FullPart, count_full
-from reft.peers.lora import LoraPart, count_lora
-from reft.peers.methods import (
-    FullConfig,
-    LoraConfig,
-    PartConfig,
-    PrefixConfig,
-    PromptConfig,
-    TimeLoraConfig,
-    config_to_dict,
-)
-from reft.peers.parts import Part
-from reft.peers.time_lora import TimeLoraPart, count_time_lora
-from reft.peers.virtual import PrefixPart, PromptPart, count_prefix, count_prompt
+from reft.peers.parts import PartConfig
 
 
 class PlainRows:
@@ -46,7 +33,7 @@ class PlainRows:
 
 
 class PeerModel(PlainRows, CausalModel, nn.Module):
-    """A decoder-only language model that is frozen, and what one of :data:`reft.peers.methods.METHODS` trains on it.
+    """A decoder-only language model that is frozen, and what one of :data:`reft.peers.table.METHODS` trains on it.
 
     A new model is in evaluation mode. The base stays in that mode even under :meth:`train`, and is left as it was
     outside a call, so several models may share one base, one call at a time. No cone is used: what is trained is in
@@ -73,7 +60,7 @@ class PeerModel(PlainRows, CausalModel, nn.Module):
         self.hidden_size = int(text_config(base).hidden_size)
         self._stack = (causal_stack(base),)  # in a tuple: no second registration of the modules
         self.num_layers = len(self.stack.layers)
-        self.part = build_part(base, config, seed=seed)
+        self.part = config.build(base, seed=seed)
         self._enabled = True
         self.train(False)
 
@@ -90,7 +77,7 @@ class PeerModel(PlainRows, CausalModel, nn.Module):
 
     def form(self) -> dict[str, Any]:
         """Return the config as plain JSON values."""
-        return config_to_dict(self.config)
+        return self.config.to_dict()
 
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
         """Return name -> parameter of all that is trained, counted and kept in a checkpoint."""
@@ -225,40 +212,6 @@ class _Behind:
     def end(self) -> None:
         """Know that it was the last."""
         self._streamer.end()
-
-
-def build_part(base: nn.Module, config: PartConfig, *, seed: int) -> Part:
-    """Return what a config trains, new."""
-    match config:
-        case LoraConfig():
-            return LoraPart(base, config, seed=seed)
-        case TimeLoraConfig():
-            return TimeLoraPart(base, config, seed=seed)
-        case PromptConfig():
-            return PromptPart(base, config, seed=seed)
-        case PrefixConfig():
-            return PrefixPart(base, config, seed=seed)
-        case FullConfig():
-            return FullPart(base, config)
-
-
-def count_part(base: nn.Module, config: PartConfig) -> int:
-    """Return how many numbers a config trains, without building them; the base may be on torch's device ``meta``.
-
-    Raises:
-        ValueError: as :class:`PeerModel`.
-    """
-    match config:
-        case LoraConfig():
-            return count_lora(base, config)
-        case TimeLoraConfig():
-            return count_time_lora(base, config)
-        case PromptConfig():
-            return count_prompt(base, config)
-        case PrefixConfig():
-            return count_prefix(base, config)
-        case FullConfig():
-            return count_full(base, config)
 
 
 def _inserted(values: Tensor, starts: Tensor, count: int, fill: Tensor) -> Tensor:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+
+from reft.peers.methods import PeerConfig
 
 
 class Part(ABC):
@@ -67,6 +69,45 @@ class Part(ABC):
     @abstractmethod
     def import_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Take what :meth:`export_tensors` gave."""
+
+
+class PartConfig(PeerConfig, ABC):
+    """The config of a rival that is one training, which makes its part.
+
+    Attributes:
+        IN_PEFT: whether PEFT has a layout for it, in which an adapter directory then holds it.
+    """
+
+    IN_PEFT: ClassVar[bool] = True
+
+    @property
+    def domain_range(self) -> tuple[float, float] | None:
+        """Between which domains it is trained; None if it reads no domain."""
+        return None
+
+    @abstractmethod
+    def build(self, base: nn.Module, *, seed: int) -> Part:
+        """Return what is trained, new.
+
+        Raises:
+            ValueError: if the base has not what the config names.
+        """
+
+    @abstractmethod
+    def count(self, base: nn.Module) -> int:
+        """Return how many numbers are trained, without building them; the base may be on torch's device ``meta``.
+
+        Raises:
+            ValueError: as :meth:`build`.
+        """
+
+    def peft_settings(self, _base: nn.Module) -> Any:
+        """Return PEFT's config of the same on this base.
+
+        Raises:
+            ValueError: if PEFT has none.
+        """
+        raise ValueError(f"PEFT has no layout for {self.method}; got its config; save it without")
 
 
 @contextmanager

@@ -2,21 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from reft.data import Batch, Encoded
+from reft.edits.config import ReftConfig, check_keys
 from reft.models.decoder import CausalModel, ReftModel
-from reft.peers.methods import StackedConfig, config_to_dict
+from reft.peers.lora import LoraConfig
+from reft.peers.methods import PeerConfig, config_from_dict
 from reft.peers.model import PeerModel, PlainRows
 from reft.training.fit import StepMetrics, fit
 from reft.training.schedule import FitConfig, Schedule
+
+
+@dataclass(frozen=True)
+class StackedConfig(PeerConfig):
+    """LoRA first, and ReFT on top of the result, which stays as it is (as HEFT does, Hill 2025).
+
+    Attributes:
+        lora: what is trained first; not decomposed.
+        reft: what is trained then.
+    """
+
+    METHODS: ClassVar = ("lora_then_reft",)
+    lora: LoraConfig
+    reft: ReftConfig
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {"method": self.method, "lora": self.lora.to_dict(), "reft": self.reft.to_dict()}
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Self:
+        """Build one from :meth:`to_dict`'s values; errors as :func:`reft.peers.methods.config_from_dict`."""
+        check_keys(f"a {raw['method']} config", raw, ["method", "lora", "reft"])
+        lora = config_from_dict(raw["lora"])
+        if not isinstance(lora, LoraConfig):
+            raise ValueError(f"the first of lora_then_reft must be lora; got {lora.method}; correct it")
+        return cls(lora, ReftConfig.from_dict(raw["reft"]))
 
 
 class StackedModel(PlainRows, CausalModel, nn.Module):
@@ -54,7 +83,7 @@ class StackedModel(PlainRows, CausalModel, nn.Module):
 
     def form(self) -> dict[str, Any]:
         """Return the config as plain JSON values."""
-        return config_to_dict(self.config)
+        return self.config.to_dict()
 
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
         """Return name -> parameter of both."""
@@ -232,3 +261,6 @@ class OnTop:
 
 def _prefixed(prefix: str, values: dict[str, nn.Parameter]) -> dict[str, nn.Parameter]:
     return {f"{prefix}{name}": value for name, value in values.items()}
+
+
+CONFIGS = (StackedConfig,)

@@ -5,16 +5,74 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import cast
+from dataclasses import dataclass
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from reft.edits.config import check_integer
 from reft.models.decoder import causal_stack
-from reft.peers.lora import place, targeted, widths
-from reft.peers.methods import TimeLoraConfig
-from reft.peers.parts import Part, drawn_from, put_in
+from reft.peers.lora import check_low_rank, place, targeted, widths
+from reft.peers.parts import Part, PartConfig, drawn_from, put_in
+
+
+@dataclass(frozen=True)
+class TimeLoraConfig(PartConfig):
+    """LoRA whose core moves with a number t that each row has, its domain: W + (alpha / rank) B C(t) A.
+
+    C(t) = I + sum over k = 1 .. degree of T_k(s) C_k, where s is t scaled linearly from ``low`` .. ``high`` to -1 .. 1
+    and T_k are Chebyshev's polynomials. B and every C_k are 0 at the start, so it starts as LoRA does, at every t.
+
+    A t below ``low`` is read as ``low``, one above ``high`` as ``high``: beyond the trained range polynomials run away,
+    and what was last seen is the better guess. A row without a t, or with one that is NaN or infinite, is refused.
+
+    Related: temporal cores in MaT-LoRA (Yao et al. 2026).
+
+    Attributes:
+        layers: as in :class:`reft.peers.lora.LoraConfig`.
+        targets: as there.
+        rank: as there.
+        alpha: as there.
+        low: the lowest t that it is trained on.
+        high: the highest, above ``low``.
+        degree: how many C_k there are, at least 1.
+        dropout: of what A reads, in training.
+    """
+
+    METHODS: ClassVar = ("time_lora",)
+    IN_PEFT: ClassVar = False
+    layers: tuple[int, ...]
+    targets: tuple[str, ...]
+    rank: int
+    alpha: float
+    low: float
+    high: float
+    degree: int = 2
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_low_rank(self)
+        check_integer("degree", self.degree, 1)
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise ValueError(
+                "the range of the domain must be finite, with low below high; "
+                f"got {self.low} and {self.high}; give training rows of two domains or more"
+            )
+
+    @property
+    def domain_range(self) -> tuple[float, float]:
+        """Between which domains it is trained."""
+        return self.low, self.high
+
+    def build(self, base: nn.Module, *, seed: int) -> TimeLoraPart:
+        """Return what is trained, new."""
+        return TimeLoraPart(base, self, seed=seed)
+
+    def count(self, base: nn.Module) -> int:
+        """Return how many numbers are trained, without building them; the base may be on torch's device ``meta``."""
+        return count_time_lora(base, self)
 
 
 class _Clock:
@@ -208,3 +266,6 @@ def count_time_lora(base: nn.Module, config: TimeLoraConfig) -> int:
     """Return how many numbers are trained, without building them; the base may be on torch's device ``meta``."""
     core = config.degree * config.rank**2
     return sum(config.rank * sum(widths(module)) + core for module in moving(base, config).values())
+
+
+CONFIGS = (TimeLoraConfig,)

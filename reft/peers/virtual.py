@@ -11,22 +11,95 @@ import inspect
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from reft.cone.prefix_cache import PrefixCache
+from reft.edits.config import check_integer
 from reft.models.decoder import causal_stack, text_config
 from reft.models.limits import BaseLimitError
-from reft.peers.methods import PrefixConfig, PromptConfig
-from reft.peers.parts import Part, drawn_from
+from reft.peers.parts import Part, PartConfig, drawn_from
 
 SAVED = "prompt_embeddings"  # PEFT's name of the one tensor
+
+PromptInit = Literal["vocabulary", "random"]
 
 START = 0.02
 """The standard deviation of P-tuning v2's first keys and values. PEFT draws them with 1, as embeddings are; as values
 they then outweigh the base's own, and a short training does not find back to what the base knew."""
+
+
+@dataclass(frozen=True)
+class PromptConfig(PartConfig):
+    """Prompt tuning: trained embeddings stand before each prompt (Lester et al. 2021).
+
+    Attributes:
+        virtual_tokens: how many.
+        init: where they start: at embeddings of ``vocabulary`` drawn at random, or at ``random`` numbers from N(0, 1).
+    """
+
+    METHODS: ClassVar = ("prompt",)
+    virtual_tokens: int
+    init: PromptInit = "vocabulary"
+
+    def __post_init__(self) -> None:
+        check_integer("virtual_tokens", self.virtual_tokens, 1)
+        if self.init not in get_args(PromptInit):
+            raise ValueError(f"init is one of {', '.join(get_args(PromptInit))}; got {self.init!r}; correct it")
+
+    def build(self, base: nn.Module, *, seed: int) -> PromptPart:
+        """Return what is trained, new."""
+        return PromptPart(base, self, seed=seed)
+
+    def count(self, base: nn.Module) -> int:
+        """Return how many numbers are trained, without building them; the base may be on torch's device ``meta``."""
+        return count_prompt(base, self)
+
+    def peft_settings(self, base: nn.Module) -> Any:
+        """Return PEFT's config of the same on this base."""
+        return prompt_settings(base, self)
+
+
+@dataclass(frozen=True)
+class PrefixConfig(PartConfig):
+    """Trained keys and values stand before each prompt's, in every layer.
+
+    With a width it is prefix tuning (Li & Liang 2021), where they are what a perceptron of one hidden layer makes of
+    trained embeddings; without one, P-tuning v2 (Liu et al. 2021), where they are trained themselves.
+
+    Attributes:
+        virtual_tokens: how many in each layer.
+        width: of the perceptron's hidden layer; None for no perceptron.
+    """
+
+    METHODS: ClassVar = ("prefix", "p_tuning_v2")
+    virtual_tokens: int
+    width: int | None = None
+
+    def __post_init__(self) -> None:
+        check_integer("virtual_tokens", self.virtual_tokens, 1)
+        if self.width is not None:
+            check_integer("width", self.width, 1)
+
+    @property
+    def method(self) -> str:
+        """Its name in the table."""
+        return "p_tuning_v2" if self.width is None else "prefix"
+
+    def build(self, base: nn.Module, *, seed: int) -> PrefixPart:
+        """Return what is trained, new."""
+        return PrefixPart(base, self, seed=seed)
+
+    def count(self, base: nn.Module) -> int:
+        """Return how many numbers are trained, without building them; the base may be on torch's device ``meta``."""
+        return count_prefix(base, self)
+
+    def peft_settings(self, base: nn.Module) -> Any:
+        """Return PEFT's config of the same on this base."""
+        return prefix_settings(base, self)
 
 
 class VirtualPart(Part):
@@ -276,3 +349,6 @@ def _key_width(base: nn.Module) -> int:
 def _named(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return all arguments of a pass by name."""
     return dict(zip(inspect.signature(module.forward).parameters, args, strict=False)) | kwargs
+
+
+CONFIGS = (PromptConfig, PrefixConfig)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pipelines.recipes.methods.parts import DomainRange, LowRankParams, LowRankRecipe, RivalMethod
-from reft.peers.methods import LoraConfig
+from pipelines.recipes.methods.parts import DomainRange, Form, LowRankParams, LowRankRecipe, RivalMethod
 
 
 class DoraParams(LowRankParams):
@@ -18,8 +17,8 @@ class DoraRecipe(LowRankRecipe):
     name: Literal["dora"]
 
 
-def _form(recipe: DoraRecipe, num_layers: int, _domains: DomainRange) -> LoraConfig:
-    return LoraConfig(**recipe.low_rank(num_layers), decomposed=True)
+def _form(recipe: DoraRecipe, num_layers: int, _domains: DomainRange) -> Form:
+    return {**recipe.low_rank(num_layers), "decomposed": True}
 
 
 METHOD = RivalMethod(

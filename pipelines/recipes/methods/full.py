@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pipelines.recipes.methods.parts import DomainRange, LayeredRecipe, RivalMethod
+from pipelines.recipes.methods.parts import DomainRange, Form, LayeredRecipe, RivalMethod
 from pipelines.recipes.methods.reft import Layers, Settable
 from pipelines.sections import Positive, Section
-from reft.peers.methods import FullConfig
 
 
 class FullParams(Section):
@@ -25,8 +24,8 @@ class FullRecipe(LayeredRecipe):
     embeddings: bool
 
 
-def _form(recipe: FullRecipe, num_layers: int, _domains: DomainRange) -> FullConfig:
-    return FullConfig(recipe.layer_numbers(num_layers), recipe.embeddings)
+def _form(recipe: FullRecipe, num_layers: int, _domains: DomainRange) -> Form:
+    return {"layers": recipe.layer_numbers(num_layers), "embeddings": recipe.embeddings}
 
 
 METHOD = RivalMethod(

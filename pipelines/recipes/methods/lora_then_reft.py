@@ -8,10 +8,9 @@ from pydantic import Field
 
 from pipelines.recipes.methods.lora import METHOD as LORA
 from pipelines.recipes.methods.lora import LoraRecipe
-from pipelines.recipes.methods.parts import DomainRange, RivalMethod, TrainingRecipe
+from pipelines.recipes.methods.parts import DomainRange, Form, RivalMethod, TrainingRecipe
 from pipelines.recipes.methods.reft import Recipe, Settable
 from pipelines.sections import Section
-from reft.peers.methods import LoraConfig, StackedConfig
 
 Between = Annotated[float, Field(gt=0.0, lt=1.0)]
 
@@ -36,10 +35,9 @@ class StackedRecipe(TrainingRecipe):
         return {"name": self.name, "lora_share": self.lora_share, **both}
 
 
-def _form(recipe: StackedRecipe, num_layers: int, domains: DomainRange) -> StackedConfig:
-    lora = LORA.form(recipe.lora, num_layers, domains)
-    assert isinstance(lora, LoraConfig)
-    return StackedConfig(lora, recipe.reft.form(num_layers))
+def _form(recipe: StackedRecipe, num_layers: int, domains: DomainRange) -> Form:
+    lora = {"method": LORA.name, **LORA.form(recipe.lora, num_layers, domains)}
+    return {"lora": lora, "reft": recipe.reft.form(num_layers).to_dict()}
 
 
 METHOD = RivalMethod(

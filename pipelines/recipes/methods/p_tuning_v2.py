@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pipelines.recipes.methods.parts import DomainRange, PartRecipe, RivalMethod
+from pipelines.recipes.methods.parts import DomainRange, Form, PartRecipe, RivalMethod
 from pipelines.recipes.methods.reft import Settable
 from pipelines.sections import Count, Positive, Section
-from reft.peers.methods import PrefixConfig
 
 
 class PTuningParams(Section):
@@ -24,8 +23,8 @@ class PTuningRecipe(PartRecipe):
     virtual_tokens: Count
 
 
-def _form(recipe: PTuningRecipe, _num_layers: int, _domains: DomainRange) -> PrefixConfig:
-    return PrefixConfig(recipe.virtual_tokens)
+def _form(recipe: PTuningRecipe, _num_layers: int, _domains: DomainRange) -> Form:
+    return {"virtual_tokens": recipe.virtual_tokens, "width": None}
 
 
 METHOD = RivalMethod(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator
 
@@ -16,13 +16,12 @@ from pipelines.recipes.methods.reft import Layers, Settable
 from pipelines.sections import Count, NotNegative, Positive, Section, Share
 from reft.edits.layers import parse_layers
 
-if TYPE_CHECKING:
-    from reft.peers.methods import PeerConfig
-
 Shared = Literal["weight_decay", "warmup_ratio", "batch_size", "accumulation", "max_grad_norm", "epochs"]
 SHARED: tuple[Shared, ...] = get_args(Shared)
 
 DomainRange = tuple[float, float]
+Form = dict[str, Any]
+"""The values of a trainer's config by name, all but the method's."""
 
 
 def _targets(names: str) -> str:
@@ -115,7 +114,8 @@ class RivalMethod:
         title: in text.
         section: its sub-section of `method`, whose keys are its own parts.
         recipe: all its parts, each with its value.
-        form: what a recipe trains on a base of so many layers; the range is that of the training rows' domains.
+        form: the values of the trainer's config, for a recipe and a base of so many layers; the range is that of the
+            training rows' domains.
         sized: which of its own parts change how many numbers are trained.
         reads_domain: whether it reads a number of each row, so that prepare.domain_column must be set.
         made_of: the methods that it trains one after the other, whose parts are its own too.
@@ -125,7 +125,7 @@ class RivalMethod:
     title: str
     section: type[Section]
     recipe: type[TrainingRecipe]
-    form: Callable[[Any, int, DomainRange], PeerConfig]
+    form: Callable[[Any, int, DomainRange], Form]
     sized: frozenset[str]
     reads_domain: bool = False
     made_of: tuple[str, ...] = ()

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pipelines.recipes.methods.parts import DomainRange, PartRecipe, RivalMethod
+from pipelines.recipes.methods.parts import DomainRange, Form, PartRecipe, RivalMethod
 from pipelines.recipes.methods.reft import Settable
 from pipelines.sections import Count, Positive, Section
-from reft.peers.methods import PrefixConfig
 
 
 class PrefixParams(Section):
@@ -26,8 +25,8 @@ class PrefixRecipe(PartRecipe):
     width: Count
 
 
-def _form(recipe: PrefixRecipe, _num_layers: int, _domains: DomainRange) -> PrefixConfig:
-    return PrefixConfig(recipe.virtual_tokens, recipe.width)
+def _form(recipe: PrefixRecipe, _num_layers: int, _domains: DomainRange) -> Form:
+    return {"virtual_tokens": recipe.virtual_tokens, "width": recipe.width}
 
 
 METHOD = RivalMethod(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pipelines.recipes.methods.parts import DomainRange, PartRecipe, RivalMethod
+from pipelines.recipes.methods.parts import DomainRange, Form, PartRecipe, RivalMethod
 from pipelines.recipes.methods.reft import Settable
 from pipelines.sections import Count, Positive, Section
-from reft.peers.methods import PromptConfig, PromptInit
+
+PromptInit = Literal["vocabulary", "random"]
 
 
 class PromptParams(Section):
@@ -26,8 +27,8 @@ class PromptRecipe(PartRecipe):
     init: PromptInit
 
 
-def _form(recipe: PromptRecipe, _num_layers: int, _domains: DomainRange) -> PromptConfig:
-    return PromptConfig(recipe.virtual_tokens, recipe.init)
+def _form(recipe: PromptRecipe, _num_layers: int, _domains: DomainRange) -> Form:
+    return {"virtual_tokens": recipe.virtual_tokens, "init": recipe.init}
 
 
 METHOD = RivalMethod(

@@ -1,4 +1,4 @@
-"""The one table of the methods that a recipe may be of: ReFT and its rivals, with the parts of each."""
+"""The methods that a recipe may be of, ReFT and its rivals of :mod:`reft.peers.table`, with the parts of each."""
 
 from __future__ import annotations
 
@@ -13,22 +13,13 @@ from pipelines.recipes.methods import reft as reft_recipe
 from pipelines.recipes.methods.parts import SHARED, RivalMethod, TrainingRecipe
 from pipelines.recipes.methods.reft import SEARCHED, Recipe
 from pipelines.sections import STRICT, Section
+from reft.peers.table import METHODS as RIVALS
 
 REFT = "reft"
 STACKED = "lora_then_reft"
 
-# A line a rival, which is declared in the module of this name beside this one. The methods of the ReFT family are in
+# Each rival is declared in the module of its name beside this one. The methods of the ReFT family are in
 # reft.edits.methods.table.
-RIVALS: tuple[str, ...] = (
-    "lora",
-    "dora",
-    "time_lora",
-    "prompt",
-    "prefix",
-    "p_tuning_v2",
-    "full",
-    "lora_then_reft",
-)
 METHODS: tuple[str, ...] = (REFT, *RIVALS)
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pipelines.recipes.methods.parts import DomainRange, LowRankParams, LowRankRecipe, RivalMethod
+from pipelines.recipes.methods.parts import DomainRange, Form, LowRankParams, LowRankRecipe, RivalMethod
 from pipelines.recipes.methods.reft import Settable
 from pipelines.sections import Count
-from reft.peers.methods import TimeLoraConfig
 
 
 class TimeLoraParams(LowRankParams):
@@ -23,9 +22,9 @@ class TimeLoraRecipe(LowRankRecipe):
     degree: Count
 
 
-def _form(recipe: TimeLoraRecipe, num_layers: int, domains: DomainRange) -> TimeLoraConfig:
+def _form(recipe: TimeLoraRecipe, num_layers: int, domains: DomainRange) -> Form:
     low, high = domains
-    return TimeLoraConfig(**recipe.low_rank(num_layers), low=low, high=high, degree=recipe.degree)
+    return {**recipe.low_rank(num_layers), "low": low, "high": high, "degree": recipe.degree}
 
 
 METHOD = RivalMethod(

@@ -49,7 +49,7 @@ from pipelines.stages import evaluate, prepare, register, search, train
 from pipelines.tasks.family import open_family
 from pipelines.tracking.store import store_uri
 from reft.adapters.any_method import MethodModel, load_method
-from reft.peers.methods import METHODS as RIVALS
+from reft.peers.table import METHODS as RIVALS
 from tests.project import review_rows
 from tests.searching import FEW, make_context, raw_params
 from tests.tiny import write_tiny_base

@@ -8,7 +8,7 @@ import torch
 from reft.adapters.any_method import build_method
 from reft.cone.keeper import ConeConfig, set_cone
 from reft.models.scoring import score_choices
-from reft.peers.methods import LoraConfig
+from reft.peers.lora import LoraConfig
 from tests.reft.tiny import build_base, build_config, build_rows
 
 PROMPTS = [row.prompt_ids for row in build_rows(12)]

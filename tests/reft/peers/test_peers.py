@@ -25,20 +25,15 @@ from reft import (
     score_choices,
 )
 from reft.adapters.any_method import MethodModel, build_method, load_method, read_info, save_method
-from reft.peers.methods import (
-    METHODS,
-    FullConfig,
-    LoraConfig,
-    PeerConfig,
-    PrefixConfig,
-    PromptConfig,
-    StackedConfig,
-    TimeLoraConfig,
-    config_from_dict,
-    config_to_dict,
-)
-from reft.peers.model import PeerModel, count_part
-from reft.peers.stacked import StackedModel, Turns, fit_in_turn
+from reft.peers.full import FullConfig
+from reft.peers.lora import LoraConfig
+from reft.peers.methods import PeerConfig, config_from_dict
+from reft.peers.model import PeerModel
+from reft.peers.parts import PartConfig
+from reft.peers.stacked import StackedConfig, StackedModel, Turns, fit_in_turn
+from reft.peers.table import METHODS
+from reft.peers.time_lora import TimeLoraConfig
+from reft.peers.virtual import PrefixConfig, PromptConfig
 from tests.reft.tiny import build_base, build_rows, prompts
 
 LORA = LoraConfig((0, 2), ("q_proj", "v_proj"), rank=2, alpha=4.0, dropout=0.25)
@@ -229,7 +224,8 @@ def test_numbers_are_counted_without_building_them(method: str) -> None:
         skeleton = type(base)(base.config)
     part = config.lora if isinstance(config, StackedConfig) else config
     edits = ReftModel(base, config.reft, seed=0).num_trainable() if isinstance(config, StackedConfig) else 0
-    assert count_part(skeleton, part) + edits == counted
+    assert isinstance(part, PartConfig)
+    assert part.count(skeleton) + edits == counted
 
 
 def test_the_seed_decides_where_training_starts() -> None:
@@ -282,13 +278,13 @@ def test_weight_decay_pulls_matrices_alone() -> None:
 
 def test_a_config_comes_back_from_its_dictionary() -> None:
     for config in CONFIGS.values():
-        assert config_from_dict(config_to_dict(config)) == config
+        assert config_from_dict(config.to_dict()) == config
     with pytest.raises(ValueError, match="did you mean rank"):
-        config_from_dict({**config_to_dict(LORA), "rnak": 3})
+        config_from_dict({**LORA.to_dict(), "rnak": 3})
     with pytest.raises(ValueError, match="a method is one of lora, dora"):
         config_from_dict({"method": "lorra"})
     with pytest.raises(ValueError, match=r"with low below high; got 2\.0 and 2\.0"):
-        config_from_dict({**config_to_dict(CONFIGS["time_lora"]), "low": 2.0, "high": 2.0})
+        config_from_dict({**CONFIGS["time_lora"].to_dict(), "low": 2.0, "high": 2.0})
 
 
 @pytest.mark.parametrize(

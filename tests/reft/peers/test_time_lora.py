@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from reft import AdapterInfo, Collator, Decoding, Encoded, score_choices
 from reft.adapters.any_method import load_method, save_method
-from reft.peers.methods import LoraConfig, TimeLoraConfig
-from reft.peers.model import PeerModel, count_part
-from reft.peers.time_lora import polynomials
+from reft.peers.lora import LoraConfig
+from reft.peers.model import PeerModel
+from reft.peers.time_lora import TimeLoraConfig, polynomials
 from tests.reft.tiny import build_base, build_rows, prompts
 
 LOW, HIGH = 1.0, 4.0
@@ -255,10 +255,10 @@ def test_a_module_that_may_see_some_tokens_alone_is_refused() -> None:
     base = build_base()
     base.get_submodule("model.layers.0").experts = nn.ModuleList([nn.Linear(16, 16)])
     every = replace(CONFIG, targets=("all-linear",))
-    for made in (lambda: build(base, every), lambda: count_part(base, every)):
+    for made in (lambda: build(base, every), lambda: every.count(base)):
         with pytest.raises(ValueError, match=r"must run on every token.*got model.layers.0.experts.0"):
             made()
-    assert count_part(base, replace(every, layers=(1, 2))) > 0
+    assert replace(every, layers=(1, 2)).count(base) > 0
 
 
 @pytest.mark.parametrize(
