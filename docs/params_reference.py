@@ -45,12 +45,14 @@ class Key:
         value: as shipped, or ``ABSENT``.
         schema: its part of the JSON schema.
         among: the names with which its section has it, where the section is one of several.
+        heading: whether it only stands above its inner keys, and is a row for the sake of its comment alone.
     """
 
     path: str
     value: Any
     schema: Mapping[str, Any]
     among: tuple[str, ...] = ()
+    heading: bool = False
 
 
 def page() -> str:
@@ -72,6 +74,7 @@ def page() -> str:
             f"{shipped_cell(key.value)} | {kinds(key.schema, schema)} | "
             f"{', '.join(readers_of(key.path, readers))} | {cell(comments.get(key.path, ''))} |"
             for key in keys(name, shipped[name], section, schema)
+            if key.path in comments or not key.heading
         ]
         parts.append(
             "| key | as shipped | may be | read by | meaning |\n|---|---|---|---|---|\n" + "\n".join(rows) + "\n"
@@ -83,6 +86,8 @@ def keys(path: str, value: Any, schema: Mapping[str, Any], whole: Mapping[str, A
     """The rows of a key: itself where it holds a value, else those of its inner keys, whether shipped or not."""
     found = resolved(schema, whole)
     if "properties" in found:
+        if "." in path:
+            yield Key(path, ABSENT, found, heading=True)
         for name, inner in found["properties"].items():
             yield from keys(f"{path}.{name}", shipped_at(value, name), inner, whole)
         return
@@ -93,7 +98,8 @@ def keys(path: str, value: Any, schema: Mapping[str, Any], whole: Mapping[str, A
         yield from keys_of_several(path, value, tag, [resolved(one, whole) for one in found["oneOf"]], whole)
         return
     for mark, inner in inner_models(found, whole):
-        yield from keys(f"{path}{mark}", ABSENT, inner, whole)
+        below = keys(f"{path}{mark}", ABSENT, inner, whole)
+        yield from (key for key in below if not (key.heading and key.path == path))  # which has its row already
 
 
 def keys_of_several(

@@ -1,1 +1,1 @@
-"""The sides of a comparison: ours, the others', their rows and how they are timed."""
+"""What a comparison of libraries is made of: this one, the others, their rows and how they are timed."""

@@ -1,1 +1,1 @@
-"""What flow runs are made of: DVC, tasks, cards, the schedule."""
+"""What flow runs are made of: DVC, tasks, the artifacts that Prefect shows, the schedule."""

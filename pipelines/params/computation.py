@@ -17,7 +17,7 @@ class RunParams(Section):
 
 
 class ConeParams(Section):
-    """How much of what no intervention can change is kept. The budgets change no result: no stage depends on them."""
+    """How much of what no edit can change is kept. The two budgets change no result, so no stage reads them."""
 
     enabled: bool
     memory_gib: Annotated[float, Field(ge=0)]

@@ -1,1 +1,1 @@
-"""A project folder: dvc.yaml, hashes of code, keys of work in progress, lineage."""
+"""A project folder: dvc.yaml, hashes of code, keys of work in progress, what a version comes from."""

@@ -1,1 +1,1 @@
-"""The parts of a recipe, the methods, the domains they are chosen from, and published recipes."""
+"""The parts of a recipe, the methods, what each part may be chosen from, and published recipes."""

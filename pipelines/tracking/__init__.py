@@ -1,1 +1,1 @@
-"""MLflow: runs, their store, and live figures."""
+"""MLflow: runs, their store, and figures that are logged while a stage runs."""

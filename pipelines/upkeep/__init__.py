@@ -1,1 +1,1 @@
-"""Around a project: doctor, leftovers, estimates, the dashboard."""
+"""Looking after a project: doctor, files no longer needed, estimates of time, upgrades, the dashboard."""

@@ -1,1 +1,1 @@
-"""Adapters of other libraries: read into this project's words, and written in theirs."""
+"""Adapters in the formats of other libraries: read and written."""

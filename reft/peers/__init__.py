@@ -1,1 +1,1 @@
-"""The rivals behind the interface of a ReFT model: LoRA and its kin, virtual tokens, full fine-tuning."""
+"""Other methods behind the interface of a ReFT model: LoRA and DoRA, virtual tokens, full fine-tuning."""

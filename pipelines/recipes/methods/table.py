@@ -41,7 +41,7 @@ AnyRecipe = Recipe | TrainingRecipe
 
 
 class _MethodParams(Section):
-    """Section `method`: which method is trained, and the parts of each rival of ReFT, fixed or `searched`."""
+    """Section `method`: which method is trained, and the parts of each method but `reft`, fixed or `searched`."""
 
     name: str
 
