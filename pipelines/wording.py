@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 
 def share(value: float) -> str:
@@ -44,23 +43,3 @@ def recipe_words(point: Mapping[str, object]) -> str:
 def many(count: int, noun: str) -> str:
     """A number of things: "1 trial", "12 trials"."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
-
-
-def verdict_words(evaluation: Mapping[str, Any]) -> str:
-    """What the figures of evaluation.json allow to be said of the adapter."""
-    rows, least, over = (evaluation.get(name) for name in ("rows", "least_rows", "over_majority"))
-    if evaluation["better"]:
-        return "better than the base" + (" and than always giving the commonest answer" if over else "")
-    if least is not None and rows is not None and rows < least:
-        return f"no verdict: {rows} rows are too few, it takes {least}"
-    if over is not None and not over["better"] and evaluation["difference"]["low"] > 0:
-        return "not better than always giving the commonest answer by more than chance"
-    return "not better than the base by more than chance"
-
-
-def detectable_words(evaluation: Mapping[str, Any]) -> str:
-    """How small a difference the test rows can show; "" where the file does not say."""
-    found = evaluation.get("detectable")
-    if found is None:
-        return ""
-    return f"{points(found, sign=False)} at {evaluation['confidence']:.0%} confidence and 80 % power"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -13,7 +11,8 @@ from flows.runs.cards import pages
 from pipelines.contracts.evaluation import SystemFigures, read_evaluation
 from pipelines.contracts.registration import read_registration
 from pipelines.contracts.training import read_training
-from pipelines.wording import detectable_words, measure_words, part_value, share, verdict_words
+from pipelines.reports.evaluation import detectable_words, verdict_words
+from pipelines.wording import measure_words, part_value, share
 
 COLOURS = {"ran": "green", "restored": "cyan", "skipped": "bright_black"}
 
@@ -42,7 +41,7 @@ def _outcome(result: FlowResult) -> Table:
     table.add_column("figure")
     table.add_column("value")
     table.add_row("test rows", str(evaluation.rows))
-    measure, said = measure_words(evaluation.measure), asdict(evaluation)
+    measure = measure_words(evaluation.measure)
     table.add_row(f"base {measure}", _figure(evaluation.base))
     table.add_row(f"adapter {measure}", _figure(evaluation.adapter))
     difference = evaluation.difference
@@ -50,9 +49,9 @@ def _outcome(result: FlowResult) -> Table:
     for name, value in evaluation.baselines.items():
         table.add_row(f"{name} baseline", share(value))
     table.add_row("paired difference", points)
-    if least := detectable_words(said):
+    if least := detectable_words(evaluation):
         table.add_row("least that so many rows show", least)
-    table.add_row("verdict", verdict_words(said))
+    table.add_row("verdict", verdict_words(evaluation))
     recipe = ", ".join(f"{name} {part_value(value)}" for name, value in train.chosen.items())
     table.add_row("recipe", f"{recipe} (trial {train.trial})")
     table.add_row("trainable parameters", f"{train.trainable_parameters:,}")

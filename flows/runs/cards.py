@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,14 @@ from pipelines.contracts.evaluation import Evaluation
 from pipelines.contracts.registration import Registration
 from pipelines.contracts.search import SearchResult
 from pipelines.contracts.trials import TrialRecord
+from pipelines.reports.evaluation import detectable_words, verdict_words
 from pipelines.wording import (
-    detectable_words,
     duration,
     many,
     measure_words,
     points,
     recipe_words,
     share,
-    verdict_words,
 )
 
 Figures = Mapping[str, Mapping[str, float]]
@@ -89,7 +87,7 @@ def evaluation_table(evaluation: Evaluation) -> str:
         for name, system in (("frozen base", base), ("adapter", adapter))
     ]
     rows += [[f"{name} baseline", share(value), ""] for name, value in evaluation.baselines.items()]
-    p_value, said = evaluation.p_value, asdict(evaluation)
+    p_value = evaluation.p_value
     exact = "" if p_value is None else f"; exact paired test: p = {p_value:.2g}"
     lines = [f"# Evaluation on {evaluation.rows} test rows", ""]
     lines += _table(["system", measure_words(evaluation.measure), f"{evaluation.confidence:.0%} interval"], rows)
@@ -97,10 +95,10 @@ def evaluation_table(evaluation: Evaluation) -> str:
         "",
         f"Paired difference: **{100 * difference.value:+.1f} points** "
         f"({100 * difference.low:+.1f} to {100 * difference.high:+.1f}, bootstrap over rows{exact}). "
-        f"Verdict: {verdict_words(said)}.",
+        f"Verdict: {verdict_words(evaluation)}.",
         "",
     ]
-    if least := detectable_words(said):
+    if least := detectable_words(evaluation):
         lines += [f"So many rows show a difference of {least}.", ""]
     if "macro_f1" in adapter.summary:
         both = (f"{system.summary['macro_f1']:.3f}" for system in (base, adapter))

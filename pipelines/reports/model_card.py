@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from pipelines.contracts.base import BaseRecord
 from pipelines.contracts.evaluation import Evaluation
 from pipelines.contracts.task import prompt_task
 from pipelines.recipes.methods.table import DECLARED as RIVALS
+from pipelines.reports.evaluation import detectable_words, verdict_words
 from pipelines.sources.addresses import FileSource, HubSource, parse_source
 from pipelines.tasks.family import open_family
-from pipelines.wording import detectable_words, measure_words, share, verdict_words
+from pipelines.wording import measure_words, share
 from pipelines.yaml_file import dump_yaml
 from reft import AdapterInfo, ReftConfig
 from reft.edits.methods.table import DECLARED
@@ -133,10 +134,9 @@ def _figures(evaluation: Evaluation) -> str:
     for name, figures in (("adapter", evaluation.adapter), ("frozen base", evaluation.base)):
         if "macro_f1" in figures.summary:
             rows[f"macro F1, {name}"] = f"{figures.summary['macro_f1']:.3f}"
-    said = asdict(evaluation)
-    if least := detectable_words(said):
+    if least := detectable_words(evaluation):
         rows["least difference that so many rows show"] = least
-    rows["verdict"] = verdict_words(said)
+    rows["verdict"] = verdict_words(evaluation)
     return f"{measure} on {evaluation.rows} test rows, with {confidence} intervals:\n\n{_table(rows)}"
 
 

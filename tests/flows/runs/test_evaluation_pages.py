@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
-from flows.runs.cards import evaluation_table
+from flows.commands.summary import summary
+from flows.finetune import FlowResult
+from flows.runs.cards import evaluation_table, run_summary
 from pipelines.contracts.evaluation import read_evaluation, write_evaluation
+from pipelines.contracts.prepared import Row
+from pipelines.contracts.registration import Registration, write_registration
+from pipelines.contracts.task import TaskSpec
+from pipelines.contracts.training import TrainResult, write_training
 from pipelines.files import read_json, write_json
+from pipelines.project.graph import read_graph
 from pipelines.registry.history import evaluation_metrics
-from pipelines.wording import verdict_words
-from tests.pipelines.stages.test_evaluate import compared, labels
+from pipelines.reports.evaluation import verdict_words
+from pipelines.stages.evaluate import compare
+from pipelines.tasks.family import open_family
+from tests.arrows import ROOT
+from tests.pipelines.stages.test_evaluate import SETTINGS, compared, labels
 
 TRUTH = labels((0, 140), (1, 60))
 ALTERNATING = np.arange(200) % 2
@@ -35,8 +47,7 @@ def test_the_card_says_the_verdict_beside_the_baselines(
     evaluation = compared(truth, edited, frozen)
     write_evaluation(tmp_path / "evaluation.json", evaluation)
     assert read_evaluation(tmp_path / "evaluation.json") == evaluation
-    raw = read_json(tmp_path / "evaluation.json")
-    assert verdict_words(raw) == words
+    assert verdict_words(evaluation) == words
     card = evaluation_table(evaluation)
     for said in (
         f"Verdict: {words}.",
@@ -57,6 +68,33 @@ def test_a_file_of_release_0_1_is_read_and_said(tmp_path: Path) -> None:
         del raw[key]
     for system in ("adapter", "base"):
         del raw[system]["summary"]
-    assert verdict_words(raw) == "better than the base"
     write_json(tmp_path / "evaluation.json", raw)
-    assert "baseline" not in evaluation_table(read_evaluation(tmp_path / "evaluation.json"))
+    old = read_evaluation(tmp_path / "evaluation.json")
+    assert verdict_words(old) == "better than the base"
+    assert "baseline" not in evaluation_table(old)
+
+
+def test_every_page_speaks_of_the_familys_own_measure(tmp_path: Path) -> None:
+    """A family without classes, baselines and accuracy: 18 of 20 texts are the reference, and of the base none."""
+    task = open_family(TaskSpec("generation", "{text}", False, settings={"max_new_tokens": 4}))
+    rows = [Row(f"f:{place}", "p", " yes", references=("yes",)) for place in range(20)]
+    texts = ["yes"] * 18 + ["no"] * 2
+    evaluation = compare(task, rows, texts, ["no"] * 20, SETTINGS, seed=0, adapter_sha256="0" * 64)
+    registration = Registration("m", 2, None, "r", "a", "sqlite:///x", "models:/m/2")
+    graph = read_graph(ROOT)
+    for name, write, value in (
+        ("evaluation", write_evaluation, evaluation),
+        ("train_metrics", write_training, TrainResult("a", 1, 2, 3, 0.5, 0.25, {"rank": 4}, {"rank": 4}, "s", 0, "k")),
+        ("registration", write_registration, registration),
+    ):
+        (tmp_path / graph.paths[name]).parent.mkdir(exist_ok=True)
+        write(tmp_path / graph.paths[name], value)  # type: ignore[operator]
+    console = Console(width=200, record=True, file=StringIO())
+    console.print(summary(FlowResult(tmp_path, graph, [], "sqlite:///x", pushed=False)))
+    figures = {"card": evaluation_table(evaluation), "run": run_summary([], evaluation, registration)}
+    for page, text in {**figures, "summary": console.export_text()}.items():
+        assert "exact match" in text, page
+        assert "90.0 %" in text, page
+        assert "accuracy" not in text.lower(), page
+    measured = evaluation_metrics(evaluation)
+    assert (measured["adapter.exact_match"], measured["base.exact_match"]) == (0.9, 0.0)

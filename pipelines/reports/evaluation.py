@@ -1,0 +1,25 @@
+"""What an evaluation allows to be said, in words: on cards, in the summary of a run, and in a model card."""
+
+from __future__ import annotations
+
+from pipelines.contracts.evaluation import Evaluation
+from pipelines.wording import points
+
+
+def verdict_words(evaluation: Evaluation) -> str:
+    """What the figures allow to be said of the adapter."""
+    least, over = evaluation.least_rows, evaluation.over_majority
+    if evaluation.better:
+        return "better than the base" + (" and than always giving the commonest answer" if over else "")
+    if least is not None and evaluation.rows < least:
+        return f"no verdict: {evaluation.rows} rows are too few, it takes {least}"
+    if over is not None and not over.better and evaluation.difference.low > 0:
+        return "not better than always giving the commonest answer by more than chance"
+    return "not better than the base by more than chance"
+
+
+def detectable_words(evaluation: Evaluation) -> str:
+    """How small a difference the test rows can show; "" where the file does not say."""
+    if evaluation.detectable is None:
+        return ""
+    return f"{points(evaluation.detectable, sign=False)} at {evaluation.confidence:.0%} confidence and 80 % power"
