@@ -239,8 +239,8 @@ class OnTop:
         return self._model.reft.trainable_parameters()
 
     def fixed_tensors(self) -> dict[str, Tensor]:
-        """Return name -> what ReFT's parameters are read by."""
-        return self._model.fixed_tensors()
+        """Return name -> what ReFT's parameters are read by, and LoRA as its turn left it: ReFT learns on top of it."""
+        return {**_prefixed("lora.", self._model.lora.trainable_parameters()), **self._model.fixed_tensors()}
 
     def decaying_parameters(self) -> frozenset[str]:
         """Return the names of those that weight decay pulls."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -246,6 +247,24 @@ def test_reft_on_top_of_lora_changes_no_number_of_lora(tmp_path: Path) -> None:
     assert not same_numbers(model.reft, start.reft)
     assert same_numbers(model.lora, first.lora)
     assert not same_numbers(model.lora, start.lora)
+
+
+def test_reft_on_top_of_lora_goes_on_only_from_a_turn_on_the_same_lora(tmp_path: Path) -> None:
+    """LoRA's turn is gone and begins anew at another rate: ReFT's checkpoint is of another LoRA, and is refused."""
+    config = CONFIGS["lora_then_reft"]
+
+    def run(rate: float) -> None:
+        model = StackedModel(build_base(), config, seed=0)
+        turns = Turns(settings(learning_rate=rate), settings(), 0.5)
+        list(fit_in_turn(model, ROWS, turns, pad_id=0, checkpoint=tmp_path))
+
+    assert isinstance(config, StackedConfig)
+    run(1e-2)
+    shutil.rmtree(tmp_path / "lora")
+    run(1e-2)  # the same LoRA, bit for bit
+    shutil.rmtree(tmp_path / "lora")
+    with pytest.raises(ValueError, match="of the same inputs alone"):
+        run(2e-2)
 
 
 def test_the_cone_is_not_used_where_its_constants_do_not_hold() -> None:
