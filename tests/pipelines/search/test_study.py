@@ -69,7 +69,7 @@ def begin(shared: SharedStudy, owner: str | None = None, **search: Any) -> optun
     trial = shared.study.ask()
     trial.set_user_attr(OWNER, owner or this_process())
     suggest(trial, params(**search).recipe_space().space)
-    trial.set_user_attr(COSTS, {"parameters": 10, "seconds": 1.0, "tokens": 5, "memory_mb": 1.0})
+    trial.set_user_attr(COSTS, {"parameters": 10, "seconds": 1.0, "fill_seconds": 0.5, "tokens": 5, "memory_mb": 1.0})
     return trial
 
 
@@ -225,9 +225,10 @@ def test_the_table_of_trials_has_a_row_for_each(root: Path, name: str, tmp_path:
     write_trials_csv(tmp_path / "trials.csv", trial_records(shared))
     header, row = (tmp_path / "trials.csv").read_text(encoding="utf-8").splitlines()
     assert header == (
-        "number,state,value,layers,learning_rate,positions,rank,parameters,seconds,tokens,memory_mb,seed,error"
+        "number,state,value,layers,learning_rate,positions,rank,parameters,seconds,fill_seconds,tokens,memory_mb,"
+        "seed,error"
     )
-    assert row == "0,complete,0.7,all,0.0009,l4,8,10,1.0,5,1.0,42,"
+    assert row == "0,complete,0.7,all,0.0009,l4,8,10,1.0,0.5,5,1.0,42,"
 
 
 @pytest.mark.parametrize("url", ["nonsense", "sqlite:////proc/no/such/folder.db", "postgresql+nothing://h/db"])
