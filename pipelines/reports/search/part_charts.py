@@ -96,7 +96,10 @@ def parallel(verdict: Verdict) -> Element:
     for place, (name, scale) in enumerate(axes):
         _draw_axis(svg, SIDE + step * place, name, scale)
     says = "Each line is a complete trial, the stronger its colour the better it was; the thick one was chosen."
-    return figure("All parts together", says, svg, wide=True)
+    svg.set("class", "broad")  # its axes need their room: a narrow page shows a part of it, and says so
+    found = figure("All parts together", says, svg, wide=True)
+    append(found[0], element("p", {"class": "aside"}, "The rest, and the measure, is to the right: move the chart."))
+    return found
 
 
 def _height(scale: Scale, value: object) -> float:

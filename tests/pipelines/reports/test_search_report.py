@@ -100,10 +100,11 @@ def test_every_trial_is_in_each_chart_and_in_the_table(tmp_path: Path) -> None:
         assert page.count("tr", data_row=str(one.number)) == 1
         kind = verdict.kind(one)
         # The history, a slice for each of four parts, the end of its curve; complete ones in the two trade-offs too.
-        marks = {"chosen": 8, "complete": 8, "pruned": 6, "fail": 1}[kind]
-        seeds = 3 if one.number in verdict.confirmed else 0
+        # History, curves and seeds are drawn twice, for wide windows and for narrow ones.
+        marks = {"chosen": 10, "complete": 10, "pruned": 8, "fail": 2}[kind]
+        seeds = 6 if one.number in verdict.confirmed else 0
         assert page.count("path", data_trial=str(one.number)) == marks + seeds, one
-        lines = {"chosen": 2, "complete": 2, "pruned": 1, "fail": 0}[kind]  # its curve, and through all parts
+        lines = {"chosen": 3, "complete": 3, "pruned": 2, "fail": 0}[kind]  # its curve, and through all parts
         assert page.count("polyline", data_trial=str(one.number)) == lines
 
 
@@ -248,7 +249,8 @@ def test_a_browser_shows_it_without_a_complaint_or_a_request(
     assert light is not dark
     # The nearest trial is marked in every chart, and told of.
     best = verdict.choice.record
-    where = f"document.querySelector('.mark.chosen[data-trial=\"{best.number}\"]')"
+    shown = "one => one.getClientRects().length"
+    where = f"[...document.querySelectorAll('.mark.chosen[data-trial=\"{best.number}\"]')].find({shown})"
     tab.run(f"{where}.scrollIntoView({{block: 'center'}})")
     box = tab.run(f"(({{x, y, width, height}}) => [x + width / 2, y + height / 2])({where}.getBoundingClientRect())")
     tab.point(*box)
@@ -266,3 +268,26 @@ def test_a_browser_shows_it_without_a_complaint_or_a_request(
     assert tab.run(order)[-1] == up[-1] == "14"
     assert tab.run(order)[0] == up[-2]
     assert tab.complaints == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 840, 1280])
+def test_a_chart_shows_every_trial_and_its_words_can_be_read_in_any_window(
+    tmp_path: Path, tab: Tab, width: int
+) -> None:
+    """But for the axes of all parts, which need their room: there the page says that there is more to the right."""
+    report(tmp_path, usual())
+    tab.size(width)
+    tab.open((tmp_path / "report.html").as_uri())
+    charts = "[...document.querySelectorAll('figure .frame > svg')].filter(one => one.getClientRects().length)"
+    titles = f"{charts}.map(one => one.closest('figure').querySelector('h3').textContent)"
+    assert len(tab.run(titles)) == len(set(tab.run(titles))) >= 10  # each chart once
+    cut = f"{charts}.filter(one => one.parentNode.scrollWidth > one.parentNode.clientWidth)"
+    assert tab.run(f"{cut}.map(one => one.closest('figure').querySelector('h3').textContent)") == (
+        ["All parts together"] if width == 390 else []
+    )
+    aside = tab.run("getComputedStyle(document.querySelector('figcaption p.aside')).display")
+    assert aside == ("block" if width == 390 else "none")
+    words = f"{charts}.flatMap(one => [...one.querySelectorAll('text')]).filter(one => one.textContent)"
+    size = "parseFloat(getComputedStyle(one).fontSize) * Math.hypot(one.getScreenCTM().a, one.getScreenCTM().b)"
+    assert tab.run(f"Math.min(...{words}.map(one => {size}))") > 8  # pixels
