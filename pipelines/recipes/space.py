@@ -82,7 +82,17 @@ class SpaceParams(RootModel[Annotated[dict[Part, Domain], BY_PART]]):
         said = [f"it has no {part}" for part in wanted if part not in point]
         said += [f"it must not have {part}" for part in point if part not in wanted]
         outside = [part for part in wanted if part in point and not self._holds(part, point[part])]
-        return said + [f"{part} is not of search.space" for part in outside]
+        return said + [f"{part} is {point[part]!r}, where search.space has {self._words(part)}" for part in outside]
+
+    def _words(self, part: Part) -> str:
+        """What a part is chosen from."""
+        match self.domain(part):
+            case Span(low=low, high=high):
+                return f"{low} to {high}"
+            case Steps(low=low, high=high, step=step):
+                return f"{low} to {high} in steps of {step}"
+            case choices:
+                return ", ".join(map(repr, choices))
 
     def size(self) -> float:
         """The number of points; infinite where a part is a real number."""

@@ -27,6 +27,7 @@ from pipelines.search.study import CANDIDATE, COSTS, CURVE, ERROR, OWNER, SEED, 
 from pipelines.tasks.family import Answer, TaskFamily
 from pipelines.tracking.live import LiveRun
 from reft import CausalModel, NonFiniteLossError, ReftConfig, ReftModel
+from reft.adapters.any_method import MethodModel
 from reft.cone.keeper import filling_seconds
 from reft.models.limits import BaseLimitError
 
@@ -170,13 +171,23 @@ def _report(
 
 
 def base_value(context: TrialContext, place: int) -> float:
-    """The figure of the frozen base on the rows that a fold is asked: what a recipe is to be better than."""
-    # Edits at the lowest layer and the last token: so of the base is kept what most recipes of a search need.
-    unused = ReftConfig(layers=(0,), positions="l1", rank=1)
-    model = ReftModel(context.workspace.base, unused, seed=context.settings.seed)
-    task, asked = context.task, context.fold(place).asked
+    """The figure of the frozen base on the rows that a fold is asked: what a recipe is to be better than.
+
+    It is asked by the passes that the trials are asked by: the cone's, and those over whole rows of methods that have
+    none, differ by tenths of a nat in half precision.
+    """
+    model, task, asked = _unedited(context), context.task, context.fold(place).asked
     with model.disabled(), memory_errors():
         return task.measure.add_up(task.scores(asked, _answers(context, model, asked, title="frozen base")))
+
+
+def _unedited(context: TrialContext) -> MethodModel:
+    """A new model of the trials' method."""
+    base, settings = context.workspace.base, context.settings
+    if settings.recipes.method == "reft":
+        # Edits at the lowest layer and the last token: so of the base is kept what most recipes of a search need.
+        return ReftModel(base, ReftConfig(layers=(0,), positions="l1", rank=1), seed=settings.seed)
+    return build_model(context.workspace, settings.recipes.corners(())[0], seed=settings.seed)
 
 
 def _answers(context: TrialContext, model: CausalModel, asked: Sequence[Row], *, title: str) -> list[Answer]:

@@ -189,7 +189,8 @@ def test_a_published_recipe_is_named_and_has_what_the_space_searches() -> None:
         "search.space.learning_rate": None, "train.learning_rate": 9.0e-4,
     })  # fmt: skip
     assert found.recipe_space().first[0] == {"layers": "all", "positions": "f7+l7", "rank": 8}
-    assert "does not: positions is not of search.space" in refused({"search.enqueue": ["arithmetic"]})
+    said = refused({"search.enqueue": ["arithmetic"]})
+    assert "does not: positions is 'f7+l7', where search.space has 'l4', 'l2', 'l1'" in said
     said = refused({"search.enqueue": ["comonsense"]})
     assert "a published recipe is one of commonsense, arithmetic, instructions, glue; got 'comonsense'" in said
     conditional = params({**CONDITIONAL, "search.enqueue": ["commonsense"]}).recipe_space().first[0]

@@ -289,7 +289,10 @@ def test_what_is_other_methods_is_left_out_of_a_search() -> None:
             "compare.methods.T is time_lora, which reads",
         ),
         ({"method.time_lora.degree": 0}, "method.time_lora.degree"),
-        ({"search.enqueue": [{"lora": {"learning_rate": 7.0}}]}, "lora.learning_rate is not of search.space"),
+        (
+            {"search.enqueue": [{"lora": {"learning_rate": 7.0}}]},
+            "lora.learning_rate is 7.0, where search.space has 0.0001 to 0.005",
+        ),
         (
             {"search.enqueue": [{"lora": {"rank": 7}, "rank": 3, "prompt": {"init": "random"}}]},
             "no method has these parts",

@@ -22,16 +22,21 @@ from optuna.trial import TrialState
 
 from pipelines.contracts.prepared import read_rows
 from pipelines.errors import PipelineError
+from pipelines.model.workspace import open_workspace
 from pipelines.project.settings import StudySettings
 from pipelines.runtime.process import begin_process
 from pipelines.search import trial, worker
+from pipelines.search.folds import OF_TRIALS
 from pipelines.search.next_step import other_seeds
 from pipelines.search.study import ERROR, INTERRUPTED, open_study
 from pipelines.search.worker import run_until_target
 from pipelines.stages import search
 from pipelines.stages.search import SearchResult
+from pipelines.tasks.family import open_family
+from pipelines.tracking.live import live_run
 from pipelines.upkeep.estimate import estimate
 from reft import NonFiniteLossError
+from reft.cone.keeper import ConeConfig, filling_seconds, set_cone
 from tests.searching import Project, make_context, make_params
 from tests.servers import wait_for
 
@@ -95,6 +100,20 @@ def test_what_the_trials_share_is_not_charged_to_the_first_of_them(context: Proj
     assert two["fill_seconds"] == 0
     assert one["seconds"] > 0
     assert result.fill_seconds == round(one["fill_seconds"], 1)
+
+
+@pytest.mark.parametrize("method", ["reft", "lora", "prompt", "lora_then_reft"])
+def test_the_base_is_asked_by_the_passes_of_the_trials(context: Project, method: str) -> None:
+    """Of these passes the cone's alone compute constants, and ReFT alone has one: in half precision they differ."""
+    params = make_params({"method.name": method})
+    workspace = open_workspace(params.computation(), root=context.root, base=context.base, prepared=context.prepared)
+    set_cone(workspace.base, ConeConfig())
+    rows = {split: workspace.rows(split)[:8] for split in worker.SPLITS}
+    task = open_family(workspace.task)
+    with live_run(params.tracking, context.root, "search", "key", "search") as live:
+        given = trial.TrialContext(StudySettings.of(params), workspace, task, rows["train"], rows["validation"], live)
+        assert 0 <= trial.base_value(given, OF_TRIALS) <= 1
+    assert (filling_seconds(workspace.base) > 0) == (method == "reft")
 
 
 def test_best_yaml_says_where_its_recipe_came_from(context: Project) -> None:
