@@ -64,7 +64,7 @@ def align(project: str = ".") -> State[AlignRun]:
 
 @task(name="align", cache_policy=NO_CACHE, persist_result=False)
 def search(root: Path, out: Path) -> AlignResult:
-    """Bring every cell of the map up to date; what an earlier run finished stays."""
+    """Compute each cell of the map that is not there yet; what an earlier run finished stays."""
     from pipelines.align.run import run as measure  # loads torch
 
     return measure(load_params(root / "params.yaml"), root=root, out=out)

@@ -50,7 +50,7 @@ def run(
     project: Project = Path(),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what each stage would do, and why.")] = False,
 ) -> None:
-    """Bring every stage up to date: base, prepare, search, train, evaluate, register; then push.
+    """Run every stage that is stale, of base, prepare, search, train, evaluate and register; then push.
 
     Only what params.yaml, the data or the code made stale is run again. A run that was stopped goes on where it was.
     """
@@ -80,7 +80,7 @@ def search(
     scheduler: Annotated[str | None, typer.Option(help="Address of a Dask cluster; without it, one is made.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what the search would try and take.")] = False,
 ) -> None:
-    """Search a recipe, and nothing after that: base and data are brought up to date first.
+    """Search a recipe, and nothing after that; stale stages before it run first.
 
     The study is brought to search.trials by as many workers as are asked for, here and, with a PostgreSQL database as
     search.storage, by those of other machines that run the same command. Then DVC's stage search collects.
@@ -195,7 +195,7 @@ def doctor(
     project: Project = Path(),
     plan: Annotated[bool, typer.Option("--plan", help="Also say what each stage would do, and why.")] = False,
 ) -> None:
-    """Look at this machine and this project, and say what to do about each finding; exit code 1 if a run would fail."""
+    """Check this machine and this project, and say what to do about each finding; exit code 1 if a run would fail."""
     with importing():
         from flows.commands.doctor import examine
     from flows.commands.tables import findings_table
@@ -293,7 +293,7 @@ def upgrade(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Write without asking.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit code 1 for a difference.")] = False,
 ) -> None:
-    """Bring params.yaml, and dvc.yaml of a folder of `reft init`, of an earlier release up to date.
+    """Update params.yaml, and dvc.yaml of a folder of `reft init`, from an earlier release.
 
     Keys that are new get the values and comments of the release; your values and comments stay. The difference is
     shown before it is written.

@@ -1,4 +1,4 @@
-"""`reft compare-methods`: base and data brought up to date, then the comparison in a process of its own."""
+"""`reft compare-methods`: stale stages base and prepare, then the comparison in a process of its own."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def run(project: Path, *, only: Sequence[str] = ()) -> Compared:
     params = check_ready(project.resolve())
     _check_names(params, only)
     _check_rows(params)
-    orphans.claim()
+    orphans.mark_children()
     state: State[Any] = compare_methods(str(project.resolve()), list(only), return_state=True)
     found: Compared = state.result()
     return found
@@ -86,7 +86,7 @@ def run(project: Path, *, only: Sequence[str] = ()) -> Compared:
     on_crashed=[notify_of_failure],
 )
 def compare_methods(project: str = ".", only: list[str] | None = None) -> Compared:
-    """Bring base and data up to date, and compare."""
+    """Run base and prepare where they are stale, then compare."""
     root = Path(project).resolve()
     params = check_ready(root)
     with locked(root, "run", wait_seconds=params.run.wait_seconds):

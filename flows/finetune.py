@@ -48,7 +48,7 @@ class FlowResult:
 
 def run(project: Path) -> FlowResult:
     """Run the flow in this process; what stopped it is raised as it was. Ctrl-C and SIGTERM end the process."""
-    orphans.claim()
+    orphans.mark_children()
     running.stop_at_once()
     state: State[Any] = finetune(str(project.resolve()), return_state=True)
     result: FlowResult = state.result()
@@ -64,12 +64,12 @@ def run(project: Path) -> FlowResult:
     on_crashed=[notify_of_failure],
 )
 def finetune(project: str = ".") -> State[FlowResult]:
-    """Pull, bring every stage up to date in the order of dvc.yaml, show the outcome as artifacts, push.
+    """Pull, reproduce every stage in the order of dvc.yaml, show the outcome as artifacts, push.
 
     While another run works in the project, a run that a schedule started is cancelled, and any other is refused.
     """
     root = Path(project).resolve()
-    if orphans.claimed():
+    if orphans.marks_children():
         running.stop_at_once()  # again: Prefect has put a handler of its own in place, after which it would go on
     params = check_ready(root)
     with ExitStack() as stack:

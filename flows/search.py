@@ -1,4 +1,4 @@
-"""The search by itself: several processes bring the study to its number of trials, and DVC collects."""
+"""The search by itself: several processes run its trials, and then DVC the stage."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def run(project: Path, *, workers: int, runner: Runner, scheduler: str | None = 
         PipelineError: if Dask is asked for and not installed, or workers of a cluster could not share the study.
     """
     check_workers(load_params(project / "params.yaml"), runner, scheduler)
-    orphans.claim()
+    orphans.mark_children()
     running.stop_at_once()
     fan = search.with_options(task_runner=task_runner(runner, workers, scheduler))
     with server_for_children(needed=workers > 1 and runner != "threads"):
@@ -117,9 +117,9 @@ def task_runner(runner: Runner, workers: int, scheduler: str | None) -> TaskRunn
     on_crashed=[notify_of_failure],
 )
 def search(project: str = ".", workers: int = 1) -> State[SearchOutcome]:
-    """Bring base and data up to date, let the workers work, bring the stage search up to date, show the outcome."""
+    """Run base and prepare where they are stale, the workers, then the stage search; show the outcome."""
     root = Path(project).resolve()
-    if orphans.claimed():
+    if orphans.marks_children():
         running.stop_at_once()  # again, as in the flow finetune
     params = check_ready(root)
     with locked(root, "run", wait_seconds=params.run.wait_seconds):
@@ -142,7 +142,7 @@ def search(project: str = ".", workers: int = 1) -> State[SearchOutcome]:
 
 
 def fan_out(root: Path, workers: int) -> None:
-    """Have workers bring the study to its number of trials. What they leave undone, the stage does."""
+    """Run workers until the study has its number of trials. What they leave undone, the stage does."""
     with locked(root, "stage", wait_seconds=DYING_SECONDS):  # a `dvc repro` beside it would take it for its own
         futures = [work.submit(root, place) for place in range(workers)]
         wait(futures)

@@ -36,7 +36,7 @@ class Survey:
 
 
 def survey(root: Path, *, bases: bool) -> Survey:
-    """Look; nothing is changed. With ``bases``, unused bases and all downloads are among what could go.
+    """Return what could go; nothing is changed. With ``bases``, unused bases and all downloads are among what could go.
 
     Raises:
         PipelineError: if the folder is no project, or a store that refers to things does not answer.

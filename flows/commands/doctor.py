@@ -23,7 +23,7 @@ from pipelines.upkeep.checkup import Finding, check_base, check_hardware, check_
 
 
 def examine(root: Path) -> list[Finding]:
-    """Look at everything; nothing is changed."""
+    """Run every check; nothing is changed."""
     params, findings = _params(root)
     base, about_base = _base(root)
     return [

@@ -51,14 +51,14 @@ def import_command(
 
     reft import ~/loreft-llama --format pyreft --base hub:org/llama@COMMIT --positions f7+l7 --out models/imported
     """
-    from pipelines.exchange.imports import AdapterClaims, BaseChoice, import_adapter
+    from pipelines.exchange.imports import BaseChoice, DeclaredSettings, import_adapter
 
     root = project.resolve()
-    claims = AdapterClaims(positions=positions, activation=activation, dropout=dropout, method=method)
+    declared = DeclaredSettings(positions=positions, activation=activation, dropout=dropout, method=method)
     if base is None and library != "hub":
         base = _project_base(root)
     choice = None if base is None else BaseChoice(base, dtype=dtype)
-    made = import_adapter(source, out, library=library, root=root, claims=claims, base=choice)
+    made = import_adapter(source, out, library=library, root=root, declared=declared, base=choice)
     console.print(
         f"{out}: {made.method} at {made.positions} of {made.layers} layers, {made.trained:,} trained numbers, for the "
         f"base {printable(made.base.source)} ({made.base.sha256[:12]})."

@@ -76,7 +76,7 @@ def read_notify(root: Path) -> NotifyParams:
 
 
 def send(settings: NotifyParams, event: Event, *, root: Path) -> None:
-    """Tell whoever is set; one who cannot be told keeps nobody else from it.
+    """Notify all who are set; one who cannot be reached keeps no other from it.
 
     Raises:
         NotifyError: naming each that failed.

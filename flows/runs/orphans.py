@@ -15,13 +15,13 @@ import psutil
 from pipelines.runtime.process import FLOW_PID
 
 
-def claim() -> None:
-    """Have every process that this one starts carry its number."""
+def mark_children() -> None:
+    """Give every process that this one starts its number, in the environment."""
     os.environ[FLOW_PID] = str(os.getpid())
 
 
-def claimed() -> bool:
-    """Whether this process is the one that claimed what it starts: ``reft run``, and no worker's run."""
+def marks_children() -> bool:
+    """Whether this process marks what it starts: ``reft run``, and no worker's run."""
     return os.environ.get(FLOW_PID) == str(os.getpid())
 
 

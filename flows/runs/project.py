@@ -30,7 +30,7 @@ class SetupResult:
 
 
 def check_ready(root: Path) -> Params:
-    """Look at what every run needs, before any work: a project, sound parameters, stores that answer.
+    """Check what every run needs, before any work: a project, sound parameters, stores that answer.
 
     Raises:
         PipelineError: for the first of them that fails; in params.yaml, for every broken rule.

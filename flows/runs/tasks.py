@@ -1,4 +1,4 @@
-"""The tasks of the flow: one that has DVC bring a stage up to date, and those that show what came out."""
+"""The tasks of the flow: one that reproduces a stage with DVC, and those that show what came out."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def repro_stage(root: Path, stage: Stage, *, force: bool = False, skip: bool = F
 
 
 def repro_stages(root: Path, stages: Sequence[Stage]) -> list[StageRun]:
-    """Bring stages up to date, in the order of dvc.yaml; DVC says once for all of them what it would skip.
+    """Reproduce stages, in the order of dvc.yaml; DVC says once for all of them what it would skip.
 
     Raises:
         PipelineError: as :func:`repro_stage`.

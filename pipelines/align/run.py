@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from pipelines.align.files import write_map
 from pipelines.align.map import UNITS, UNLEARNED, WHOLE, AlignResult, Cell, Figures
-from pipelines.align.workspace import AlignBench, open_alignment
+from pipelines.align.workspace import AlignWorkspace, open_alignment
 from pipelines.files import read_json, write_json
 from pipelines.params.align import AlignParams
 from pipelines.params.whole import Params
@@ -44,7 +44,7 @@ from reft.causal import (
 
 
 def run(params: Params, *, root: Path, out: Path) -> AlignResult:
-    """Bring every cell of the map up to date, then write map.json, map.csv and map.png.
+    """Compute each cell of the map that is not there yet, then write map.json, map.csv and map.png.
 
     Args:
         params: the whole of params.yaml.
@@ -55,29 +55,29 @@ def run(params: Params, *, root: Path, out: Path) -> AlignResult:
         PipelineError: for data, a base or an adapter that cannot be used, or another run in the same folder.
     """
     with locked(root, "align", wait_seconds=params.run.wait_seconds):
-        bench = open_alignment(params, root=root)
-        key = bench.key(params)
+        workspace = open_alignment(params, root=root)
+        key = workspace.key(params)
         with live_run(
             params.tracking, root=root, stage="align", input_hash=key, name=f"align-{params.align.variable}"
         ) as live:
             live.log_params(params.align.model_dump())
-            bench.teach(params, folder=work_folder(root) / "align" / key / "taught", live=live)
-            result = _search(params, bench, work_folder(root) / "align" / key, live)
+            workspace.teach(params, folder=work_folder(root) / "align" / key / "taught", live=live)
+            result = _search(params, workspace, work_folder(root) / "align" / key, live)
             write_map(out, result)
             live.log_files("alignment", [out])
     return result
 
 
-def _search(params: Params, bench: AlignBench, folder: Path, live: LiveRun) -> AlignResult:
+def _search(params: Params, workspace: AlignWorkspace, folder: Path, live: LiveRun) -> AlignResult:
     align, cells, resumed = params.align, [], 0
-    wanted = list(_wanted(bench, align))
+    wanted = list(_wanted(workspace, align))
     with tqdm(total=len(wanted), desc="align", unit="cell") as bar:
         for site, method, dimension in wanted:
             path = folder / f"{site.layer}-{site.positions.replace(':', '_')}-{method}-{dimension}.json"
             if path.is_file():
                 cell, resumed = Cell.from_dict(read_json(path)), resumed + 1
             else:
-                cell = _measure(params, bench, site, method, dimension, live)
+                cell = _measure(params, workspace, site, method, dimension, live)
                 write_json(path, asdict(cell))
                 _say(cell, bar)
             cells.append(cell)
@@ -86,43 +86,45 @@ def _search(params: Params, bench: AlignBench, folder: Path, live: LiveRun) -> A
             )
             bar.update()
     learned = [cell for cell in cells if cell.method not in UNLEARNED]
-    size, data = params.evaluate.batch_size, bench.data
+    size, data = params.evaluate.batch_size, workspace.data
     result = AlignResult(
         variable=align.variable,
         data=align.data,
         model=align.model,
-        accuracy=Figures.of(answer_accuracy(bench.probe, data.asked, data.labels, batch_size=size)),
-        taught_from=bench.untaught,
-        unchanged=Figures.of(unchanged_accuracy(bench.probe, data.test, batch_size=size)),
-        tokens={positions: bench.text_at(positions) for positions in align.positions},
+        accuracy=Figures.of(answer_accuracy(workspace.probe, data.asked, data.labels, batch_size=size)),
+        taught_from=workspace.untaught,
+        unchanged=Figures.of(unchanged_accuracy(workspace.probe, data.test, batch_size=size)),
+        tokens={positions: workspace.text_at(positions) for positions in align.positions},
         cells=tuple(cells),
         best=max(learned, key=lambda cell: (cell.validation.value, -cell.dimension)),
         resumed=resumed,
-        input_hash=bench.key(params),
+        input_hash=workspace.key(params),
     )
     live.log_metrics({"model_accuracy": result.accuracy.value, "best_test_accuracy": result.best.test.value})
     return result
 
 
-def _wanted(bench: AlignBench, align: AlignParams) -> Iterator[tuple[LayerSite, str, int]]:
+def _wanted(workspace: AlignWorkspace, align: AlignParams) -> Iterator[tuple[LayerSite, str, int]]:
     """Yield each cell's site, method and dimension."""
-    for layer in bench.layers:
+    for layer in workspace.layers:
         for positions in align.positions:
             site = LayerSite(layer, positions)
-            yield site, WHOLE, bench.hidden_size
+            yield site, WHOLE, workspace.hidden_size
             for size in align.blocks:
                 yield site, UNITS, size
             for dimension in align.dimensions:
                 yield site, align.method, dimension
 
 
-def _measure(params: Params, bench: AlignBench, site: LayerSite, method: str, dimension: int, live: LiveRun) -> Cell:
+def _measure(
+    params: Params, workspace: AlignWorkspace, site: LayerSite, method: str, dimension: int, live: LiveRun
+) -> Cell:
     """Learn and measure one cell."""
     if method == UNITS:
-        return _measure_units(params, bench, site, dimension)
+        return _measure_units(params, workspace, site, dimension)
     started = time.monotonic()
-    align, data, probe, size = params.align, bench.data, bench.probe, params.evaluate.batch_size
-    swap = _swap(bench.hidden_size, align.variable, method, dimension, params.seed).to(bench.device)
+    align, data, probe, size = params.align, workspace.data, workspace.probe, params.evaluate.batch_size
+    swap = _swap(workspace.hidden_size, align.variable, method, dimension, params.seed).to(workspace.device)
     losses: list[float] = []
     if not isinstance(swap, VectorSwap):
         settings = DasConfig(align.epochs, align.batch_size, align.learning_rate, params.seed)
@@ -139,7 +141,7 @@ def _measure(params: Params, bench: AlignBench, site: LayerSite, method: str, di
     )
     controls = range(1, align.random_rotations + 1) if losses else ()
     random = [
-        _swap(bench.hidden_size, align.variable, "das", dimension, params.seed + place).to(bench.device)
+        _swap(workspace.hidden_size, align.variable, "das", dimension, params.seed + place).to(workspace.device)
         for place in controls
     ]
     return Cell(
@@ -155,11 +157,11 @@ def _measure(params: Params, bench: AlignBench, site: LayerSite, method: str, di
     )
 
 
-def _measure_units(params: Params, bench: AlignBench, site: LayerSite, size: int) -> Cell:
+def _measure_units(params: Params, workspace: AlignWorkspace, site: LayerSite, size: int) -> Cell:
     """Try every block of neighbouring units on the training rows, and measure the best one."""
     started = time.monotonic()
-    data, probe = bench.data, bench.probe
-    blocks = unit_blocks(bench.hidden_size, params.align.variable, size)
+    data, probe = workspace.data, workspace.probe
+    blocks = unit_blocks(workspace.hidden_size, params.align.variable, size)
     best = search_units(probe, site, data.train, blocks, chunk=1)[0].units  # all rows at once are enough for a pass
     validation, test = (
         Figures.of(search_units(probe, site, rows, [best])[0].accuracy) for rows in (data.validation, data.test)

@@ -43,7 +43,7 @@ CODE = (
 )
 
 
-class AlignBench:
+class AlignWorkspace:
     """A model and the rows of an alignment, ready for use.
 
     Args:
@@ -119,7 +119,7 @@ class AlignBench:
         return str(self._tokenizer.decode([row.input_ids[place] for place in places.tolist()]))
 
 
-def open_alignment(params: Params, *, root: Path) -> AlignBench:
+def open_alignment(params: Params, *, root: Path) -> AlignWorkspace:
     """Load the model and make the rows, as the section ``align`` says.
 
     Raises:
@@ -134,7 +134,7 @@ def open_alignment(params: Params, *, root: Path) -> AlignBench:
     model, identity = _model(params, loaded, root)
     try:
         layers = parse_layers(align.layers, record.num_layers)
-        bench = AlignBench(loaded, model, data, layers, identity)
+        workspace = AlignWorkspace(loaded, model, data, layers, identity)
         rows = (*data.train, *data.validation, *data.test)
         for positions in align.positions:
             token_places([each for row in rows for each in (row.base, row.taken[0].source)], positions)
@@ -147,7 +147,7 @@ def open_alignment(params: Params, *, root: Path) -> AlignBench:
                 got=max(sizes),
                 do="Lower it.",
             )
-    return bench
+    return workspace
 
 
 def _model(params: Params, loaded: LoadedBase, root: Path) -> tuple[torch.nn.Module, str | None]:

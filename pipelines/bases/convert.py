@@ -134,7 +134,7 @@ def _read(place: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedT
 
 @contextmanager
 def _readable() -> Iterator[None]:
-    """Tell of whatever transformers, tokenizers, gguf and safetensors raise for files that are no model."""
+    """Turn what transformers, tokenizers, gguf and safetensors raise for files that are no model into ours."""
     try:
         yield
     except PipelineError:

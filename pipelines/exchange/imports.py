@@ -38,7 +38,7 @@ REFUSED_PUBLISHED = ("*.py", "*/*/*")  # PEFT's layout is in a folder
 
 
 @dataclass(frozen=True)
-class AdapterClaims:
+class DeclaredSettings:
     """What the user says of an adapter, where its files do not; None: nothing."""
 
     positions: str | None = None
@@ -94,7 +94,7 @@ class Published:
 
 
 def import_adapter(
-    source: str, out: Path, *, library: Library, root: Path, claims: AdapterClaims, base: BaseChoice | None
+    source: str, out: Path, *, library: Library, root: Path, declared: DeclaredSettings, base: BaseChoice | None
 ) -> Imported:
     """Make an adapter of this project from one that was saved elsewhere; nothing in its files is run.
 
@@ -106,7 +106,7 @@ def import_adapter(
         out: a folder that is not there yet.
         library: which one saved it; ``hub`` for what ``reft export --format hub`` wrote.
         root: the project's root, for a ``file:`` base.
-        claims: what its files do not say.
+        declared: what its files do not say.
         base: the model it is for; None for ``hub``, which names its own.
 
     Raises:
@@ -116,9 +116,9 @@ def import_adapter(
     _check_free(out)
     with opened(source, root, published=library == "hub") as folder:
         if library == "hub":
-            if claims != AdapterClaims() or base is not None:
+            if declared != DeclaredSettings() or base is not None:
                 raise PipelineError(
-                    "a published adapter says all of itself", got=base or claims, do="Name its place alone."
+                    "a published adapter says all of itself", got=base or declared, do="Name its place alone."
                 )
             return _import_published(folder, out, root)
         if base is None:
@@ -126,9 +126,9 @@ def import_adapter(
                 "the base must be named", do="Give --base: a base.json, or an address like hub:NAME@COMMIT."
             )
         with refusals():
-            adapter, granted = _read(folder, library, claims)
+            adapter, granted = _read(folder, library, declared)
         notes = (*granted, *adapter.notes)
-        origin = _origin(source, folder, library, claims, notes)
+        origin = _origin(source, folder, library, declared, notes)
     return _settle(adapter, out, load_base(_base_record(base, root), root=root), origin, notes)
 
 
@@ -170,7 +170,7 @@ def opened(source: str, root: Path, *, published: bool = False) -> Iterator[Path
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Tell of what the method refuses as of a user's mistake; its words say rule, value and advice already."""
+    """Turn what reft refuses into a PipelineError; its words say rule, value and advice already."""
     try:
         yield
     except (ValueError, FileExistsError) as error:
@@ -238,29 +238,29 @@ def _settle(
     return imported
 
 
-def _read(folder: Path, library: Library, claims: AdapterClaims) -> tuple[ForeignAdapter, list[str]]:
+def _read(folder: Path, library: Library, declared: DeclaredSettings) -> tuple[ForeignAdapter, list[str]]:
     """Return the adapter, and what was taken for granted."""
     if library == "adapterhub":
-        if (claims.positions, claims.activation, claims.dropout) != (None, None, None):
-            got = f"{claims.positions}, {claims.activation}, {claims.dropout}"
+        if (declared.positions, declared.activation, declared.dropout) != (None, None, None):
+            got = f"{declared.positions}, {declared.activation}, {declared.dropout}"
             raise ValueError(f"AdapterHub's files say positions, activation and dropout; got {got}; leave them out")
-        return read_adapterhub(folder, method=claims.method), []
-    if claims.positions is None:
+        return read_adapterhub(folder, method=declared.method), []
+    if declared.positions is None:
         raise ValueError(
             "pyreft does not store which tokens are edited, so they must be said; got none; "
             "give --positions as in training, like f7+l7"
         )
     granted = []
-    if claims.activation is None:
+    if declared.activation is None:
         granted.append("the activation is taken to be linear, as pyreft itself does when it loads")
-    if claims.dropout is None:
+    if declared.dropout is None:
         granted.append("dropout is taken to be 0, as pyreft itself does when it loads")
     adapter = read_pyreft(
         folder,
-        positions=claims.positions,
-        activation=cast(Activation, claims.activation or "linear"),  # the config checks it
-        dropout=claims.dropout or 0.0,
-        method=claims.method,
+        positions=declared.positions,
+        activation=cast(Activation, declared.activation or "linear"),  # the config checks it
+        dropout=declared.dropout or 0.0,
+        method=declared.method,
     )
     return adapter, granted
 
@@ -282,7 +282,7 @@ def _check(folder: Path, loaded: LoadedBase, notes: tuple[str, ...]) -> Imported
 
 
 def _origin(
-    source: str, folder: Path, library: Library, claims: AdapterClaims, notes: tuple[str, ...]
+    source: str, folder: Path, library: Library, declared: DeclaredSettings, notes: tuple[str, ...]
 ) -> Mapping[str, object]:
     files = sorted(file for pattern in READ_FILES for file in folder.glob(pattern))
     return {
@@ -290,6 +290,6 @@ def _origin(
         "library": library,
         "source": source if source.startswith("hub:") else folder.name,  # no paths of this machine
         "files": {file.name: sha256_file(file) for file in files if file.is_file() and not file.is_symlink()},
-        "said": asdict(claims),
+        "said": asdict(declared),
         "notes": list(notes),
     }

@@ -73,7 +73,7 @@ class _Delimited:
 
 
 def find_layout(path: Path) -> Layout:
-    """Say how to read a data file; its name plays no part.
+    """Return how to read a data file; its name plays no part.
 
     Raises:
         PipelineError: if it is empty, not UTF-8, or of no format that is read.

@@ -46,7 +46,7 @@ class Example:
 
 
 def propose(path: Path, source: str, split: Split, params: Params) -> Proposal:
-    """Look at a file and propose what params.yaml would say to use it as a split's source.
+    """Read a file and propose what params.yaml would say to use it as a split's source.
 
     Args:
         path: the file.

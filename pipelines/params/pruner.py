@@ -14,7 +14,7 @@ class NoPruner(Section):
 
     name: Literal["none"]
 
-    def first_look(self) -> tuple[str, int]:
+    def first_report(self) -> tuple[str, int]:
         """The key that says so, and the first report that it looks at."""
         return "name", 0  # at none, so before any
 
@@ -26,7 +26,7 @@ class MedianPruner(Section):
     startup_trials: Annotated[int, Field(ge=0)]
     warmup_reports: Annotated[int, Field(ge=0)]
 
-    def first_look(self) -> tuple[str, int]:
+    def first_report(self) -> tuple[str, int]:
         """The key that says so, and the first report that it looks at."""
         return "warmup_reports", self.warmup_reports + 1
 
@@ -38,7 +38,7 @@ class HalvingPruner(Section):
     min_reports: Count
     reduction: Annotated[int, Field(ge=2)]
 
-    def first_look(self) -> tuple[str, int]:
+    def first_report(self) -> tuple[str, int]:
         """The key that says so, and the first report that it looks at."""
         return "min_reports", self.min_reports
 
@@ -50,7 +50,7 @@ class WilcoxonPruner(Section):
     p: Annotated[float, Field(gt=0, lt=0.5)]
     warmup_reports: Annotated[int, Field(ge=0)]
 
-    def first_look(self) -> tuple[str, int]:
+    def first_report(self) -> tuple[str, int]:
         """The key that says so, and the first report that it looks at."""
         return "warmup_reports", self.warmup_reports + 1
 

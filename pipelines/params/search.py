@@ -111,7 +111,7 @@ class SearchParams(Section):
 
     def _pruner_problems(self) -> list[str]:
         """A pruner looks at every report but the last, so its first look must come before that."""
-        key, first = self.pruner.first_look()
+        key, first = self.pruner.first_report()
         if first < self.reports:
             return []
         return [

@@ -19,7 +19,7 @@ class Machine:
 
 
 def this_machine() -> Machine:
-    """Look; loads torch."""
+    """Return what this machine has; loads torch."""
     import torch
 
     cuda = [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]

@@ -54,18 +54,18 @@ def peak_memory(device: torch.device) -> Iterator[Callable[[], float]]:
     process, ended = psutil.Process(), threading.Event()
     heights = [process.memory_info().rss]
 
-    def look() -> float:
+    def height() -> float:
         heights[0] = max(heights[0], process.memory_info().rss)
         return _megabytes(heights[0])
 
     def watch() -> None:
         while not ended.wait(EVERY_SECONDS):
-            look()
+            height()
 
     watcher = threading.Thread(target=watch, name="peak-memory", daemon=True)
     watcher.start()
     try:
-        yield look
+        yield height
     finally:
         ended.set()
         watcher.join()

@@ -272,7 +272,7 @@ def _was_given_up(shared: SharedStudy, number: int) -> bool:
 
 
 def _finish(shared: SharedStudy, number: int, bar: tqdm[NoReturn], measure: str) -> TrialState:
-    """Say how a trial ended, with its recipe; return the state that it ended in."""
+    """Print how a trial ended, with its recipe; return the state that it ended in."""
     trial = shared.trials()[number]
     match trial.state:
         case TrialState.COMPLETE:

@@ -25,7 +25,7 @@ REPORT = "report.html"
 
 
 def run(params: Params, *, root: Path, base: Path, prepared: Path, out: Path, metrics: Path) -> SearchResult:
-    """Bring the study to its number of trials, then write best.yaml, the tables of trials, the plots and the report."""
+    """Run the trials that the study lacks, then write best.yaml, the tables of trials, the plots and the report."""
     found = run_until_target(search_context(params, root=root, base=base, prepared=prepared))
     choice = choose(found.records, found.confirmations, found.rule)
     _write_outputs(found, choice, out)

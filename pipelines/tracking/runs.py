@@ -196,7 +196,7 @@ class Run:
                 self.store.client.log_artifact(self.id, str(path), folder)
 
     def log_dataset(self, *, name: str, sha256: str, source: str, profile: str) -> None:
-        """Say which data the run is trained on.
+        """Log which data the run is trained on.
 
         The digest is ours: MLflow's own reads some columns of the first rows, and takes different data for the same.
         """

@@ -71,7 +71,7 @@ class Estimate:
 
 
 def estimate(settings: StudySettings, *, root: Path, base: Path, prepared: Path) -> Estimate:
-    """Look, and train a few steps; no study is made.
+    """Measure a few steps of training; no study is made.
 
     Raises:
         PipelineError: for a space that the base cannot have, or limits that no recipe keeps.

@@ -162,7 +162,7 @@ _KEEPERS: WeakKeyDictionary[nn.Module, Keeper] = WeakKeyDictionary()
 
 
 def set_cone(base: nn.Module, config: ConeConfig) -> None:
-    """Say how constants of ``base`` are kept, for every model on it; forgets what is in memory.
+    """Set how constants of ``base`` are kept, for every model on it; forgets what is in memory.
 
     Without this call there are the defaults of :class:`ConeConfig`.
     """

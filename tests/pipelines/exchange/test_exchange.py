@@ -19,7 +19,7 @@ from pipelines.contracts.base import read_base
 from pipelines.contracts.prepared import data_sha256
 from pipelines.errors import PipelineError
 from pipelines.exchange.export import export_adapter
-from pipelines.exchange.imports import AdapterClaims, BaseChoice, import_adapter, load_published
+from pipelines.exchange.imports import BaseChoice, DeclaredSettings, import_adapter, load_published
 from pipelines.files import read_json, sha256_file, write_json
 from reft import AdapterInfo, Batch, ReftConfig, ReftModel, adapter_sha256, load_adapter, read_adapter, save_adapter
 from reft.adapters.directory import read_interventions
@@ -27,7 +27,7 @@ from reft.formats.pyreft_write import write_pyreft
 from tests.hub_server import files_of, repository, running_hub
 from tests.pipelines.finished import PROJECT, finish_stages
 
-SAID = AdapterClaims(positions="l1", activation="linear", dropout=0.0)
+SAID = DeclaredSettings(positions="l1", activation="linear", dropout=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def base_json(root: Path) -> BaseChoice:
 
 def test_what_went_out_for_pyreft_comes_back_with_the_same_bits(root: Path, base: LoadedBase, tmp_path: Path) -> None:
     source, out = peer(root, tmp_path), tmp_path / "adapter"
-    made = import_adapter(str(source), out, library="pyreft", root=root, claims=SAID, base=base_json(root))
+    made = import_adapter(str(source), out, library="pyreft", root=root, declared=SAID, base=base_json(root))
     model = load_adapter(out, base.model, base_sha256=base.record.sha256)
     assert torch.equal(logits(model), of_project(root, base))
     assert (made.adapter_sha256, made.trained, made.notes) == (adapter_sha256(out), model.num_trainable(), ())
@@ -91,7 +91,7 @@ def test_what_went_out_for_pyreft_comes_back_with_the_same_bits(root: Path, base
 def test_an_imported_adapter_stands_alone(root: Path, base: LoadedBase, tmp_path: Path) -> None:
     """With its base.json beside it, it can be loaded and published without the project."""
     out = tmp_path / "adapter"
-    import_adapter(str(peer(root, tmp_path)), out, library="pyreft", root=root, claims=SAID, base=base_json(root))
+    import_adapter(str(peer(root, tmp_path)), out, library="pyreft", root=root, declared=SAID, base=base_json(root))
     assert torch.equal(logits(load_published(str(out)).model), of_project(root, base))
     export_adapter(str(out), tmp_path / "published", layout="hub", root=tmp_path)
     card = ModelCard.load(tmp_path / "published" / "README.md")
@@ -100,10 +100,10 @@ def test_an_imported_adapter_stands_alone(root: Path, base: LoadedBase, tmp_path
 
 
 def test_what_was_not_said_is_told(root: Path, tmp_path: Path) -> None:
-    claims = AdapterClaims(positions="l1")
+    declared = DeclaredSettings(positions="l1")
     out = tmp_path / "adapter"
     made = import_adapter(
-        str(peer(root, tmp_path)), out, library="pyreft", root=root, claims=claims, base=base_json(root)
+        str(peer(root, tmp_path)), out, library="pyreft", root=root, declared=declared, base=base_json(root)
     )
     assert [("activation" in note, "dropout" in note) for note in made.notes] == [(True, False), (False, True)]
     assert read_json(out / "imported.json")["notes"] == list(made.notes)
@@ -116,7 +116,7 @@ def test_a_published_adapter_loads_alone_with_the_same_bits(root: Path, base: Lo
     assert list(loaded.prompt["labels"]) == ["negative", "positive"]
     assert adapter_sha256(tmp_path / "films") == sha256 == adapter_sha256(finish_stages(root)["adapter"])
     again = import_adapter(
-        str(tmp_path / "films"), tmp_path / "again", library="hub", root=root, claims=AdapterClaims(), base=None
+        str(tmp_path / "films"), tmp_path / "again", library="hub", root=root, declared=DeclaredSettings(), base=None
     )
     assert again.adapter_sha256 == sha256
 
@@ -182,7 +182,7 @@ def test_it_comes_from_a_hub(root: Path, base: LoadedBase, tmp_path: Path, monke
             tmp_path / "adapter",
             library="pyreft",
             root=root,
-            claims=SAID,
+            declared=SAID,
             base=base_json(root),
         )
     assert torch.equal(logits(loaded.model), of_project(root, base))
@@ -224,7 +224,7 @@ def test_an_adapter_for_another_base_is_not_imported(root: Path, base: LoadedBas
     for name, words in (("deep", "layers must be below 2"), ("wide", "on a base of width 48")):
         with pytest.raises(PipelineError, match=words):
             import_adapter(
-                str(tmp_path / name), tmp_path / "out", library="pyreft", root=root, claims=SAID, base=base_json(root)
+                str(tmp_path / name), tmp_path / "out", library="pyreft", root=root, declared=SAID, base=base_json(root)
             )
     assert not (tmp_path / "out").exists()
 
