@@ -74,6 +74,13 @@ def test_the_page_on_params_has_every_key_of_params_yaml() -> None:
     assert "| `threads` | `2` | integer ≥ 1 | search, train, evaluate | of torch on the CPU;" in page()
 
 
+def test_each_key_has_one_row_and_a_group_with_a_comment_has_one_too() -> None:
+    for section in page().split("\n## ")[1:]:
+        found = re.findall(r"^\| (`[^|]+?) \|", section, re.MULTILINE)
+        assert len(found) == len(set(found)), section.splitlines()[0]
+    assert re.search(r"^\| `lora` \|  \| the keys below \|.* alpha / rank", page(), re.MULTILINE)
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site, built as `make docs` builds it."""
