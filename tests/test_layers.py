@@ -93,6 +93,13 @@ def test_every_room_has_its_place_in_the_order() -> None:
     assert sorted((package, room) for package, room in rooms if room not in ORDER[package]) == []
 
 
+def test_tests_lie_in_the_folders_of_the_code_that_they_test() -> None:
+    folders = {file.parent.relative_to(ROOT / "tests") for file in (ROOT / "tests").rglob("test_*.py")}
+    of_packages = {folder for folder in folders if folder.parts and folder.parts[0] in ORDER}
+    assert {folder.parts[0] for folder in of_packages} == set(ORDER)
+    assert [folder.as_posix() for folder in sorted(of_packages) if not (ROOT / folder).is_dir()] == []
+
+
 def test_no_files_import_each_other_in_a_circle() -> None:
     assert circles() == []
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import comb
-
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score
@@ -11,11 +9,10 @@ from sklearn.metrics import f1_score
 from pipelines.contracts.evaluation import Evaluation
 from pipelines.contracts.prepared import Row
 from pipelines.contracts.task import TaskSpec
-from pipelines.model.intervals import exact_p_value, least_rows, measured_difference, paired_difference
+from pipelines.model.intervals import least_rows
 from pipelines.params.whole import EvaluateParams
 from pipelines.stages.evaluate import compare
 from pipelines.tasks.family import open_family
-from pipelines.tasks.measures import Proportion
 
 SETTINGS = EvaluateParams(batch_size=8, confidence=0.95, bootstrap=2000)
 LABELS = ["negative", "positive"]
@@ -41,17 +38,6 @@ def test_accuracy_has_the_wilson_interval() -> None:
     assert figures.high == pytest.approx(0.8666, abs=1e-4)
 
 
-def test_the_paired_interval_is_that_of_the_normal_approximation_for_many_rows() -> None:
-    rng = np.random.default_rng(3)
-    one, other = rng.random(4000) < 0.9, rng.random(4000) < 0.8
-    values = one.astype(float) - other.astype(float)
-    half = 1.96 * values.std() / np.sqrt(len(values))
-    interval = paired_difference(one, other, confidence=0.95, resamples=4000, seed=1)
-    assert interval.value == pytest.approx(values.mean())
-    assert interval.low == pytest.approx(values.mean() - half, abs=0.002)
-    assert interval.high == pytest.approx(values.mean() + half, abs=0.002)
-
-
 def test_equal_systems_are_not_better() -> None:
     truth = np.array([0, 1, 0, 1])
     evaluation = compared(truth, truth, truth)
@@ -67,12 +53,6 @@ def test_a_gain_within_the_interval_is_not_better_and_a_clear_one_is() -> None:
     assert compared(truth, much, frozen).better
 
 
-def test_the_same_seed_gives_the_same_interval() -> None:
-    one, other = np.arange(50) % 3 == 0, np.arange(50) % 4 == 0
-    first = paired_difference(one, other, confidence=0.9, resamples=500, seed=5)
-    assert first == paired_difference(one, other, confidence=0.9, resamples=500, seed=5)
-
-
 def test_per_class_figures_name_every_label_even_one_never_predicted() -> None:
     truth = np.array([0, 0, 1, 1])
     figures = compared(truth, np.zeros(4, dtype=np.int64), truth)
@@ -80,24 +60,6 @@ def test_per_class_figures_name_every_label_even_one_never_predicted() -> None:
     assert figures.adapter.per_class["negative"]["recall"] == 1.0
     assert figures.adapter.per_class["negative"]["precision"] == 0.5
     assert figures.base.per_class["positive"]["support"] == 2
-
-
-class Slow(Proportion):
-    """The share of right rows, as a measure that is not known to be a mean."""
-
-    is_mean = False
-
-
-def test_a_measure_that_is_no_mean_is_resampled_row_by_row_with_the_same_outcome() -> None:
-    rng = np.random.default_rng(3)
-    one, other = ([(rng.random(400) < share).astype(float) for _ in range(2)] for share in (0.9, 0.8))
-    found = [
-        measured_difference(measure, one, other, confidence=0.95, resamples=2000, seed=1)
-        for measure in (Proportion("accuracy"), Slow("accuracy"))
-    ]
-    assert found[1].value == pytest.approx(found[0].value)
-    assert found[1].low == pytest.approx(found[0].low, abs=0.005)
-    assert found[1].high == pytest.approx(found[0].high, abs=0.005)
 
 
 def labels(*counts: tuple[int, int]) -> np.ndarray:
@@ -113,17 +75,6 @@ def test_two_rows_won_of_two_are_too_few_for_a_verdict() -> None:
     assert found.p_value == 0.5  # 2 (1/2)^2
     assert (found.rows, found.better) == (2, False)
     assert found.detectable == 1.0
-
-
-@pytest.mark.parametrize(("confidence", "discordant"), [(0.9, 5), (0.95, 6), (0.99, 8)])
-def test_the_least_rows_find_a_gain_of_half_of_all_rows_four_times_in_five(confidence: float, discordant: int) -> None:
-    """``discordant`` is the first k with 2 (1/2)^k < 1 - confidence; the binomial's tail at 1/2 is added up here."""
-
-    def power(rows: int) -> float:
-        return sum(comb(rows, won) for won in range(discordant, rows + 1)) / 2**rows
-
-    rows = least_rows(confidence)
-    assert power(rows) >= 0.8 > power(rows - 1)
 
 
 def test_below_the_least_rows_nothing_is_better_and_from_there_on_it_is() -> None:
@@ -169,17 +120,6 @@ def test_macro_f1_is_scikit_learns() -> None:
     assert compared(truth, edited, truth).adapter.summary["macro_f1"] == pytest.approx(
         f1_score(truth, edited, average="macro")
     )
-
-
-def test_a_measure_that_is_no_mean_has_an_exact_test_too() -> None:
-    rng = np.random.default_rng(3)
-    one, other = ((rng.random(60) < share).astype(float) for share in (0.9, 0.6))
-    exact, drawn = (
-        exact_p_value(one, other, resamples=4000, seed=1, measure=measure)
-        for measure in (Proportion("accuracy"), Slow("accuracy"))
-    )
-    assert drawn == pytest.approx(exact, abs=0.01)
-    assert exact_p_value(one, one, resamples=50, seed=1, measure=Slow("accuracy")) == 1.0
 
 
 def test_the_least_difference_shrinks_with_the_root_of_the_rows() -> None:
