@@ -100,7 +100,9 @@ def task_runner(runner: Runner, workers: int, scheduler: str | None) -> TaskRunn
         from prefect_dask import DaskTaskRunner
     except ImportError as error:
         raise PipelineError(
-            "--runner dask needs prefect-dask", got=error, do="Run: pip install 'reft-pipeline[dask]'"
+            "--runner dask needs prefect-dask",
+            got=error,
+            do="In a clone: make setup. Elsewhere: pip install 'WHEEL[dask]', the file that make wheel makes.",
         ) from None
     if scheduler is not None:
         return DaskTaskRunner(address=scheduler)

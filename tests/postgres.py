@@ -32,7 +32,7 @@ def why_not() -> str | None:
     if not FOLDERS:
         return "PostgreSQL is not installed (apt-get install postgresql)"
     if importlib.util.find_spec("psycopg2") is None:
-        return "its driver is not installed (pip install 'reft-pipeline[postgres]')"
+        return "its driver is not installed (make setup)"
     if os.geteuid() == 0 and shutil.which("runuser") is None:
         return "a PostgreSQL server does not run as root, and there is no runuser"
     return None

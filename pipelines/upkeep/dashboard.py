@@ -28,7 +28,9 @@ def serve(params: Params, root: Path, *, port: int) -> None:
         from optuna_dashboard import run_server
     except ImportError as error:
         raise PipelineError(
-            "--dashboard needs optuna-dashboard", got=error, do="Run: pip install 'reft-pipeline[dashboard]'"
+            "--dashboard needs optuna-dashboard",
+            got=error,
+            do="In a clone: make setup. Elsewhere: pip install 'WHEEL[dashboard]', the file that make wheel makes.",
         ) from None
     if not study_sizes(params.search.storage, root):
         raise PipelineError("search.storage must hold a study to show", got="none", do="Start one: reft search")

@@ -88,6 +88,12 @@ def parse_pip(words: list[str]) -> None:
         assert set(extras.split(",")) <= EXTRAS
 
 
+def test_no_message_sends_people_to_an_index_for_this_project() -> None:
+    files = [file for top in ("flows", "pipelines", "reft") for file in (ROOT / top).rglob("*.py")]
+    assert files
+    assert [file for file in files if re.search(r"install\s+'?reft-pipeline", file.read_text(encoding="utf-8"))] == []
+
+
 def parse_git(words: list[str]) -> None:
     known = subprocess.run(["git", "--list-cmds=main"], capture_output=True, text=True, check=True).stdout.split()
     assert words[0] in known
