@@ -5,10 +5,12 @@ The model may be a frozen base or one that an adapter edits: sites are then of t
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,7 @@ from reft.causal.probes import Probe, changed_output
 from reft.cone.compute import Prompts
 from reft.cone.constants import Constants, Want
 from reft.cone.decoder import only_columns, unproved
+from reft.cone.fingerprint import Base, quick, unfit
 from reft.cone.grouped_attention import is_small, takes_groups
 from reft.cone.kept_layers import kept_output, output_fields
 from reft.cone.prefix_cache import PrefixCache, run_behind
@@ -26,6 +29,8 @@ from reft.data import Batch, Collator, Encoded, span_mask
 from reft.edits.hooks import Edits, Placed
 from reft.edits.positions import parse_positions, position_masks
 from reft.models.decoder import ReftModel, causal_stack, position_ids
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -127,7 +132,9 @@ class DecoderProbe(Probe[Encoded, LayerSite]):
 class ConeProbe(DecoderProbe):
     """The same figures to rounding by the cone of a swap: layers above the site, and tokens from the site on.
 
-    What the model has at its prompts is computed once a prompt, by the frozen model with its edits, and kept in memory.
+    What the model has at its prompts is computed once a prompt, by the frozen model with its edits, and kept in memory
+    for as long as the model is as it was (:func:`reft.cone.fingerprint.quick`). Where it has no constants, or a trial
+    gives others than whole prompts do, whole prompts run.
 
     Args:
         model: see :class:`DecoderProbe`; of a family whose cone is proved.
@@ -149,16 +156,56 @@ class ConeProbe(DecoderProbe):
         self._layers = frozenset(layers)
         self._fields = output_fields(self.base, self.stack)
         self._kept: dict[Encoded, Constants] = {}
+        self._seen: object = None
+        self._right = False
+        self._said: set[str] = set()
 
     @torch.no_grad()
     def read(self, inputs: Sequence[Encoded], site: LayerSite) -> Tensor:
         """Return the states at the site, [rows, tokens, hidden] in the base's dtype."""
+        return self._read(inputs, site) if self._by_cone() else super().read(inputs, site)
+
+    def answers(self, inputs: Sequence[Encoded], site: LayerSite, states: Tensor) -> Tensor:
+        """Return the answers' logits after each prompt, [rows, answers]; see :meth:`Probe.answers`."""
+        return self._answers(inputs, site, states) if self._by_cone() else super().answers(inputs, site, states)
+
+    @torch.no_grad()
+    def logits(self, inputs: Sequence[Encoded]) -> Tensor:
+        """Return the answers' logits after each prompt as it is, [rows, answers]."""
+        return self._logits(inputs, max(self._layers)) if self._by_cone() else super().logits(inputs)
+
+    def _by_cone(self) -> bool:
+        """Whether the model has constants, and its cone was seen to be right; forgets what is no longer the model's."""
+        found = Base.of(self.model, (), config=self.base.config)
+        reason = unfit(found) or unproved(self.base)
+        if reason is None:
+            now = quick(found)
+            if now != self._seen:
+                self._kept.clear()
+                self._fields = output_fields(self.base, self.stack)
+                self._seen, self._right = now, self._agrees()
+            reason = None if self._right else "its answers by the cone are others"
+        if reason is not None and reason not in self._said:
+            self._said.add(reason)
+            log.warning("whole prompts of %s run, because %s", type(self.base).__name__, reason)
+        return reason is None
+
+    @torch.no_grad()
+    def _agrees(self) -> bool:
+        """Whether prompts as they are have the same answers by the cone and whole."""
+        base: Any = self.base
+        ids = tuple(token % int(base.get_input_embeddings().num_embeddings) for token in range(3, 19))
+        rows = [Encoded(ids, 16, ((4, 6),)), Encoded(ids[2:11], 9, ((4, 6),))]
+        whole = torch.cat([super(ConeProbe, self).logits([row]) for row in rows])
+        close = 1e-3 if whole.dtype.itemsize > 2 else 0.2
+        return torch.allclose(whole, self._logits(rows, min(self._layers)), rtol=close, atol=close)
+
+    def _read(self, inputs: Sequence[Encoded], site: LayerSite) -> Tensor:
         places = self.places(inputs, site)
         outputs = [self._constants(row).outputs[site.layer, ()][own] for row, own in zip(inputs, places, strict=True)]
         return torch.stack(outputs).to(self.device)
 
-    def answers(self, inputs: Sequence[Encoded], site: LayerSite, states: Tensor) -> Tensor:
-        """Return the answers' logits after each prompt, [rows, answers]; see :meth:`Probe.answers`."""
+    def _answers(self, inputs: Sequence[Encoded], site: LayerSite, states: Tensor) -> Tensor:
         places = self.places(inputs, site)
         starts = places[:, :1].tolist()
         rows = [Kept(row, start, self._constants(row)) for row, (start,) in zip(inputs, starts, strict=True)]
@@ -176,11 +223,9 @@ class ConeProbe(DecoderProbe):
             logits = run_behind(self.base, window.input_ids, window.mask, cache)
         return logits.view(len(rows), -1)[:, self.choices]
 
-    @torch.no_grad()
-    def logits(self, inputs: Sequence[Encoded]) -> Tensor:
-        """Return the answers' logits after each prompt as it is, [rows, answers]."""
-        site = LayerSite(max(self._layers), "l1")
-        return self.answers(inputs, site, self.read(inputs, site))
+    def _logits(self, inputs: Sequence[Encoded], layer: int) -> Tensor:
+        site = LayerSite(layer, "l1")
+        return self._answers(inputs, site, self._read(inputs, site))
 
     def _constants(self, row: Encoded) -> Constants:
         if row not in self._kept:

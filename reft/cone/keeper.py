@@ -19,13 +19,13 @@ from torch import nn
 
 from reft.cone.constants import ConstantStore
 from reft.cone.files import ConstantFiles
-from reft.cone.fingerprint import content, own_forwards, quick, settings, unfit
+from reft.cone.fingerprint import Base, content, quick, settings, unfit
 from reft.cone.kept_layers import output_fields
 from reft.cone.side_by_side import SideBySide
 from reft.edits.hooks import Stack
 
 GIB = 1 << 30
-FORMAT = 3
+FORMAT = 4
 """Of the constants: what is raised when they are computed or written in another way."""
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class Keeper:
         self._fields: int | None = None
         self._spent = 0.0
         self._said: set[str] = set()
-        self._content: list[Any] | None = None
+        self._own: tuple[str | None, str] = (None, "")
         self._quick: Any = None
         self._identity: list[Any] = []
         self._files = None if config.folder is None else ConstantFiles(config.folder, config.disk_bytes)
@@ -101,17 +101,16 @@ class Keeper:
         """
         if not self.config.enabled:
             return None
-        reason = unfit(base, trained)
+        found = Base.of(base, trained)
+        reason = unfit(found)
         if reason is not None:
             self.say_once(f"{reason}, so nothing is kept")
             return None
-        now = quick(base, trained)
+        now = quick(found)
         if begins or now != self._quick:
-            found = [content(base, trained), own_forwards(base, trained)]
-            if found != self._content and (self._content is not None or found[1]):
-                self._changed()
-            self._content, self._quick = found, now
-        identity = _identity(base, self.config, settings(base, trained))
+            self._settled(found, same_code=self._quick is None or now[0] == self._quick[0])
+            self._quick = now
+        identity = _identity(base, self.config, self._own)
         if identity != self._identity:
             self._identity = identity
             self._restart()
@@ -134,13 +133,16 @@ class Keeper:
         """What computing constants took so far, also those that are kept no longer."""
         return self._spent + self._store.seconds
 
-    def _changed(self) -> None:
-        if self._files is not None:
-            self._files = None  # they are of the weights whose sha256 was given
-            self.say_once(
-                "a base's weights or code changed, so its constants are no longer kept on disk; call set_cone again"
-            )
-        self._restart()
+    def _settled(self, base: Base, *, same_code: bool) -> None:
+        """Find out what constants are of from now on."""
+        found = settings(base)
+        if found is None and self._files is not None:
+            self._files = None
+            self.say_once("a base runs code that no name says, so its constants are not kept on disk")
+            same_code = False
+        if not same_code:
+            self._restart()
+        self._own = (found, content(base))
 
     def _restart(self) -> None:
         self.right.clear()
@@ -181,7 +183,7 @@ def keeper_of(base: nn.Module) -> Keeper:
     return _KEEPERS[base]
 
 
-def _identity(base: nn.Module, config: ConeConfig, settings: str) -> list[Any]:
+def _identity(base: nn.Module, config: ConeConfig, own: tuple[str | None, str]) -> list[Any]:
     """Return what the bits of a row's constants follow from beside the row, as plain JSON values."""
     weight = next(base.parameters())
     described: Any = base.config
@@ -190,11 +192,12 @@ def _identity(base: nn.Module, config: ConeConfig, settings: str) -> list[Any]:
         FORMAT,
         config.base_sha256,
         type(base).__name__,
-        settings,
+        *own,
         str(weight.dtype),
         torch.cuda.get_device_name(weight.device) if cuda else weight.device.type,
         torch.backends.cpu.get_cpu_capability(),
         torch.get_num_threads(),
+        torch.get_float32_matmul_precision(),
         getattr(described, "_attn_implementation", None),
         torch.__version__,
         transformers.__version__,

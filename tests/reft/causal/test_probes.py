@@ -52,6 +52,34 @@ def test_putting_back_what_was_read_changes_nothing(kind: str, make: Callable[..
     torch.testing.assert_close(probe.answers(PROMPTS, site, probe.read(PROMPTS, site)), probe.logits(PROMPTS), **CLOSE)
 
 
+@pytest.mark.parametrize("change", ["weights", "edits", "hook", "mode", "setting"])
+def test_a_probe_keeps_nothing_of_a_model_that_changed(change: str) -> None:
+    """Against whole prompts, which keep nothing; dropout draws the same after the same seed."""
+    edited = build_model(layers=(0, 1, 2), positions="f1+l2")
+    layer = edited.stack.layers[0]
+    probe, whole = ConeProbe(edited, CHOICES, range(LAYERS)), DecoderProbe(edited, CHOICES)
+    site = LayerSite(1, "l1")
+    before = probe.answers(PROMPTS, site, probe.read(OTHERS, site)).detach()
+    if change == "weights":
+        layer.get_submodule("mlp.down_proj").weight.data.mul_(1.5)
+    elif change == "edits":
+        for parameter in edited.interventions.parameters():
+            parameter.data.add_(0.5)
+    elif change == "hook":
+        layer.register_forward_hook(lambda _module, _given, output: output * 1.5)
+    elif change == "mode":
+        layer.get_submodule("self_attn").attention_dropout = 0.5
+        edited.base.train()
+    else:
+        layer.get_submodule("input_layernorm").variance_epsilon = 0.5
+    found = []
+    for each in (probe, whole):
+        torch.manual_seed(1)
+        found.append(each.answers(PROMPTS, site, each.read(OTHERS, site)).detach())
+    assert (found[1] - before).abs().max() > 1e-3
+    torch.testing.assert_close(found[0], found[1], **CLOSE)
+
+
 def test_the_last_tokens_state_of_the_top_layer_is_the_answer() -> None:
     probe = ConeProbe(build_base(), CHOICES, [LAYERS - 1])
     site = LayerSite(LAYERS - 1, "l1")

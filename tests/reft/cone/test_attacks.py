@@ -11,7 +11,9 @@ import pytest
 import torch
 import transformers as hf
 from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import LoraLayer
 from torch import nn
+from transformers.models.llama import modeling_llama
 
 from reft.cone.keeper import ConeConfig, set_cone
 from reft.edits.config import ReftConfig
@@ -68,7 +70,24 @@ def permuted(base: Any) -> None:
     weight.data.copy_(weight.data.flip(0))  # of the same sum
 
 
-@pytest.mark.parametrize("change", [merged, written, hooked, before, swapped, rotated, scaled, replaced, permuted])
+def called(base: Any) -> None:
+    mlp = base.model.layers[0].mlp
+    mlp._call_impl = lambda hidden: mlp.forward(hidden) * 1.5
+
+
+def transposed(base: Any) -> None:
+    weight = base.model.layers[0].self_attn.o_proj.weight
+    weight.data = weight.data.T  # the same memory
+
+
+def widened(base: Any) -> None:
+    base.model.layers[0].input_layernorm.variance_epsilon = 0.5
+
+
+@pytest.mark.parametrize(
+    "change",
+    [merged, written, hooked, before, swapped, rotated, scaled, replaced, permuted, called, transposed, widened],
+)
 def test_a_changed_base_has_other_constants(change: Callable[[Any], None]) -> None:
     base = build_base()
     model = ReftModel(base, CONFIG, seed=1)
@@ -79,6 +98,77 @@ def test_a_changed_base_has_other_constants(change: Callable[[Any], None]) -> No
     found = model.row_losses(ROWS, 0).detach()
     assert (found - first).abs().max() > 1e-3  # it is a change
     assert difference(model, ROWS).within(1e-5)
+
+
+@pytest.mark.parametrize("change", [written, permuted, rotated, transposed])
+def test_a_change_within_a_use_is_seen_too(change: Callable[[Any], None]) -> None:
+    """It leaves place and version of the tensors as they were; some of their values are compared for each batch."""
+    base = build_base()
+    model = ReftModel(base, CONFIG, seed=1)
+    first = model.row_losses(ROWS, 0).detach()
+    change(base)
+    assert (model.row_losses(ROWS, 0).detach() - first).abs().max() > 1e-3
+    assert difference(model, ROWS).within(1e-5)
+
+
+def test_code_that_is_put_in_place_of_a_familys_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As libraries of faster kernels do: a forward of a class, and a function of its file."""
+    base = build_base()
+    model = ReftModel(base, CONFIG, seed=1)
+    first = model.row_losses(ROWS, 0).detach()
+    mlp = type(base.get_submodule("model.layers.0.mlp"))
+    forward = mlp.forward
+    monkeypatch.setattr(mlp, "forward", lambda self, hidden: forward(self, hidden) * 1.5)
+    second = model.row_losses(ROWS, 0).detach()
+    assert difference(model, ROWS).within(1e-5)
+    monkeypatch.setattr(modeling_llama, "apply_rotary_pos_emb", lambda query, key, *_rest, **_more: (query, key))
+    third = model.row_losses(ROWS, 0).detach()
+    assert difference(model, ROWS).within(1e-5)
+    assert min((second - first).abs().max(), (third - second).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("change", ["other", "both", "scaled"])
+def test_which_adapters_are_on_and_how_much_is_seen(change: str) -> None:
+    """PEFT keeps both in a list and a dict of each layer, and no parameter changes."""
+    base = build_base()
+    own = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    wrapped = get_peft_model(base, own)
+    wrapped.add_adapter("other", own)
+    with torch.no_grad():
+        for name, value in wrapped.named_parameters():
+            if "lora_B" in name:
+                value.normal_()
+    model = ReftModel(base, CONFIG, seed=1)
+    first = model.row_losses(ROWS, 0).detach()
+    if change == "scaled":
+        for module in wrapped.modules():
+            if isinstance(module, LoraLayer):
+                module.scale_layer(5.0)
+    else:
+        wrapped.base_model.set_adapter("other" if change == "other" else ["default", "other"])
+        base.requires_grad_(False)
+    assert (model.row_losses(ROWS, 0).detach() - first).abs().max() > 1e-3
+    assert difference(model, ROWS).within(1e-5)
+
+
+@pytest.mark.parametrize("change", [written, rotated, permuted])
+def test_files_of_other_weights_are_not_read(change: Callable[[Any], None], tmp_path: Path) -> None:
+    """Their sha256 is said to be the same, as of a base that is changed after it was loaded."""
+    for changed in (False, True):
+        base = build_base()
+        if changed:
+            change(base)
+        set_cone(base, ConeConfig(disk_bytes=1 << 30, folder=tmp_path, base_sha256="ab" * 32))
+        assert difference(ReftModel(base, CONFIG, seed=1), ROWS).within(1e-5)
+
+
+def test_nothing_is_kept_on_disk_for_code_that_no_name_says(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    base = build_base()
+    replaced(base)
+    set_cone(base, ConeConfig(disk_bytes=1 << 30, folder=tmp_path, base_sha256="ab" * 32))
+    assert difference(ReftModel(base, CONFIG, seed=1), ROWS).within(1e-5)
+    assert not any(tmp_path.rglob("*.safetensors"))
+    assert "no name says" in caplog.text
 
 
 def test_an_adapter_that_is_switched_off_or_taken_away_is_seen() -> None:
