@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.contracts.prepared import FORMAT, SPLITS, Split
-from pipelines.contracts.reading import Fields, read_fields
-from pipelines.files import write_json
+from pipelines.contracts.reading import Fields, read_metrics, write_metrics
 
 TOTAL = "total"
+_IDENTITIES = ("source_sha256", "content_sha256")
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,13 @@ def write_card(path: Path, card: DataCard) -> None:
     """Write data.json."""
     rejected = {TOTAL: sum(card.rejected.values()), **card.rejected}
     splits = {name: _without_none(asdict(split)) for name, split in card.splits.items()}
-    write_json(path, {"format": FORMAT, **asdict(card), "rejected": rejected, "splits": splits})
+    values = {"format": FORMAT, **asdict(card), "rejected": rejected, "splits": splits}
+    write_metrics(path, values, identities=_IDENTITIES)
 
 
 def read_card(path: Path) -> DataCard:
     """Read data.json; raises :class:`PipelineError` if it is not what the stage writes."""
-    return read_fields(path, _card, stage="prepare")
+    return read_metrics(path, _card, stage="prepare")
 
 
 def _card(raw: Fields) -> DataCard:

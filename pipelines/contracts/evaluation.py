@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.contracts.interval import Interval
-from pipelines.contracts.reading import Fields, read_fields
-from pipelines.files import write_json
+from pipelines.contracts.reading import Fields, read_metrics, write_metrics
 
 SYSTEMS = ("adapter", "base")
+_IDENTITIES = ("adapter_sha256",)
 FIRST_MEASURE = "accuracy"  # of files that name none, which version 0.1 wrote
 NOT_WRITTEN_BEFORE: Mapping[str, Any] = {
     "p_value": None, "detectable": None, "least_rows": None, "baselines": {}, "over_majority": None
@@ -93,7 +93,7 @@ def write_evaluation(path: Path, evaluation: Evaluation) -> None:
     for system in SYSTEMS:
         figures = values[system]
         values[system] = {evaluation.measure: figures.pop("value"), **figures}
-    write_json(path, values)
+    write_metrics(path, values, identities=_IDENTITIES)
 
 
 def read_evaluation(path: Path) -> Evaluation:
@@ -102,7 +102,7 @@ def read_evaluation(path: Path) -> Evaluation:
     Raises:
         PipelineError: if it is not what the stage writes.
     """
-    return read_fields(path, _evaluation, stage="evaluate")
+    return read_metrics(path, _evaluation, stage="evaluate")
 
 
 def _evaluation(raw: Fields) -> Evaluation:

@@ -1,16 +1,21 @@
-"""How the readers of stages' files tell that a file is not what a stage writes."""
+"""How the readers of stages' files tell that a file is not what a stage writes; and figures beside identities.
+
+`dvc metrics show` and `diff` print every number and text of a metrics file, and leave out lists. So what says which
+inputs and outputs the figures are of, hashes above all, stands in a list of one object.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pipelines.errors import PipelineError
-from pipelines.files import read_json
+from pipelines.files import read_json, write_json
 
 T = TypeVar("T")
 Fields = dict[str, Any]
+IDENTITIES = "identities"  # the key of that list
 
 
 def read_fields(path: Path, build: Callable[[Fields], T], *, stage: str) -> T:
@@ -26,6 +31,30 @@ def read_fields(path: Path, build: Callable[[Fields], T], *, stage: str) -> T:
     """
     raw = read_json(path)
     return checked(path, lambda: build(_object(raw)), stage=stage)
+
+
+def write_metrics(path: Path, values: Mapping[str, Any], *, identities: Sequence[str]) -> None:
+    """Write a metrics file.
+
+    Args:
+        path: of the file.
+        values: its fields.
+        identities: names of the fields that are no figures, and that DVC is not to print.
+    """
+    figures = {name: value for name, value in values.items() if name not in identities}
+    write_json(path, {**figures, IDENTITIES: [{name: values[name] for name in identities}]})
+
+
+def read_metrics(path: Path, build: Callable[[Fields], T], *, stage: str) -> T:
+    """Read a metrics file, as :func:`read_fields` does; up to release 0.1 identities stood among the figures."""
+
+    def whole(raw: Fields) -> T:
+        figures = {name: value for name, value in raw.items() if name != IDENTITIES}
+        for identities in _array(raw.get(IDENTITIES, [])):
+            figures = {**identities, **figures}
+        return build(figures)
+
+    return read_fields(path, whole, stage=stage)
 
 
 def read_list(path: Path, build: Callable[[Fields], T], *, stage: str) -> list[T]:

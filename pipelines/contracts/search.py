@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pipelines.contracts.reading import read_fields
-from pipelines.files import write_json
+from pipelines.contracts.reading import read_metrics, write_metrics
+
+_IDENTITIES = ("study", "input_hash")
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,9 @@ class SearchResult:
 
 def write_search(path: Path, result: SearchResult) -> None:
     """Write search.json."""
-    write_json(path, asdict(result))
+    write_metrics(path, asdict(result), identities=_IDENTITIES)
 
 
 def read_search(path: Path) -> SearchResult:
     """Read search.json; raises :class:`PipelineError` if it is not what the stage writes."""
-    return read_fields(path, lambda raw: SearchResult(**raw), stage="search")
+    return read_metrics(path, lambda raw: SearchResult(**raw), stage="search")

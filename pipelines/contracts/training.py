@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pipelines.contracts.reading import read_fields
-from pipelines.files import write_json
+from pipelines.contracts.reading import read_metrics, write_metrics
+
+_IDENTITIES = ("adapter_sha256", "study", "input_hash")
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,9 @@ class TrainResult:
 
 def write_training(path: Path, result: TrainResult) -> None:
     """Write train.json."""
-    write_json(path, asdict(result))
+    write_metrics(path, asdict(result), identities=_IDENTITIES)
 
 
 def read_training(path: Path) -> TrainResult:
     """Read train.json; raises :class:`PipelineError` if it is not what the stage writes."""
-    return read_fields(path, lambda raw: TrainResult(**raw), stage="train")
+    return read_metrics(path, lambda raw: TrainResult(**raw), stage="train")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import json
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc.fs import localfs
+from dvc.repo.metrics.show import _read_metric
 
 from pipelines.contracts.best import Best, read_chosen, write_best
 from pipelines.contracts.card import DataCard, Domains, SplitCard, read_card, write_card
@@ -83,6 +86,22 @@ def test_another_field_or_kind_of_file_is_refused_with_the_stage_to_run(name: st
         write_json(tmp_path / "strange", strange)
         with pytest.raises(PipelineError, match="strange"):
             read(tmp_path / "strange")
+
+
+@pytest.mark.parametrize("name", ["card", "search", "training", "evaluation"])
+def test_dvc_prints_the_figures_of_a_metrics_file_and_no_identity(name: str, tmp_path: Path) -> None:
+    write, read, value = FILES[name]
+    hashed = [field.name for field in fields(value) if field.name.endswith(("sha256", "hash")) or field.name == "study"]
+    value = replace(value, **dict.fromkeys(hashed, "0" * 64))
+    write(tmp_path / f"{name}.json", value)
+    printed = _read_metric(localfs, str(tmp_path / f"{name}.json"))  # what `dvc metrics show` and `diff` print
+    assert hashed
+    assert "0" * 64 not in json.dumps(printed)
+    assert len(printed) >= len(fields(value)) - len(hashed) - 3  # a null is no figure either
+    raw = read_json(tmp_path / f"{name}.json")
+    (identities,) = raw.pop("identities")
+    write_json(tmp_path / "0.1.json", {**raw, **identities})
+    assert read(tmp_path / "0.1.json") == read(tmp_path / f"{name}.json") == value
 
 
 def test_a_row_keeps_what_it_has_and_its_file_has_nothing_else(tmp_path: Path) -> None:

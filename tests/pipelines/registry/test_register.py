@@ -16,6 +16,7 @@ from mlflow.utils.validation import _validate_metric_name
 
 from pipelines.contracts.facts import StageFiles
 from pipelines.contracts.registration import Registration
+from pipelines.contracts.training import read_training
 from pipelines.errors import PipelineError
 from pipelines.files import read_json, write_json
 from pipelines.params.whole import Params
@@ -93,7 +94,7 @@ def test_registration_json_names_the_version(root: Path, store: Store) -> None:
         "version": 1,
         "alias": "champion",
         "run_id": made.run_id,
-        "adapter_sha256": read_json(root / "stages-0" / "train.json")["adapter_sha256"],
+        "adapter_sha256": read_training(root / "stages-0" / "train.json").adapter_sha256,
         "tracking_uri": "sqlite:///mlflow/mlflow.db",
         "model_uri": "models:/named/1",
     }

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from tokenizers.processors import TemplateProcessing
 
+from pipelines.contracts.card import read_card
 from pipelines.contracts.prepared import SPLITS, Row, data_sha256, read_rows
 from pipelines.contracts.task import read_task
 from pipelines.errors import PipelineError
@@ -158,7 +159,7 @@ def test_every_row_is_used_unused_or_rejected_with_line_and_reason(project: Path
     assert result.read == sum(result.splits.values()) + sum(result.rejected.values()) + result.unused
     card = json.loads((project / "data.json").read_text())
     assert card["rejected"]["total"] == len(bad)
-    assert card["content_sha256"] == result.content_sha256
+    assert read_card(project / "data.json").content_sha256 == result.content_sha256
     assert card["splits"]["test"]["rows"] == 10
 
 
