@@ -24,6 +24,8 @@ from pathlib import Path
 
 import psutil
 
+from flows.runs.dvc import QUIET
+from pipelines.contracts.training import read_training
 from tests.project import Project, make_tiny_project
 
 PROCESSES = ("flow", "dvc", "stage")
@@ -67,7 +69,7 @@ def facts(project: Project) -> Facts:
         versions = db.execute("select count(*) from model_versions").fetchone()[0]
         runs = db.execute("select name from runs where lifecycle_stage = 'active' order by name").fetchall()
     return Facts(
-        adapter=json.loads((root / "metrics/train.json").read_text(encoding="utf-8"))["adapter_sha256"],
+        adapter=read_training(root / "metrics/train.json").adapter_sha256,
         prepared=_hash(root / "data/prepared"),
         predictions=_hash(root / "reports"),
         trials=tuple(json.dumps([t["state"], t["value"], t["params"]], sort_keys=True) for t in kept),
@@ -198,7 +200,7 @@ def _wait_for(flow: subprocess.Popen[bytes], stage: str, ready: Callable[[], boo
             found = {"flow": flow.pid}
             for child in psutil.Process(flow.pid).children(recursive=True):
                 command = _words(child)
-                if command[1:4] == ["-m", "dvc", "repro"] and stage in command:
+                if command[1:5] == [*QUIET, "repro"] and stage in command:
                     found["dvc"] = child.pid
                 if command[1:4] == ["-m", "pipelines", stage]:
                     found["stage"] = child.pid

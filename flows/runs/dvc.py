@@ -17,6 +17,8 @@ from pipelines.runtime.process import FLOW_PID, work_folder
 from pipelines.sources.addresses import OWN_FOLDERS
 from pipelines.yaml_file import read_yaml
 
+# How DVC is started where its errors are shown; -P: of this package, also in a folder that has a `flows` of its own.
+QUIET = ("-P", "-m", "flows.runs.quiet_dvc")
 WRITING_SECONDS = 0.5  # more than a DVC that lives needs to write its note
 
 
@@ -30,7 +32,7 @@ def call(root: Path, arguments: Sequence[str]) -> int:
     What DVC tells of its progress (stdout) is dropped, since the flow tells of that itself. Its errors (stderr) are
     shown, with what the stages say; --quiet would drop them, and with them the name of a process that is in the way.
     """
-    command = _command(arguments)
+    command = [sys.executable, *QUIET, *arguments]
     done = subprocess.run(command, cwd=root, env=_environment(), check=False, stdout=subprocess.DEVNULL)
     repair_lock(root)
     return done.returncode

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from flows.runs.dvc import QUIET
 from pipelines.runtime.process import FLOW_PID
 
 
@@ -49,7 +50,9 @@ def _is_prefect_server(process: psutil.Process) -> bool:
 
 
 def _is_dvc_in(process: psutil.Process, root: Path) -> bool:
-    return process.cmdline()[1:3] == ["-m", "dvc"] and Path(process.cwd()).resolve() == root.resolve()
+    words = process.cmdline()[1:]
+    is_dvc = words[:2] == ["-m", "dvc"] or words[: len(QUIET)] == [*QUIET]
+    return is_dvc and Path(process.cwd()).resolve() == root.resolve()
 
 
 def _started_before(owner: int, process: psutil.Process) -> bool:

@@ -5,18 +5,24 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
-from prefect.states import Crashed
+from prefect.settings import PREFECT_API_URL
+from prefect.states import Cancelled, Crashed
 
 from pipelines.files import write_json
 from pipelines.runtime.process import work_folder
+
+_begun: Path | None = None  # the project of the run that works in this process
 
 
 def stop_at_once() -> None:
@@ -30,8 +36,12 @@ def _stop(number: int, _frame: object) -> NoReturn:
 
     The same signal ends the server that Prefect started for this run, and Prefect would ask it for a minute to note the
     end, or try the stage that the signal ended again. DVC must be let end by itself: Python would kill it while it
-    writes.
+    writes. A run that a person stopped is cancelled, not crashed: its note says so to the next one, and a Prefect
+    server that runs by itself is told at once, by a process of its own.
     """
+    if number == signal.SIGINT and _begun is not None:
+        with suppress(OSError):
+            _note_stopped(_begun)
     os.write(2, b"\nstopped; the next run goes on from here\n")
     os._exit(128 + number)
 
@@ -40,11 +50,17 @@ def begin(root: Path) -> None:
     """Take over from the run that held the project's lock before this one.
 
     One that was killed stays "Running" in Prefect's database for ever, since nobody was left to say otherwise. Its note
-    is still here, and the lock says that it is dead, so it is marked as crashed.
+    is still here, and the lock says that it is dead, so it is marked as crashed; or as cancelled, after Ctrl-C.
     """
-    former = _read(root).get("flow_run")
+    global _begun
+    note = _read(root)
+    former = note.get("flow_run")
     if former is not None and former != flow_run.id:
-        _mark_crashed(UUID(former))
+        if note.get("stopped") is None:
+            _mark(UUID(former), Crashed(message="Its process was killed."))
+        else:
+            mark_stopped(UUID(former))
+    _begun = root
     at_stage(root, None)
 
 
@@ -55,6 +71,8 @@ def at_stage(root: Path, stage: str | None) -> None:
 
 def finish(root: Path) -> None:
     """This run came to its end."""
+    global _begun
+    _begun = None
     _path(root).unlink(missing_ok=True)
 
 
@@ -65,11 +83,25 @@ def stage_of(root: Path, run_id: str) -> str | None:
     return stage if note.get("flow_run") == run_id else None
 
 
-def _mark_crashed(run_id: UUID) -> None:
+def mark_stopped(run_id: UUID) -> None:
+    """Say of a run that a person stopped it."""
+    _mark(run_id, Cancelled(message="It was stopped with Ctrl-C; the next run goes on from there."))
+
+
+def _note_stopped(root: Path) -> None:
+    note = _read(root)
+    write_json(_path(root), {**note, "stopped": "Ctrl-C"})
+    if PREFECT_API_URL.value() is not None and note.get("flow_run") is not None:
+        command = [sys.executable, "-P", "-m", "flows.runs.stopped", str(note["flow_run"])]
+        nowhere = subprocess.DEVNULL
+        subprocess.Popen(command, stdin=nowhere, stdout=nowhere, stderr=nowhere, start_new_session=True)
+
+
+def _mark(run_id: UUID, state: State[Any]) -> None:
     with get_client(sync_client=True) as client, suppress(ObjectNotFound):  # another server's run
-        state = client.read_flow_run(run_id).state
-        if state is not None and not state.is_final():
-            client.set_flow_run_state(run_id, Crashed(message="Its process was killed."), force=True)
+        found = client.read_flow_run(run_id).state
+        if found is not None and not found.is_final():
+            client.set_flow_run_state(run_id, state, force=True)
 
 
 def _path(root: Path) -> Path:

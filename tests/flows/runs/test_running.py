@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.project import make_tiny_project
@@ -53,7 +54,14 @@ def test_ctrl_c_ends_a_run_at_once() -> None:
     assert "the next run goes on from here" in warned
 
 
-def test_sigterm_ends_a_run_at_once_and_the_next_marks_it_as_crashed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "state"),
+    [
+        (signal.SIGTERM, "Crashed Its process was killed."),
+        (signal.SIGINT, "Cancelled It was stopped with Ctrl-C; the next run goes on from there."),
+    ],
+)
+def test_a_signal_ends_a_run_at_once_and_the_next_marks_it(tmp_path: Path, number: signal.Signals, state: str) -> None:
     # A column that is not there ends the second run early: this test is about its beginning.
     project = make_tiny_project(tmp_path / "project", tmp_path / "home", {"prepare.label_column": "nowhere"})
     note = project.root / ".reft" / "flow-run.json"
@@ -65,15 +73,32 @@ def test_sigterm_ends_a_run_at_once_and_the_next_marks_it_as_crashed(tmp_path: P
     flow = project.start("reft", "run", log=tmp_path / "run.log")
     try:
         killed = wait_for("stage", at_a_stage, seconds=180, every=0.2)
-        os.killpg(flow.pid, signal.SIGTERM)  # as a service manager ends it, with all that it started
-        assert flow.wait(timeout=15) == 128 + signal.SIGTERM  # Prefect would try the stage again after five
+        os.killpg(flow.pid, number)  # as a service manager or a terminal ends it, with all that it started
+        assert flow.wait(timeout=15) == 128 + number  # Prefect would try the stage again after five
+        wait_for("the end of DVC and of the stage", lambda: not _group(flow.pid), seconds=30, every=0.2)
     finally:
         kill(flow)
+    said = (tmp_path / "run.log").read_text(encoding="utf-8")
+    assert "stopped; the next run goes on from here" in said
+    assert "ERROR" not in said  # DVC would say that it failed to reproduce the stage
     done = project.run("reft", "run", check=False)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr  # Prefect's own lines are kept from the terminal
     said = project.run("python", "-c", STATES).stdout
     states = dict(line.split(" ", 2)[1:] for line in said.splitlines() if line.startswith("STATE"))
-    assert states.pop(killed) == "Crashed Its process was killed."
+    assert states.pop(killed) == state
     [other] = states.values()
     assert other.startswith("Failed")
+
+
+def _group(number: int) -> list[int]:
+    """The processes of a process group that are at work."""
+    found = (process for process in psutil.process_iter() if _is_of(process.pid, number))
+    return [process.pid for process in found if process.status() != psutil.STATUS_ZOMBIE]
+
+
+def _is_of(process: int, group: int) -> bool:
+    try:
+        return os.getpgid(process) == group
+    except ProcessLookupError:
+        return False
