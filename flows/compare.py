@@ -47,12 +47,13 @@ class Compared:
             rows = list(csv.DictReader(file))
         made = Table(title=f"Methods side by side ({self.out}/table.md, {self.measure}.png)", title_justify="left")
         words = measure_words(self.measure)
-        for column in ("method", f"{words} (interval)", "spread", "difference", "trained numbers", "seconds", "MB"):
+        numbers = ("trained numbers", "seconds", "MB")
+        for column in ("method", f"{words} (interval)", "spread", "difference", "verdict", *numbers):
             made.add_column(column, overflow="fold")
         for row in rows:
             made.add_row(
                 Text(row["method"]), _interval(row, self.measure, row["note"]),
-                _points(row["spread"]), _interval(row, "difference", ""),
+                _points(row["spread"]), _interval(row, "difference", ""), row["verdict"],
                 f"{int(row['parameters']):,}", f"{float(row['train_seconds']):.0f}", f"{float(row['memory_mb']):,.0f}",
             )  # fmt: skip
         return made

@@ -160,6 +160,11 @@ class CellMaker:
             cell = replace(self._scored(cell, model, rows, BASE), memory_mb=peak())
         return _written(path, cell)
 
+    def baselines(self) -> dict[str, float]:
+        """The figures on the test rows of answers that read no prompt, by name."""
+        rows = self._rows["test"][: self._budget.test_rows]
+        return {name: self.measure.add_up(scores) for name, scores in self._task.baselines(rows).items()}
+
     def tuned(self, contender: Contender, learning_rate: float, seed: int) -> Cell:
         """A short training, asked the validation rows."""
         asked = self._rows["validation"][: self._budget.validation_rows]

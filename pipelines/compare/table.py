@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 
 import numpy as np
 
 from pipelines.compare.cells import Cell, Contender
+from pipelines.contracts.evaluation import Against
 from pipelines.contracts.interval import Interval
-from pipelines.model.intervals import measured_difference
+from pipelines.model.intervals import against, least_rows, measured_difference
 from pipelines.params.whole import EvaluateParams
 from pipelines.tasks.measures import Floats, Measure
 from pipelines.wording import measure_words
@@ -20,11 +21,15 @@ from pipelines.wording import measure_words
 
 @dataclass(frozen=True)
 class Comparison:
-    """The measure, the frozen base's cell, and each contender's: those that chose its learning rate, and the others."""
+    """The measure, the frozen base's cell, and each contender's: those that chose its learning rate, and the others.
+
+    ``baselines`` are the figures of answers that read no prompt, by name.
+    """
 
     measure: Measure
     base: Cell
     lines: tuple[tuple[Contender, tuple[Cell, ...], tuple[Cell, ...]], ...]
+    baselines: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ class Line:
         value: the mean over the seeds, with its confidence interval over the test rows; None if a run failed.
         spread: the sample's standard deviation over the seeds; None for fewer than two.
         difference: the paired difference to the first contender, with its interval; None of that and where one failed.
+        p_value: of the exact paired test of that difference; None where there is none.
+        verdict: what may be said of it, by the rule of stage evaluate; "" where there is none.
         parameters: trained numbers.
         seconds: of a training, the mean over the seeds.
         memory_mb: at its height, the highest over the seeds.
@@ -50,6 +57,8 @@ class Line:
     value: Interval | None
     spread: float | None
     difference: Interval | None
+    p_value: float | None
+    verdict: str
     parameters: int
     seconds: float
     memory_mb: float
@@ -66,7 +75,7 @@ def lines_of(found: Comparison, settings: EvaluateParams) -> list[Line]:
             made.append(_line(found.measure, contender.name, cells, first, settings))
         else:
             note = "; ".join(sorted({cell.error or "" for cell in tuning}))
-            made.append(Line(contender.name, None, 0, None, None, None, 0, 0.0, 0.0, note))
+            made.append(Line(contender.name, None, 0, None, None, None, None, "", 0, 0.0, 0.0, note))
     return made
 
 
@@ -84,21 +93,35 @@ def _line(
 ) -> Line:
     values = [cell.value for cell in cells if cell.value is not None]
     stood = _stood(cells)
-    difference = None
+    lead, verdict = None, ""
     if stood and first is not None and not np.array_equal(np.mean(_scores(cells), axis=0), np.mean(first, axis=0)):
-        difference = _paired(measure, _scores(cells), first, settings)
+        lead, verdict = _lead(measure, _scores(cells), first, settings)
     return Line(
         name=name,
         learning_rate=cells[0].learning_rate,
         seeds=0 if cells[0].seed is None else len(cells),
         value=_interval(measure, cells, settings) if stood else None,
         spread=stdev(values) if stood and len(values) > 1 else None,
-        difference=difference,
+        difference=None if lead is None else lead.difference,
+        p_value=None if lead is None else lead.p_value,
+        verdict=verdict,
         parameters=cells[0].parameters,
         seconds=mean(cell.train_seconds for cell in cells),
         memory_mb=max(cell.memory_mb for cell in cells),
         note="; ".join(sorted({cell.error for cell in cells if cell.error})),
     )
+
+
+def _lead(measure: Measure, one: list[Floats], other: list[Floats], settings: EvaluateParams) -> tuple[Against, str]:
+    """The lead over the first contender, and what may be said of it."""
+    confidence, resamples = settings.confidence, settings.bootstrap
+    lead, lag = (
+        against(measure, *sides, confidence=confidence, resamples=resamples, seed=0)
+        for sides in ((one, other), (other, one))
+    )
+    if len(one[0]) < least_rows(confidence):
+        return lead, "too few rows"
+    return lead, "better" if lead.better else "worse" if lag.better else "not more than chance"
 
 
 def _interval(measure: Measure, cells: Sequence[Cell], settings: EvaluateParams) -> Interval:
@@ -123,15 +146,22 @@ def heading(found: Comparison, settings: EvaluateParams, title: str) -> str:
     measure = measure_words(found.measure.name).capitalize()
     return (
         f"{measure} on {rows} test rows with {confidence} intervals, the mean over the seeds (spread: standard "
-        f"deviation over the seeds); differences are paired, to {reference}. {title}."
+        f"deviation over the seeds); differences are paired, to {reference}. Their p is that of the exact test "
+        "(McNemar's; of means over seeds the sign test), and better or worse is what interval and test agree on, of "
+        f"{least_rows(settings.confidence)} rows or more. {_baselines(found)}{title}."
     )
+
+
+def _baselines(found: Comparison) -> str:
+    said = ", ".join(f"{name} {100 * value:.1f} %" for name, value in found.baselines.items())
+    return f"Answers that read no prompt: {said}. " if said else ""
 
 
 def markdown(lines: Sequence[Line], measure: str) -> str:
     """The lines as a Markdown table."""
     header = (
-        "method", measure_words(measure), "spread", "difference, points", "learning rate", "seeds", "trained numbers",
-        "training, s", "peak memory, MB",
+        "method", measure_words(measure), "spread", "difference, points", "p", "verdict", "learning rate", "seeds",
+        "trained numbers", "training, s", "peak memory, MB",
     )  # fmt: skip
     rows = [
         (
@@ -139,6 +169,8 @@ def markdown(lines: Sequence[Line], measure: str) -> str:
             _percent(line.value) if line.value else f"failed: {line.note}".replace("|", "/"),
             "" if line.spread is None else f"{100 * line.spread:.1f}",
             "" if line.difference is None else _points(line.difference),
+            "" if line.p_value is None else f"{line.p_value:.2g}",
+            line.verdict,
             "" if line.learning_rate is None else f"{line.learning_rate:g}",
             line.seeds or "",
             f"{line.parameters:,}",
@@ -156,16 +188,18 @@ def csv_text(lines: Sequence[Line], measure: str) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     three = [f"{name}{end}" for name in (measure, "difference") for end in ("", "_low", "_high")]
-    writer.writerow(
-        ["method", *three, "spread", "learning_rate", "seeds", "parameters", "train_seconds", "memory_mb", "note"]
-    )
+    own = ("spread", "learning_rate", "seeds", "parameters", "train_seconds", "memory_mb", "note", "p_value", "verdict")
+    writer.writerow(["method", *three, *own])
     for line in lines:
         ends = [
             value
             for interval in (line.value, line.difference)
             for value in ((interval.value, interval.low, interval.high) if interval else ("", "", ""))
         ]
-        rest = [line.spread, line.learning_rate, line.seeds, line.parameters, line.seconds, line.memory_mb, line.note]
+        rest = [
+            line.spread, line.learning_rate, line.seeds, line.parameters, line.seconds, line.memory_mb, line.note,
+            line.p_value, line.verdict,
+        ]  # fmt: skip
         writer.writerow([line.name, *ends, *("" if value is None else value for value in rest)])
     return out.getvalue()
 

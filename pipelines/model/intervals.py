@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.contracts.evaluation import Against
 from pipelines.contracts.interval import Interval
 from pipelines.tasks.measures import Floats, Measure
 
@@ -65,6 +66,31 @@ def measured_difference(
     drawn = [value(generator.choice(rows, len(rows))) for _ in range(resamples)]
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(value(rows), float(low), float(high))
+
+
+def against(
+    measure: Measure, one: Sequence[Floats], other: Sequence[Floats], *, confidence: float, resamples: int, seed: int
+) -> Against:
+    """The lead of one system over another on the same rows, and whether it is more than chance; see :class:`Against`.
+
+    Whatever is called better than something else is called so by this rule. Of several runs, means over them are
+    compared; a measure that is no mean has an exact test of single runs alone, and never a verdict of several.
+
+    Args:
+        measure: what the scores of rows add up to.
+        one: scores of the rows, [rows, ...], of each run.
+        other: the same of what it is compared with.
+        confidence: of the interval and the test.
+        resamples: of the rows.
+        seed: of the resampling.
+    """
+    difference = measured_difference(measure, one, other, confidence=confidence, resamples=resamples, seed=seed)
+    if measure.is_mean:
+        one, other = [np.mean(one, axis=0)], [np.mean(other, axis=0)]
+    single = len(one) == len(other) == 1
+    p_value = exact_p_value(one[0], other[0], resamples=resamples, seed=seed, measure=measure) if single else 1.0
+    sure = difference.low > 0 and p_value < 1 - confidence
+    return Against(difference, p_value, better=sure and len(one[0]) >= least_rows(confidence))
 
 
 POWER = 0.8  # with which a true difference is to be found (Cohen 1988, section 2.4)

@@ -12,12 +12,12 @@ from pipelines.contracts.evaluation import Against, Evaluation, SystemFigures, w
 from pipelines.contracts.prepared import Row
 from pipelines.errors import PipelineError
 from pipelines.files import whole_directory, write_jsonl, write_table
-from pipelines.model.intervals import detectable, exact_p_value, least_rows, measured_difference
+from pipelines.model.intervals import against, detectable, least_rows
 from pipelines.model.scores import answers
 from pipelines.model.workspace import Workspace, open_workspace
 from pipelines.params.whole import EvaluateParams, Params
 from pipelines.tasks.family import MAJORITY, Answer, Reading, TaskFamily, open_family
-from pipelines.tasks.measures import Floats, Measure
+from pipelines.tasks.measures import Floats
 from reft import adapter_sha256
 from reft.adapters.any_method import MethodModel, load_method
 
@@ -74,11 +74,12 @@ def compare(
     """Both systems' figures and the task's baselines, and the adapter's paired lead over base and majority."""
     scores = task.scores(rows, edited)
 
-    def against(other: Floats) -> Against:
-        return _against(task.measure, scores, other, settings, seed=seed)
+    def lead(other: Floats) -> Against:
+        confidence, resamples = settings.confidence, settings.bootstrap
+        return against(task.measure, [scores], [other], confidence=confidence, resamples=resamples, seed=seed)
 
-    base, baselines = against(task.scores(rows, frozen)), task.baselines(rows)
-    over = against(baselines[MAJORITY]) if MAJORITY in baselines else None
+    base, baselines = lead(task.scores(rows, frozen)), task.baselines(rows)
+    over = lead(baselines[MAJORITY]) if MAJORITY in baselines else None
     return Evaluation(
         adapter_sha256=adapter_sha256,
         measure=task.measure.name,
@@ -94,15 +95,6 @@ def compare(
         over_majority=over,
         better=base.better and (over is None or over.better),
     )
-
-
-def _against(measure: Measure, one: Floats, other: Floats, settings: EvaluateParams, *, seed: int) -> Against:
-    """The lead of one system's scores over another's, and whether it is more than chance; see :class:`Against`."""
-    confidence, resamples = settings.confidence, settings.bootstrap
-    difference = measured_difference(measure, [one], [other], confidence=confidence, resamples=resamples, seed=seed)
-    p_value = exact_p_value(one, other, resamples=resamples, seed=seed, measure=measure)
-    sure = difference.low > 0 and p_value < 1 - confidence
-    return Against(difference, p_value, better=sure and len(one) >= least_rows(confidence))
 
 
 def _figures(task: TaskFamily[Any], rows: Sequence[Row], answers: Sequence[Answer], confidence: float) -> SystemFigures:

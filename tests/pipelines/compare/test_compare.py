@@ -16,7 +16,7 @@ from pipelines.compare import __main__ as comparing
 from pipelines.compare import contenders as contending
 from pipelines.compare.cells import BASE, Budget, Cell, CellMaker
 from pipelines.compare.contenders import contenders
-from pipelines.compare.table import Comparison, lines_of
+from pipelines.compare.table import Comparison, Line, lines_of
 from pipelines.contracts.best import Best, write_best
 from pipelines.errors import PipelineError
 from pipelines.model.fitting import build_model, train_steps
@@ -150,6 +150,7 @@ def test_the_table_says_what_the_cells_hold(found: Comparison, made: Project) ->
     text = (made.root / "out" / "table.md").read_text(encoding="utf-8")
     assert [row.split("|")[1].strip() for row in text.splitlines() if row.startswith("|")][2:] == list(lines)
     assert "failed: loss and gradient must be finite" in text
+    assert f"Answers that read no prompt: majority {100 * found.baselines['majority']:.1f} %" in text
     assert (made.root / "out" / "accuracy.png").read_bytes().startswith(b"\x89PNG")
     cells = json.loads((made.root / "out" / "cells.json").read_text(encoding="utf-8"))
     assert len(cells) == 1 + 2 * 4 + 2
@@ -157,16 +158,37 @@ def test_the_table_says_what_the_cells_hold(found: Comparison, made: Project) ->
 
 def test_the_difference_is_paired_row_by_row() -> None:
     """Two systems that are right on other rows as often differ by 0, in an interval that their rows give."""
-    settings = params().evaluate
-    one, other = (1.0, 1.0, 0.0, 0.0) * 5, (0.0, 1.0, 1.0, 0.0) * 5
+    line = second_line((1.0, 1.0, 0.0, 0.0) * 5, (0.0, 1.0, 1.0, 0.0) * 5)
+    assert line.difference is not None
+    assert (line.difference.value, line.difference.low < 0 < line.difference.high) == (0.0, True)
+    assert (line.p_value, line.verdict) == (1.0, "not more than chance")
+
+
+@pytest.mark.parametrize(
+    ("won", "rows", "p_value", "verdict"),
+    [
+        (6, 40, 2 / 2**6, "better"),
+        (-6, 40, 2 / 2**6, "worse"),
+        (5, 40, 2 / 2**5, "not more than chance"),  # though its interval lies above 0
+        (10, 10, 2 / 2**10, "too few rows"),
+    ],
+)
+def test_better_is_what_the_stage_evaluate_calls_so(won: int, rows: int, p_value: float, verdict: str) -> None:
+    """The exact test of n rows that one system alone gets right, and none the other, has p = 2 (1/2)^n."""
+    more, none = (1.0,) * abs(won) + (0.0,) * (rows - abs(won)), (0.0,) * rows
+    line = second_line(none, more) if won > 0 else second_line(more, none)
+    assert line.difference is not None
+    assert line.difference.low > 0 or line.difference.high < 0
+    assert (line.p_value, line.verdict) == (pytest.approx(p_value), verdict)
+
+
+def second_line(first: tuple[float, ...], second: tuple[float, ...]) -> Line:
+    """The table's line of the second of two methods with these scores of the test rows."""
     cells = [Cell(name, "test", 1e-3, 3, 0.5, scores, 10, 1, 1.0, 1.0, 1.0, None) for name, scores in
-             (("a", one), ("b", other))]  # fmt: skip
+             (("a", first), ("b", second))]  # fmt: skip
     methods = contenders(params({"methods": dict.fromkeys("ab", METHODS["LoRA"])}), best=Path("none"))
     lines = tuple((method, (), (cell,)) for method, cell in zip(methods, cells, strict=True))
-    comparison = Comparison(Proportion("accuracy"), cells[0], lines)
-    difference = lines_of(comparison, settings)[2].difference
-    assert difference is not None
-    assert (difference.value, difference.low < 0 < difference.high) == (0.0, True)
+    return lines_of(Comparison(Proportion("accuracy"), cells[0], lines, {}), params().evaluate)[2]
 
 
 def test_a_searched_part_is_as_the_last_search_chose_it_or_is_missed(tmp_path: Path) -> None:
