@@ -267,7 +267,8 @@ class Verdict:
 
 
 def _apart(lead: float) -> str:
-    return f"{points(abs(lead), sign=False)} {'better' if lead > 0 else 'worse'}" if lead else "no better"
+    """A lead in words. "Better" is kept for what the exact test of test rows says, which no search has read."""
+    return f"{points(abs(lead), sign=False)} {'ahead' if lead > 0 else 'behind'}" if lead else "level with it"
 
 
 def _listed(words: Sequence[object]) -> str:

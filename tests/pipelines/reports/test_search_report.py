@@ -67,6 +67,7 @@ def test_it_says_who_won_against_what_and_at_what_cost(tmp_path: Path) -> None:
     assert f"Trial {best.number} won: layers all, positions {best.params['positions']}" in page.words
     assert f"{100 * verdict.choice.value:.1f} %" in page.words
     assert f"± {100 * (verdict.choice.spread or 0):.1f} points" in page.words
+    assert "points better" not in page.words  # what only test rows can say
     assert f"{100 * (verdict.choice.value - 0.71):+.1f} points" in page.words  # against the frozen base
     first = verdict.confirmed[0]  # which is run again beside the best three
     assert f"{100 * (verdict.choice.value - (first.mean or 0)):+.1f} points" in page.words
@@ -152,7 +153,7 @@ def test_a_lead_is_weighed_by_its_spread_over_runs_on_the_same_rows(steps: tuple
     found = replace(verdict.found, confirmations=[best, first])
     reasons = Verdict(found, replace(verdict.choice, value=best.mean or 0.0)).reasons()
     (sentence,) = [one for one in reasons if one.startswith("The recipe that was tried first")]
-    assert f"better, {said} the spread of that over the runs" in sentence
+    assert f"ahead, {said} the spread of that over the runs" in sentence
 
 
 def test_a_first_recipe_over_a_limit_is_told_on_the_rows_that_it_had(tmp_path: Path) -> None:
