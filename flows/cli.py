@@ -177,11 +177,14 @@ def schedule(
     cron: Annotated[str | None, typer.Option(help="When, in UTC; without it, as prefect.yaml says.")] = None,
     pool: Annotated[str, typer.Option(help="The work pool that a worker takes the runs from.")] = "reft",
     name: Annotated[str, typer.Option(help="The name of the deployment.")] = "scheduled",
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Take the place of another project's deployment of this name.")
+    ] = False,
 ) -> None:
     """Put the flow on the schedule of a Prefect server, which must be running. Again: change it."""
     from flows.runs import schedule as scheduling
 
-    made = scheduling.schedule(project.resolve(), name=name, pool=pool, cron=cron)
+    made = scheduling.schedule(project.resolve(), name=name, pool=pool, cron=cron, replace=replace)
     console.print(f"{made.deployment} runs at {', '.join(made.crons)} (UTC); its server is {made.api}")
     console.print(f"The work pool {made.pool} was {'made' if made.pool_is_new else 'there'}. Next:")
     console.print(

@@ -42,7 +42,7 @@ class Scheduled:
     crons: list[str]
 
 
-def schedule(root: Path, *, name: str, pool: str, cron: str | None) -> Scheduled:
+def schedule(root: Path, *, name: str, pool: str, cron: str | None, replace: bool = False) -> Scheduled:
     """Make the process work pool if there is none, and deploy the flow; doing it again brings both up to date.
 
     Args:
@@ -50,9 +50,11 @@ def schedule(root: Path, *, name: str, pool: str, cron: str | None) -> Scheduled
         name: of the deployment.
         pool: the work pool, from which a worker takes the runs.
         cron: when to run, in UTC; None: as prefect.yaml says.
+        replace: whether the deployment may be another project's, which is then on the schedule no longer.
 
     Raises:
-        PipelineError: without a project, prefect.yaml or a server that answers; for a cron that is none.
+        PipelineError: without a project, prefect.yaml or a server that answers; for a cron that is none, or a name that
+            is another project's.
     """
     dvc.check_project(root)
     if not (root / "prefect.yaml").is_file():
@@ -60,6 +62,8 @@ def schedule(root: Path, *, name: str, pool: str, cron: str | None) -> Scheduled
     if cron is not None:
         _check_cron(cron)
     api = check_server()
+    if not replace:
+        _check_free(root, name)
     is_new = _ensure_pool(pool)
     _deploy(root, name, pool, cron)
     with get_client(sync_client=True) as client:
@@ -129,6 +133,21 @@ def _with_cron(root: Path, cron: str) -> Path:
     path = work_folder(root) / "prefect.yaml"
     write_text(path, dump_document(document))
     return path
+
+
+def _check_free(root: Path, name: str) -> None:
+    """Refuse the name of another project's deployment: Prefect would put this project in its place."""
+    with get_client(sync_client=True) as client:
+        try:
+            other = client.read_deployment_by_name(f"finetune/{name}").parameters.get("project")
+        except ObjectNotFound:
+            return
+    if other is not None and Path(other).resolve() != root.resolve():
+        raise PipelineError(
+            "a deployment belongs to one project",
+            got=f"finetune/{name}, which runs {other}",
+            do=f"Give this one another name: --name {root.resolve().name}. Or take that one's place: --replace.",
+        )
 
 
 def _ensure_pool(pool: str) -> bool:

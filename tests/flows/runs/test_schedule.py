@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 import json
+import shutil
 import subprocess
 import urllib.request
 from collections.abc import Iterator
@@ -87,6 +88,25 @@ def scheduled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scheduled]:
 def test_another_cron_replaces_the_first(scheduled: Scheduled) -> None:
     assert "finetune/scheduled runs at * * * * * (UTC)" in scheduled.said.replace("\n", " ")
     assert "prefect worker start --pool reft" in scheduled.said
+
+
+def test_another_project_takes_no_deployment_unless_it_says_so(scheduled: Scheduled, tmp_path: Path) -> None:
+    own = scheduled.project
+    other = Project(shutil.copytree(own.root, tmp_path / "other", symlinks=True), own.env)
+
+    def folder(name: str) -> str:
+        return str(
+            scheduled.ask("deployments/filter", {"deployments": {"name": {"any_": [name]}}})[0]["parameters"]["project"]
+        )
+
+    refused = other.run("reft", "schedule", check=False)
+    assert refused.returncode == 2
+    assert f"finetune/scheduled, which runs {own.root}" in " ".join((refused.stdout + refused.stderr).split())
+    assert folder("scheduled") == str(own.root)
+    other.run("reft", "schedule", "--name", "other")
+    own.run("reft", "schedule", "--name", "other", "--replace")
+    assert (folder("scheduled"), folder("other")) == (str(own.root), str(own.root))
+    own.run("prefect", "deployment", "delete", "finetune/other")
 
 
 def test_a_run_on_the_minute_works_and_leaves_its_artifacts(scheduled: Scheduled) -> None:
