@@ -74,7 +74,10 @@ def facts(project: Project) -> Facts:
         predictions=_hash(root / "reports"),
         trials=tuple(json.dumps([t["state"], t["value"], t["params"]], sort_keys=True) for t in kept),
         versions=versions,
-        runs=tuple(name for (name,) in runs if not name.startswith("trial-")),
+        # Runs are called by their project, which is not the reference's here.
+        runs=tuple(
+            sorted(name.replace(root.name, "PROJECT", 1) for (name,) in runs if "trial" not in name.split(" ")[0])
+        ),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import shlex
+import subprocess
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,14 @@ NAMES = [stage.name for stage in GRAPH.stages]
 
 def test_the_stages_of_dvc_yaml_are_those_of_the_code() -> None:
     assert set(NAMES) == set(STAGES)
+
+
+def test_dvc_finds_the_stages_of_this_file_alone() -> None:
+    """It reads every dvc.yaml and *.dvc below the root, and a second one would be part of `dvc repro` and checkout."""
+    files = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, text=True, capture_output=True, check=True
+    ).stdout.splitlines()
+    assert [name for name in files if Path(name).name == "dvc.yaml" or name.endswith(".dvc")] == ["dvc.yaml"]
 
 
 def test_the_order_is_topological() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.runs.notify import Event, NotifyError, read_notify, tell
+from flows.runs.notify import Event, NotifyError, read_notify, send
 from pipelines.errors import PipelineError
 from pipelines.params.whole import NotifyParams, load_params
 from tests.project import ROOT
@@ -59,7 +59,7 @@ def test_a_webhook_gets_the_event_and_the_secret(
     receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REFT_WEBHOOK_SECRET", "hush")
-    tell(NotifyParams(webhook=receiver.url, command=None), EVENT, root=tmp_path)
+    send(NotifyParams(webhook=receiver.url, command=None), EVENT, root=tmp_path)
     [(headers, body)] = receiver.requests
     assert body == asdict(EVENT)
     assert headers["Authorization"] == "Bearer hush"
@@ -69,7 +69,7 @@ def test_without_a_secret_there_is_no_authorization(
     receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("REFT_WEBHOOK_SECRET", raising=False)
-    tell(NotifyParams(webhook=receiver.url, command=None), EVENT, root=tmp_path)
+    send(NotifyParams(webhook=receiver.url, command=None), EVENT, root=tmp_path)
     assert "Authorization" not in receiver.requests[0][0]
 
 
@@ -77,18 +77,18 @@ def test_a_redirect_is_not_followed(receiver: Receiver, tmp_path: Path, monkeypa
     monkeypatch.setenv("REFT_WEBHOOK_SECRET", "hush")
     receiver.status = 302
     with pytest.raises(NotifyError, match="the webhook answered 302"):
-        tell(NotifyParams(webhook=receiver.url, command=None), EVENT, root=tmp_path)
+        send(NotifyParams(webhook=receiver.url, command=None), EVENT, root=tmp_path)
     assert len(receiver.requests) == 1
 
 
 def test_a_command_gets_the_event_on_its_standard_input(tmp_path: Path) -> None:
-    tell(NotifyParams(webhook=None, command=[sys.executable, "-c", WRITE]), EVENT, root=tmp_path)
+    send(NotifyParams(webhook=None, command=[sys.executable, "-c", WRITE]), EVENT, root=tmp_path)
     assert json.loads((tmp_path / "told.json").read_text()) == asdict(EVENT)
 
 
 def test_a_command_is_run_without_a_shell(tmp_path: Path) -> None:
     say = "import sys; open('words', 'w').write(sys.argv[1])"
-    tell(NotifyParams(webhook=None, command=[sys.executable, "-c", say, "$(touch broken); `id`"]), EVENT, root=tmp_path)
+    send(NotifyParams(webhook=None, command=[sys.executable, "-c", say, "$(touch broken); `id`"]), EVENT, root=tmp_path)
     assert (tmp_path / "words").read_text() == "$(touch broken); `id`"
     assert not (tmp_path / "broken").exists()
 
@@ -97,7 +97,7 @@ def test_a_webhook_that_fails_keeps_the_command_from_nothing(receiver: Receiver,
     receiver.status = 500
     both = NotifyParams(webhook=receiver.url, command=[sys.executable, "-c", WRITE])
     with pytest.raises(NotifyError, match="the webhook answered 500"):
-        tell(both, EVENT, root=tmp_path)
+        send(both, EVENT, root=tmp_path)
     assert (tmp_path / "told.json").is_file()
 
 
@@ -107,7 +107,7 @@ def test_a_webhook_that_fails_keeps_the_command_from_nothing(receiver: Receiver,
 )
 def test_a_command_that_fails_is_named(tmp_path: Path, command: list[str], said: str) -> None:
     with pytest.raises(NotifyError, match=said):
-        tell(NotifyParams(webhook=None, command=command), EVENT, root=tmp_path)
+        send(NotifyParams(webhook=None, command=command), EVENT, root=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from pipelines.yaml_file import parse_yaml
 
 ROOT = Path(__file__).parents[3]
 EARLIER = sorted((Path(__file__).parent / "earlier").iterdir())  # by commit, as git had them
+GRAPH = "graph.yaml"  # dvc.yaml of that commit: under its own name, DVC would read it with this repository's
 SHIPPED = (ROOT / "params.yaml").read_text(encoding="utf-8")
 
 
@@ -29,7 +30,7 @@ def project(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     mine = text.replace("seed: 42 ", "seed: 7 ", 1).replace("  experiment: reft\n", "  experiment: mine  # ours\n", 1)
     assert mine != text
     (tmp_path / "params.yaml").write_text("# my project\n" + mine, encoding="utf-8")
-    graph = code.without_code((request.param / "dvc.yaml").read_text(encoding="utf-8"))
+    graph = code.without_code((request.param / GRAPH).read_text(encoding="utf-8"))
     (tmp_path / "dvc.yaml").write_text(graph.replace("models/adapter", "models/mine", 1), encoding="utf-8")
     return tmp_path
 
@@ -45,7 +46,7 @@ def test_an_earlier_project_is_refused_until_it_is_upgraded(project: Path) -> No
 
 @pytest.mark.parametrize("commit", ["628b875", "11a4645", "4534b3d", "ae38a0b"])  # before stages had param `method`
 def test_a_graph_of_an_earlier_release_runs_nothing(commit: str, tmp_path: Path) -> None:
-    text = next(folder for folder in EARLIER if folder.name == commit).joinpath("dvc.yaml").read_text(encoding="utf-8")
+    text = next(folder for folder in EARLIER if folder.name == commit).joinpath(GRAPH).read_text(encoding="utf-8")
     (tmp_path / "dvc.yaml").write_text(code.without_code(text), encoding="utf-8")
     for refused in (code.check_graph, code.refresh_code, lambda root: code.check_code(root, "search")):
         with pytest.raises(PipelineError, match=r"of the installed release.*search \(.*params.*Run: reft upgrade"):
