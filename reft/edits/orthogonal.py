@@ -143,14 +143,15 @@ class _Turned(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         rows, frame, frame_factor, signs, inverse, own, overlap = ctx.saved_tensors
-        gradient = gradient * signs
-        of_framed = frame_factor.mT @ (frame @ gradient.mT)
-        of_own = rows @ gradient.mT - overlap @ of_framed
-        of_top = torch.linalg.solve_triangular(inverse.mT, of_own, upper=False)
-        of_inverse = -of_top @ own.mT
-        of_gram = of_inverse.triu(1) + torch.diag(of_inverse.diagonal() / 2)
-        of_rows = (own @ gradient).addmm_(of_gram + of_gram.mT, rows).addmm_(own @ of_framed.mT, frame, alpha=-1)
-        of_rows[:, : len(rows)] += of_top
+        with torch.autocast(gradient.device.type, enabled=False):
+            gradient = gradient * signs
+            of_framed = frame_factor.mT @ (frame @ gradient.mT)
+            of_own = rows @ gradient.mT - overlap @ of_framed
+            of_top = torch.linalg.solve_triangular(inverse.mT, of_own, upper=False)
+            of_inverse = -of_top @ own.mT
+            of_gram = of_inverse.triu(1) + torch.diag(of_inverse.diagonal() / 2)
+            of_rows = (own @ gradient).addmm_(of_gram + of_gram.mT, rows).addmm_(own @ of_framed.mT, frame, alpha=-1)
+            of_rows[:, : len(rows)] += of_top
         return of_rows.triu_(1), None, None, None
 
 

@@ -148,3 +148,14 @@ def test_rows_along_the_axes_can_be_set() -> None:
     rows.set_rotation(wanted)
     torch.testing.assert_close(rows(), wanted, atol=1e-6, rtol=0)
     torch.testing.assert_close(qf(rows().mT).mT, rows(), atol=1e-6, rtol=0)
+
+
+def test_a_backward_pass_inside_autocast_has_the_bits_of_one_outside() -> None:
+    rows = build_rows(16, 3)
+    seed = torch.randn(3, 16, generator=torch.Generator().manual_seed(1))
+    (outside,) = torch.autograd.grad(rows(), list(rows.parameters()), seed)
+    rotation = rows()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        (inside,) = torch.autograd.grad(rotation, list(rows.parameters()), seed)
+    assert outside.abs().max() > 0.1
+    assert torch.equal(inside, outside)
