@@ -69,7 +69,7 @@ def sentence(ours: Line, rival: Line) -> str:
     if rival.difference is None:
         return f"{ours.name} answers every test row as {rival.name} does, with {share}.\n"
     low, value, high = (-100 * each for each in (rival.difference.high, rival.difference.value, rival.difference.low))
-    verdict = "is level with" if low <= 0 <= high else "is above" if low > 0 else "is below"
+    verdict = {"better": "is below", "worse": "is above"}.get(rival.verdict, "is level with")  # the rival's, to ours
     return f"With {share}, {ours.name} {verdict} {rival.name} here: {value:+.1f} points ({low:+.1f} to {high:+.1f}).\n"
 
 

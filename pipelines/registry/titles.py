@@ -27,8 +27,9 @@ def pipeline_title(project: str, facts: Facts) -> Title:
 
 
 def search_title(project: str, facts: Facts) -> Title:
-    """The run of a search: what it found, in how many trials."""
-    found, count = share(facts.search.best_value), many(len(facts.trials), "trial")
+    """The run of a search: what it found, in how many trials; one that was killed is run again, and is no trial."""
+    ended = [trial for trial in facts.trials if not trial.was_killed]
+    found, count = share(facts.search.best_value), many(len(ended), "trial")
     return (
         f"{project} search: {found} of {count}",
         f"{count} of study `{facts.best.study}`; trial {facts.best.trial} won with {found} on the validation "

@@ -86,14 +86,20 @@ def test_without_data_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "said"),
-    [(-0.02, 0.03, "is level with LoRA"), (0.01, 0.03, "is below LoRA"), (-0.03, -0.01, "is above LoRA")],
+    ("verdict", "said"),
+    [
+        ("", "is level with LoRA"),
+        ("too few rows", "is level with LoRA"),
+        ("better", "is below LoRA"),
+        ("worse", "is above LoRA"),
+    ],
 )
-def test_the_sentence_follows_the_paired_interval(low: float, high: float, said: str) -> None:
+def test_the_sentence_follows_the_verdict_of_the_table(verdict: str, said: str) -> None:
     """The difference in a line is that line's to the first, so LoRA's is turned round."""
     some = Interval(0.8, 0.7, 0.9)
-    ours = Line("LoReFT, paper", 1e-3, 1, some, None, None, 30, 1.0, 1.0, "")
-    lora = Line("LoRA", 1e-3, 1, some, None, Interval((low + high) / 2, low, high), 60, 1.0, 1.0, "")
+    ours = Line("LoReFT, paper", 1e-3, 1, some, None, None, None, "", 30, 1.0, 1.0, "")
+    lora = Line("LoRA", 1e-3, 1, some, None, Interval(0.02, 0.01, 0.03), 0.01, verdict, 60, 1.0, 1.0, "")
     sentence = quality.sentence(ours, lora)
     assert said in sentence
+    assert sentence.endswith("-2.0 points (-3.0 to -1.0).\n")
     assert sentence.startswith("With 50% of its trained numbers, LoReFT, paper is ")
