@@ -33,7 +33,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for name in ("params.yaml", "dvc.yaml"):
             (root / name).write_bytes((ROOT / name).read_bytes())
         base = load_base(record).model
-        info = AdapterInfo(record.sha256, record.source, "d" * 64, {"template": "{text}", "labels": {}}, 1)
+        info = AdapterInfo(
+            record.sha256, record.source, "d" * 64, {"template": "{text}", "chat": False, "labels": {}}, 1
+        )
         for name, method in (("adapter", "loreft"), ("free", "direft")):
             config = ReftConfig((0, 1), "f2+l2", 2, method=method, init="paper", tied=False)
             save_adapter(ReftModel(base, config, seed=1), root / "models" / name, info)

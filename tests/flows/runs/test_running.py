@@ -29,7 +29,7 @@ with get_client(sync_client=True) as client:
 # As `reft run` and `reft search` begin; what Prefect would do after it is not begun.
 INTERRUPTED = """
 import time
-from flows import running
+from flows.runs import running
 running.stop_at_once()
 print("ready", flush=True)
 try:
