@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.comments import CommentedBase, CommentedMap, CommentedSeq
 from ruamel.yaml.representer import RoundTripRepresenter
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from pipelines.yaml_file import NEVER_FOLDED, needs_quotes
+
+__all__ = ["CommentedBase", "CommentedMap", "dump_document", "load_document", "section_text", "set_section"]
 
 
 class _Representer(RoundTripRepresenter):

@@ -56,7 +56,7 @@ def _earlier(shared: SharedStudy, settings: StudySettings, base_sha256: str) -> 
         if complete:
             confirming = f"{summary.study_name}{CONFIRM}"
             means = _confirmed(shared.storage, confirming) if confirming in names else {}
-            best = max(complete, key=lambda one: (means.get(one.number, _NOT_CONFIRMED), one.values[0], -one.number))
+            best = max(complete, key=lambda one: (means.get(one.number, _NOT_CONFIRMED), *_as_chosen(one)))
             recipe = best.user_attrs[RECIPE]
             if recipe.get("name", REFT) == settings.recipes.method:
                 points.append(_in_space(settings, recipe))
@@ -77,6 +77,11 @@ def _confirmed(storage: optuna.storages.RDBStorage, name: str) -> dict[int, floa
     most = max(map(len, runs.values()), default=0)
     means = {trial: mean(own) for trial, own in runs.items() if len(own) == most or math.isnan(sum(own))}
     return {trial: _FAILED if math.isnan(value) else value for trial, value in means.items()}
+
+
+def _as_chosen(trial: FrozenTrial) -> tuple[float, int, int]:
+    """What trials of one study are ordered by: of equal values the fewest parameters, as the study chose by itself."""
+    return trial.values[0], -(trial.user_attrs[COSTS]["parameters"] or 0), -trial.number
 
 
 def _able(settings: StudySettings, trial: FrozenTrial) -> bool:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ruamel.yaml.comments import CommentedBase, CommentedMap
-
 from pipelines.recipes.nested import dotted
-from pipelines.roundtrip import load_document
+from pipelines.roundtrip import CommentedBase, CommentedMap, load_document
 from pipelines.upkeep.yaml_lines import Place, mapping_at, rewritten, value_at
 
 

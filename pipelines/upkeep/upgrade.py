@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from ruamel.yaml.comments import CommentedMap
 
 from pipelines.errors import PipelineError
 from pipelines.files import write_text
@@ -22,7 +21,7 @@ from pipelines.params.explain import steps
 from pipelines.params.whole import Params, check_params
 from pipelines.project.code import holds_no_code, project_graph, refresh_code, shipped
 from pipelines.recipes.methods.reft import SEARCHED
-from pipelines.roundtrip import dump_document, load_document, set_section
+from pipelines.roundtrip import CommentedMap, dump_document, load_document, set_section
 from pipelines.upkeep.nesting import nested_parts
 from pipelines.upkeep.yaml_lines import Place, block_of, mapping_at, rewritten, span_of, value_at
 from pipelines.yaml_file import parse_yaml, read_yaml

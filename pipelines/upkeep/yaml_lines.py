@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ruamel.yaml.comments import CommentedMap
-
-from pipelines.roundtrip import dump_document, load_document
+from pipelines.roundtrip import CommentedMap, dump_document, load_document
 
 Place = tuple[str, ...]  # the keys from the top of the file down to one
 

@@ -298,7 +298,8 @@ def test_no_trial_depends_on_a_test_row(context: Project, tmp_path: Path) -> Non
     def flip(path: Path) -> None:
         other = {"negative": "positive", "positive": "negative"}
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        path.write_text("".join(json.dumps(row | {"label": other[row["label"]]}) + "\n" for row in rows))
+        rows[0]["label"] = other[rows[0]["label"]]  # one row, since all of them may leave a share of one half as it is
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     plain = outcome("plain", "test", lambda path: None)
     assert outcome("flipped", "test", flip) == plain

@@ -22,6 +22,8 @@ from rich.console import Console
 
 from flows.commands.search_tables import estimate_table
 from flows.runs.cards import search_card
+from pipelines.contracts.search import read_search
+from pipelines.contracts.trials import read_trials
 from pipelines.errors import PipelineError
 from pipelines.project.settings import StudySettings
 from pipelines.stages import search
@@ -119,14 +121,12 @@ def test_the_card_on_the_runs_page_says_what_won_and_links_the_report(
     searched: tuple[Project, SearchResult, str],
 ) -> None:
     context, result, _ = searched
-    figures, trials = (
-        json.loads((context.root / path).read_text(encoding="utf-8"))
-        for path in ("metrics/search.json", "search/trials.json")
-    )
+    figures = read_search(context.root / "metrics" / "search.json")
+    trials = read_trials(context.root / "search" / "trials.json")
     page = context.root / "search" / "report.html"
     card = search_card(figures, trials, page=page)
     assert f"# Search: trial {result.best_trial} won" in card
-    assert f"| the frozen base | {100 * figures['base_value']:.1f} % |" in card
+    assert f"| the frozen base | {100 * (figures.base_value or 0):.1f} % |" in card
     assert f"[report.html]({page.as_uri()})" in card
     assert "2 trials (2 complete, 0 pruned, 0 failed) in " in card
 
@@ -152,7 +152,7 @@ def test_without_the_package_the_dashboard_says_what_to_install(
 ) -> None:
     context, _, _ = searched
     monkeypatch.setitem(sys.modules, "optuna_dashboard", None)
-    with pytest.raises(PipelineError, match=r"pip install 'reft-pipeline\[dashboard\]'"):
+    with pytest.raises(PipelineError, match=r"pip install 'WHEEL\[dashboard\]'"):
         dashboard.serve(context.params, context.root, port=8080)
 
 
