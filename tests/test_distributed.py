@@ -129,10 +129,10 @@ def test_of_two_processes_one_is_killed_in_a_trial_and_none_is_lost_or_doubled(
     database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context = make(tmp_path / "two", database, monkeypatch)
-    context: ForkServerContext = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pipelines.search.worker", "pipelines.bases.convert"])
+    forks: ForkServerContext = multiprocessing.get_context("forkserver")
+    forks.set_forkserver_preload(["pipelines.search.worker", "pipelines.bases.convert"])
     workers: list[BaseProcess] = [
-        context.Process(target=_work, args=(context.root, str(context.root / "home"), place)) for place in range(2)
+        forks.Process(target=_work, args=(context.root, str(context.root / "home"), place)) for place in range(2)
     ]
     for worker in workers:
         worker.start()

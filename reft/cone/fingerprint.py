@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 from transformers import PreTrainedConfig
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from reft.files import canonical_json
 
@@ -58,6 +57,8 @@ class Base:
 
     def functions(self) -> Iterator[Any]:
         """Yield what runs: each type's forward, and the functions and classes of its file that the forward names."""
+        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS  # slow to load, and few need it
+
         for kind in {type(module): None for _, module in self.modules}:
             forward: Any = kind.forward
             yield forward
