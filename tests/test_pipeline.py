@@ -81,6 +81,7 @@ def test_a_first_run_runs_every_stage_and_says_what_came_out(first: tuple[Projec
         "adapter accuracy",
         "paired difference",
         "trainable parameters",
+        "where it came from",
         "reft-adapter version 1",
     ):
         assert words in said

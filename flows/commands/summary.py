@@ -10,6 +10,7 @@ from flows.finetune import FlowResult
 from flows.runs.cards import pages
 from pipelines.contracts.evaluation import SystemFigures, read_evaluation
 from pipelines.contracts.registration import read_registration
+from pipelines.contracts.search import read_search
 from pipelines.contracts.training import read_training
 from pipelines.reports.evaluation import detectable_words, verdict_words
 from pipelines.wording import measure_words, part_value, share
@@ -54,6 +55,7 @@ def _outcome(result: FlowResult) -> Table:
     table.add_row("verdict", verdict_words(evaluation))
     recipe = ", ".join(f"{name} {part_value(value)}" for name, value in train.chosen.items())
     table.add_row("recipe", f"{recipe} (trial {train.trial})")
+    table.add_row("where it came from", read_search(result.path("search_metrics")).best_origin)
     table.add_row("trainable parameters", f"{train.trainable_parameters:,}")
     table.add_row("adapter size", f"{train.adapter_bytes / 1024:.0f} KiB")
     alias = f"@{version.alias}" if version.alias else "no alias: name it by its number"

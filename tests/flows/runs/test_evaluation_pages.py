@@ -15,6 +15,7 @@ from flows.runs.cards import evaluation_table, run_summary
 from pipelines.contracts.evaluation import read_evaluation, write_evaluation
 from pipelines.contracts.prepared import Row
 from pipelines.contracts.registration import Registration, write_registration
+from pipelines.contracts.search import SearchResult, write_search
 from pipelines.contracts.task import TaskSpec
 from pipelines.contracts.training import TrainResult, write_training
 from pipelines.files import read_json, write_json
@@ -81,18 +82,26 @@ def test_every_page_speaks_of_the_familys_own_measure(tmp_path: Path) -> None:
     texts = ["yes"] * 18 + ["no"] * 2
     evaluation = compare(task, rows, texts, ["no"] * 20, SETTINGS, seed=0, adapter_sha256="0" * 64)
     registration = Registration("m", 2, None, "r", "a", "sqlite:///x", "models:/m/2")
+    search = SearchResult(
+        measure="exact match", study="s", input_hash="k", complete=1, pruned=0, failed=0, best_trial=0,
+        best_origin="proposed by tpe", best_value=0.9, best_spread=None, first_value=0.9, base_value=0.0,
+        seconds=1.0, fill_seconds=0.0, confirm_seconds=0.0, saved_seconds=0.0,
+    )  # fmt: skip
     graph = read_graph(ROOT)
     for name, write, value in (
         ("evaluation", write_evaluation, evaluation),
         ("train_metrics", write_training, TrainResult("a", 1, 2, 3, 0.5, 0.25, {"rank": 4}, {"rank": 4}, "s", 0, "k")),
         ("registration", write_registration, registration),
+        ("search_metrics", write_search, search),
     ):
         (tmp_path / graph.paths[name]).parent.mkdir(exist_ok=True)
         write(tmp_path / graph.paths[name], value)  # type: ignore[operator]
     console = Console(width=200, record=True, file=StringIO())
     console.print(summary(FlowResult(tmp_path, graph, [], "sqlite:///x", pushed=False)))
     figures = {"card": evaluation_table(evaluation), "run": run_summary([], evaluation, registration)}
-    for page, text in {**figures, "summary": console.export_text()}.items():
+    table = console.export_text()
+    assert "proposed by tpe" in table  # where the recipe came from
+    for page, text in {**figures, "summary": table}.items():
         assert "exact match" in text, page
         assert "90.0 %" in text, page
         assert "accuracy" not in text.lower(), page
