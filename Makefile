@@ -5,7 +5,7 @@ READY := .venv/.ready
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast wheel kill-matrix check docs format bad-inputs bench-rotation bench-encoder bench-speed bench-growth bench-search bench-causal bench-quality bench-domains
+.PHONY: help setup run test test-fast test-long wheel kill-matrix check docs format bad-inputs bench-rotation bench-encoder bench-speed bench-growth bench-search bench-causal bench-quality bench-domains
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -22,11 +22,14 @@ setup: $(READY)  ## make .venv and give DVC a remote
 run: $(READY)  ## the main job: base, prepare, search, train, evaluate, register
 	$(BIN)/reft run
 
-test: $(READY)  ## all tests, three files at a time: on two cores, one of them often waits
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+test: $(READY)  ## all tests but the long ones, three files at a time: on two cores, one of them often waits
+	$(BIN)/python -m pytest -m "not long" --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(READY)  ## the tests that need no real model, server or pipeline
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not long"
+
+test-long: $(READY)  ## races, kills, damage and the wheel by itself; at most 40 minutes
+	$(BIN)/python -m pytest -m long --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 kill-matrix: $(READY)  ## each process of a run, killed with kill -9 in each stage, as a table
 	$(BIN)/python -m tests.kills

@@ -8,7 +8,7 @@ import pytest
 
 from tests.kills import make_reference, run_chain
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def test_a_killed_run_ends_as_if_nobody_had_killed_it(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ import pytest
 from pipelines.project.code import installed_code, project_graph
 from tests.project import ROOT
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
