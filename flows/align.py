@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.runs.cards import pages, share
+from flows.runs.lines import lines_to_copy
 from flows.runs.titles import project_name
 from pipelines.params.whole import load_params
 from pipelines.project.graph import read_graph
@@ -108,9 +109,8 @@ def alignment_table(found: AlignRun) -> RenderableType:
     facts.add_row("no swap at all", _interval(result.unchanged))
     facts.add_row("best learned place", f"{result.best.name}: {_interval(result.best.test)}")
     facts.add_row("cells from an earlier run", f"{result.resumed} of {len(result.cells)}")
-    facts.add_row("picture and table", str(found.out))
-    facts.add_row("its run", pages(found.store))
-    return Group("", table, "", facts)
+    look = [("picture and table", str(found.out)), ("its run", pages(found.store))]
+    return Group("", table, "", facts, "", lines_to_copy("Where to look next", look))
 
 
 def _interval(figures: Any) -> str:

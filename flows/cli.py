@@ -67,7 +67,7 @@ def run(
         from flows import finetune
         from flows.commands.summary import summary
 
-    console.print(summary(finetune.run(project)))
+    console.print(summary(finetune.run(project)), crop=False)
 
 
 @app.command()
@@ -168,7 +168,7 @@ def align(project: Project = Path()) -> None:
     check_prefect()
     from flows import align as aligning
 
-    console.print(aligning.alignment_table(aligning.run(project)))
+    console.print(aligning.alignment_table(aligning.run(project)), crop=False)
 
 
 @app.command()
@@ -204,7 +204,7 @@ def doctor(
     from flows.commands.tables import findings_table
 
     findings = examine(project.resolve())
-    console.print(findings_table(findings))
+    console.print(findings_table(findings), crop=False)
     if plan:
         _show_plan(project.resolve())
     if any(finding.level == "fail" for finding in findings):

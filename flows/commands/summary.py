@@ -1,4 +1,4 @@
-"""The table at the end of ``reft run``."""
+"""What ``reft run`` says at its end."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from rich.text import Text
 
 from flows.finetune import FlowResult
 from flows.runs.cards import pages
+from flows.runs.lines import lines_to_copy
 from pipelines.contracts.evaluation import SystemFigures, read_evaluation
 from pipelines.contracts.registration import read_registration
 from pipelines.contracts.search import read_search
@@ -64,21 +65,21 @@ def _outcome(result: FlowResult) -> Table:
     return table
 
 
-def _next(result: FlowResult) -> Table:
+def _next(result: FlowResult) -> Text:
     paths = result.graph.paths
-    table = Table(title="Where to look next", title_justify="left", show_header=False)
-    table.add_row("runs and versions", pages(result.store))
-    table.add_row("this run and its artifacts", "prefect server start, then http://127.0.0.1:4200")
-    table.add_row("plots", f"dvc plots show --open, or the pictures in {paths['evaluate_plots']} and {paths['search']}")
-    table.add_row("the search: what won, why", f"{paths['search']}/report.html, in a browser")
-    table.add_row("each test row", paths["predictions"])
     version = read_registration(result.path("registration"))
-    address = f"models:/{version.model}/{version.version}"
-    table.add_row("answers to rows of your own", f"reft predict FILE --adapter {address}")
+    lines = [
+        ("runs and versions", pages(result.store)),
+        ("this run and its artifacts", "prefect server start, then http://127.0.0.1:4200"),
+        ("plots", f"dvc plots show --open, or the pictures in {paths['evaluate_plots']} and {paths['search']}"),
+        ("the search: what won, why", f"{paths['search']}/report.html, in a browser"),
+        ("each test row", paths["predictions"]),
+        ("answers to rows of your own", f"reft predict FILE --adapter models:/{version.model}/{version.version}"),
+    ]
     if any(run.outcome != "skipped" for run in result.runs):
         code = " code.json" if (result.root / "code.json").is_file() else ""
-        table.add_row("keep this state", f"git add dvc.lock metrics{code} && git commit")
-    return table
+        lines.append(("keep this state", f"git add dvc.lock metrics{code} && git commit"))
+    return lines_to_copy("Where to look next", lines)
 
 
 def _figure(figures: SystemFigures) -> str:

@@ -9,6 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from flows.runs.lines import lines_to_copy
+
 if TYPE_CHECKING:  # what they import takes seconds to load
     from flows.commands.clean import Survey
     from flows.commands.plan import Planned
@@ -17,15 +19,15 @@ if TYPE_CHECKING:  # what they import takes seconds to load
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
-def findings_table(findings: Sequence[Finding]) -> Table:
-    """Each check, what was found, and what to do."""
+def findings_table(findings: Sequence[Finding]) -> RenderableType:
+    """Each check, what was found, and below what to do."""
     table = Table(title="Findings", title_justify="left")
-    for column in ("check", "state", "found", "what to do"):
+    for column in ("check", "state", "found"):
         table.add_column(column, overflow="fold")
     for finding in findings:
-        state = Text(finding.level, style=COLOURS[finding.level])
-        table.add_row(Text(finding.check), state, Text(finding.found), Text(finding.do))
-    return table
+        table.add_row(Text(finding.check), Text(finding.level, style=COLOURS[finding.level]), Text(finding.found))
+    remedies = [(finding.check, finding.do) for finding in findings if finding.do]
+    return Group(table, "", lines_to_copy("What to do", remedies)) if remedies else table
 
 
 def plan_table(planned: Sequence[Planned]) -> Table:

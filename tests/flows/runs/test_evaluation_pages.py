@@ -12,7 +12,9 @@ from rich.console import Console
 from flows.commands.summary import summary
 from flows.finetune import FlowResult
 from flows.runs.cards import evaluation_table, run_summary
-from pipelines.contracts.evaluation import read_evaluation, write_evaluation
+from flows.runs.outcome import StageRun
+from flows.runs.titles import outcome_title
+from pipelines.contracts.evaluation import Evaluation, read_evaluation, write_evaluation
 from pipelines.contracts.prepared import Row
 from pipelines.contracts.registration import Registration, write_registration
 from pipelines.contracts.search import SearchResult, write_search
@@ -31,6 +33,31 @@ TRUTH = labels((0, 140), (1, 60))
 ALTERNATING = np.arange(200) % 2
 COMMONEST = np.zeros(200, dtype=np.int64)
 FEW = 4
+
+TRAINED = TrainResult("a", 1, 2, 3, 0.5, 0.25, {"rank": 4}, {"rank": 4}, "s", 0, "k")
+VERSION = Registration("m", 2, None, "r", "a", "sqlite:///x", "models:/m/2")
+
+
+def shown(root: Path, evaluation: Evaluation, *, store: str = "sqlite:///x", width: int = 200) -> str:
+    """What `reft run` says at its end, of a project with this evaluation."""
+    search = SearchResult(
+        measure=evaluation.measure, study="s", input_hash="k", complete=1, pruned=0, failed=0, best_trial=0,
+        best_origin="proposed by tpe", best_value=0.9, best_spread=None, first_value=0.9, base_value=0.0,
+        seconds=1.0, fill_seconds=0.0, confirm_seconds=0.0, saved_seconds=0.0,
+    )  # fmt: skip
+    graph = read_graph(ROOT)
+    for name, write, value in (
+        ("evaluation", write_evaluation, evaluation),
+        ("train_metrics", write_training, TRAINED),
+        ("registration", write_registration, VERSION),
+        ("search_metrics", write_search, search),
+    ):
+        (root / graph.paths[name]).parent.mkdir(exist_ok=True)
+        write(root / graph.paths[name], value)  # type: ignore[operator]
+    console = Console(width=width, record=True, file=StringIO())
+    runs = [StageRun("train", "ran", 1.0)]
+    console.print(summary(FlowResult(root, graph, runs, store, pushed=False)), crop=False)
+    return console.export_text()
 
 
 @pytest.mark.parametrize(
@@ -75,31 +102,43 @@ def test_a_file_of_release_0_1_is_read_and_said(tmp_path: Path) -> None:
     assert "baseline" not in evaluation_table(old)
 
 
+def test_the_end_of_a_run_says_the_verdict_beside_the_baselines(tmp_path: Path) -> None:
+    """Of 200 rows 140 have the commoner label."""
+    said = " ".join(shown(tmp_path, compared(TRUTH, COMMONEST, ALTERNATING)).split())
+    for words in (
+        "majority baseline │ 70.0 %",
+        "chance baseline │ 50.0 %",
+        "verdict │ not better than always giving the commonest answer",
+    ):
+        assert words in said
+
+
+def test_a_run_of_prefect_is_called_by_project_figure_and_recipe() -> None:
+    """140 of 200 rows right, 100 of them without the adapter."""
+    evaluation = compared(TRUTH, COMMONEST, ALTERNATING)
+    assert outcome_title("films", evaluation, TRAINED) == "films: 70.0 %, +20.0 points, rank 4"
+
+
+def test_what_is_copied_from_the_end_of_a_run_stands_on_one_line(tmp_path: Path) -> None:
+    """In a table of 80 columns the first of these was cut into three."""
+    store = f"sqlite:////home/somebody/{'folder/' * 9}mlflow/mlflow.db"
+    lines = shown(tmp_path, compared(TRUTH, TRUTH, ALTERNATING), store=store, width=80).splitlines()
+    for command in (
+        f"mlflow ui --backend-store-uri {store}",
+        "reft predict FILE --adapter models:/m/2",
+        "git add dvc.lock metrics && git commit",
+    ):
+        assert any(line.endswith(f": {command}") for line in lines), command
+
+
 def test_every_page_speaks_of_the_familys_own_measure(tmp_path: Path) -> None:
     """A family without classes, baselines and accuracy: 18 of 20 texts are the reference, and of the base none."""
     task = open_family(TaskSpec("generation", "{text}", False, settings={"max_new_tokens": 4}))
     rows = [Row(f"f:{place}", "p", " yes", references=("yes",)) for place in range(20)]
     texts = ["yes"] * 18 + ["no"] * 2
     evaluation = compare(task, rows, texts, ["no"] * 20, SETTINGS, seed=0, adapter_sha256="0" * 64)
-    registration = Registration("m", 2, None, "r", "a", "sqlite:///x", "models:/m/2")
-    search = SearchResult(
-        measure="exact match", study="s", input_hash="k", complete=1, pruned=0, failed=0, best_trial=0,
-        best_origin="proposed by tpe", best_value=0.9, best_spread=None, first_value=0.9, base_value=0.0,
-        seconds=1.0, fill_seconds=0.0, confirm_seconds=0.0, saved_seconds=0.0,
-    )  # fmt: skip
-    graph = read_graph(ROOT)
-    for name, write, value in (
-        ("evaluation", write_evaluation, evaluation),
-        ("train_metrics", write_training, TrainResult("a", 1, 2, 3, 0.5, 0.25, {"rank": 4}, {"rank": 4}, "s", 0, "k")),
-        ("registration", write_registration, registration),
-        ("search_metrics", write_search, search),
-    ):
-        (tmp_path / graph.paths[name]).parent.mkdir(exist_ok=True)
-        write(tmp_path / graph.paths[name], value)  # type: ignore[operator]
-    console = Console(width=200, record=True, file=StringIO())
-    console.print(summary(FlowResult(tmp_path, graph, [], "sqlite:///x", pushed=False)))
-    figures = {"card": evaluation_table(evaluation), "run": run_summary([], evaluation, registration)}
-    table = console.export_text()
+    table = shown(tmp_path, evaluation)
+    figures = {"card": evaluation_table(evaluation), "run": run_summary([], evaluation, VERSION)}
     assert "proposed by tpe" in table  # where the recipe came from
     for page, text in {**figures, "summary": table}.items():
         assert "exact match" in text, page
