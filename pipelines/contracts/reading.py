@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipelines.errors import PipelineError
-from pipelines.files import read_json, write_json
+from pipelines.files import read_json, read_jsonl, write_json
 
 T = TypeVar("T")
 Fields = dict[str, Any]
@@ -60,6 +60,12 @@ def read_metrics(path: Path, build: Callable[[Fields], T], *, stage: str) -> T:
 def read_list(path: Path, build: Callable[[Fields], T], *, stage: str) -> list[T]:
     """Read a JSON array of objects, each as :func:`read_fields` does one."""
     raw = read_json(path)
+    return checked(path, lambda: [build(each) for each in _array(raw)], stage=stage)
+
+
+def read_lines(path: Path, build: Callable[[Fields], T], *, stage: str) -> list[T]:
+    """Read a JSON object a line, each as :func:`read_fields` does one."""
+    raw = read_jsonl(path)
     return checked(path, lambda: [build(each) for each in _array(raw)], stage=stage)
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from pipelines.contracts.evaluation import Against, Evaluation, SystemFigures, write_evaluation
+from pipelines.contracts.predictions import Prediction, Said, write_predictions
 from pipelines.contracts.prepared import Row
 from pipelines.errors import PipelineError
-from pipelines.files import whole_directory, write_jsonl, write_table
+from pipelines.files import whole_directory, write_table
 from pipelines.model.intervals import against, detectable, least_rows
 from pipelines.model.scores import answers
 from pipelines.model.workspace import Workspace, open_workspace
@@ -46,7 +47,7 @@ def run(
         task, rows, edited, frozen, params.evaluate, seed=params.seed, adapter_sha256=adapter_sha256(adapter)
     )
     readings = [(task.read(row, a), task.read(row, b)) for row, a, b in zip(rows, edited, frozen, strict=True)]
-    write_jsonl(predictions, [_prediction(row, *both) for row, both in zip(rows, readings, strict=True)])
+    write_predictions(predictions, [_prediction(row, *both) for row, both in zip(rows, readings, strict=True)])
     _write_plots(plots, rows, [one.value for one, _ in readings], task.classes)
     write_evaluation(out, evaluation)
     return evaluation
@@ -103,20 +104,21 @@ def _figures(task: TaskFamily[Any], rows: Sequence[Row], answers: Sequence[Answe
     return SystemFigures(value, low, high, task.figures(rows, answers), task.summary(rows, answers))
 
 
-def _prediction(row: Row, adapter: Reading, base: Reading) -> dict[str, object]:
-    """A line of predictions.jsonl: the row and what is right, then both systems' answers."""
-    right = {"label": row.label, "references": list(row.references), "domain": row.domain}
-    both = {"adapter": adapter, "base": base}
-    details = {
-        f"{system}_{name}": _rounded(value) for system, said in both.items() for name, value in said.details.items()
-    }
-    return {
-        "id": row.id,
-        "prompt": row.prompt,
-        **{name: value for name, value in right.items() if value not in ("", [], None)},
-        **{system: said.value for system, said in both.items()},
-        **details,
-    }
+def _prediction(row: Row, adapter: Reading, base: Reading) -> Prediction:
+    """The row and what is right, and both systems' answers."""
+    return Prediction(
+        id=row.id,
+        prompt=row.prompt,
+        adapter=_said(adapter),
+        base=_said(base),
+        label=row.label,
+        references=row.references,
+        domain=row.domain,
+    )
+
+
+def _said(answer: Reading) -> Said:
+    return Said(answer.value, {name: _rounded(value) for name, value in answer.details.items()})
 
 
 def _rounded(value: object) -> object:

@@ -15,12 +15,12 @@ from pipelines.contracts.card import DataCard, SplitCard, write_card
 from pipelines.contracts.confirmed import write_confirmed
 from pipelines.contracts.evaluation import Evaluation, SystemFigures, write_evaluation
 from pipelines.contracts.interval import Interval
+from pipelines.contracts.predictions import Prediction, Said, write_predictions
 from pipelines.contracts.prepared import SPLITS, Row, data_sha256, write_rows
 from pipelines.contracts.search import SearchResult, write_search
 from pipelines.contracts.task import TaskSpec, write_task
 from pipelines.contracts.training import TrainResult, write_training
 from pipelines.contracts.trials import TrialRecord, write_trials
-from pipelines.files import write_jsonl
 from pipelines.params.whole import Params, check_params
 from reft import AdapterInfo, ReftConfig, ReftModel, adapter_sha256, save_adapter
 from tests.tiny import write_tiny_base
@@ -69,7 +69,7 @@ def finish_stages(root: Path, *, seed: int = 0, better: bool = True) -> dict[str
         _write_adapter(paths, seed)
         (paths["evaluate_plots"]).mkdir()
         (paths["evaluate_plots"] / "confusion.csv").write_text("actual,predicted\npositive,positive\n")
-        write_jsonl(paths["predictions"], [{"id": "a:1", "adapter": "positive"}])
+        write_predictions(paths["predictions"], [Prediction("a:1", "p", Said("positive"), Said("negative"))])
     write_figures(paths, better=better)
     return paths
 

@@ -18,6 +18,7 @@ from pipelines.contracts.card import DataCard, Domains, SplitCard, read_card, wr
 from pipelines.contracts.confirmed import Confirmed, read_confirmed, write_confirmed
 from pipelines.contracts.evaluation import Against, Evaluation, SystemFigures, read_evaluation, write_evaluation
 from pipelines.contracts.interval import Interval
+from pipelines.contracts.predictions import Prediction, Said, read_predictions, write_predictions
 from pipelines.contracts.prepared import SPLITS, Row, read_rows, write_rows
 from pipelines.contracts.registration import Registration, read_registration, write_registration
 from pipelines.contracts.search import SearchResult, read_search, write_search
@@ -59,11 +60,18 @@ FILES: dict[str, tuple[Callable[[Path, Any], None], Callable[[Path], Any], Any]]
         write_evaluation, read_evaluation,
         WHOLE,
     ),
+    "predictions": (
+        write_predictions, read_predictions,
+        [
+            Prediction("f:1", "p", Said("a", {"probabilities": {"a": 0.75, "b": 0.25}}), Said("b"), "a", domain=0.0),
+            Prediction("f:2", "p", Said(4.0), Said("four", {"logits": [1.0]}), references=("4", "four")),
+        ],
+    ),
     "registration": (
         write_registration, read_registration, Registration("m", 2, None, "r", "a", "sqlite:///x", "models:/m/2")
     ),
 }  # fmt: skip
-MADE = [name for name in FILES if name != "best"]
+MADE = [name for name in FILES if name not in ("best", "predictions")]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -113,6 +121,17 @@ def test_a_row_keeps_what_it_has_and_its_file_has_nothing_else(tmp_path: Path) -
     assert read_rows(tmp_path, "train") == rows
     first = (tmp_path / "train.jsonl").read_text(encoding="utf-8").splitlines()[0]
     assert first == '{"id": "f:1", "prompt": "p", "completion": " a", "label": "a"}'
+
+
+def test_a_prediction_has_its_details_beside_the_answers(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.jsonl"
+    write_predictions(path, FILES["predictions"][2][:1])
+    line = '{"id": "f:1", "prompt": "p", "label": "a", "domain": 0.0, "adapter": "a", "base": "b"'
+    line += ', "adapter_probabilities": {"a": 0.75, "b": 0.25}}'
+    assert path.read_text(encoding="utf-8") == f"{line}\n"
+    path.write_text(line.replace("domain", "strange"), encoding="utf-8")
+    with pytest.raises(PipelineError, match="strange"):
+        read_predictions(path)
 
 
 def test_a_task_is_read_as_it_was_written_from_its_file_and_from_an_adapter(tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from pipelines.contracts.evaluation import read_evaluation
+from pipelines.contracts.predictions import read_predictions
 from pipelines.contracts.prepared import Rejection, Row, read_rows
 from pipelines.contracts.task import TaskSpec, read_task
 from pipelines.errors import PipelineError
-from pipelines.files import read_json, read_jsonl
+from pipelines.files import read_json
 from pipelines.params.whole import Params, check_params
 from pipelines.serving.pyfunc import AdapterModel
 from pipelines.sources.raw_row import RawRow
@@ -86,9 +87,9 @@ def test_rows_are_trained_on_the_reference_and_the_token_that_ends_it(project: P
 def test_search_and_evaluation_tell_of_exact_match(project: Path) -> None:
     assert read_json(project / "search.json")["measure"] == "exact_match"
     evaluation = read_evaluation(project / "evaluation.json")
-    lines = list(read_jsonl(project / "predictions.jsonl"))
-    right = {system: np.mean([line[system] in line["references"] for line in lines]) for system in ("adapter", "base")}
-    assert (evaluation.adapter.value, evaluation.base.value) == (right["adapter"], right["base"])
+    rows = read_predictions(project / "predictions.jsonl")
+    assert evaluation.adapter.value == np.mean([row.adapter.value in row.references for row in rows])
+    assert evaluation.base.value == np.mean([row.base.value in row.references for row in rows])
     assert evaluation.adapter.value > evaluation.base.value == 0.0  # a random base does not say the word
     assert read_json(project / "evaluation.json")["adapter"]["exact_match"] == evaluation.adapter.value
 
@@ -97,9 +98,9 @@ def test_the_served_model_says_what_the_evaluation_noted(project: Path, monkeypa
     monkeypatch.setenv("REFT_HOME", str(project / "home"))
     served = AdapterModel()
     served.load_context(SimpleNamespace(artifacts={"adapter": project / "adapter", "base": project / "base.json"}))
-    lines = list(read_jsonl(project / "predictions.jsonl"))[:3]
-    texts = [line["prompt"].removeprefix("Review: ").removesuffix("\nSentiment:") for line in lines]
-    assert served.predict(texts) == [{"text": line["adapter"]} for line in lines]
+    rows = read_predictions(project / "predictions.jsonl")[:3]
+    texts = [row.prompt.removeprefix("Review: ").removesuffix("\nSentiment:") for row in rows]
+    assert served.predict(texts) == [{"text": row.adapter.value} for row in rows]
 
 
 @pytest.mark.parametrize(
