@@ -13,9 +13,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.commands.data import write_params
+from flows.commands.data import question, write_params
+from pipelines.intake.labels import Usable
+from pipelines.intake.layout import Layout
+from pipelines.intake.proposal import Example, Proposal
 from pipelines.params.whole import load_params
 from pipelines.runtime.process import BusyError, locked
+from pipelines.sources.raw_row import RawRow
 from tests.project import Project, environment, review_rows
 from tests.tiny import write_tiny_base
 
@@ -65,6 +69,13 @@ def test_without_a_terminal_it_shows_and_says_how(project: Project, rows: Path) 
     assert (project.root / "data/own/rows.jsonl").read_bytes() == rows.read_bytes()
     tracked = yaml.safe_load((project.root / "data/own/rows.jsonl.dvc").read_text(encoding="utf-8"))
     assert tracked["outs"][0]["path"] == "rows.jsonl"
+
+
+def test_how_many_rows_are_lost_and_why_is_told() -> None:
+    rows = [RawRow("f", number, {}) for number in range(40)]
+    example, usable = Example("p", (" a", " b"), " a"), Usable(37, {"have no text": 2, "have no label": 1})
+    said = question(Proposal(Layout("jsonl", None, quoting=True), rows, {}, example, usable, ()))
+    assert "Of 40 rows, 37 are usable; 2 have no text; 1 have no label" in said.splitlines()
 
 
 def test_it_changes_nothing_while_a_run_works_here(project: Project, rows: Path) -> None:

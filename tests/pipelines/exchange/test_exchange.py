@@ -133,6 +133,8 @@ def test_the_card_says_what_the_stages_found(root: Path, tmp_path: Path) -> None
     for said in (
         "80.0 % (60.0 to 90.0)",
         "+30.0 points (+10.0 to +50.0)",
+        "| majority baseline | 50.0 % |",
+        "| macro F1, adapter | 0.500 |",
         "| learning_rate | 0.001 |",
         "260 trained numbers",  # 2 layers, rank 2: 2 * 2 * (2 * 32 + 1)
         read_base(finish_stages(root)["base"]).sha256,

@@ -12,7 +12,7 @@ import torch
 import transformers as hf
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
-from torch import nn
+from torch import Tensor, nn
 from transformers.models.llama import modeling_llama
 
 from reft.cone.keeper import ConeConfig, set_cone
@@ -20,7 +20,7 @@ from reft.edits.config import ReftConfig
 from reft.models.decoder import ReftModel
 from reft.models.scoring import score_choices
 from tests.reft.agreement import difference
-from tests.reft.families import MIXED, SHARED, build
+from tests.reft.families import DECODERS, MIXED, SHARED, build
 from tests.reft.tiny import build_base, build_rows
 
 ROWS = build_rows(5, seed=3)
@@ -104,6 +104,24 @@ def test_a_changed_base_has_other_constants(change: Callable[[Any], None]) -> No
 def test_a_change_within_a_use_is_seen_too(change: Callable[[Any], None]) -> None:
     """It leaves place and version of the tensors as they were; some of their values are compared for each batch."""
     base = build_base()
+    model = ReftModel(base, CONFIG, seed=1)
+    first = model.row_losses(ROWS, 0).detach()
+    change(base)
+    assert (model.row_losses(ROWS, 0).detach() - first).abs().max() > 1e-3
+    assert difference(model, ROWS).within(1e-5)
+
+
+def narrowed(base: Any) -> None:
+    base.config.sliding_window = 2  # of 4, and no module has it
+
+
+def strengthened(base: Any) -> None:
+    base.model.layers[0].residual_multiplier *= 3.0
+
+
+@pytest.mark.parametrize(("family", "change"), [("mistral", narrowed), ("granite", strengthened)])
+def test_a_changed_value_of_a_config_is_seen(family: str, change: Callable[[Any], None]) -> None:
+    base = build(DECODERS[family])
     model = ReftModel(base, CONFIG, seed=1)
     first = model.row_losses(ROWS, 0).detach()
     change(base)
@@ -200,19 +218,28 @@ def test_a_hook_on_every_module_is_seen() -> None:
         handle.remove()
 
 
-def test_nothing_is_kept_of_a_base_that_draws(tmp_path: Path) -> None:
-    def dropping() -> Any:
-        return build(lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**SHARED, attention_dropout=0.5)))
+def losses(model: ReftModel) -> Tensor:
+    return model.row_losses(ROWS, 0).detach()
 
-    cone = ConeConfig(disk_bytes=1 << 30, folder=tmp_path, base_sha256="ab" * 32)
-    for training in (True, False):
-        base = dropping()
-        set_cone(base, cone)
-        model = ReftModel(base, CONFIG, seed=1)
-        base.train(training)
-        model.row_losses(ROWS, 0)
-        assert any(tmp_path.rglob("*.safetensors")) is not training
-    assert difference(model, ROWS).within(1e-5)
+
+def scores(model: ReftModel) -> Tensor:
+    return score_choices(model, [row.prompt_ids for row in ROWS], [(3,), (4, 5)], batch_size=2)
+
+
+@pytest.mark.parametrize("asked", [losses, scores])
+def test_nothing_is_kept_of_a_base_that_draws(asked: Callable[[ReftModel], Tensor], tmp_path: Path) -> None:
+    """Neither for this process, which asks it again in evaluation, nor on disk for later ones."""
+    base = build(lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**SHARED, attention_dropout=0.5)))
+    set_cone(base, ConeConfig(disk_bytes=1 << 30, folder=tmp_path, base_sha256="ab" * 32))
+    model = ReftModel(base, CONFIG, seed=1)
+    base.train()
+    assert not torch.equal(asked(model), asked(model))
+    assert not any(tmp_path.rglob("*.safetensors"))
+    base.eval()
+    found = asked(model)
+    assert any(tmp_path.rglob("*.safetensors"))
+    set_cone(base, ConeConfig(enabled=False))
+    torch.testing.assert_close(found, asked(model))
 
 
 def test_files_of_another_config_are_not_read(tmp_path: Path) -> None:
