@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and their hashes."""
+"""Files that appear whole or not at all, their hashes, and what becomes of one that is damaged."""
 
 from __future__ import annotations
 
@@ -6,18 +6,23 @@ import csv
 import hashlib
 import io
 import json
+import logging
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 from platformdirs import user_cache_path
 
 from pipelines.errors import PipelineError
+from reft.files import put_in_place
 
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 BLOCK = 1 << 20  # bytes read at a time
 
 
@@ -58,9 +63,7 @@ def whole_file(path: Path) -> Iterator[TextIO]:
     try:
         with temporary.open("w", encoding="utf-8", newline="\n") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        put_in_place(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -127,7 +130,7 @@ def whole_directory(path: Path) -> Iterator[Path]:
             yield new
             if path.exists():
                 path.rename(old)
-            new.rename(path)
+            put_in_place(new, path)
         except BaseException:
             if old.exists() and not path.exists():
                 old.rename(path)
@@ -147,6 +150,37 @@ def temporary_directory(path: Path) -> Iterator[Path]:
         yield new
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def read_kept(path: Path, build: Callable[[Any], T]) -> T | None:
+    """Return what a JSON file of work in progress holds; None if there is none, or it holds something else.
+
+    A damaged one is set aside: what it told is found out again.
+
+    Args:
+        path: of the file.
+        build: gets the JSON value; raises TypeError, KeyError, ValueError or AttributeError for what is not there.
+    """
+    try:
+        return build(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (TypeError, KeyError, ValueError, AttributeError, RecursionError) as error:
+        set_aside(path, f"{type(error).__name__}: {error}")
+        return None
+
+
+def set_aside(path: Path, why: object) -> Path:
+    """Rename a damaged file of work in progress, so that the work begins anew and the file can still be looked at.
+
+    Args:
+        path: of the file; one that was set aside before is replaced.
+        why: what is wrong with it.
+    """
+    aside = path.with_name(f"{path.name}.damaged")
+    path.replace(aside)
+    log.warning("%s is damaged and is set aside as %s: %s", path, aside.name, " ".join(str(why).split()))
+    return aside
 
 
 def clear_stale(path: Path) -> None:

@@ -1,7 +1,8 @@
-"""Directories that appear whole or not at all, and hashes of what they hold."""
+"""Files and directories that appear whole or not at all, and hashes of what they hold."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -27,7 +28,7 @@ def canonical_json(value: Any) -> bytes:
 def write_directory(path: Path, files: Mapping[str, bytes]) -> None:
     """Write a directory of files under a temporary name beside ``path``, and rename it at the end.
 
-    A file's name may begin with those of folders in it.
+    A file's name may begin with those of folders in it. What stands at ``path`` is on the disk.
 
     Raises:
         FileExistsError: if there is anything at ``path``; nothing is written over.
@@ -42,12 +43,41 @@ def write_directory(path: Path, files: Mapping[str, bytes]) -> None:
             (temporary / name).parent.mkdir(parents=True, exist_ok=True)
             with (temporary / name).open("xb") as handle:
                 handle.write(content)
-                handle.flush()
-                os.fsync(handle.fileno())
-        temporary.replace(path)
+        put_in_place(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def put_in_place(new: Path, target: Path) -> None:
+    """Rename a finished file or directory to ``target``, so that not even a power cut leaves less under that name.
+
+    A file system may write a rename before what the file holds: after a cut an empty file would have the name. So
+    content goes to the disk first, then the name, then the folder that has the name.
+    """
+    if new.is_dir():
+        for folder, _, names in os.walk(new):
+            for name in names:
+                _force(Path(folder) / name)
+            _force(Path(folder))
+    else:
+        _force(new)
+    new.replace(target)
+    _force(target.parent)
+
+
+def _force(path: Path) -> None:
+    """Wait until the disk has a file, or the names in a folder."""
+    if path.is_dir() and not hasattr(os, "O_DIRECTORY"):
+        return  # this system opens no folders
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
+            raise  # some network file systems cannot be asked for a folder, and write its names at once
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:

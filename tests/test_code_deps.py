@@ -49,6 +49,7 @@ DECIDES_NO_FIGURE = {
     ),
     "pipelines/bases/space.py": FETCHED,
     "pipelines/bases/store.py": FETCHED,
+    "pipelines/bases/intact.py": FETCHED,
     "pipelines/bases/convert.py": FETCHED,
     "pipelines/sources": LeftOut(FETCHED.reason, but_for=frozenset({"base", "prepare"})),
     "reft/__init__.py": LeftOut("names of the package and where they are"),

@@ -23,6 +23,7 @@ from pipelines.params.whole import Params, load_params
 from pipelines.roundtrip import load_document, section_text
 from pipelines.runtime.process import locked
 from pipelines.sources.addresses import HUB_MODEL_FILES, HUB_REFUSED_FILES
+from reft.files import put_in_place
 
 PREVIEW_ROWS = 5
 CELL = 60  # characters of a cell in the preview
@@ -225,8 +226,8 @@ def _copy(path: Path, target: Path) -> None:
             for file in files:
                 shutil.copyfile(file, new / file.name)
         if target.exists() and (target.is_dir() or new.is_dir()):  # only a file can take a file's place
-            target.rename(folder / "old")
-        new.replace(target)
+            put_in_place(target, folder / "old")
+        put_in_place(new, target)
 
 
 def _cell(value: object) -> Text:

@@ -69,7 +69,7 @@ def repair_lock(root: Path) -> None:
     if _is_whole(lock):
         if not kept.is_file() or kept.read_bytes() != data:
             write_text(kept, data.decode())
-    elif kept.is_file() and b"<<<<<<<" not in data:
+    elif kept.is_file() and (_is_whole(kept) or not kept.stat().st_size) and b"<<<<<<<" not in data:
         former = kept.read_text(encoding="utf-8")
         write_text(lock, former) if former else lock.unlink()
 

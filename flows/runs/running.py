@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -19,7 +18,7 @@ from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled, Crashed
 
-from pipelines.files import write_json
+from pipelines.files import read_kept, write_json
 from pipelines.runtime.process import work_folder
 
 _begun: Path | None = None  # the project of the run that works in this process
@@ -109,7 +108,11 @@ def _path(root: Path) -> Path:
 
 
 def _read(root: Path) -> dict[str, str | None]:
-    try:
-        return dict(json.loads(_path(root).read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
+    return read_kept(_path(root), _note) or {}
+
+
+def _note(raw: Any) -> dict[str, str | None]:
+    note = {name: None if value is None else str(value) for name, value in raw.items()}
+    if (run := note.get("flow_run")) is not None:
+        UUID(run)  # ValueError for what is none
+    return note

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from pipelines.align.files import write_map
 from pipelines.align.map import UNITS, UNLEARNED, WHOLE, AlignResult, Cell, Figures
 from pipelines.align.workspace import AlignWorkspace, open_alignment
-from pipelines.files import read_json, write_json
+from pipelines.files import read_kept, write_json
 from pipelines.params.align import AlignParams
 from pipelines.params.whole import Params
 from pipelines.runtime.process import locked, work_folder
@@ -74,8 +74,9 @@ def _search(params: Params, workspace: AlignWorkspace, folder: Path, live: LiveR
     with tqdm(total=len(wanted), desc="align", unit="cell") as bar:
         for site, method, dimension in wanted:
             path = folder / f"{site.layer}-{site.positions.replace(':', '_')}-{method}-{dimension}.json"
-            if path.is_file():
-                cell, resumed = Cell.from_dict(read_json(path)), resumed + 1
+            kept = read_kept(path, Cell.from_dict)
+            if kept is not None:
+                cell, resumed = kept, resumed + 1
             else:
                 cell = _measure(params, workspace, site, method, dimension, live)
                 write_json(path, asdict(cell))

@@ -14,19 +14,21 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
+from pipelines.bases.intact import is_intact, is_sound
 from pipelines.bases.space import check_base_space
 from pipelines.contracts.base import BaseRecord, read_base, record_from_dict, write_record
 from pipelines.errors import PipelineError
 from pipelines.files import read_json, reft_home, sha256_file, sha256_json, temporary_directory, write_json
 from pipelines.params.whole import Params
 from pipelines.sources.addresses import FileSource, own_path, parse_source
+from reft.files import put_in_place
 
 if TYPE_CHECKING:  # torch and transformers take seconds to load, and reading a record needs neither
     pass
 
 log = logging.getLogger(__name__)
 CONVERTER = 1  # raise it when the conversion writes other bits, so that no older conversion is taken for the new one
-SIZES = ".sizes.json"  # in a store entry, written last: which files it has, and how many bytes each
+SIZES = ".sizes.json"  # in a store entry, written last, so that what has it is whole: how many bytes each file has
 
 
 def in_store(params: Params, base: Path) -> bool:
@@ -114,7 +116,7 @@ def _put(folder: Path, record: BaseRecord) -> None:
             log.warning("base %s in the store is damaged and is replaced", record.sha256[:12])
             shutil.rmtree(target)
         write_json(folder / SIZES, {path.name: path.stat().st_size for path in sorted(folder.iterdir())})
-        folder.rename(target)
+        put_in_place(folder, target)
 
 
 def _remembered(index: Path) -> BaseRecord | None:
@@ -129,22 +131,18 @@ def _remembered(index: Path) -> BaseRecord | None:
 
 
 def _intact(path: Path, record: BaseRecord) -> bool:
-    """Whether the entry has the files that it was written with, by name and size: cheap enough for each open."""
-    try:
-        sizes = read_json(path / SIZES)
-        found = {name: (path / name).stat().st_size for name in record.files}
-    except (PipelineError, OSError):
+    """Whether the entry is whole, and each file has the bytes that it was written with."""
+    if not (path / SIZES).is_file():
         return False
-    if found != sizes:
-        log.warning("base %s in the store has files of other sizes", record.sha256[:12])
+    if not is_intact(path, record):
+        log.warning("base %s in the store has other files than it was written with", record.sha256[:12])
         return False
     return True
 
 
 def sound(record: BaseRecord) -> bool:
-    """Whether the store has the base as it was written, by every byte's hash."""
-    path = store_path(record)
-    return {name: sha256_file(path / name) for name in record.files} == record.files
+    """Whether the store has the base as it was written, by every byte, whoever read it before."""
+    return is_sound(store_path(record), record)
 
 
 def _own_digest(source: str, root: Path) -> object:

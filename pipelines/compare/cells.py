@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from pipelines.contracts.prepared import Row, Split
 from pipelines.errors import PipelineError
-from pipelines.files import read_json, sha256_json, write_json
+from pipelines.files import read_kept, sha256_json, write_json
 from pipelines.model.cone import cone_config
 from pipelines.model.scores import ScoresError, answers
 from pipelines.model.workspace import Workspace
@@ -151,8 +151,9 @@ class CellMaker:
         """The frozen model on the test rows."""
         rows = self._rows["test"][: self._budget.test_rows]
         path = self._path(BASE, [BASE, len(rows)])
-        if path.is_file():
-            return _read(path)
+        kept = read_kept(path, _cell)
+        if kept is not None:
+            return kept
         self._begin()
         model = ReftModel(self._workspace.base, ReftConfig((0,), "l1", 1), seed=0)
         with peak_memory(self._workspace.base.device) as peak, model.disabled():
@@ -180,8 +181,9 @@ class CellMaker:
     ) -> Cell:
         decides = [contender.method, dict(contender.key), purpose, learning_rate, seed, count, len(asked)]
         path = self._path(f"{contender.name}-{purpose}-{learning_rate:g}-{seed}", decides)
-        if path.is_file():
-            return replace(_read(path), name=contender.name)
+        kept = read_kept(path, _cell)
+        if kept is not None:
+            return replace(kept, name=contender.name)
         self._begin()
         rows = [self._workspace.encode_row(row) for row in self._rows["train"][:count]]
         found = Cell(contender.name, purpose, learning_rate, seed, None, (), 0, 0, 0.0, 0.0, 0.0, None)
@@ -249,11 +251,5 @@ def _written(path: Path, cell: Cell) -> Cell:
     return cell
 
 
-def _read(path: Path) -> Cell:
-    raw = read_json(path)
-    try:
-        return Cell(**{**raw, "scores": tuple(raw["scores"])})
-    except (TypeError, KeyError, AttributeError) as error:
-        raise PipelineError(
-            "a cell must be what a comparison writes", got=f"{path}: {error}", do="Remove it."
-        ) from None
+def _cell(raw: Any) -> Cell:
+    return Cell(**{**raw, "scores": tuple(raw["scores"])})

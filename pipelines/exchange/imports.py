@@ -24,6 +24,7 @@ from reft import AdapterInfo, ReftModel, save_adapter
 from reft.adapters.any_method import MethodModel, load_method, read_info
 from reft.adapters.files import adapter_names, adapter_sha256
 from reft.edits.methods.forms import Activation
+from reft.files import put_in_place
 from reft.formats.adapterhub import read_adapterhub
 from reft.formats.foreign import ForeignAdapter
 from reft.formats.pyreft import read_pyreft
@@ -215,7 +216,7 @@ def _import_published(folder: Path, out: Path, root: Path) -> Imported:
             (made / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(file, made / name)
         imported = _check(made, loaded, ())
-        made.rename(out)
+        put_in_place(made, out)
     return imported
 
 
@@ -234,7 +235,7 @@ def _settle(
         write_record(made / BASE_NAME, record)
         write_json(made / IMPORT_NAME, origin)
         imported = _check(made, loaded, notes)
-        made.rename(out)
+        put_in_place(made, out)
     return imported
 
 

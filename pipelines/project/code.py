@@ -75,7 +75,7 @@ def refresh_code(root: Path) -> bool:
         return False
     check_graph(root)
     code, path = installed_code(), root / CODE
-    if path.is_file() and read_json(path) == code:
+    if _recorded(path) == code:
         return False
     write_json(path, code)
     return True
@@ -105,6 +105,14 @@ def check_graph(root: Path) -> None:
         )
 
 
+def _recorded(path: Path) -> dict[str, object]:
+    """What code.json says; nothing, if it is not there or damaged: then it is written anew."""
+    try:
+        return dict(read_json(path))
+    except (PipelineError, TypeError, ValueError):
+        return {}
+
+
 def _unlike(one: dict[str, object], other: dict[str, object]) -> list[str]:
     return sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
 
@@ -119,7 +127,7 @@ def check_code(root: Path, stage: str) -> None:
         return
     check_graph(root)
     path = root / CODE
-    recorded = read_json(path).get(stage) if path.is_file() else None
+    recorded = _recorded(path).get(stage)
     installed = installed_code().get(stage)
     if recorded != installed:
         raise PipelineError(

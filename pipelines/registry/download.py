@@ -11,8 +11,10 @@ from pipelines.contracts.evaluation import Evaluation, read_evaluation
 from pipelines.errors import PipelineError
 from pipelines.params.whole import Params
 from pipelines.registry.aliases import ABSENT
+from pipelines.registry.stored import ADAPTER
 from pipelines.tracking.runs import Store, open_store, store_errors
 from pipelines.tracking.store import unreachable
+from reft.adapters.files import adapter_sha256
 
 PREFIX = "models:/"
 _ADDRESS = re.compile(r"models:/(?P<model>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<number>\d+))")
@@ -80,7 +82,22 @@ def fetch_version(address: str, into: Path, *, params: Params, root: Path) -> Ve
     adapter, base = folder / "artifacts" / "adapter", folder / "artifacts" / "base.json"
     if not adapter.is_dir() or not base.is_file():
         raise PipelineError("a version must hold an adapter and its base's record", got=address, do="Name another.")
+    _check_adapter(adapter, version.tags.get(ADAPTER), address)
     return VersionFiles(adapter, base, evaluation, dict(run.data.params), version.tags.get("data.source"))
+
+
+def _check_adapter(adapter: Path, registered: str | None, address: str) -> None:
+    """Refuse files that are not those that were registered."""
+    try:
+        found = adapter_sha256(adapter)
+    except ValueError as error:
+        found = str(error)
+    if registered is not None and found != registered:
+        raise PipelineError(
+            f"the adapter of {address} must be the one that was registered, {registered}",
+            got=found,
+            do="In the project that made it, `reft run` puts its files into the registry again.",
+        )
 
 
 def _absent(store: Store, match: re.Match[str], address: str) -> PipelineError:

@@ -45,7 +45,10 @@ def read_facts(params: Params, files: StageFiles) -> Facts:
     if missing:
         raise PipelineError("every stage before this one must have left its files", got=missing, do="Run: dvc repro")
     train, evaluation = read_training(files.train_metrics), read_evaluation(files.evaluation)
-    found = adapter_sha256(files.adapter)
+    try:
+        found = adapter_sha256(files.adapter)
+    except ValueError as error:
+        raise PipelineError("the adapter must be one", got=error, do="Run: dvc repro -f train") from None
     told = [(files.train_metrics, train.adapter_sha256, "train")]
     told.append((files.evaluation, evaluation.adapter_sha256, "evaluate"))
     for file, sha256, stage in told:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.contracts.registration import read_registration
+from pipelines.errors import PipelineError
 from pipelines.params.whole import Params
 from pipelines.project.lineage import lineage_tags
 from pipelines.registry.aliases import ABSENT
 from pipelines.registry.facts import Facts
 from pipelines.registry.history import evaluation_metrics
 from pipelines.registry.package import save_pyfunc
+from pipelines.registry.stored import ADAPTER, BASE, holds, model_id
 from pipelines.tracking.runs import Run, Store, open_store
 from pipelines.tracking.store import public_uri, unreachable
 
@@ -23,18 +26,21 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 
-ADAPTER = "reft.adapter_sha256"  # the tag that keys a version
+log = logging.getLogger(__name__)
 
 
 def registered(params: Params, root: Path, registration: Path) -> bool:
-    """Whether the version of registration.json is in the registry of params.yaml, with that adapter.
+    """Whether the version of registration.json is in the registry of params.yaml, and its files are that adapter's.
+
+    A registration.json that cannot be read is none: stage register writes it anew.
 
     Raises:
         PipelineError: if the store does not answer.
     """
-    if not registration.is_file():
+    try:
+        made = read_registration(registration)
+    except PipelineError:
         return False
-    made = read_registration(registration)
     model = params.register_.model
     if (made.model, made.tracking_uri) != (model, public_uri(params.tracking.uri)):
         return False
@@ -43,11 +49,19 @@ def registered(params: Params, root: Path, registration: Path) -> bool:
 
     try:
         version = store.client.get_model_version(model, str(made.version))
+        return bool(version.tags.get(ADAPTER) == made.adapter_sha256) and _files_are_there(store, version)
     except MlflowException as error:
         if error.error_code in ABSENT:
             return False
         raise unreachable(store.uri, error) from error
-    return bool(version.tags.get(ADAPTER) == made.adapter_sha256)
+
+
+def _files_are_there(store: Store, version: ModelVersion) -> bool:
+    tags = version.tags
+    if holds(store.client, model_id(version), tags[ADAPTER], tags.get(BASE)):
+        return True
+    log.warning("version %s of %s has not the files that were registered", version.version, version.name)
+    return False
 
 
 def ensure_version(store: Store, model: str, pipeline: Run, facts: Facts, root: Path) -> int:
@@ -56,11 +70,13 @@ def ensure_version(store: Store, model: str, pipeline: Run, facts: Facts, root: 
     found = find_version(store.client, model, facts.adapter_sha256)
     if found is None:
         _ensure_model(store.client, model)
-        model_id = _ensure_logged_model(store, model, pipeline, facts)
+        logged = _ensure_logged_model(store, model, pipeline, facts)
         made = store.client.create_model_version(
-            model, f"models:/{model_id}", pipeline.id, tags={**chain, **figures}, model_id=model_id
+            model, f"models:/{logged}", pipeline.id, tags={**chain, **figures}, model_id=logged
         )
         return int(made.version)
+    if not _files_are_there(store, found):
+        _put_files(store, model_id(found), pipeline, facts)
     # The same bits from a clean commit tell more than the first registration from a dirty tree did.
     cleaner = found.tags.get("git.dirty") != "false" and chain["git.dirty"] == "false"
     for key, value in {**(chain if cleaner else {}), **figures}.items():
@@ -117,18 +133,25 @@ def _ensure_logged_model(store: Store, name: str, pipeline: Run, facts: Facts) -
     client = store.client
     where = f"tags.`{ADAPTER}` = '{facts.adapter_sha256}'"
     for earlier in client.search_logged_models([store.experiment_id], filter_string=where):
-        if earlier.status == LoggedModelStatus.READY:
+        if earlier.status == LoggedModelStatus.READY and holds(
+            client, earlier.model_id, facts.adapter_sha256, facts.base.sha256
+        ):
             return str(earlier.model_id)
     made = client.create_logged_model(
         store.experiment_id, name, source_run_id=pipeline.id, tags={ADAPTER: facts.adapter_sha256}
     )
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model"
-        save_pyfunc(path, facts.files, model_id=made.model_id, run_id=pipeline.id)
-        client.log_model_artifacts(made.model_id, str(path))
+    _put_files(store, str(made.model_id), pipeline, facts)
     client.finalize_logged_model(made.model_id, LoggedModelStatus.READY)
     client.log_outputs(pipeline.id, [LoggedModelOutput(made.model_id, step=0)])
     return str(made.model_id)
+
+
+def _put_files(store: Store, logged_model: str, pipeline: Run, facts: Facts) -> None:
+    """Put the files of the adapter as an MLflow model into the store; the same names are replaced."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model"
+        save_pyfunc(path, facts.files, model_id=logged_model, run_id=pipeline.id)
+        store.client.log_model_artifacts(logged_model, str(path))
 
 
 def version_tags(facts: Facts, root: Path) -> dict[str, str]:
@@ -136,7 +159,7 @@ def version_tags(facts: Facts, root: Path) -> dict[str, str]:
     return {
         **lineage_tags(root),
         ADAPTER: facts.adapter_sha256,
-        "base.sha256": facts.base.sha256,
+        BASE: facts.base.sha256,
         "base.source": facts.base.source,
         "data.sha256": facts.data_sha256,
         "data.source": facts.data_source,

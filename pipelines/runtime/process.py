@@ -22,7 +22,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from pipelines.errors import PipelineError
-from pipelines.files import write_json
+from pipelines.files import read_kept, write_json
 
 SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh", "cmd.exe", "powershell.exe"}
 FLOW_PID = "REFT_FLOW_PID"  # set by the flow: a stage must not outlive it, even when dvc does
@@ -98,11 +98,7 @@ def marker_path(root: Path, stage: str) -> Path:
 
 def read_marker(root: Path, stage: str) -> Marker | None:
     """The marker that the last finished run of the stage left, if any."""
-    path = marker_path(root, stage)
-    if not path.is_file():
-        return None
-    raw = json.loads(path.read_text(encoding="utf-8"))
-    return Marker(run=raw["run"], seconds=raw["seconds"])
+    return read_kept(marker_path(root, stage), lambda raw: Marker(str(raw["run"]), float(raw["seconds"])))
 
 
 def write_marker(root: Path, stage: str, seconds: float) -> None:
@@ -146,10 +142,10 @@ def locked(root: Path, name: str, *, wait_seconds: float) -> Iterator[None]:
 def _describe(holder: Path) -> str:
     try:
         raw = json.loads(holder.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        since = time.strftime("%H:%M:%S", time.localtime(raw["started"]))
+        return f"process {raw['pid']} ({raw['what']}), running since {since}"
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return "a process that did not leave its name"
-    since = time.strftime("%H:%M:%S", time.localtime(raw["started"]))
-    return f"process {raw['pid']} ({raw['what']}), running since {since}"
 
 
 def die_with_parents() -> None:

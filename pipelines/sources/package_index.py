@@ -28,6 +28,7 @@ from unearth.fetchers import PyPIClient
 
 from pipelines.errors import PipelineError
 from pipelines.files import BLOCK, clear_stale, reft_home, require_space, sha256_file
+from reft.files import put_in_place
 
 log = logging.getLogger(__name__)
 PYPI = "https://pypi.org/simple/"
@@ -186,7 +187,7 @@ def _download(session: PyPIClient, link: Link, target: Path, sha256: str, limit:
                 got=f"{digest} from {link.redacted}; nothing was kept",
                 do="If the file is the one you mean, put its sha256 in params.yaml.",
             )
-        temporary.replace(target)
+        put_in_place(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -12,11 +12,16 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+from filelock import FileLock
+
 from pipelines.errors import PipelineError
+from pipelines.files import set_aside
 from pipelines.params.whole import TrackingParams
+from pipelines.runtime.process import work_folder
 
 PING_SECONDS = 5.0
 SILENT = (OSError, ValueError, sqlite3.Error, http.client.HTTPException)  # what a store that is none raises
+SQLITE_ENDS = ("-journal", "-wal", "-shm")  # of the files that sqlite keeps beside a database
 PORTS = {"postgresql": 5432, "mysql": 3306}
 
 
@@ -59,14 +64,47 @@ def trials_uri(storage: str, root: Path) -> str:
 def check_trials(storage: str, root: Path) -> None:
     """Make sure, within some seconds and without loading Optuna, that search.storage answers.
 
+    A damaged file in the project's own work folder is set aside, and the search begins anew: its trials are work in
+    progress. One elsewhere is somebody's to mend.
+
     Raises:
         PipelineError: if the database does not answer, or the sqlite file cannot be one.
     """
     uri = trials_uri(storage, root)
+    path = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and work_folder(root.resolve()) in path.parents:
+        _set_aside_damaged(path)
     try:
         _ping(uri)
     except SILENT as error:
         raise unreachable(uri, error, rule="search.storage must answer", key="search.storage") from None
+
+
+def _set_aside_damaged(path: Path) -> None:
+    """Set a database aside whose pages are not those of one, with its journal, which would be taken for the next's."""
+    if _damage(path) is None:
+        return
+    with FileLock(path.with_name(f"{path.name}.lock")):  # of pipelines.search.lock: under it the tables are made
+        why = _damage(path)  # another process may have been here
+        if why is not None:
+            set_aside(path, why)
+            for end in SQLITE_ENDS:
+                if (beside := path.with_name(path.name + end)).exists():
+                    set_aside(beside, why)
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with the pages of a database; one that cannot be asked, or is busy, has no damage that is known."""
+    if not path.is_file():
+        return None
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=PING_SECONDS)) as connection:
+            said = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+            return None if said == "ok" else said
+    except sqlite3.OperationalError:
+        return None
+    except sqlite3.DatabaseError as error:
+        return str(error)
 
 
 def unreachable(

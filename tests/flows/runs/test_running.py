@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from flows.runs import running
 from tests.project import make_tiny_project
 from tests.servers import kill, wait_for
 
@@ -102,3 +103,12 @@ def _is_of(process: int, group: int) -> bool:
         return os.getpgid(process) == group
     except ProcessLookupError:
         return False
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1, 2]", "5", '{"flow_run": "none"}', '{"flow_run": 7, "stage": []}'])
+def test_a_damaged_note_of_a_run_is_set_aside(tmp_path: Path, content: str) -> None:
+    path = tmp_path / ".reft" / "flow-run.json"
+    path.parent.mkdir()
+    path.write_text(content)
+    assert running.stage_of(tmp_path, "run") is None
+    assert [file.name for file in path.parent.iterdir()] == ["flow-run.json.damaged"]

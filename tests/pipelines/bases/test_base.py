@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
+import shutil
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +16,11 @@ import yaml
 from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 
-from pipelines.bases import convert, store
+from pipelines.bases import convert, intact, store
 from pipelines.bases.load import load_base
 from pipelines.contracts.base import BaseRecord, read_base, write_record
 from pipelines.errors import PipelineError
+from pipelines.files import read_json, sha256_file
 from pipelines.params.whole import Params, check_params, load_params
 from pipelines.sources import package_index
 from pipelines.sources.package_index import IndexConfig
@@ -128,6 +131,59 @@ def test_a_damaged_entry_is_made_again_and_said(project: Path, damage: str, capl
         assert run(project) == record
     assert weights.read_bytes() == data
     assert "base" in caplog.text
+
+
+def zero_some(file: Path) -> None:
+    """Write zeros over 4,000 bytes of a file, which stays as long, and give it its time of change again."""
+    before = file.stat()
+    with file.open("r+b") as handle:
+        handle.seek(before.st_size // 2)
+        handle.write(bytes(4000))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+
+
+def test_what_is_loaded_is_what_was_written(project: Path, caplog: pytest.LogCaptureFixture) -> None:
+    record = run(project)
+    weights = store.store_path(record) / "model.safetensors"
+    written = weights.read_bytes()
+    load_base(record, root=project)
+    zero_some(weights)
+    assert weights.read_bytes() != written
+    with caplog.at_level(logging.WARNING):
+        load_base(record, root=project)
+    assert weights.read_bytes() == written  # made again from its source
+    assert "other files than it was written with" in caplog.text
+    zero_some(weights)
+    shutil.rmtree(project / "models" / "own")
+    with pytest.raises(PipelineError, match="models/own/tiny"):
+        load_base(record, root=project)
+
+
+def test_a_file_is_hashed_once_while_nobody_touches_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = run(project)
+    hashed: list[str] = []
+    monkeypatch.setattr(intact, "sha256_file", lambda path: hashed.append(path.name) or sha256_file(path))
+    store.ensure_base(record, root=project)
+    assert hashed == []  # the stage did
+    (store.store_path(record) / "config.json").touch()
+    store.ensure_base(record, root=project)
+    assert hashed == ["config.json"]
+    store.ensure_base(record, root=project)
+    assert hashed == ["config.json"]
+
+
+@pytest.mark.parametrize("kept", ["garbage", '{"config.json": 1}', "[]"])
+def test_what_is_kept_of_hashes_is_no_condition(project: Path, kept: str) -> None:
+    record = run(project)
+    hashes = store.store_path(record) / intact.HASHES
+    hashes.write_text(kept)
+    assert store.ensure_base(record, root=project) == hashes.parent
+    assert set(read_json(hashes)) == set(record.files)
+    hashes.unlink()
+    hashes.mkdir()  # which cannot be written over, as nothing can in a store that is read-only
+    (hashes / "x").touch()
+    assert store.ensure_base(record, root=project) == hashes.parent
 
 
 def test_a_missing_base_is_made_again_from_its_record(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,11 +25,14 @@ from pipelines.params.whole import Params
 from pipelines.project.lineage import git_state
 from pipelines.registry import package
 from pipelines.registry.aliases import CHALLENGER, CHAMPION, alias_version
+from pipelines.registry.download import fetch_version
 from pipelines.registry.history import metric_label
+from pipelines.registry.stored import holds, model_id
 from pipelines.registry.versions import registered
 from pipelines.stages import register
 from pipelines.tracking.live import live_run
 from pipelines.tracking.runs import INPUT_HASH, PARENT, STAGE, Run, Store, check_store, child_tags, find_run, open_store
+from reft import adapter_sha256
 from tests.pipelines.finished import STUDY, TRAIN_KEY, finish_stages, make_params, write_figures
 
 
@@ -262,6 +267,54 @@ def test_registered_looks_into_the_registry(root: Path, store: Store, tmp_path: 
     assert not registered(params, root, foreign)
     store.client.delete_model_version("looked-up", "1")
     assert not registered(params, root, path)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "truncated adapter": lambda folder: os.truncate(folder / "adapter/adapter.safetensors", 100),
+    "other byte in the adapter": lambda folder: _change_last_byte(folder / "adapter/adapter.safetensors"),
+    "other prompt": lambda folder: _replace(folder / "adapter/adapter_config.json", "Review", "Preview"),
+    "no tensors": lambda folder: (folder / "adapter/adapter.safetensors").unlink(),
+    "no adapter": lambda folder: shutil.rmtree(folder / "adapter"),
+    "no files": shutil.rmtree,
+    "broken base record": lambda folder: (folder / "base.json").write_text("{"),
+}
+
+
+def _change_last_byte(file: Path) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+def _replace(file: Path, old: str, new: str) -> None:
+    file.write_text(file.read_text().replace(old, new))
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_version_whose_files_are_damaged_is_not_registered_and_gets_them_again(
+    root: Path, store: Store, damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = "damaged"
+    params, made = make_params(name), stage(root, make_params(name), seed=6)
+    version = store.client.get_model_version(name, "1")
+    folder = Path(store.client.get_model_version_download_uri(name, "1").removeprefix("file://")) / "artifacts"
+    assert holds(store.client, model_id(version), made.adapter_sha256, version.tags["base.sha256"])
+    DAMAGES[damage](folder)
+    assert not registered(params, root, root / "registration.json")
+    if (folder / "adapter").is_dir() and damage != "broken base record":
+        with pytest.raises(PipelineError, match="must be the one that was registered"):
+            fetch_version(f"models:/{name}/1", tmp_path, params=params, root=root)
+    assert "has not the files that were registered" in caplog.text
+    assert stage(root, params, seed=6) == made
+    assert adapter_sha256(folder / "adapter") == made.adapter_sha256
+    assert registered(params, root, root / "registration.json")
+    assert versions(store, name) == ["1"]
+
+
+def test_a_registration_that_cannot_be_read_is_none(root: Path, store: Store) -> None:
+    params = make_params("unreadable")
+    stage(root, params)
+    (root / "registration.json").write_text("{")
+    assert not registered(params, root, root / "registration.json")
 
 
 @pytest.mark.slow

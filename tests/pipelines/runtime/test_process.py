@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from pipelines.errors import PipelineError
-from pipelines.runtime.process import locked, read_marker, write_marker
+from pipelines.runtime.process import locked, marker_path, read_marker, write_marker
 
 ROOT = Path(__file__).parents[3]
 DEADLINE = 20.0
@@ -146,3 +146,32 @@ def test_each_run_leaves_another_marker(tmp_path: Path) -> None:
     assert first is not None
     assert first.seconds == 1.5
     assert read_marker(tmp_path, "train") != first
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"run": 1}', b"[]", b"\xff"])
+def test_a_damaged_marker_is_none(tmp_path: Path, content: bytes) -> None:
+    write_marker(tmp_path, "train", 1.5)
+    path = marker_path(tmp_path, "train")
+    path.write_bytes(content)
+    assert read_marker(tmp_path, "train") is None
+    write_marker(tmp_path, "train", 2.5)
+    marker = read_marker(tmp_path, "train")
+    assert marker is not None
+    assert marker.seconds == 2.5
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"pid": 1, "started": "x", "what": ""}'])
+def test_a_holder_without_a_readable_name_is_still_a_holder(tmp_path: Path, content: str) -> None:
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    (tmp_path / ".reft" / "locks" / "run.json").write_text(content)
+    try:
+        with (
+            pytest.raises(PipelineError, match="a process that did not leave its name"),
+            locked(tmp_path, "run", wait_seconds=0),
+        ):
+            pass
+    finally:
+        process.kill()
+        process.wait()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -29,7 +31,7 @@ from pipelines.tracking.runs import (
     find_run,
     open_store,
 )
-from pipelines.tracking.store import public_uri, store_uri
+from pipelines.tracking.store import check_trials, public_uri, store_uri
 
 PROJECT = Path(__file__).parents[3]
 CLOSED_PORT = "http://127.0.0.1:9"  # the discard service: nobody listens there
@@ -231,3 +233,54 @@ def test_a_deleted_experiment_is_an_error_that_says_how_to_restore_it(root: Path
             open_store(make_params().tracking, root)
     finally:
         store.client.restore_experiment(store.experiment_id)
+
+
+STORAGE = "sqlite:///.reft/optuna.db"
+
+
+def make_database(path: Path) -> bytes:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("create table trials (value text)")
+        database.executemany("insert into trials values (?)", [("x" * 500,)] * 100)
+        database.commit()
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["cut", "zeroed inside", "garbage"])
+def test_a_damaged_database_of_trials_is_set_aside(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / ".reft" / "optuna.db"
+    sound = make_database(path)
+    check_trials(STORAGE, tmp_path)
+    assert path.read_bytes() == sound
+    assert not caplog.text
+    damaged = {
+        "cut": sound[: len(sound) // 2],
+        "zeroed inside": sound[:8192] + bytes(4096) + sound[12288:],
+        "garbage": b"garbage" * 1000,
+    }[damage]
+    path.write_bytes(damaged)
+    check_trials(STORAGE, tmp_path)
+    left = {file.name: file.read_bytes() for file in path.parent.iterdir() if not file.name.endswith(".lock")}
+    assert left == {"optuna.db.damaged": damaged}
+    assert "optuna.db is damaged and is set aside" in caplog.text
+
+
+def test_a_damaged_database_elsewhere_is_refused_and_stays(tmp_path: Path) -> None:
+    path = tmp_path / "elsewhere.db"
+    path.write_bytes(b"garbage" * 1000)
+    with pytest.raises(PipelineError, match=r"search\.storage must answer.*not a database"):
+        check_trials(f"sqlite:///{path}", tmp_path / "project")
+    assert path.read_bytes() == b"garbage" * 1000
+
+
+def test_a_database_that_another_process_writes_to_is_not_damaged(tmp_path: Path) -> None:
+    path = tmp_path / ".reft" / "optuna.db"
+    sound = make_database(path)
+    with contextlib.closing(sqlite3.connect(path)) as writer:
+        writer.execute("begin immediate")
+        writer.execute("delete from trials")
+        check_trials(STORAGE, tmp_path)
+    assert path.read_bytes() == sound
