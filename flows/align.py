@@ -18,6 +18,8 @@ from rich.text import Text
 
 from flows.runs.cards import pages, share
 from flows.runs.lines import lines_to_copy
+from flows.runs.server import Told, kept_alive
+from flows.runs.tasks import showing
 from flows.runs.titles import project_name
 from pipelines.params.whole import load_params
 from pipelines.project.graph import read_graph
@@ -36,12 +38,14 @@ class AlignRun:
     store: str
 
 
+_told = Told[AlignRun]()
+
+
 def run(project: Path) -> AlignRun:
     """Run the flow in this process; what stopped it is raised as it was. Ctrl-C ends the process."""
     signal.signal(signal.SIGINT, _stop)
-    state: State[Any] = align(str(project.resolve()), return_state=True)
-    found: AlignRun = state.result()
-    return found
+    with kept_alive():
+        return _told.outcome(lambda: align(str(project.resolve()), return_state=True))
 
 
 def _stop(_signal: int, _frame: object) -> NoReturn:
@@ -57,10 +61,13 @@ def align(project: str = ".") -> State[AlignRun]:
     store = public_store(load_params(root / "params.yaml").tracking, root)
     out = root / read_graph(root).paths["alignment"]
     result = search(root, out)
-    create_markdown_artifact(key="alignment", markdown=alignment_card(result))
+    found = AlignRun(result, out, store)
+    _told.came_to(found)
+    with showing():
+        create_markdown_artifact(key="alignment", markdown=alignment_card(result))
     line = f"interchange accuracy {share(result.best.test.value)} at {result.best.name}"
     get_run_logger().info(line)
-    return Completed(message=line, data=AlignRun(result, out, store))
+    return Completed(message=line, data=found)
 
 
 @task(name="align", cache_policy=NO_CACHE, persist_result=False)

@@ -8,9 +8,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from prefect import State, flow, task
+from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from rich.console import RenderableType
 from rich.table import Table
@@ -20,6 +19,7 @@ from flows.runs import dvc, orphans
 from flows.runs.dvc import StageFailedError
 from flows.runs.notify import notify_of_failure
 from flows.runs.project import check_ready
+from flows.runs.server import Told, kept_alive
 from flows.runs.tasks import repro_stage
 from flows.runs.titles import project_name
 from pipelines.errors import PipelineError
@@ -59,6 +59,9 @@ class Compared:
         return made
 
 
+_told = Told[Compared]()
+
+
 def run(project: Path, *, only: Sequence[str] = ()) -> Compared:
     """Run the flow in this process; what stopped it is raised as it was.
 
@@ -73,9 +76,8 @@ def run(project: Path, *, only: Sequence[str] = ()) -> Compared:
     _check_names(params, only)
     _check_rows(params)
     orphans.mark_children()
-    state: State[Any] = compare_methods(str(project.resolve()), list(only), return_state=True)
-    found: Compared = state.result()
-    return found
+    with kept_alive():
+        return _told.outcome(lambda: compare_methods(str(project.resolve()), list(only), return_state=True))
 
 
 @flow(
@@ -100,7 +102,9 @@ def compare_methods(project: str = ".", only: list[str] | None = None) -> Compar
             if stage.name in before:
                 repro_stage(root, stage)
         compare(root, only or [])
-    return Compared(root / graph.paths["comparison"], params.prepare.measure_name())
+    compared = Compared(root / graph.paths["comparison"], params.prepare.measure_name())
+    _told.came_to(compared)
+    return compared
 
 
 @task(name="compare", cache_policy=NO_CACHE)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from prefect import State, flow, get_run_logger
 from prefect.runtime import deployment
@@ -15,6 +14,7 @@ from flows.runs import dvc, orphans, running
 from flows.runs.notify import notify_of_failure
 from flows.runs.outcome import StageRun, outcome_line
 from flows.runs.project import check_ready
+from flows.runs.server import Told, kept_alive
 from flows.runs.tasks import pull, push, repro_stage, repro_stages, show, warn
 from flows.runs.titles import outcome_title, project_name, rename_run
 from pipelines.bases.space import check_base_space
@@ -46,13 +46,15 @@ class FlowResult:
         return self.root / self.graph.paths[name]
 
 
+_told = Told[FlowResult]()
+
+
 def run(project: Path) -> FlowResult:
     """Run the flow in this process; what stopped it is raised as it was. Ctrl-C and SIGTERM end the process."""
     orphans.mark_children()
     running.stop_at_once()
-    state: State[Any] = finetune(str(project.resolve()), return_state=True)
-    result: FlowResult = state.result()
-    return result
+    with kept_alive():
+        return _told.outcome(lambda: finetune(str(project.resolve()), return_state=True))
 
 
 @flow(
@@ -84,6 +86,7 @@ def finetune(project: str = ".") -> State[FlowResult]:
         running.begin(root)
         result = _run_whole(root, params)
         running.finish(root)
+    _told.came_to(result)
     rename_run(
         outcome_title(
             root.name, read_evaluation(result.path("evaluation")), read_training(result.path("train_metrics"))

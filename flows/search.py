@@ -23,7 +23,7 @@ from flows.runs.dvc import StageFailedError
 from flows.runs.notify import notify_of_failure
 from flows.runs.outcome import StageRun, outcome_line
 from flows.runs.project import check_ready
-from flows.runs.schedule import server_address
+from flows.runs.server import Told, kept_alive, server_address
 from flows.runs.tasks import repro_stage, repro_stages, show_search, warn
 from flows.runs.titles import project_name
 from pipelines.errors import PipelineError
@@ -49,6 +49,9 @@ class SearchOutcome:
         return self.root / self.graph.paths[name]
 
 
+_told = Told[SearchOutcome]()
+
+
 def run(project: Path, *, workers: int, runner: Runner, scheduler: str | None = None) -> SearchOutcome:
     """Run the flow in this process; what stopped it is raised as it was. Ctrl-C and SIGTERM end the process.
 
@@ -65,10 +68,8 @@ def run(project: Path, *, workers: int, runner: Runner, scheduler: str | None = 
     orphans.mark_children()
     running.stop_at_once()
     fan = search.with_options(task_runner=task_runner(runner, workers, scheduler))
-    with server_for_children(needed=workers > 1 and runner != "threads"):
-        state: State[Any] = fan(str(project.resolve()), workers, return_state=True)
-    outcome: SearchOutcome = state.result()
-    return outcome
+    with kept_alive() as address, server_for_children(address, needed=workers > 1 and runner != "threads"):
+        return _told.outcome(lambda: fan(str(project.resolve()), workers, return_state=True))
 
 
 def check_workers(params: Params, runner: Runner, scheduler: str | None) -> None:
@@ -138,9 +139,10 @@ def search(project: str = ".", workers: int = 1) -> State[SearchOutcome]:
         runs.append(repro_stage(root, graph.stage(STAGE)))
         show_search(root, graph)
         running.finish(root)
-    line = outcome_line(runs)
+    outcome, line = SearchOutcome(root, graph, runs), outcome_line(runs)
+    _told.came_to(outcome)
     get_run_logger().info(line)
-    return Completed(message=line, data=SearchOutcome(root, graph, runs))
+    return Completed(message=line, data=outcome)
 
 
 def fan_out(root: Path, workers: int) -> None:
@@ -169,14 +171,10 @@ def work(root: Path, place: int) -> None:
 
 
 @contextmanager
-def server_for_children(*, needed: bool) -> Iterator[None]:
+def server_for_children(address: str, *, needed: bool) -> Iterator[None]:
     """Where tasks run in other processes, these are to use the server of the flow, and not to start one each."""
     if not needed or server_address() is not None:
         yield
         return
-    from prefect.server.api.server import SubprocessASGIServer  # takes seconds, and each worker imports this module
-
-    server = SubprocessASGIServer()
-    server.start()
-    with temporary_settings({PREFECT_API_URL: server.api_url}):
+    with temporary_settings({PREFECT_API_URL: address}):
         yield

@@ -1,8 +1,9 @@
 """The kill matrix: every process of a run, killed with ``kill -9`` in every stage. ``make kill-matrix`` prints it.
 
 A cell starts ``reft run`` in a fresh project, waits until the stage is in the middle of its work, and kills the flow,
-the ``dvc`` process or the stage process. What must hold: what was below the killed process is gone, the same command
-run again ends well, and every output is that of a run that nobody killed.
+the ``dvc`` process, the stage process or the server that Prefect started for the run; or it starts ``dvc repro`` by
+itself, and kills that. What must hold: what was below the killed process is gone, the same command run again ends well,
+and every output is that of a run that nobody killed. A run whose server is killed ends as if nothing had been.
 """
 
 from __future__ import annotations
@@ -28,12 +29,14 @@ from flows.runs.dvc import QUIET
 from pipelines.contracts.training import read_training
 from tests.project import Project, make_tiny_project
 
-PROCESSES = ("flow", "dvc", "stage")
+SERVER, ALONE = "server", "dvc alone"
+PROCESSES = ("flow", "dvc", "stage", SERVER, ALONE)
+COMMANDS = {ALONE: ("dvc", "repro")}  # of every other process: reft run
 STAGES = ("prepare", "search", "train", "evaluate", "register")
 DEADLINE = 600.0  # seconds for a run; on a busy machine one takes minutes
 ORPHAN_SECONDS = 15.0  # that a process may outlive the one it works for
 
-# Long enough for a kill to fall into the middle, short enough for fifteen cells.
+# Long enough for a kill to fall into the middle, short enough for 25 cells.
 CHANGES = {"search.trials": 3, "train.epochs": 12, "train.checkpoint_every": 5}
 
 
@@ -140,19 +143,21 @@ def run_chain(kills: Sequence[tuple[str, str]], template: Path, home: Path, refe
             death = kill_in(project, process, stage)
             problems += [*death.problems, *(f"{_name(p)} went on beside the next run" for p in _left(below, 0))]
             below = death.below
+            if process == SERVER and death.code != 0:
+                problems.append(f"the run ended with {death.code}")
         before = project.markers()
-        again = project.run("reft", "run", check=False, timeout=DEADLINE)
+        again = project.run(*COMMANDS.get(kills[-1][0], ("reft", "run")), check=False, timeout=DEADLINE)
         if again.returncode != 0:
             problems.append(f"the next run ended with {again.returncode}: {again.stderr.strip().splitlines()[-1:]}")
         elif death.code == 0 and project.ran_since(before):
             problems.append(f"the next run had to do {sorted(project.ran_since(before))}")
         problems += [f"{_name(p)} went on beside the next run" for p in _left(below, 0)]
         if not problems:
-            problems += _differences(facts(project), reference)
-        problems += [f"{path} was left" for path in _leftovers(folder)]
-        problems += _still_running(home)
+            problems += differences(facts(project), reference)
+        problems += [f"{path} was left" for path in leftovers(folder)]
+        problems += still_running(home)
     finally:
-        _end(folder)
+        end_processes(folder)
     how = "the same run went on" if death.code == 0 else "the next run finished"
     names = [" then ".join(words) for words in zip(*kills, strict=True)]
     return Outcome(names[0], names[1], how, tuple(problems), time.monotonic() - started)
@@ -170,9 +175,9 @@ class Death:
 def kill_in(project: Project, process: str, stage: str) -> Death:
     """Start a run, kill one of its processes in the middle of a stage, and wait for the run's end."""
     log = project.root.parent / f"{project.root.name}.log"
-    flow = project.start("reft", "run", log=log)
+    flow = project.start(*COMMANDS.get(process, ("reft", "run")), log=log)
     try:
-        victims = _wait_for(flow, stage, in_the_middle(project, stage), log)
+        victims = _wait_for(flow, process, stage, in_the_middle(project, stage), log)
         below = psutil.Process(victims[process]).children(recursive=True)
         os.kill(victims[process], signal.SIGKILL)
         code = flow.wait(timeout=DEADLINE)
@@ -181,7 +186,7 @@ def kill_in(project: Project, process: str, stage: str) -> Death:
             flow.kill()
         flow.wait()
     # Prefect's own server does not look after its flow; it writes nothing here, and the next run ends it.
-    workers = [p for p in below if "prefect.server" not in " ".join(_words(p))]
+    workers = [p for p in below if not is_server(p)]
     return Death(code, below, [f"{_name(p)} outlived the {process}" for p in _left(workers, ORPHAN_SECONDS)])
 
 
@@ -192,28 +197,37 @@ def make_environment(home: Path) -> dict[str, str]:
     return environment(home) | {"OMP_NUM_THREADS": "1"}
 
 
-def _wait_for(flow: subprocess.Popen[bytes], stage: str, ready: Callable[[], bool], log: Path) -> dict[str, int]:
-    """Wait until the stage is in the middle of its work; the process numbers of flow, dvc and stage."""
+def _wait_for(
+    flow: subprocess.Popen[bytes], process: str, stage: str, ready: Callable[[], bool], log: Path
+) -> dict[str, int]:
+    """Wait until the stage is in the middle of its work and the process is there; the numbers of those that are."""
     until = time.monotonic() + DEADLINE
     while time.monotonic() < until:
         if flow.poll() is not None:
             said = log.read_text(encoding="utf-8", errors="replace")[-2000:]
             raise AssertionError(f"the run ended with {flow.returncode} before {stage} could be killed: {said}")
         if ready():
-            found = {"flow": flow.pid}
+            found = {"flow": flow.pid, ALONE: flow.pid}
             for child in psutil.Process(flow.pid).children(recursive=True):
-                command = _words(child)
+                command = words_of(child)
                 if command[1:5] == [*QUIET, "repro"] and stage in command:
                     found["dvc"] = child.pid
                 if command[1:4] == ["-m", "pipelines", stage]:
                     found["stage"] = child.pid
-            if len(found) == 3:
+                if is_server(child):
+                    found[SERVER] = child.pid
+            if "stage" in found and process in found:
                 return found
         time.sleep(0.02)
     raise AssertionError(f"{stage} did not come to the middle of its work in {DEADLINE:.0f} s")
 
 
-def _words(process: psutil.Process) -> list[str]:
+def is_server(process: psutil.Process) -> bool:
+    """Whether a process is the server that Prefect starts for a run without one."""
+    return "prefect.server" in " ".join(words_of(process))
+
+
+def words_of(process: psutil.Process) -> list[str]:
     try:
         return process.cmdline()
     except psutil.Error:
@@ -226,27 +240,27 @@ def _left(processes: list[psutil.Process], seconds: float) -> list[psutil.Proces
 
 
 def _name(process: psutil.Process) -> str:
-    return " ".join(_words(process)[:5]) or str(process.pid)
+    return " ".join(words_of(process)[:5]) or str(process.pid)
 
 
-def _differences(found: Facts, expected: Facts) -> Iterator[str]:
+def differences(found: Facts, expected: Facts) -> Iterator[str]:
     for name in Facts.__dataclass_fields__:
         if getattr(found, name) != getattr(expected, name):
             yield f"{name}: {getattr(found, name)} instead of {getattr(expected, name)}"
 
 
-def _still_running(home: Path) -> Iterator[str]:
+def still_running(home: Path) -> Iterator[str]:
     with closing(sqlite3.connect(home / "prefect" / "prefect.db")) as db:
         for (name,) in db.execute("select name from flow_run where state_type = 'RUNNING'"):
             yield f"Prefect takes the run {name} for a running one"
 
 
-def _leftovers(folder: Path) -> list[str]:
+def leftovers(folder: Path) -> list[str]:
     outside = (path for path in folder.rglob("*") if not {".git", ".dvc", ".reft"} & set(path.parts))
     return [str(path.relative_to(folder)) for path in outside if ".tmp" in path.name or path.name.endswith("~")]
 
 
-def _end(folder: Path) -> None:
+def end_processes(folder: Path) -> None:
     for process in psutil.process_iter(["cwd"]):
         if process.info["cwd"] == str(folder):
             process.kill()

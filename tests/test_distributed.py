@@ -173,6 +173,7 @@ FLOW = """
 import sys
 from pathlib import Path
 import yaml
+from flows.runs.server import kept_alive
 from flows.search import fan_out, server_for_children, task_runner
 from prefect import flow
 
@@ -184,7 +185,7 @@ def fan(root, runner, trials):
     run(root, 2)
 
 if __name__ == "__main__":
-    with server_for_children(needed=True):
+    with kept_alive() as address, server_for_children(address, needed=True):
         for word in sys.argv[2:]:
             runner, trials = word.split(":")
             fan(Path(sys.argv[1]), runner, int(trials))

@@ -63,7 +63,8 @@ def check_prefect() -> None:
     Raises:
         PipelineError: if the server that is set does not answer.
     """
-    from flows.runs.schedule import check_server, server_address  # Prefect takes seconds to import
+    from flows.runs.schedule import check_server  # Prefect takes seconds to import
+    from flows.runs.server import server_address
 
     if server_address() is not None:
         check_server(do=UNSET)

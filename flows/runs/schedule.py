@@ -13,10 +13,10 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectNotFound
-from prefect.settings import get_current_settings
 from prefect.workers.process import ProcessWorker
 
 from flows.runs import dvc
+from flows.runs.server import server_address
 from pipelines.errors import PipelineError
 from pipelines.files import write_text
 from pipelines.roundtrip import dump_document, load_document, set_section
@@ -70,11 +70,6 @@ def schedule(root: Path, *, name: str, pool: str, cron: str | None, replace: boo
         made = client.read_deployment_by_name(f"finetune/{name}")
     crons = [s.schedule.cron for s in made.schedules if isinstance(s.schedule, CronSchedule)]
     return Scheduled(f"finetune/{name}", api, pool, is_new, crons)
-
-
-def server_address() -> str | None:
-    """The Prefect server that the environment or the profile sets, if any."""
-    return get_current_settings().api.url or None
 
 
 def check_server(*, do: str = START) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from flows.runs import dvc, running
 from flows.runs.cards import data_card, evaluation_table, run_summary, search_card, version_card
 from flows.runs.dvc import StageFailedError
 from flows.runs.outcome import Outcome, StageRun
+from flows.runs.server import UNREACHABLE, say, wait_until_up
 from pipelines.contracts.card import read_card
 from pipelines.contracts.confirmed import read_confirmed
 from pipelines.contracts.evaluation import read_evaluation
@@ -26,6 +27,7 @@ from pipelines.contracts.registration import read_registration
 from pipelines.contracts.search import read_search
 from pipelines.contracts.trials import TrialRecord, read_trials
 from pipelines.errors import PipelineError
+from pipelines.files import write_text
 from pipelines.project.graph import Graph, Stage
 from pipelines.runtime.process import error_path, read_marker
 
@@ -102,7 +104,7 @@ def _restore_outputs(root: Path, stage: Stage, kept: dict[str, bytes]) -> None:
         dvc.call(root, ["checkout", stage.name])
     for path, data in kept.items():
         if not (root / path).exists():
-            (root / path).write_bytes(data)
+            write_text(root / path, data.decode())
 
 
 @task(name="pull", cache_policy=NO_CACHE)
@@ -128,7 +130,7 @@ def warn(message: str) -> None:
     """Warn in the run's log, and on the terminal of ``reft run``, which keeps Prefect's own lines from it."""
     get_run_logger().warning(message)
     if deployment.id is None:  # a worker shows the log
-        sys.stderr.write(f"warning: {message}\n")
+        say(message)
 
 
 @task(name="show", cache_policy=NO_CACHE)
@@ -136,19 +138,31 @@ def show(root: Path, graph: Graph, runs: Sequence[StageRun], *, store: str) -> N
     """Put summary, data card, search, evaluation and version where a person sees them: on the run's page in Prefect."""
     files = {name: root / path for name, path in graph.paths.items()}
     evaluation, registration = read_evaluation(files["evaluation"]), read_registration(files["registration"])
-    create_markdown_artifact(key="summary", markdown=run_summary(runs, evaluation, registration))
-    create_markdown_artifact(key="data-card", markdown=data_card(read_card(files["card"])))
-    _show_trials(files["search"], files["search_metrics"])
-    create_markdown_artifact(key="evaluation", markdown=evaluation_table(evaluation))
-    create_markdown_artifact(key="model-version", markdown=version_card(registration, store=store))
+    with showing():
+        create_markdown_artifact(key="summary", markdown=run_summary(runs, evaluation, registration))
+        create_markdown_artifact(key="data-card", markdown=data_card(read_card(files["card"])))
+        _show_trials(files["search"], files["search_metrics"])
+        create_markdown_artifact(key="evaluation", markdown=evaluation_table(evaluation))
+        create_markdown_artifact(key="model-version", markdown=version_card(registration, store=store))
 
 
 @task(name="show", cache_policy=NO_CACHE)
 def show_search(root: Path, graph: Graph) -> None:
     """Put data card, the search's outcome and its trials there, after a search by itself."""
     files = {name: root / path for name, path in graph.paths.items()}
-    create_markdown_artifact(key="data-card", markdown=data_card(read_card(files["card"])))
-    _show_trials(files["search"], files["search_metrics"])
+    with showing():
+        create_markdown_artifact(key="data-card", markdown=data_card(read_card(files["card"])))
+        _show_trials(files["search"], files["search_metrics"])
+
+
+@contextmanager
+def showing() -> Iterator[None]:
+    """What cannot be put on the run's page fails no run: the files are there, and tell the same."""
+    wait_until_up()
+    try:
+        yield
+    except UNREACHABLE as error:
+        warn(f"Prefect's server did not take the run's page ({type(error).__name__}); the files say what came out")
 
 
 def _show_trials(folder: Path, metrics: Path) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from uuid import UUID
 
-from httpx2 import HTTPError
 from prefect import get_run_logger
 from prefect.client.orchestration import get_client
-from prefect.exceptions import PrefectException
 from prefect.runtime import flow_run
 
+from flows.runs.server import UNREACHABLE, wait_until_up
 from pipelines.contracts.evaluation import Evaluation
 from pipelines.contracts.training import TrainResult
 from pipelines.wording import points, recipe_words, share
@@ -23,10 +22,11 @@ def project_name() -> str:
 
 def rename_run(name: str) -> None:
     """Call the run that works in this process otherwise from now on; a server that does not take it fails no run."""
+    wait_until_up()
     try:
         with get_client(sync_client=True) as client:
             client.update_flow_run(UUID(flow_run.id), name=name)
-    except (PrefectException, HTTPError) as error:
+    except UNREACHABLE as error:
         get_run_logger().warning("the run keeps its name: %s", error)
 
 

@@ -1,0 +1,25 @@
+"""Damage to a finished project is mended, refused with advice, or harmless; `python -m tests.damage` says which."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.damage.cases import DAMAGES, Damage
+from tests.damage.finished import FinishedProject
+
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> FinishedProject:
+    return FinishedProject(tmp_path_factory.mktemp("damage").resolve())
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=[damage.name for damage in DAMAGES])
+def test_damage_is_mended_or_refused_or_harmless(project: FinishedProject, damage: Damage) -> None:
+    answer = project.suffer(damage)
+    assert answer.problems == ()
+
+
+def test_each_damage_has_a_name_of_its_own() -> None:
+    assert len({damage.name for damage in DAMAGES}) == len(DAMAGES) >= 30
