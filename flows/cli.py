@@ -64,10 +64,17 @@ def run(
     _quiet_prefect()
     with importing():
         check_prefect()  # the first to import Prefect, which reads these settings then
-        from flows import finetune
         from flows.commands.summary import summary
+        from flows.runs.schedule import server_address
+        from flows.runs.up_to_date import run_without_work
 
-    console.print(summary(finetune.run(project)), crop=False)
+    result = None if server_address() else run_without_work(project.resolve(), params)
+    if result is None:
+        with importing():
+            from flows import finetune
+
+        result = finetune.run(project)
+    console.print(summary(result), crop=False)
 
 
 @app.command()

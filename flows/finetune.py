@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 from prefect import State, flow, get_run_logger
@@ -12,7 +11,7 @@ from prefect.states import Cancelled, Completed
 
 from flows.runs import dvc, orphans, running
 from flows.runs.notify import notify_of_failure
-from flows.runs.outcome import StageRun, outcome_line
+from flows.runs.outcome import FlowResult, outcome_line
 from flows.runs.project import check_ready
 from flows.runs.server import Told, kept_alive
 from flows.runs.tasks import pull, push, repro_stage, repro_stages, show, warn
@@ -23,28 +22,12 @@ from pipelines.contracts.evaluation import read_evaluation
 from pipelines.contracts.training import read_training
 from pipelines.params.whole import Params
 from pipelines.project.code import refresh_code
-from pipelines.project.graph import Graph, read_graph
+from pipelines.project.graph import read_graph
 from pipelines.project.lineage import git_state
 from pipelines.registry.versions import registered
 from pipelines.runtime.disk import check_project_space
 from pipelines.runtime.process import BusyError, locked
 from pipelines.tracking.store import public_store
-
-
-@dataclass(frozen=True)
-class FlowResult:
-    """What became of each stage, the tracking store's address, and whether data and adapter were pushed to a remote."""
-
-    root: Path
-    graph: Graph
-    runs: list[StageRun]
-    store: str
-    pushed: bool
-
-    def path(self, name: str) -> Path:
-        """The file or folder that dvc.yaml calls ``name``."""
-        return self.root / self.graph.paths[name]
-
 
 _told = Told[FlowResult]()
 

@@ -6,9 +6,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from flows.finetune import FlowResult
 from flows.runs.cards import pages
 from flows.runs.lines import lines_to_copy
+from flows.runs.outcome import FlowResult
 from pipelines.contracts.evaluation import SystemFigures, read_evaluation
 from pipelines.contracts.registration import read_registration
 from pipelines.contracts.search import read_search

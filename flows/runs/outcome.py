@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
+
+from pipelines.project.graph import Graph
 
 Outcome = Literal["ran", "restored", "skipped"]
 
@@ -16,6 +19,21 @@ class StageRun:
     stage: str
     outcome: Outcome
     seconds: float
+
+
+@dataclass(frozen=True)
+class FlowResult:
+    """What became of each stage, the tracking store's address, and whether data and adapter were pushed to a remote."""
+
+    root: Path
+    graph: Graph
+    runs: list[StageRun]
+    store: str
+    pushed: bool
+
+    def path(self, name: str) -> Path:
+        """The file or folder that dvc.yaml calls ``name``."""
+        return self.root / self.graph.paths[name]
 
 
 def outcome_line(runs: Sequence[StageRun]) -> str:

@@ -10,9 +10,8 @@ import pytest
 from rich.console import Console
 
 from flows.commands.summary import summary
-from flows.finetune import FlowResult
 from flows.runs.cards import evaluation_table, run_summary
-from flows.runs.outcome import StageRun
+from flows.runs.outcome import FlowResult, StageRun
 from flows.runs.titles import outcome_title
 from pipelines.contracts.evaluation import Evaluation, read_evaluation, write_evaluation
 from pipelines.contracts.prepared import Row
