@@ -11,6 +11,10 @@ import pytest
 
 from tests.shared import SHARED
 
+# Three processes of tests on two cores are enough: threads of their own would wait for each other. To be set before
+# torch is imported; what is set outside stays.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # What takes longest begins first: a file is one process's work, and none is to be left over when the others are done.
 LONGEST = (
     "tests/test_pipeline.py",

@@ -38,7 +38,7 @@ from tests.project import prefect_home
 from tests.searching import ROOT, Project, make_context
 from tests.servers import wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 TRIALS = 5
 CHANGES: dict[str, Any] = {

@@ -37,6 +37,8 @@ from tests.mutations import edited, mutated, values
 from tests.project import ROOT, TINY, Project, review_rows, write_own_files
 from tests.reft.tiny import build_base, build_model
 
+pytestmark = pytest.mark.long
+
 FACTOR = int(os.environ.get("REFT_FUZZ", "1"))
 LEAST = 1000
 LIMIT = 1 << 20  # bytes of a member

@@ -156,9 +156,11 @@ def _can_cut() -> bool:
     return subprocess.run(_without_network("true"), capture_output=True, check=False).returncode == 0
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not _can_cut(), reason="this machine lets nobody cut the network of a process")
 def test_after_a_first_run_it_works_with_the_network_cut(made: Project) -> None:
     """The server is out of reach then, so this run starts its own, as any does for which none is set."""
+    made.run("dvc", "repro")  # nothing to do after the tests above
     before = made.markers()
     made.params({"seed": 43})
     alone = Project(made.root, {name: value for name, value in made.env.items() if name != "PREFECT_API_URL"})

@@ -256,6 +256,7 @@ def test_the_registered_model_is_served(served: str) -> None:
     assert [prediction["label"] in ("positive", "negative") for prediction in predictions] == [True, True]
 
 
+@pytest.mark.long
 def test_a_clean_clone_with_another_machines_lock_ends_with_a_version(project: Project, tmp_path: Path) -> None:
     project.run("git", "add", "--all")
     project.run("git", "commit", "--quiet", "--message", "Another run", check=False)

@@ -31,10 +31,10 @@ ROUNDS = 10  # of looking what is still missing: a section that is added may ask
 
 
 class _Source:
-    """The params.yaml that comes with the package: its text, and what that says with its comments."""
+    """The params.yaml that comes with the package: its lines, and what they say with their comments."""
 
     def __init__(self, text: str) -> None:
-        self.text, self.document = text, load_document(text)
+        self.lines, self.document = text.splitlines(), load_document(text)
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def _added(text: str, source: _Source, place: Place, example: Place) -> str:
         return rewritten(text, document, place)
     names = list(there)
     before = [name for name in names[: names.index(example[-1])] if name in parent]
-    lines, block = text.splitlines(), block_of(source.text, example)
+    lines, block = text.splitlines(), block_of(source.lines, known, example)
     shift = _column(parent) - there.lc.key(example[-1])[1]
     block = [" " * shift + line if shift > 0 and line else line[-shift:] if shift < 0 else line for line in block]
     at = span_of(lines, document, (*place[:-1], before[-1]))[1] if before else parent.lc.line

@@ -23,10 +23,9 @@ def mapping_at(document: Any, place: Place) -> CommentedMap | None:
     return found if isinstance(found, CommentedMap) else None
 
 
-def block_of(text: str, place: Place) -> list[str]:
+def block_of(lines: list[str], document: CommentedMap, place: Place) -> list[str]:
     """The lines of a key, as :func:`span_of` says."""
-    lines = text.splitlines()
-    start, end = span_of(lines, load_document(text), place)
+    start, end = span_of(lines, document, place)
     return lines[start:end]
 
 
@@ -63,7 +62,8 @@ def rewritten(text: str, document: CommentedMap, place: Place) -> str:
     owner = next((place[:n] for n in range(1, len(place)) if _on_one_line(document, place[:n])), place)
     lines, written = text.splitlines(), dump_document(document)
     start, end = span_of(lines, load_document(text), owner)
-    return "\n".join([*lines[:start], *block_of(written, owner), *lines[end:]]) + "\n"
+    block = block_of(written.splitlines(), load_document(written), owner)
+    return "\n".join([*lines[:start], *block, *lines[end:]]) + "\n"
 
 
 def _on_one_line(document: CommentedMap, place: Place) -> bool:

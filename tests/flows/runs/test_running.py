@@ -55,6 +55,7 @@ def test_ctrl_c_ends_a_run_at_once() -> None:
     assert "the next run goes on from here" in warned
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("number", "state"),
     [

@@ -120,6 +120,7 @@ def test_rows_that_move_nothing_new_are_answered_as_they_are() -> None:
     assert interchange_accuracy(probe, "state", VectorSwap(["a"]), rows, batch_size=9) == expected
 
 
+@pytest.mark.long
 def test_hierarchical_equality_is_found_by_das_and_not_by_units() -> None:
     """Three networks, each taught with its own seed: means, and how far the seeds lie apart."""
     outcomes = [measure(seed, SETTING) for seed in SEEDS]
