@@ -196,7 +196,7 @@ def test_what_no_release_knew_is_not_written(tmp_path: Path) -> None:
 def test_a_part_that_is_fixed_is_not_searched_again() -> None:
     text = SHIPPED.replace("  rank: searched ", "  rank: 8 ", 1).replace("    rank: [1, 4, 8]\n", "", 1)
     text = text.replace("rank: 8, learning_rate: 9.0e-4", "learning_rate: 9.0e-4", 1)
-    text = text.replace("rank: 8, learning_rate: 2.0e-3}\n  earlier", "learning_rate: 2.0e-3}\n  earlier", 1)
+    text = text.replace("rank: 8, learning_rate: 6.0e-4}\n  earlier", "learning_rate: 6.0e-4}\n  earlier", 1)
     assert upgraded_params(text) == text
 
 
