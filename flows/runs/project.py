@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.runs import dvc
+from pipelines.__main__ import STAGES
 from pipelines.errors import PipelineError
 from pipelines.params.whole import Params, load_params
 from pipelines.project.code import check_graph, refresh_code
+from pipelines.project.graph import read_graph
 from pipelines.runtime.process import locked
 from pipelines.tracking.store import check_store, check_trials
 
@@ -37,10 +39,23 @@ def check_ready(root: Path) -> Params:
     """
     dvc.check_project(root)
     check_graph(root)
+    _check_stages(root)
     params = load_params(root / "params.yaml")
     check_store(params.tracking, root)
     check_trials(params.search.storage, root)
     return params
+
+
+def _check_stages(root: Path) -> None:
+    """Refuse a dvc.yaml that lacks a stage, as one that was cut does: what it still holds may well be YAML."""
+    named = {stage.name for stage in read_graph(root).stages}
+    missing = [name for name in STAGES if name not in named]
+    if missing:
+        raise PipelineError(
+            "dvc.yaml must have every stage",
+            got=f"none called {', '.join(missing)}",
+            do="Take the last good one: git checkout HEAD dvc.yaml.",
+        )
 
 
 def check_free(root: Path, params: Params) -> None:

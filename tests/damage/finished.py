@@ -18,7 +18,7 @@ from tests.project import Project, make_tiny_project
 Outcome = Literal["mended", "refused", "harmless", "WRONG"]
 DEADLINE = 600.0
 # What a user's mistake or a damaged file is told as: a rule, the value, what to do.
-ADVICE = re.compile(r"^error: .+\. Got: .+\. .+", re.MULTILINE)
+ADVICE = re.compile(r"^error: (.+\. Got: .+\. .+|\S+ breaks \d+ rule\(s\))", re.MULTILINE)
 TRACEBACK = "Traceback (most recent call last)"
 
 

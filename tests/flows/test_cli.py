@@ -68,6 +68,18 @@ def test_no_run_begins_in_a_folder_with_the_graph_of_another_release(tmp_path: P
     assert check_ready(tmp_path).method.name == "reft"
 
 
+def test_no_run_begins_with_a_graph_that_was_cut_where_it_is_still_yaml(tmp_path: Path) -> None:
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    graph = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
+    (tmp_path / "dvc.yaml").write_text(graph.partition("  evaluate:\n")[0], encoding="utf-8")
+    with pytest.raises(PipelineError, match=r"every stage.*none called evaluate, register.*git checkout"):
+        check_ready(tmp_path)
+    (tmp_path / "dvc.yaml").write_text(graph, encoding="utf-8")
+    assert check_ready(tmp_path).method.name == "reft"
+
+
 def test_what_doctor_says_to_do_stands_on_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     do = f"Correct it, or: git -C {tmp_path} checkout HEAD dvc.yaml"
     monkeypatch.setattr(doctor, "examine", lambda _root: [Finding("git", "ok", "knows"), Finding("a", "fail", "b", do)])
