@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from reft.models.decoding import Decoding
     from reft.models.encoder import Labelled, LabelledBatch, ReftEncoder
     from reft.models.mixed import AdapterSet
-    from reft.models.scoring import score_choices
+    from reft.models.scoring import score_choices, score_options
     from reft.models.seq2seq import Paired, PairedBatch, ReftSeq2Seq
+    from reft.training.contrast import Question
     from reft.training.fit import NonFiniteLossError, StepMetrics, fit
     from reft.training.schedule import FitConfig
 
@@ -63,6 +64,7 @@ __all__ = [
     "PositionMasks",
     "Positions",
     "Prediction",
+    "Question",
     "ReftConfig",
     "ReftEncoder",
     "ReftModel",
@@ -84,6 +86,7 @@ __all__ = [
     "read_adapter",
     "save_adapter",
     "score_choices",
+    "score_options",
     "set_cone",
     "token_spans",
 ]
@@ -113,8 +116,9 @@ _NAMES = {
     "models.decoder": ("CausalModel", "ReftModel"),
     "edits.positions": ("PositionMasks", "Positions", "parse_positions", "position_masks"),
     "training.schedule": ("FitConfig",),
-    "models.scoring": ("score_choices",),
+    "models.scoring": ("score_choices", "score_options"),
     "models.seq2seq": ("Paired", "PairedBatch", "ReftSeq2Seq"),
+    "training.contrast": ("Question",),
     "training.fit": ("NonFiniteLossError", "StepMetrics", "fit"),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}

@@ -32,14 +32,6 @@ after the row's; at the row's own tokens where the continuation is empty."""
 Shape = tuple[Hashable, ...]
 
 
-def by_stem(choices: Sequence[Ids]) -> dict[Ids, list[int]]:
-    """Group the places of answers by their tokens but the last: what follows a prompt is run once for each group."""
-    stems: dict[Ids, list[int]] = {}
-    for place, choice in enumerate(choices):
-        stems.setdefault(choice[:-1], []).append(place)
-    return stems
-
-
 @dataclass(frozen=True)
 class Want:
     """Which constants of a row.

@@ -21,13 +21,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reft.cone.compute import Prompts
-from reft.cone.constants import ConstantStore, Ids, RowKey, Want, by_stem
+from reft.cone.constants import ConstantStore, Ids, RowKey, Want
 from reft.cone.grouped_attention import GROUPED, Pairs, is_small, takes_groups
 from reft.cone.keeper import Keeper, keeper_of
 from reft.cone.kept_layers import kept_output
 from reft.cone.lower_layers import changing_rope
 from reft.cone.prefix_cache import PrefixCache, run_behind
-from reft.cone.window import Kept, Window, first_edited, lay_out, one_pass
+from reft.cone.stems import Stem, add_picked, in_passes, log_probabilities, stems_of
+from reft.cone.window import Behind, Kept, Window, first_edited, lay_out, lay_out_behind, one_pass
 from reft.data import Encoded
 from reft.edits.config import ReftConfig
 from reft.edits.positions import Positions
@@ -83,9 +84,10 @@ class Cone:
         """Start a use of rows for losses; see :meth:`reft.cone.constants.ConstantStore.begin`."""
         self._store.begin(self._wanted(row) for row in rows)
 
-    def begin_scores(self, prompts: Sequence[Ids], choices: Sequence[Ids]) -> None:
-        """Start a use of prompts for scores."""
-        self._store.begin(self._wanted(Encoded(ids, len(ids)), *_longer(choices)) for ids in prompts)
+    def begin_scores(self, prompts: Sequence[Ids], choices: Sequence[Sequence[Ids]]) -> None:
+        """Start a use of prompts for scores of each one's choices."""
+        rows = zip(prompts, choices, strict=True)
+        self._store.begin(self._wanted(Encoded(ids, len(ids)), *_longer(own)) for ids, own in rows)
 
     def losses(self, rows: Sequence[Encoded]) -> Tensor:
         """Return the cross-entropy of each label token in nats, [labels], in the rows' order."""
@@ -100,39 +102,50 @@ class Cone:
         logits, _ = self._run(window, columns)
         return token_losses(logits, torch.tensor(labels, device=logits.device))
 
-    def scores(self, prompts: Sequence[Ids], choices: Sequence[Ids]) -> Tensor:
-        """Return the log-probability of each choice after each prompt in nats, fp32 [prompts, choices].
+    def scores(self, prompts: Sequence[Ids], choices: Sequence[Sequence[Ids]]) -> list[Tensor]:
+        """Return the log-probability of each choice of each prompt in nats, fp32 or wider [choices] each, on the CPU.
 
         The prompts run once; a choice's tokens run after what the edited prompt left in each layer.
         """
-        longer = _longer(choices)
-        kept = [self._keep(Encoded(ids, len(ids)), *longer) for ids in prompts]
+        rows = zip(prompts, choices, strict=True)
+        kept = [self._keep(Encoded(ids, len(ids)), *_longer(own)) for ids, own in rows]
         window = lay_out(kept, self._layer, self._model.device)
         ends = [place * window.tokens + each.end - each.start - 1 for place, each in enumerate(kept)]
+        longer = [stem for stem in stems_of(choices) if stem.ids]
         logits, after = self._run(window, ends, recording=bool(longer))
-        next_token = logits.float().log_softmax(-1)
-        columns = [next_token[:, choice[0]] for choice in choices]
+        first = [[(row, choice[0])] for row, own in enumerate(choices) for choice in own]
+        sums = iter(add_picked(log_probabilities(logits), first))
+        found = [torch.stack([next(sums) for _ in own]) for own in choices]
         if longer:
-            frozen, mask = _closed_up(after, window.mask)
-            for stem, places in by_stem(choices).items():
-                if stem:
-                    ends = [choices[place][-1] for place in places]
-                    for place, column in zip(places, self._continued(kept, frozen, mask, stem, ends), strict=True):
-                        columns[place] = columns[place] + column
-        return torch.stack(columns, dim=-1)
+            left = Behind(kept, *_closed_up(after, window.mask))
+            for stems in in_passes(longer, len(kept)):
+                self._add_continued(found, left, stems, choices)
+        return found
 
-    def _continued(self, kept: Sequence[Kept], frozen: Pairs, mask: Tensor, stem: Ids, ends: Sequence[int]) -> Tensor:
-        """Return the log-probability of all but the first token of choices that are stem and end, [ends, batch]."""
-        run, device = len(stem), self._model.device
-        hidden = torch.stack([each.constants.outputs[self._layer, stem] for each in kept]).to(device)
-        ids = torch.tensor(stem, device=device).expand(len(kept), -1)
-        mask = torch.cat([mask, mask.new_ones(len(kept), run)], dim=-1)
-        lengths = torch.tensor([each.row.prompt_length for each in kept], device=device)
-        window = Window(ids, mask, lengths, torch.zeros_like(mask).bool(), hidden, frozen)
-        logits, _ = self._run(window, range(len(kept) * run))
-        words = logits.view(len(kept), run, -1).float().log_softmax(-1)
-        begun = words[:, :-1].gather(-1, ids[:, 1:].unsqueeze(-1)).squeeze(-1).sum(-1)
-        return begun + words[:, -1, torch.tensor(ends, device=device)].T
+    def _add_continued(
+        self, found: Sequence[Tensor], prompts: Behind, stems: Sequence[Stem], choices: Sequence[Sequence[Ids]]
+    ) -> None:
+        """Add the log-probability of all but the first token of the choices that begin so, each after its prompt.
+
+        Args:
+            found: what is added to: of each prompt [choices].
+            prompts: what their edited passes left.
+            stems: what runs.
+            choices: of each prompt.
+        """
+        window = lay_out_behind(prompts, [(stem.row, stem.ids) for stem in stems], self._layer, self._model.device)
+        columns = [
+            place * window.tokens + column for place, stem in enumerate(stems) for column in range(len(stem.ids))
+        ]
+        logits, _ = self._run(window, columns)
+        picked, slots, start = [], [], 0
+        for stem in stems:
+            for place in stem.places:
+                picked.append([(start + column, token) for column, token in enumerate(choices[stem.row][place][1:])])
+                slots.append((stem.row, place))
+            start += len(stem.ids)
+        for (row, place), value in zip(slots, add_picked(log_probabilities(logits), picked), strict=True):
+            found[row][place] += value
 
     def _keep(self, row: Encoded, *continuations: Ids) -> Kept:
         """Find a row's constants, and those of what may follow it."""

@@ -9,7 +9,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from reft.cone.constants import Constants
+from reft.cone.constants import Constants, Ids
 from reft.data import Encoded
 from reft.edits.positions import Positions, position_masks
 
@@ -145,6 +145,45 @@ def lay_out(rows: Sequence[Kept], layer: int, device: torch.device) -> Window:
         hidden.to(device),
         {layer + 1 + above: (both[0], both[1]) for above, both in enumerate(each.to(device) for each in frozen)},
     )
+
+
+@dataclass(frozen=True)
+class Behind:
+    """Prompts that were run, edited, and what they left for what follows them.
+
+    Attributes:
+        kept: the prompts.
+        frozen: layer -> keys and values of the prompts' columns, each [prompts, heads, columns, dim].
+        mask: [prompts, columns], 1 at the prompts' tokens, which end in the last column.
+    """
+
+    kept: Sequence[Kept]
+    frozen: Mapping[int, tuple[Tensor, Tensor]]
+    mask: Tensor
+
+
+def lay_out_behind(prompts: Behind, following: Sequence[tuple[int, Ids]], layer: int, device: torch.device) -> Window:
+    """Lay out what follows prompts: a row for each, with nothing edited, as edits are at prompts' tokens.
+
+    Args:
+        prompts: that were run.
+        following: the place of a prompt, and what follows it; a prompt may stand here more than once.
+        layer: the lowest edited one.
+        device: where the window is to be.
+    """
+    rows = torch.tensor([row for row, _ in following], device=device)
+    width = max(len(ids) for _, ids in following)
+    input_ids = torch.zeros(len(following), width, dtype=torch.long)
+    own = torch.zeros(len(following), width, dtype=prompts.mask.dtype)
+    first = prompts.kept[0].constants.outputs[layer, ()]
+    hidden = first.new_zeros(len(following), width, first.shape[-1])
+    for place, (row, ids) in enumerate(following):
+        input_ids[place, : len(ids)], own[place, : len(ids)] = torch.tensor(ids), 1
+        hidden[place, : len(ids)] = prompts.kept[row].constants.outputs[layer, ids]
+    mask = torch.cat([prompts.mask[rows], own.to(device)], dim=-1)
+    lengths = torch.tensor([prompts.kept[row].row.prompt_length for row, _ in following], device=device)
+    frozen = {layer: (keys[rows], values[rows]) for layer, (keys, values) in prompts.frozen.items()}
+    return Window(input_ids.to(device), mask, lengths, torch.zeros_like(mask).bool(), hidden.to(device), frozen)
 
 
 def _aligned(rows: Sequence[Sequence[Tensor]], before: int) -> list[Tensor]:

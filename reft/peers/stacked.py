@@ -17,6 +17,7 @@ from reft.models.decoder import CausalModel, ReftModel
 from reft.peers.lora import LoraConfig
 from reft.peers.methods import PeerConfig, config_from_dict
 from reft.peers.model import PeerModel, PlainRows
+from reft.training.contrast import Question, costs_of
 from reft.training.fit import StepMetrics, fit
 from reft.training.schedule import FitConfig, Schedule
 
@@ -158,7 +159,7 @@ class Turns:
 
 def fit_in_turn(
     model: StackedModel,
-    rows: Sequence[Encoded],
+    rows: Sequence[Encoded | Question],
     turns: Turns,
     *,
     pad_id: int,
@@ -173,18 +174,24 @@ def fit_in_turn(
     Raises:
         ValueError: also for a training of one step, which cannot be shared.
     """
-    total = Schedule(model.costs(rows), turns.lora, max_steps).total_steps
+    total = Schedule(costs_of(model, rows), turns.lora, max_steps).total_steps
     if total < 2:
         raise ValueError(f"two turns need a step each; got {total} in all; give more rows or epochs")
     return _in_turn(model, rows, turns, total, pad_id=pad_id, checkpoint=checkpoint)
 
 
 def _in_turn(
-    model: StackedModel, rows: Sequence[Encoded], turns: Turns, total: int, *, pad_id: int, checkpoint: Path | None
+    model: StackedModel,
+    rows: Sequence[Encoded | Question],
+    turns: Turns,
+    total: int,
+    *,
+    pad_id: int,
+    checkpoint: Path | None,
 ) -> Iterator[StepMetrics]:
     first = min(max(1, round(total * turns.lora_share)), total - 1)
     folders = [None if checkpoint is None else checkpoint / name for name in ("lora", "reft")]
-    per_epoch = Schedule(model.costs(rows), turns.lora).steps_per_epoch
+    per_epoch = Schedule(costs_of(model, rows), turns.lora).steps_per_epoch
 
     def told(metrics: StepMetrics, done: int) -> StepMetrics:
         step = done + metrics.step

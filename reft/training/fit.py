@@ -15,6 +15,7 @@ from torch import Tensor
 
 from reft.files import canonical_json, sha256
 from reft.models.adapted import Row
+from reft.training.contrast import base_rows, costs_of, losses_of
 from reft.training.resume import CheckpointFolder, TrainingState, capture, restore
 from reft.training.schedule import FitConfig, Schedule, require
 from reft.training.trainable import Trainable
@@ -74,7 +75,8 @@ def fit(
     Args:
         model: trained where it is, and in evaluation mode whenever the iterator has given an item; of the base, only
             a head changes.
-        rows: what the model is trained on, of its kind: for a language model, prompts with completions.
+        rows: what the model is trained on, of its kind: for a language model, prompts with completions, or
+            questions (:class:`reft.Question`), whose right option is trained against the others.
         config: how to train.
         pad_id: token id that fills short rows.
         checkpoint: folder of this run's checkpoints; None for none. It knows a run by the rows, the configs and the
@@ -89,7 +91,7 @@ def fit(
     require(len(rows) > 0, "training needs at least one row", len(rows))
     for number, row in enumerate(rows):
         require(row.num_targets > 0, "a training row needs a completion", f"row {number}")
-    schedule = Schedule(model.costs(rows), config, max_steps)
+    schedule = Schedule(costs_of(model, rows), config, max_steps)
     folder = None
     if checkpoint is not None:
         folder = CheckpointFolder(checkpoint, _run_key(model, rows, config, pad_id, max_steps))
@@ -99,7 +101,8 @@ def fit(
         restore(state.tensors, model.trainable_parameters(), trainer.optimizer)
     done = 0 if state is None else len(state.history)
     steps = range(done, trainer.schedule.total_steps) if trainer.processes == 1 else ()  # of several, each has a share
-    model.begin_rows([rows[row] for step in steps for batch in trainer.schedule.batches(step) for row in batch])
+    to_come = [rows[row] for step in steps for batch in trainer.schedule.batches(step) for row in batch]
+    model.begin_rows(base_rows(to_come))
     return _steps(trainer, state, folder)
 
 
@@ -187,7 +190,7 @@ class _Trainer:
             share = batch[self.accelerator.process_index :: self.processes]
             if not share:  # fewer rows than processes
                 continue
-            loss = self.model.row_losses(share, self.pad_id).sum() / targets
+            loss = losses_of(self.model, share, self.pad_id).sum() / targets
             if loss.requires_grad:  # not where no row has a token at the edited positions
                 self.accelerator.backward(loss)
             total += loss.detach()

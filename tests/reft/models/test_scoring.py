@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
+from reft.cone.decoder import Cone
 from reft.cone.keeper import ConeConfig, set_cone
+from reft.cone.window import Window
 from reft.data import Collator, Encoded
 from reft.edits.config import ReftConfig
 from reft.models.decoder import ReftModel
-from reft.models.scoring import score_choices
+from reft.models.scoring import score_choices, score_options
 from tests.reft.tiny import build_model, build_rows
 from tests.tiny import tiny_llama
 
@@ -101,3 +105,57 @@ def test_a_choice_that_begins_another_always_wins_unless_both_end() -> None:
         ended = score_choices(model, prompts, [(5, 9), (5, 6, 9)], batch_size=2)
     assert bare.argmax(-1).tolist() == [0, 0]
     assert ended.argmax(-1).tolist() == [0, 1]
+
+
+OPTIONS = [[(3,), (4, 5)], [(4, 6, 7), (3, 9), (4, 6, 8), (3,)], [(9, 8, 7, 6)], [(5, 5), (5, 5, 5)]]
+
+
+@pytest.mark.parametrize("cone", [True, False])
+@pytest.mark.parametrize("edited", [True, False])
+def test_each_prompt_is_scored_with_its_own_options(cone: bool, edited: bool) -> None:
+    """Of several lengths and numbers, some with a beginning in common, in batches that hold several prompts."""
+    model = build_model(positions="f1+l2")
+    set_cone(model.base, ConeConfig(enabled=cone))
+    prompts = [row.prompt_ids for row in build_rows(len(OPTIONS))]
+    model._enabled = edited
+    scores = score_options(model, prompts, OPTIONS, batch_size=3)
+    for prompt, own, found in zip(prompts, OPTIONS, scores, strict=True):
+        expected = torch.tensor([by_hand(model, prompt, option) for option in own])
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.float64, 1e-9)])
+@pytest.mark.parametrize("positions", ["l2", "f2+l2"])
+def test_options_by_the_cone_are_those_of_whole_rows(dtype: torch.dtype, bound: float, positions: str) -> None:
+    model = build_model(positions=positions, layers=(0,), init="paper").to(dtype)
+    prompts = [row.prompt_ids for row in build_rows(8, seed=5)]
+    found = []
+    for enabled in (True, False):
+        set_cone(model.base, ConeConfig(enabled=enabled))
+        found.append(torch.cat(score_options(model, prompts, OPTIONS * 2, batch_size=4)))
+    assert found[0].dtype == dtype
+    assert (found[0] - found[1]).abs().max() <= bound * found[1].abs().max()
+
+
+def test_a_prompt_runs_once_for_all_of_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One pass over the prompts, and then over as many continuations at a time as there are prompts."""
+    ran: list[tuple[int, ...]] = []
+    run = Cone._run
+
+    def noted(self: Cone, window: Window, *args: Any, **more: Any) -> Any:
+        ran.append(tuple(window.input_ids.shape))
+        return run(self, window, *args, **more)
+
+    monkeypatch.setattr(Cone, "_run", noted)
+    model, prompts = build_model(positions="l1", layers=(0,)), [(9, 8, place) for place in range(4)]
+    options = [[(place, 5, 6), (place, 7, 8)] for place in range(3, 7)]
+    Cone.of(model)  # it tries itself on rows of its own
+    ran.clear()
+    score_options(model, prompts, options, batch_size=4)
+    assert ran == [(4, 1), (4, 2), (4, 2)]  # each prompt's last token, then all tokens of the options but the last
+
+
+@pytest.mark.parametrize("options", [[], [[(1,)]] * 2, [[]]])
+def test_a_prompt_without_options_is_refused(options: list[list[tuple[int, ...]]]) -> None:
+    with pytest.raises(ValueError, match=r"correct them|give one each"):
+        score_options(build_model(), [(1, 2)], options, batch_size=1)
