@@ -20,7 +20,7 @@ from pipelines.errors import PipelineError
 from pipelines.files import sha256_file
 from pipelines.model.fitting import fit_config
 from pipelines.model.forms import reft_config
-from pipelines.model.workspace import Workspace, open_workspace
+from pipelines.model.workspace import TrainingRow, Workspace, open_workspace
 from pipelines.params.whole import Params, check_params
 from pipelines.project.settings import TrainingSettings
 from pipelines.recipes.methods.reft import Recipe
@@ -116,7 +116,7 @@ class PyreftContender(Contender):
         super().__init__(name, "pyreft", learning_rates, key)
 
     def train(
-        self, workspace: Workspace, rows: Sequence[Encoded], *, learning_rate: float, seed: int
+        self, workspace: Workspace, rows: Sequence[TrainingRow], *, learning_rate: float, seed: int
     ) -> Iterator[tuple[CausalModel, int]]:
         """Train pyreft's model; what is yielded has its numbers after the last step."""
         subject = subject_of(workspace, Text((), ""))
@@ -124,7 +124,9 @@ class PyreftContender(Contender):
         recipe = self._recipe.model_copy(update={"learning_rate": learning_rate})
         config, fit = reft_config(recipe, workspace.base), fit_config(recipe, self._training, seed=seed)
         source = pyreft_model(subject, config, seed=seed)
-        training = pyreft_training(source, subject, config, rows, fit, sink=True)
+        plain = [row for row in rows if isinstance(row, Encoded)]
+        assert len(plain) == len(rows), "pyreft trains no row against its other options"
+        training = pyreft_training(source, subject, config, plain, fit, sink=True)
         model = ReftModel(workspace.base, config, seed=seed)
         yield model, training.num_trainable
         schedule = Schedule(tuple(row.num_tokens for row in rows), fit)

@@ -33,7 +33,7 @@ from pipelines.compare.contenders import MethodContender
 from pipelines.contracts.prepared import Row
 from pipelines.errors import PipelineError
 from pipelines.model.intervals import Floats, paired_difference
-from pipelines.model.workspace import Workspace
+from pipelines.model.workspace import TrainingRow, Workspace
 from pipelines.params.compare import ContenderParams
 from pipelines.params.whole import EvaluateParams, Params
 from pipelines.yaml_file import read_yaml
@@ -81,10 +81,10 @@ class DomainContender(MethodContender):
         self._domain = domain
 
     def train(
-        self, workspace: Workspace, rows: Sequence[Encoded], *, learning_rate: float, seed: int
+        self, workspace: Workspace, rows: Sequence[TrainingRow], *, learning_rate: float, seed: int
     ) -> Iterator[tuple[CausalModel, int]]:
         """Train on those of the rows that are of its domain."""
-        own = [row for row in rows if row.domain == self._domain]
+        own = [row for row in rows if isinstance(row, Encoded) and row.domain == self._domain]
         yield from super().train(workspace, own, learning_rate=learning_rate, seed=seed)
 
     def steps(self, rows: int) -> int:

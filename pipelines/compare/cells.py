@@ -21,13 +21,13 @@ from pipelines.errors import PipelineError
 from pipelines.files import read_kept, sha256_json, write_json
 from pipelines.model.cone import cone_config
 from pipelines.model.scores import ScoresError, answers
-from pipelines.model.workspace import Workspace
+from pipelines.model.workspace import TrainingRow, Workspace
 from pipelines.params.compare import CompareParams
 from pipelines.params.whole import Params
 from pipelines.project.keys import cells_folder, cells_key
 from pipelines.runtime.memory import OutOfMemoryError, memory_errors, peak_memory
 from pipelines.tasks.family import open_family
-from reft import CausalModel, ConeConfig, Encoded, NonFiniteLossError, ReftConfig, ReftModel, set_cone
+from reft import CausalModel, ConeConfig, NonFiniteLossError, ReftConfig, ReftModel, set_cone
 from reft.models.limits import BaseLimitError
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class Contender(ABC):
 
     @abstractmethod
     def train(
-        self, workspace: Workspace, rows: Sequence[Encoded], *, learning_rate: float, seed: int
+        self, workspace: Workspace, rows: Sequence[TrainingRow], *, learning_rate: float, seed: int
     ) -> Iterator[tuple[CausalModel, int]]:
         """Yield the model and its number of trained parameters before the first step, and after each."""
 
@@ -185,7 +185,7 @@ class CellMaker:
         if kept is not None:
             return replace(kept, name=contender.name)
         self._begin()
-        rows = [self._workspace.encode_row(row) for row in self._rows["train"][:count]]
+        rows = self._workspace.training_rows(self._rows["train"][:count])
         found = Cell(contender.name, purpose, learning_rate, seed, None, (), 0, 0, 0.0, 0.0, 0.0, None)
         try:
             with memory_errors():
@@ -198,7 +198,7 @@ class CellMaker:
             return replace(found, error=str(error.got)[:MOST_LETTERS])  # not kept: there may be more the next time
         return _written(path, found)
 
-    def _trained(self, contender: Contender, rows: Sequence[Encoded], cell: Cell) -> tuple[CausalModel, Cell]:
+    def _trained(self, contender: Contender, rows: Sequence[TrainingRow], cell: Cell) -> tuple[CausalModel, Cell]:
         """Take every step; the model, and the cell with what that took."""
         assert cell.learning_rate is not None
         assert cell.seed is not None

@@ -10,13 +10,13 @@ from pipelines.compare.cells import Contender
 from pipelines.contracts.best import read_chosen
 from pipelines.errors import PipelineError
 from pipelines.model.fitting import build_model, train_steps
-from pipelines.model.workspace import Workspace
+from pipelines.model.workspace import TrainingRow, Workspace
 from pipelines.params.compare import ContenderParams
 from pipelines.params.whole import Params
 from pipelines.project.settings import TrainingSettings
 from pipelines.recipes.methods.reft import SEARCHED
 from pipelines.recipes.methods.table import STACKED, AnyRecipe, make_recipe, plain_parts
-from reft import CausalModel, Encoded
+from reft import CausalModel
 
 
 class MethodContender(Contender):
@@ -57,7 +57,7 @@ class MethodContender(Contender):
             )
 
     def train(
-        self, workspace: Workspace, rows: Sequence[Encoded], *, learning_rate: float, seed: int
+        self, workspace: Workspace, rows: Sequence[TrainingRow], *, learning_rate: float, seed: int
     ) -> Iterator[tuple[CausalModel, int]]:
         """Yield the model and its number of trained parameters before the first step, and after each."""
         recipe = self._recipe(learning_rate)

@@ -30,6 +30,7 @@ class Prediction:
         adapter: what the adapter on its base answered.
         base: what the frozen base answered.
         label: the name of the right answer, or of the slice that the row is counted in; "" for none.
+        choices: the texts that could be answered, where they differ by row.
         references: the texts that count as right, where the answer is free.
         domain: the row's t, or None in data without a domain column.
     """
@@ -39,6 +40,7 @@ class Prediction:
     adapter: Said
     base: Said
     label: str = ""
+    choices: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
     domain: float | None = None
 
@@ -58,7 +60,9 @@ def read_predictions(path: Path) -> list[Prediction]:
 
 
 def _written(row: Prediction) -> dict[str, object]:
-    right = {"label": row.label, "references": list(row.references), "domain": row.domain}
+    right = {
+        "label": row.label, "choices": list(row.choices), "references": list(row.references), "domain": row.domain,
+    }  # fmt: skip
     both = {"adapter": row.adapter, "base": row.base}
     return {
         "id": row.id,
@@ -75,4 +79,5 @@ def _read(raw: Fields) -> Prediction:
         own = {name for name in raw if name.startswith(f"{system}_")}
         both[system] = Said(raw[system], {name.removeprefix(f"{system}_"): raw[name] for name in raw if name in own})
         raw = {name: value for name, value in raw.items() if name not in own}
-    return Prediction(**{**raw, **both, "references": tuple(raw.get("references", ()))})
+    lists = {name: tuple(raw.get(name, ())) for name in ("choices", "references")}
+    return Prediction(**{**raw, **both, **lists})

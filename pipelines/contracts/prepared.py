@@ -29,10 +29,11 @@ class Row:
             by it.
         domain: its t, finite, or None in data without a domain column.
         choices: the texts that may be answered, where they differ by row.
+        choice_tokens: how many tokens each of them has.
         references: the texts that count as right, where the answer is free.
         group: what it belongs to (a passage, a pair of twins), which never crosses splits; None for itself alone.
         key: while it is prepared: its own text, as texts are compared. Not written.
-        tokens: while it is prepared: of prompt and completion together. Not written.
+        tokens: while it is prepared: of the prompt with the completion or its longest choice. Not written.
     """
 
     id: str
@@ -41,6 +42,7 @@ class Row:
     label: str = ""
     domain: float | None = None
     choices: tuple[str, ...] = ()
+    choice_tokens: tuple[int, ...] = ()
     references: tuple[str, ...] = ()
     group: str | None = None
     key: str = ""
@@ -102,5 +104,6 @@ def _written(row: Row) -> dict[str, Any]:
 
 
 def _read(raw: dict[str, Any]) -> Row:
-    lists: dict[str, tuple[str, ...]] = {name: tuple(raw[name]) for name in ("choices", "references") if name in raw}
+    several = ("choices", "choice_tokens", "references")
+    lists: dict[str, Any] = {name: tuple(raw[name]) for name in several if name in raw}
     return Row(**{**raw, **lists})

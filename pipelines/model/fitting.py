@@ -7,14 +7,13 @@ from pathlib import Path
 
 from pipelines.errors import PipelineError
 from pipelines.model.forms import ANY_RANGE, peer_form, reft_config
-from pipelines.model.workspace import Workspace
+from pipelines.model.workspace import TrainingRow, Workspace
 from pipelines.project.settings import TrainingSettings
 from pipelines.recipes.methods.lora_then_reft import StackedRecipe
 from pipelines.recipes.methods.parts import PartRecipe
 from pipelines.recipes.methods.reft import Recipe
 from pipelines.recipes.methods.table import READS_DOMAIN, AnyRecipe
 from reft import (
-    Encoded,
     FitConfig,
     StepMetrics,
     fit,
@@ -23,6 +22,7 @@ from reft.adapters.any_method import MethodModel, build_method
 from reft.models.limits import check_rows
 from reft.peers.model import PeerModel
 from reft.peers.stacked import StackedModel, Turns, fit_in_turn
+from reft.training.contrast import base_rows
 
 
 def build_model(workspace: Workspace, recipe: AnyRecipe, *, seed: int) -> MethodModel:
@@ -45,7 +45,7 @@ def build_model(workspace: Workspace, recipe: AnyRecipe, *, seed: int) -> Method
 
 def train_steps(
     model: MethodModel,
-    rows: Sequence[Encoded],
+    rows: Sequence[TrainingRow],
     recipe: AnyRecipe,
     settings: TrainingSettings,
     *,
@@ -61,7 +61,7 @@ def train_steps(
         BaseLimitError: if rows and virtual tokens are more than the base's positions; in a step, than its window.
     """
     if isinstance(model, PeerModel):
-        check_rows(model.base, rows, more=model.part.virtual_tokens)
+        check_rows(model.base, base_rows(rows), more=model.part.virtual_tokens)
     if isinstance(model, StackedModel) and isinstance(recipe, StackedRecipe):
         # Another seed for the second turn, which would else see the rows of the first again, in their order.
         lora, reft = fit_config(recipe.lora, settings, seed=seed), fit_config(recipe.reft, settings, seed=seed + 1)

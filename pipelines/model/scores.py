@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any, NoReturn
 
 import numpy as np
@@ -13,7 +14,7 @@ from pipelines.contracts.prepared import Row
 from pipelines.errors import PipelineError
 from pipelines.model.workspace import Workspace
 from pipelines.tasks.family import Answer, TaskFamily
-from reft import CausalModel, Collator, Decoding, Encoded, encode, score_choices
+from reft import CausalModel, Collator, Decoding, Encoded, encode, score_options
 from reft.models.limits import check_rows
 from reft.peers.model import PeerModel
 
@@ -68,10 +69,15 @@ def ask(
         BaseLimitError: if the base cannot run the rows.
     """
     encoded = [encode(tokenizer, row.prompt, "", domain=row.domain) for row in rows]
-    check_rows(model.base, encoded, more=model.part.virtual_tokens if isinstance(model, PeerModel) else 0)
+    virtual = model.part.virtual_tokens if isinstance(model, PeerModel) else 0
+    check_rows(model.base, encoded, more=virtual)
     match task.ASKS:
         case "choices":
-            return _choices(model, tokenizer, [task.choices(row) for row in rows], encoded, batch_size, progress)
+            choices = _choice_ids(tokenizer, [task.choices(row) for row in rows])
+            asked = zip(encoded, choices, strict=True)
+            longest = [Encoded((*row.prompt_ids, *max(own, key=len)), row.prompt_length) for row, own in asked]
+            check_rows(model.base, longest, more=virtual)
+            return _choices(model, choices, encoded, batch_size, progress)
         case "text":
             return _texts(model, tokenizer, encoded, task.max_new_tokens, batch_size, progress)
         case "number":
@@ -80,28 +86,26 @@ def ask(
             )
 
 
+def _choice_ids(tokenizer: PreTrainedTokenizerBase, choices: Sequence[tuple[str, ...]]) -> list[list[tuple[int, ...]]]:
+    """Of each row's choices their tokens; a text is tokenised once, however many rows have it."""
+    texts = set(chain(*choices))
+    words = {text: tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts}
+    return [[words[text] for text in own] for own in choices]
+
+
 def _choices(
     model: CausalModel,
-    tokenizer: PreTrainedTokenizerBase,
-    choices: Sequence[tuple[str, ...]],
+    choices: Sequence[Sequence[tuple[int, ...]]],
     rows: Sequence[Encoded],
     batch_size: int,
     progress: Advance | None,
 ) -> list[Answer]:
-    """The log-probability of each choice of each row, fp64: rows with the same choices are asked together."""
-    alike: dict[tuple[str, ...], list[int]] = {}
-    for place, texts in enumerate(choices):
-        alike.setdefault(texts, []).append(place)
-    found: list[Answer] = [""] * len(rows)
-    for texts, places in alike.items():
-        words = [tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
-        scores = score_choices(
-            model, [rows[place].prompt_ids for place in places], words, batch_size=batch_size,
-            domains=[rows[place].domain for place in places], progress=progress,
-        )  # fmt: skip
-        for place, row in zip(places, scores.double().numpy(), strict=True):
-            found[place] = row
-    return found
+    """The log-probability of each choice of each row, fp64."""
+    scores = score_options(
+        model, [row.prompt_ids for row in rows], choices,
+        batch_size=batch_size, domains=[row.domain for row in rows], progress=progress,
+    )  # fmt: skip
+    return [row.double().numpy() for row in scores]
 
 
 def _texts(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,12 +18,16 @@ from pipelines.model.cone import cone_config
 from pipelines.model.forms import DomainRange
 from pipelines.params.computation import Computation
 from pipelines.runtime.device import resolve_device
+from pipelines.tasks.family import Contrast, open_family
 from reft import (
     Encoded,
+    Question,
     encode,
     set_cone,
 )
 from reft.models.limits import check_rows
+
+TrainingRow = Encoded | Question
 
 LOWEST = 4  # layers whose outputs are kept of each row, at most; of the default base one is a twentieth of the keys
 
@@ -42,17 +46,27 @@ class Workspace:
     task_sha256: str
     pad_id: int
 
-    def encoded(self, split: Split, limit: int | None = None) -> list[Encoded]:
-        """The rows of a split as token ids, in file order."""
-        return [self.encode_row(row) for row in self.rows(split)[:limit]]
+    def encoded(self, split: Split, limit: int | None = None) -> list[TrainingRow]:
+        """The rows of a split as they are trained on, in file order."""
+        return self.training_rows(self.rows(split)[:limit])
 
-    def encode_row(self, row: Row) -> Encoded:
-        """One row as token ids, prompt and completion tokenised apart.
+    def training_rows(self, rows: Sequence[Row]) -> list[TrainingRow]:
+        """Rows as token ids: of each the completion, or all of its choices where the task sets them against each other.
 
         Raises:
-            BaseLimitError: if the base has no embedding for one, or not so many positions.
+            BaseLimitError: if the base has no embedding for a token, or not so many positions.
         """
-        encoded = encode(self.tokenizer, row.prompt, row.completion, domain=row.domain)
+        task = open_family(self.task)
+        return [self._training_row(row, task.contrast(row)) for row in rows]
+
+    def _training_row(self, row: Row, contrast: Contrast | None) -> TrainingRow:
+        if contrast is None:
+            return self._joined(row, row.completion)
+        return Question(tuple(self._joined(row, choice) for choice in row.choices), contrast.right, contrast.lengths)
+
+    def _joined(self, row: Row, completion: str) -> Encoded:
+        """A row as token ids, prompt and completion tokenised apart."""
+        encoded = encode(self.tokenizer, row.prompt, completion, domain=row.domain)
         check_rows(self.base, [encoded])
         return encoded
 

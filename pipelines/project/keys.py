@@ -65,7 +65,8 @@ def train_key(
     inputs: KeyedInputs, recipe: AnyRecipe, training: TrainingSettings, computation: Computation, *, seed: int
 ) -> str:
     """The hash of everything that decides the adapter's bits: what its checkpoints and its run belong to."""
-    decides = [inputs.base_sha256, inputs.data_sha256, recipe.model_dump(), training.gradient_checkpointing]
+    data = inputs.data_sha256, inputs.task_sha256
+    decides = [inputs.base_sha256, *data, recipe.model_dump(), training.gradient_checkpointing]
     method = REFT if isinstance(recipe, Recipe) else recipe.name
     return input_key("train", *decides, *_of_peers(method), seed, *computation.decides())
 

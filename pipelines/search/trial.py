@@ -139,7 +139,7 @@ def _train(trial: optuna.Trial, context: TrialContext, run: LiveRun, costs: Cost
     measure = context.task.measure.name
     metric = f"held_out_{measure}" if confirms else f"validation_{measure}"
     rows = context.fold(seed - settings.seed if confirms else OF_TRIALS)
-    encoded = [context.workspace.encode_row(row) for row in rows.train]
+    encoded = context.workspace.training_rows(rows.train)
     recipe = settings.recipes.recipe(suggest(trial, settings.recipes.space), trial=True)
     model = build_model(context.workspace, recipe, seed=seed)
     costs.parameters = model.num_trainable()

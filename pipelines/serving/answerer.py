@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,36 +31,6 @@ if TYPE_CHECKING:
 BATCH_SIZE = 32
 
 
-@dataclass(frozen=True)
-class Columns:
-    """The columns of a row that an adapter's prompt is made of.
-
-    Attributes:
-        texts: the template's, once each.
-        domain: of the number t, for an adapter that reads one; it may be one of the template's too.
-    """
-
-    texts: tuple[str, ...]
-    domain: str | None = None
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """All of them, once each."""
-        return tuple(dict.fromkeys((*self.texts, *(() if self.domain is None else (self.domain,)))))
-
-    @property
-    def said(self) -> str:
-        """How a message says what an input is."""
-        number = "" if self.domain is None else f", of which {self.domain!r}, the domain, is a finite number"
-        objects = f"an object with {', '.join(map(repr, self.names))}{number}"
-        return f"a string, or {objects}" if len(self.names) == 1 else objects
-
-
-def prompt_columns(spec: TaskSpec) -> Columns:
-    """The columns that the prompts of a task are made of."""
-    return Columns(tuple(dict.fromkeys(template_fields(spec.template))), spec.domain_column)
-
-
 class Answerer:
     """Reads rows as they were read for training, and answers them.
 
@@ -74,14 +43,19 @@ class Answerer:
 
     def __init__(self, model: CausalModel, tokenizer: PreTrainedTokenizerBase, spec: TaskSpec, *, longest: int) -> None:
         self.task = open_family(spec)
-        self.columns = prompt_columns(spec)
+        self.columns = self.task.columns()
+        self._fields = tuple(dict.fromkeys(template_fields(spec.template)))
         self._model, self._tokenizer, self._longest = model, tokenizer, longest
         self._special = special_tokens(tokenizer)
         self._lengths: dict[tuple[str, ...], int] = {}
 
     def read(self, raw: RawRow) -> Row | Rejection:
         """Make the prompt of a row, or say which rule of training's rows it breaks."""
-        texts = usable_texts(raw, self.columns.names, self.columns.texts, self._special)
+        opened = self.task.opened(raw)
+        if isinstance(opened, Rejection):
+            return opened
+        raw = opened
+        texts = usable_texts(raw, self.columns.needed, self._fields, self._special)
         if isinstance(texts, Rejection):
             return texts
         column, domain = self.columns.domain, None
@@ -89,9 +63,13 @@ class Answerer:
             domain = finite_number(raw.values[column])
             if domain is None:
                 return reject(raw, NO_DOMAIN, raw.values[column])
+        own = self.task.own_choices(raw, self._tokenizer)
+        if isinstance(own, Rejection):
+            return own
         spec = self.task.spec
         prompt = render_prompt(self._tokenizer, template=spec.template, chat=spec.chat, texts=texts)
-        row = Row(f"{raw.file}:{raw.line}", prompt, "", domain=domain)
+        place = f"{raw.file}:{raw.line}"
+        row = Row(place, prompt, "", domain=domain, choices=own.choices, choice_tokens=own.choice_tokens)
         length = len(prompt_tokens(self._tokenizer, prompt))
         if length == 0:
             return row.reject(TOKENLESS, prompt)

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipelines.serving.answerer import Columns
 from pipelines.sources.raw_row import RawRow, plain
+from pipelines.tasks.columns import Columns
 
 FILE = "input"  # stands for the file in rows of a call
 
@@ -58,19 +58,25 @@ def _row(place: int, value: object, columns: Columns) -> RawRow:
         except (ValueError, RecursionError) as error:
             raise _refused(columns, f"input {place}: {error}") from None
     if isinstance(value, Mapping):
-        missing = [name for name in columns.names if name not in value]
-        if missing:
-            raise _refused(columns, f"input {place} with {_names(value)}")
-        return RawRow(FILE, place, {name: plain(_scalar(value[name])) for name in columns.names})
+        there = [name for name in columns.names if name in value]
+        if not set(columns.needed) <= set(there):
+            if columns.whole is None or columns.whole not in value:
+                raise _refused(columns, f"input {place} with {_names(value)}")
+            there = [name for name in (columns.whole, columns.domain) if name is not None and name in value]
+        return RawRow(FILE, place, {name: plain(_scalar(value[name])) for name in there})
     if len(columns.names) > 1 or (value is not None and not isinstance(value, str | int | float)):
         raise _refused(columns, f"input {place}: a {type(value).__name__}")
     return RawRow(FILE, place, {columns.names[0]: value})
 
 
 def _mapping(given: Mapping[Any, object], columns: Columns) -> list[RawRow]:
-    """One row, or columns of rows: then every needed column is a list, all of one length."""
+    """One row, or columns of rows: then every needed column is a list, all of one length.
+
+    A row's own choices may be a list too, so they alone make no columns of rows.
+    """
     lists: dict[str, Sequence[object]] = {}
-    for name in columns.names:
+    names = [name for name in columns.names if name in columns.needed or name in given]
+    for name in names:
         value = given.get(name)
         if isinstance(value, pd.Series):
             value = value.tolist()
@@ -78,10 +84,10 @@ def _mapping(given: Mapping[Any, object], columns: Columns) -> list[RawRow]:
             value = _array_values(value, name, number=name == columns.domain and name not in columns.texts)
         if isinstance(value, list | tuple):
             lists[name] = value
-    if not lists:
+    if set(lists) <= set(columns.choices):
         return [_row(0, given, columns)]
     lengths = {name: len(values) for name, values in lists.items()}
-    if len(lists) < len(columns.names) or len(set(lengths.values())) > 1:
+    if len(lists) < len(names) or len(set(lengths.values())) > 1:
         raise InputError(
             f"columns of rows must all be there, each a list of one length: {', '.join(columns.names)}; "
             f"got {lengths or _names(given)}; give one object for each row instead"
@@ -96,10 +102,13 @@ def _table(values: Mapping[str, Sequence[object]], columns: Columns) -> list[Raw
 
 def _frame(frame: pd.DataFrame, columns: Columns, parsed: bool) -> list[RawRow]:
     titles = list(frame.columns)
-    wrong = [name for name in columns.names if titles.count(name) != 1]
+    if columns.whole is not None and columns.whole in titles and not set(columns.needed) <= set(titles):
+        columns = Columns((columns.whole,), columns.domain)
+    names = [name for name in columns.names if name in columns.needed or name in titles]
+    wrong = [name for name in names if titles.count(name) != 1]
     if wrong:
         raise InputError(
-            f"a frame must have each of the columns {', '.join(map(repr, columns.names))} once; "
+            f"a frame must have each of the columns {', '.join(map(repr, names))} once; "
             f"got {', '.join(map(repr, titles))}; name them as in training"
         )
     for name in columns.texts:
@@ -109,12 +118,12 @@ def _frame(frame: pd.DataFrame, columns: Columns, parsed: bool) -> list[RawRow]:
                 f"a number in a text must be as in training, where 010 and 10 are two texts; got a column {name!r} "
                 "that was read as numbers; send JSON, with `inputs` as a list of objects whose values are strings"
             )
-    values = {name: frame[name].tolist() for name in columns.names}
+    values = {name: frame[name].tolist() for name in names}
     return _table(values, columns)
 
 
 def _series(series: pd.Series, columns: Columns) -> list[RawRow]:
-    if all(name in series.index for name in columns.names):
+    if all(name in series.index for name in columns.needed):
         return [_row(0, series.to_dict(), columns)]  # a frame's row
     if len(columns.names) > 1 or series.name not in (None, columns.names[0]):
         raise _refused(columns, f"a series named {series.name!r}")

@@ -112,6 +112,7 @@ def _prediction(row: Row, adapter: Reading, base: Reading) -> Prediction:
         adapter=_said(adapter),
         base=_said(base),
         label=row.label,
+        choices=row.choices,
         references=row.references,
         domain=row.domain,
     )
@@ -124,6 +125,8 @@ def _said(answer: Reading) -> Said:
 def _rounded(value: object) -> object:
     if isinstance(value, Mapping):
         return {name: _rounded(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_rounded(one) for one in value]
     return round(value, DIGITS) if isinstance(value, float) else value
 
 

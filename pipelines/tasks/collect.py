@@ -115,6 +115,8 @@ def _measured(
 ) -> tuple[list[Row], int]:
     """Count tokens as training does, prompt and completion apart; reject what is too long, since nothing is cut.
 
+    Where a row has choices of its own, the longest of them counts.
+
     Returns:
         The rows that are kept, and how many of them have other tokens where both are tokenised as one text.
     """
@@ -128,11 +130,12 @@ def _measured(
         wholes = tokenizer([row.prompt + row.completion for row in batch])["input_ids"]
         for row, prompt, whole in zip(batch, prompts, wholes, strict=True):
             ids = [*prompt[: len(prompt) - behind], *completions[row.completion]]
+            longest = len(prompt) - behind + max(len(completions[row.completion]), *row.choice_tokens, 0)
             if len(prompt) == behind:
                 rejected.append(row.reject(TOKENLESS, row.prompt))
-            elif len(ids) > max_tokens:
-                rejected.append(row.reject(TOO_LONG, len(ids)))
+            elif longest > max_tokens:
+                rejected.append(row.reject(TOO_LONG, longest))
             else:
                 otherwise += ids != whole[: len(whole) - behind]
-                kept.append(replace(row, tokens=len(ids)))
+                kept.append(replace(row, tokens=longest))
     return kept, otherwise

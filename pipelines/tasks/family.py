@@ -11,8 +11,10 @@ from pipelines.contracts.prepared import Rejection, Row, Split
 from pipelines.contracts.task import TaskSpec
 from pipelines.errors import PipelineError
 from pipelines.sources.raw_row import RawRow
+from pipelines.tasks.columns import Columns
 from pipelines.tasks.keys.prepare import PrepareParams
 from pipelines.tasks.keys.table import FAMILIES
+from pipelines.tasks.keys.template import template_fields
 from pipelines.tasks.measures import Floats, Measure
 
 if TYPE_CHECKING:
@@ -35,8 +37,17 @@ class Target:
     completion: str
     label: str = ""
     choices: tuple[str, ...] = ()
+    choice_tokens: tuple[int, ...] = ()
     references: tuple[str, ...] = ()
     group: str | None = None
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Which of a row's choices is right, and what the log-likelihood of each is divided by to be compared."""
+
+    right: int
+    lengths: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,20 @@ class TaskFamily(Protocol[Keys]):
 
     def __init__(self, spec: TaskSpec) -> None: ...
 
+    # How a row is read, in stage prepare and in use.
+
+    def columns(self) -> Columns:
+        """The columns that a row has where it is asked about."""
+        return Columns(tuple(dict.fromkeys(template_fields(self.spec.template))), self.spec.domain_column)
+
+    def opened(self, raw: RawRow) -> RawRow | Rejection:
+        """The row with the columns that the task makes of others; one that lacks those is as it was."""
+        return raw
+
+    def own_choices(self, raw: RawRow, tokenizer: PreTrainedTokenizerBase) -> Target | Rejection:  # noqa: ARG002
+        """The choices of a row where they differ by row: a target without an answer."""
+        return Target("")
+
     # How rows are made: with the family's keys of params.yaml, in stage prepare alone.
 
     @classmethod
@@ -93,6 +118,10 @@ class TaskFamily(Protocol[Keys]):
     def choices(self, row: Row) -> tuple[str, ...]:
         """The texts one of which follows the prompt, where ``ASKS`` is choices."""
         return row.choices
+
+    def contrast(self, row: Row) -> Contrast | None:  # noqa: ARG002
+        """How training sets the choices of a row against each other; None where it learns the completion alone."""
+        return None
 
     def read(self, row: Row, answer: Answer) -> Reading:
         """The answer to a row."""

@@ -62,6 +62,10 @@ class RowReader:
 
     def read(self, raw: RawRow) -> Row | Rejection:
         """Turn a row into one of the task, or say why it cannot be one."""
+        opened = self._task.opened(raw)
+        if isinstance(opened, Rejection):
+            return opened
+        raw = opened
         texts = usable_texts(raw, self.columns, self._fields, self._special)
         if isinstance(texts, Rejection):
             return texts
@@ -73,6 +77,7 @@ class RowReader:
             domain = finite_number(raw.values[column])
             if domain is None:
                 return reject(raw, NO_DOMAIN, raw.values[column])
+        own = [text for field, text in texts.items() if field != column]
         return Row(
             id=f"{raw.file}:{raw.line}",
             prompt=self._render(texts),
@@ -80,9 +85,10 @@ class RowReader:
             label=target.label,
             domain=domain,
             choices=target.choices,
+            choice_tokens=target.choice_tokens,
             references=target.references,
             group=target.group,
-            key="\x1f".join(comparable(text) for field, text in texts.items() if field != column),
+            key="\x1f".join(map(comparable, (*own, *sorted(target.choices)))),
         )
 
     def _render(self, texts: dict[str, str]) -> str:

@@ -56,10 +56,14 @@ class PrepareParams(SourceParams):
         """The broken rules between the family's own keys."""
         return []
 
+    def task_columns(self) -> tuple[str, ...]:
+        """The columns of the data that the task reads: the template's first."""
+        return tuple(dict.fromkeys((*template_fields(self.template), *self.answer_columns().values())))
+
     def row_columns(self) -> tuple[str, ...]:
-        """Every column that is read: the template's first."""
+        """Every column that is read."""
         domain = () if self.domain_column is None else (self.domain_column,)
-        return tuple(dict.fromkeys((*template_fields(self.template), *self.answer_columns().values(), *domain)))
+        return tuple(dict.fromkeys((*self.task_columns(), *domain)))
 
     @field_validator("validation_source", "test_source")
     @classmethod
@@ -88,7 +92,7 @@ class PrepareParams(SourceParams):
             kinds = ", ".join(DELIMITERS)
             return [f"columns names the columns of {kinds}; got format {self.format}; set columns: null"]
         answers = self.answer_columns()
-        missing = [name for name in (*template_fields(self.template), *answers.values()) if name not in self.columns]
+        missing = [name for name in self.task_columns() if name not in self.columns]
         named = " and ".join(["template", *answers])
         problems += [f"{named} name columns that columns holds; got {name!r}" for name in missing]
         if self.domain_column is not None and self.domain_column not in self.columns:

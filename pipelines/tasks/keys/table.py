@@ -6,14 +6,21 @@ from typing import Annotated, get_args
 
 from pydantic import Field
 
+from pipelines.tasks.keys.choice import ChoiceParams
 from pipelines.tasks.keys.classification import ClassificationParams
 from pipelines.tasks.keys.generation import GenerationParams
+from pipelines.tasks.keys.prepare import PrepareParams
 
 # The section `prepare` of params.yaml, whose key `task` says which of these it is.
-Families = ClassificationParams | GenerationParams
+Families = ClassificationParams | GenerationParams | ChoiceParams
 AnyPrepareParams = Annotated[Families, Field(discriminator="task")]
 
-# The names of the families, in that order.
-FAMILIES: tuple[str, ...] = tuple(
-    name for keys in (get_args(Families) or (Families,)) for name in get_args(keys.model_fields["task"].annotation)
-)
+# The keys of each family, by its name, in that order.
+FAMILY_KEYS: dict[str, type[PrepareParams]] = {
+    name: keys
+    for keys in (get_args(Families) or (Families,))
+    for name in get_args(keys.model_fields["task"].annotation)
+}
+
+# The names of the families.
+FAMILIES: tuple[str, ...] = tuple(FAMILY_KEYS)
