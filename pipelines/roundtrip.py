@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -13,7 +13,15 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from pipelines.yaml_file import NEVER_FOLDED, needs_quotes
 
-__all__ = ["CommentedBase", "CommentedMap", "dump_document", "load_document", "section_text", "set_section"]
+__all__ = [
+    "CommentedBase",
+    "CommentedMap",
+    "dump_document",
+    "exchange_keys",
+    "load_document",
+    "section_text",
+    "set_section",
+]
 
 
 class _Representer(RoundTripRepresenter):
@@ -50,6 +58,16 @@ def set_section(section: CommentedMap, values: Mapping[str, Any]) -> None:
         section[key] = _styled(value)
         if isinstance(old, CommentedMap) and isinstance(section[key], CommentedMap):
             _take_comments(old, section[key])
+
+
+def exchange_keys(section: CommentedMap, known: Collection[str], values: Mapping[str, Any]) -> None:
+    """Take what is not known out of a section, with its comments, and put the new keys of some values in its place."""
+    unknown = [key for key in section if key not in known]
+    place = list(section).index(unknown[0]) if unknown else len(section)
+    for key in unknown:
+        del section[key]
+    for key in reversed([key for key in values if key not in section]):
+        section.insert(place, key, _styled(values[key]))
 
 
 def section_text(document: CommentedMap, name: str) -> str:

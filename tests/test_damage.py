@@ -5,15 +5,14 @@ from __future__ import annotations
 import pytest
 
 from tests.damage.cases import DAMAGES, Damage
-from tests.damage.finished import FinishedProject, finish
+from tests.damage.finished import FinishedProject
 
 pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> FinishedProject:
-    folder = tmp_path_factory.mktemp("damage").resolve()
-    return FinishedProject(folder, finish(folder / "finished"))
+    return FinishedProject(tmp_path_factory.mktemp("damage").resolve())
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=[damage.name for damage in DAMAGES])

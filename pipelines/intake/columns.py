@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,10 +76,9 @@ def guess(rows: Sequence[RawRow]) -> Guess:
 
     Raises:
         PipelineError: if no column can be a label (a few different values) or none can be text, or if the rows are of
-            a task that is not classification: with a list of choices of their own, or a score.
+            a task that is not classification: with a score.
     """
     columns, nested = _columns(rows)
-    _refuse_choices(nested)
     label, doubts = _label_column(columns)
     texts = _text_columns([c for c in columns if c is not label], label)
     template = _template([c.name for c in texts], label.name)
@@ -92,9 +91,14 @@ def guess(rows: Sequence[RawRow]) -> Guess:
         label_column=label.name,
         labels=labels,
         usable=usable,
-        max_tokens=64 * math.ceil(lengths[int(0.99 * (len(lengths) - 1))] / TOKEN_CHARACTERS / 64),
+        max_tokens=token_bound(lengths[int(0.99 * (len(lengths) - 1))]),
         doubts=(*doubts, *_label_doubts(labels), *loss_doubts(usable, len(rows)), *_nested_doubts(nested)),
     )
+
+
+def token_bound(characters: int) -> int:
+    """About how many tokens a text has at most, as a bound that leaves room: a multiple of 64."""
+    return 64 * math.ceil(characters / TOKEN_CHARACTERS / 64)
 
 
 def split_sizes(usable: int, wanted: Mapping[str, int]) -> dict[str, int]:
@@ -133,23 +137,21 @@ def _columns(rows: Sequence[RawRow]) -> tuple[list[_Column], dict[str, list[Any]
     return [c for c in columns if c.filled >= MOSTLY], nested
 
 
-def _refuse_choices(nested: Mapping[str, list[Any]]) -> None:
-    """Rows with a list of texts each are asked which of them is right: the choices belong into the question."""
-    for name, values in nested.items():
-        lists = [value for each in values for value in _lists(each)]
-        texts = [x for x in lists if len(x) > 1 and all(isinstance(y, str) for y in x)]
-        if len(texts) > len(values) / 2 and len({tuple(x) for x in texts}) > len(values) / 20:
-            raise PipelineError(
-                "a row's own choices are multiple choice, which is no task here: the labels are the same for every row",
-                got=f"the column {name} with lists such as {texts[0]!r}"[:SHOWN],
-                do="Write question and choices into one text, and the letter or number of the right one into a column.",
-            )
+def question_texts(rows: Sequence[RawRow], answer_column: str, other: Collection[str]) -> list[str]:
+    """The columns of written language that a question is made of.
 
+    Args:
+        rows: a sample of the file.
+        answer_column: what no text may give away.
+        other: columns that are no part of the question.
 
-def _lists(value: Any) -> list[list[Any]]:
-    """A list as it stands, and those in an object, as {"text": [...], "label": [...]}."""
-    inner = list(value.values()) if isinstance(value, dict) else [value]
-    return [each for each in inner if isinstance(each, list)]
+    Raises:
+        PipelineError: if there is none.
+    """
+    columns, _ = _columns(rows)
+    values = [row.values.get(answer_column) for row in rows if row.problem is None]
+    answer = _Column(answer_column, [clean(value) for value in values])
+    return [c.name for c in _text_columns([c for c in columns if c.name not in other], answer)]
 
 
 def _label_column(columns: list[_Column]) -> tuple[_Column, list[str]]:

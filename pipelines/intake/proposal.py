@@ -9,15 +9,19 @@ from typing import Any
 
 from pipelines.contracts.prepared import Split
 from pipelines.errors import PipelineError
-from pipelines.intake.columns import Guess, guess, loss_doubts, split_sizes
+from pipelines.intake.columns import guess, loss_doubts, question_texts, split_sizes, token_bound
 from pipelines.intake.labels import Labels, Usable, clean, label_of, usable_rows
 from pipelines.intake.layout import Layout, find_layout, nameless, renamed, sample_rows
+from pipelines.intake.options import Place, find_options, question_template, usable_questions
 from pipelines.params.whole import Params, check_params
-from pipelines.roundtrip import dump_document, load_document, set_section
+from pipelines.roundtrip import dump_document, exchange_keys, load_document, set_section
 from pipelines.sources.raw_row import DELIMITERS, RawRow
-from pipelines.tasks.keys.classification import ClassificationParams
+from pipelines.tasks.keys.choice import ChoiceParams
+from pipelines.tasks.keys.classification import ACCURACY, ClassificationParams
 from pipelines.tasks.keys.prepare import PrepareParams
+from pipelines.tasks.keys.table import FAMILY_KEYS
 from pipelines.tasks.keys.template import fill_template, template_fields
+from pipelines.tasks.options import OptionReader
 from pipelines.yaml_file import parse_yaml, read_yaml
 
 LONGEST = 1024  # tokens; more is for the user to ask for
@@ -66,7 +70,7 @@ def propose(path: Path, source: str, split: Split, params: Params) -> Proposal:
     prepare |= {"format": layout.format, "columns": None if layout.columns is None else list(layout.columns)}
     if layout.format in DELIMITERS:
         prepare["quoting"] = layout.quoting
-    prepare |= {"template": found.template, "label_column": found.label_column, "labels": found.labels}
+    prepare |= found.keys
     cut: list[Split] = ["train"]
     cut += [other for other in ("validation", "test") if _source_of(other, params, prepare) is None]
     domain = params.prepare.domain_column
@@ -75,9 +79,10 @@ def propose(path: Path, source: str, split: Split, params: Params) -> Proposal:
     sizes = split_sizes(found.usable.rows, {name: getattr(params.prepare, f"{name}_rows") for name in cut})
     prepare |= {f"{name}_rows": size for name, size in sizes.items()}
     prepare["max_tokens"] = max(params.prepare.max_tokens, min(found.max_tokens, LONGEST))
-    example = _example(rows, found.template, found.label_column, found.labels)
     changes = {"prepare": prepare, **_lowered(params, sizes)}
-    return Proposal(layout, rows, changes, example, found.usable, (*layout.doubts, *found.doubts))
+    if params.search.objectives[0] != ACCURACY:  # of another task before
+        changes["search"] = {**changes.get("search", {}), "objectives": [ACCURACY, *params.search.objectives[1:]]}
+    return Proposal(layout, rows, changes, found.example, found.usable, (*layout.doubts, *found.doubts))
 
 
 def _example(rows: Sequence[RawRow], template: str, column: str, labels: Labels) -> Example:
@@ -114,16 +119,49 @@ def apply_changes(path: Path, changes: Changes) -> str:
     read_yaml(path)  # refuses what a safe reader must not take
     document = load_document(path.read_text(encoding="utf-8"))
     for section, values in changes.items():
+        if "task" in values:
+            exchange_keys(document[section], FAMILY_KEYS[values["task"]].model_fields, values)
         set_section(document[section], values)
     text = dump_document(document)
     check_params(parse_yaml(text, path.name), f"{path} with these changes")
     return text
 
 
-def _explore(path: Path) -> tuple[Layout, list[RawRow], Guess]:
-    """Layout, rows and guess; columns without titles are called text and label."""
+@dataclass(frozen=True)
+class _Found:
+    """What the section ``prepare`` would say of a file's rows, which of them are usable, and one of them."""
+
+    keys: dict[str, Any]
+    usable: Usable
+    max_tokens: int
+    example: Example
+    doubts: tuple[str, ...]
+
+
+def _explore(path: Path) -> tuple[Layout, list[RawRow], _Found]:
+    """Layout, rows, and what is found in them: options of their own, or else one label for all."""
     layout = find_layout(path)
     rows = sample_rows(path, layout)
+    place = None if nameless(layout) else find_options(rows)
+    return _labelled(path, layout, rows) if place is None else (layout, rows, _questions(rows, place))
+
+
+def _questions(rows: list[RawRow], place: Place) -> _Found:
+    """Questions with options, scored as the field does: by the likelihood of the option's text, a byte."""
+    split = place.options.split
+    texts = ["question"] if split is not None else question_texts(rows, place.answer_column, place.used())
+    template = question_template(place, texts)
+    usable, shown, longest = usable_questions(rows, place, template)
+    if shown is None:
+        raise PipelineError("the file must have a row with text, options and answer", got=usable.lost, do="Add rows.")
+    keys = {"task": "choice", "template": template, **place.keys(), "score": "per_byte", "train_on": "answer"}
+    example = Example(shown.prompt, shown.options, shown.right)
+    doubts = (*place.doubts, *loss_doubts(usable, len(rows)))
+    return _Found(keys, usable, token_bound(longest), example, doubts)
+
+
+def _labelled(path: Path, layout: Layout, rows: list[RawRow]) -> tuple[Layout, list[RawRow], _Found]:
+    """Rows with a label; columns without titles are called text and label."""
     found = guess(rows)
     if nameless(layout):
         several = len(found.text_columns) > 1
@@ -131,15 +169,18 @@ def _explore(path: Path) -> tuple[Layout, list[RawRow], Guess]:
         layout = renamed(layout, names | {found.label_column: "label"})
         rows = sample_rows(path, layout)
         found = replace(guess(rows), doubts=found.doubts)  # the new names say what was guessed
-    return layout, rows, found
+    keys: dict[str, Any] = {"task": "classification", "template": found.template}
+    keys |= {"label_column": found.label_column, "labels": found.labels}
+    example = _example(rows, found.template, found.label_column, found.labels)
+    return layout, rows, _Found(keys, found.usable, found.max_tokens, example, found.doubts)
 
 
 def _propose_split(path: Path, source: str, split: Split, params: Params) -> Proposal:
     """A file for validation or test is read as the training file is."""
     section = params.prepare
-    if not isinstance(section, ClassificationParams):
+    if not isinstance(section, ClassificationParams | ChoiceParams):
         raise PipelineError(
-            f"a {split} file can be added to a task of classification",
+            f"a {split} file can be added to a task of classification or choice",
             got=f"prepare.task {section.task}",
             do=f"Put it in data/own, and write its address in prepare.{split}_source.",
         )
@@ -155,19 +196,31 @@ def _propose_split(path: Path, source: str, split: Split, params: Params) -> Pro
     columns = None if section.columns is None else tuple(section.columns)
     layout = Layout(found.format, columns, section.quoting, titled=found.titled and columns is not None)
     rows = sample_rows(path, layout)
-    texts = template_fields(section.template)
-    labels = {name: label.model_dump() for name, label in section.labels.items()}
-    usable = usable_rows(rows, texts, section.label_column, labels)
-    if usable.rows < 2:
+    texts, answer = template_fields(section.template), next(iter(section.answer_columns().values()))
+    usable, example = _usable_of(rows, section)
+    if usable.rows < 2 or example is None:
         raise PipelineError(
-            f"the {split} file must have rows with {', '.join(texts)} and a label in {section.label_column}",
+            f"the {split} file must have rows with {', '.join(texts)} and what is right in {answer}",
             got=f"{usable.rows} of {len(rows)} rows",
-            do="Name a file with the columns and labels of the training file.",
+            do="Name a file with the columns and answers of the training file.",
         )
     size = split_sizes(usable.rows, {split: getattr(section, f"{split}_rows")})[split]
     changes = {"prepare": {f"{split}_source": source, f"{split}_rows": size}, **_lowered(params, {split: size})}
-    example = _example(rows, section.template, section.label_column, labels)
     return Proposal(layout, rows, changes, example, usable, loss_doubts(usable, len(rows)))
+
+
+def _usable_of(rows: Sequence[RawRow], section: ClassificationParams | ChoiceParams) -> tuple[Usable, Example | None]:
+    """How many rows of a file are usable as the section reads them, and the first of them."""
+    if isinstance(section, ChoiceParams):
+        options = OptionReader(tuple(section.option_columns), tuple(section.options or ()), section.split)
+        place = Place(options, section.answer_column, section.answer_as)
+        usable, shown, _ = usable_questions(rows, place, section.template)
+        return usable, None if shown is None else Example(shown.prompt, shown.options, shown.right)
+    labels = {name: label.model_dump() for name, label in section.labels.items()}
+    usable = usable_rows(rows, template_fields(section.template), section.label_column, labels)
+    if not usable.rows:
+        return usable, None
+    return usable, _example(rows, section.template, section.label_column, labels)
 
 
 def _foreign(layout: Layout, section: PrepareParams) -> list[Split]:

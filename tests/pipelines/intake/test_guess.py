@@ -152,13 +152,83 @@ def test_a_score_or_a_computed_number_is_no_label(tmp_path: Path, scores: list[f
         look(tmp_path, delimited(rows))
 
 
-def test_rows_with_choices_of_their_own_are_no_classification(tmp_path: Path) -> None:
-    """HellaSwag's endings, AQuA's options, and ARC's object of texts and letters."""
+def test_rows_with_options_of_their_own_are_questions(tmp_path: Path) -> None:
+    """HellaSwag's endings, which continue the text, and ARC's object of texts and letters."""
     endings = [[f"{t} And {end} {n}." for end in ("then", "so")] for n, t in enumerate(TEXTS)]
-    for own in (endings, [{"text": each, "label": ["A", "B"]} for each in endings]):
-        rows = [{"ctx": t, "endings": e, "label": n % 2} for n, (t, e) in enumerate(zip(TEXTS, own, strict=True))]
-        with pytest.raises(PipelineError, match=r"multiple choice, which is no task here.*column endings"):
-            look(tmp_path, "\n".join(map(json.dumps, rows)))
+    rows = [{"ctx": t, "endings": e, "label": n % 2} for n, (t, e) in enumerate(zip(TEXTS, endings, strict=True))]
+    proposal = look(tmp_path, "\n".join(map(json.dumps, rows)))
+    section = proposal.changes["prepare"]
+    assert (section["task"], section["template"], section["option_columns"]) == ("choice", "{ctx}", ["endings"])
+    assert (section["answer_column"], section["answer_as"]) == ("label", "index")
+    assert proposal.example == Example(TEXTS[0], tuple(f" {e}" for e in endings[0]), f" {endings[0][0]}")
+    rows = [
+        {"question": t, "choices": {"text": e, "label": ["A", "B"]}, "answerKey": "AB"[n % 2]}
+        for n, (t, e) in enumerate(zip(TEXTS, endings, strict=True))
+    ]
+    section = look(tmp_path, "\n".join(map(json.dumps, rows))).changes["prepare"]
+    assert section["template"] == "Question: {question}\nAnswer:"
+    assert (section["option_columns"], section["answer_column"], section["answer_as"]) == (
+        ["choices"], "answerKey", "label",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("names", "right", "answer_as"),
+    [
+        (("sol1", "sol2"), (0, 1), "index"),
+        (("option1", "option2"), ("1", "2"), "number"),
+        (("answerA", "answerB"), ("A", "B"), "letter"),
+        (("option1", "option2"), ("option1", "option2"), "label"),
+    ],
+)
+def test_columns_that_hold_an_option_each_are_found(
+    tmp_path: Path, names: tuple[str, str], right: tuple[object, object], answer_as: str
+) -> None:
+    """As PIQA, WinoGrande and SocialIQA have them; where answers count from 0 no row has a 2, and from 1 none a 0."""
+    rows = [
+        {"goal": t, names[0]: f"do it {n} times", names[1]: f"leave it for {n} days", "answer": right[n % 2]}
+        for n, t in enumerate(TEXTS)
+    ]
+    section = look(tmp_path, "\n".join(map(json.dumps, rows))).changes["prepare"]
+    assert (section["option_columns"], section["answer_as"]) == (list(names), answer_as)
+
+
+def test_two_sentences_that_are_compared_are_no_options(tmp_path: Path) -> None:
+    rows = [{"sentence1": t, "sentence2": f"Not {t}", "label": n % 2} for n, t in enumerate(TEXTS)]
+    assert look(tmp_path, "\n".join(map(json.dumps, rows))).changes["prepare"]["task"] == "classification"
+
+
+def test_options_marked_in_a_text_are_split_from_their_question(tmp_path: Path) -> None:
+    """The layout of LLM-Adapters, of which some rows have fewer options, and letters as MathQA has them."""
+    rows = [
+        {
+            "instruction": f"Please choose: {t}\n\nAnswer1: one {n} Answer2: two {n}"
+            + (f" Answer3: three {n}" if n % 3 else "") + "\n\nAnswer format: answer1/answer2/answer3",
+            "answer": f"answer{n % 2 + 1}",
+        }
+        for n, t in enumerate(TEXTS)
+    ]  # fmt: skip
+    proposal = look(tmp_path, json.dumps(rows))
+    assert proposal.example == Example(f"Question: {TEXTS[0]}\nAnswer:", (" one 0", " two 0"), " one 0")
+    assert proposal.changes["prepare"]["option_columns"] == ["answer1", "answer2", "answer3"]
+    assert proposal.usable == Usable(len(TEXTS), {})
+    rows = [{"q": f"{t} The options: A ) {n} , B ) 1{n} , C ) 2{n}", "a": "ABC"[n % 3]} for n, t in enumerate(TEXTS)]
+    proposal = look(tmp_path, json.dumps(rows))
+    assert proposal.example == Example(f"Question: {TEXTS[0]}\nAnswer:", (" 0", " 10", " 20"), " 0")
+    assert proposal.changes["prepare"]["answer_as"] == "letter"
+
+
+def test_a_task_takes_the_keys_of_another_out_of_params_and_back(tmp_path: Path) -> None:
+    rows = [{"ctx": t, "endings": [f"a {n}", f"b {n}"], "label": n % 2} for n, t in enumerate(TEXTS)]
+    text = apply_changes(PARAMS, look(tmp_path, "\n".join(map(json.dumps, rows))).changes)
+    assert "labels" not in yaml.safe_load(text)["prepare"]
+    assert re.search(r"answer_as: index\n.*\n.*train_on: answer\n  domain_column: null +#", text)  # in their place
+    path = tmp_path / "params.yaml"
+    path.write_text(text, encoding="utf-8")
+    again = propose(write(tmp_path, llm_adapters(["true", "false"])), SOURCE, "train", load_params(path))
+    section = yaml.safe_load(apply_changes(path, again.changes))["prepare"]
+    assert section["task"] == "classification"
+    assert not {"split", "option_columns", "score"} & section.keys()
 
 
 def test_a_column_that_gives_the_label_away_is_not_put_into_the_prompt(tmp_path: Path) -> None:
@@ -447,13 +517,6 @@ def test_a_new_training_file_of_the_same_layout_keeps_the_test_file(tmp_path: Pa
 BENCH = os.environ.get("REFT_BENCH_DATA", "")
 REAL: dict[str, tuple[str, str, int]] = {  # label column, template, labels; layouts as the folder's README has them
     "boolq": ("answer", "{instruction}\n", 2),
-    "ARC-Easy": ("answer", "{instruction}\n", 5),
-    "ARC-Challenge": ("answer", "{instruction}\n", 4),
-    "openbookqa": ("answer", "{instruction}\n", 4),
-    "piqa": ("answer", "{instruction}\n", 2),
-    "winogrande": ("answer", "{instruction}\n", 2),
-    "social_i_qa": ("answer", "{instruction}\n", 3),
-    "mathqa": ("answer", "{instruction}\n", 5),
     "sst2": ("label", "Text: {text}\nLabel:", 2),
     "cola": ("label", "Text: {text}\nLabel:", 2),
     "mrpc": ("Quality", "1 String: {#1 String}\n2 String: {#2 String}\nQuality:", 2),
@@ -464,14 +527,21 @@ REAL: dict[str, tuple[str, str, int]] = {  # label column, template, labels; lay
     "alpaca_eval": ("dataset", "Instruction: {instruction}\nOutput: {output}\nDataset:", 5),
     "seed_tasks": ("is_classification", "{instruction}\n", 2),
 }
+QUESTIONS: dict[str, tuple[str, int, str]] = {  # template, options at most (1: a list), and how the answer says which
+    **dict.fromkeys(["ARC-Easy", "ARC-Challenge"], ("Question: {question}\nAnswer:", 5, "label")),
+    "openbookqa": ("Question: {question}\nAnswer:", 4, "label"),
+    "social_i_qa": ("Question: {question}\nAnswer:", 3, "label"),
+    **dict.fromkeys(["piqa", "winogrande"], ("Question: {question}\nAnswer:", 2, "label")),
+    "mathqa": ("Question: {question}\nAnswer:", 5, "letter"),
+    "hellaswag": ("{ctx}", 1, "index"),
+    "aqua": ("Question: {question}\nAnswer:", 1, "label"),
+}
 DOUBTED = {
     "cola": "the label may be another column",  # the first column says where a sentence is from
     "alpaca_eval": "no column is named like a label",  # it has none: answers to instructions
     "seed_tasks": "no column is named like a label",
 }
 REFUSED = {
-    "hellaswag": "multiple choice, which is no task here.*endings",
-    "aqua": "multiple choice, which is no task here.*options",
     "stsb": "a score or a computed number.*similarity",
     **dict.fromkeys(["svamp", "asdiv", "mawps", "AddSub", "MultiArith", "SingleEq"], "a score or a computed number"),
     **dict.fromkeys(["gsm8k", "alpaca", "ultrafeedback"], "one column must be a label"),
@@ -497,6 +567,19 @@ def test_real_files_are_understood(name: str) -> None:
 
 
 @pytest.mark.skipif(not BENCH, reason="REFT_BENCH_DATA is not set")
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_real_files_of_questions_are_understood(name: str) -> None:
+    proposal = propose(bench_file(name), SOURCE, "train", shipped())
+    section = proposal.changes["prepare"]
+    assert section["task"] == "choice"
+    assert (section["template"], len(section["option_columns"]), section["answer_as"]) == QUESTIONS[name]
+    assert proposal.doubts == ()
+    assert proposal.usable.rows >= 0.98 * len(proposal.rows)
+    assert proposal.example.right in proposal.example.words
+    apply_changes(PARAMS, proposal.changes)
+
+
+@pytest.mark.skipif(not BENCH, reason="REFT_BENCH_DATA is not set")
 @pytest.mark.parametrize("name", REFUSED)
 def test_real_files_of_other_tasks_are_refused(name: str) -> None:
     with pytest.raises(PipelineError, match=REFUSED[name]):
@@ -505,4 +588,4 @@ def test_real_files_of_other_tasks_are_refused(name: str) -> None:
 
 @pytest.mark.skipif(not BENCH, reason="REFT_BENCH_DATA is not set")
 def test_every_task_of_the_folder_is_in_a_table() -> None:
-    assert {path.parent.name for path in Path(BENCH).glob("*/*.*")} == {*REAL, *REFUSED}
+    assert {path.parent.name for path in Path(BENCH).glob("*/*.*")} == {*REAL, *QUESTIONS, *REFUSED}
