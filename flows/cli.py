@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -382,19 +382,7 @@ def main() -> None:
         app()
     except (PipelineError, StageFailedError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
-        _end(2 if isinstance(error, PipelineError) else 1)
-    except SystemExit as end:
-        _end(end.code)
-
-
-def _end(code: str | int | None) -> NoReturn:
-    """End the process; at once, where Prefect would wait for a server that is given up."""
-    server = sys.modules.get("flows.runs.server")  # it imports Prefect, which few commands need
-    if server is not None and server.is_lost() and not isinstance(code, str):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code or 0)
-    sys.exit(code)
+        sys.exit(2 if isinstance(error, PipelineError) else 1)
 
 
 if __name__ == "__main__":
