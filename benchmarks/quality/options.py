@@ -1,4 +1,4 @@
-"""What the cone saves where rows have options of their own: ``python -m benchmarks.speed.options``.
+"""What the cone saves where rows have options of their own: ``python -m benchmarks.quality.options``.
 
 Scoring and training on ARC-Easy of REFT_BENCH_DATA, with the cone and without it: seconds, and operations of matrix
 products and attention as torch counts them.
