@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
+import urllib.request
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +22,7 @@ from pydantic import ValidationError
 
 from flows.runs.running import stage_of
 from pipelines.errors import PipelineError
-from pipelines.params.whole import NotifyParams
+from pipelines.params.notify import LOCAL, PUBLIC_DO, PUBLIC_RULE, NotifyParams, is_private
 from pipelines.yaml_file import read_yaml
 
 SECRET = "REFT_WEBHOOK_SECRET"  # noqa: S105  (the variable's name)
@@ -83,7 +85,7 @@ def send(settings: NotifyParams, event: Event, *, root: Path) -> None:
     """
     ways: list[Callable[[], None]] = []
     if settings.webhook is not None:
-        ways.append(lambda: _post(str(settings.webhook), event))
+        ways.append(lambda: _post(str(settings.webhook), event, private=settings.private))
     if settings.command is not None:
         ways.append(lambda: _run(list(settings.command or []), event, root))
     failures = []
@@ -96,13 +98,35 @@ def send(settings: NotifyParams, event: Event, *, root: Path) -> None:
         raise NotifyError("; ".join(failures))
 
 
-def _post(url: str, event: Event) -> None:
+def _post(url: str, event: Event, *, private: bool) -> None:
     secret = os.environ.get(SECRET)
     headers = {"Authorization": f"Bearer {secret}"} if secret else {}
+    target = httpx2.URL(url)
+    extensions: dict[str, str] = {}
+    if not private and target.host != LOCAL and not _by_proxy(target):
+        # The number is asked for once and then used, so that it is the one that was looked at.
+        headers["Host"], extensions["sni_hostname"] = target.netloc.decode("ascii"), target.host
+        target = target.copy_with(host=_public_number(target))
     # No redirect is followed: it could carry the secret elsewhere.
-    answer = httpx2.post(url, json=asdict(event), headers=headers, timeout=SECONDS, follow_redirects=False)
+    with httpx2.Client(timeout=SECONDS, follow_redirects=False) as client:
+        answer = client.post(target, json=asdict(event), headers=headers, extensions=extensions)
     if not answer.is_success:
         raise NotifyError(f"the webhook answered {answer.status_code}")
+
+
+def _public_number(url: httpx2.URL) -> str:
+    """The address that the webhook's name stands for; refused if any that it stands for is not public."""
+    found = [str(each[4][0]) for each in socket.getaddrinfo(url.host, url.port or 443, type=socket.SOCK_STREAM)]
+    for number in found:
+        if is_private(number):
+            raise NotifyError(f"{PUBLIC_RULE}; {url.host} is {number}; {PUBLIC_DO}")
+    return found[0]
+
+
+def _by_proxy(url: httpx2.URL) -> bool:
+    """Whether a proxy of the environment makes the connection: then it resolves the name, and says what is allowed."""
+    proxies = urllib.request.getproxies()
+    return bool(proxies.get(url.scheme) or proxies.get("all")) and not urllib.request.proxy_bypass(url.host)
 
 
 def _run(command: list[str], event: Event, root: Path) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, Discriminator, RootModel, Tag
 
+from pipelines.params.address import hide_secrets
+
 LONGEST = 120  # characters of a value
-_PASSWORD = re.compile(r"://[^/\s]*@")  # and the user's name before it
 _KEY = "[key]"  # pydantic's last step to a mapping's key that is none of the known ones
 
 
@@ -43,7 +43,7 @@ def _short(value: object) -> str:
         text = repr(value)
     except ValueError:  # an integer of more digits than Python prints
         text = f"{type(value).__name__} of too many digits"
-    text = _PASSWORD.sub("://***@", text)
+    text = hide_secrets(text)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Any, Literal, Self, get_args
-from urllib.parse import urlsplit
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
+from pipelines.params.address import check_address
 from pipelines.params.pruner import PrunerParams
 from pipelines.recipes.methods.table import Part
 from pipelines.recipes.nested import BY_PART
@@ -118,10 +118,3 @@ class SearchParams(Section):
             f"pruner {self.pruner.name} first looks at report {first}, and the last of a trial's reports is too late; "
             f"got {self.reports} reports; raise search.reports, lower pruner.{key}, or use name: none"
         ]
-
-
-def check_address(uri: str) -> None:
-    """Raise ValueError for an address whose host or port cannot be read, or that holds a NUL."""
-    if "\0" in uri:
-        raise ValueError("an address must not hold a NUL")
-    _ = urlsplit(uri).port

@@ -10,17 +10,18 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
-from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipelines.errors import PipelineError
+from pipelines.params.address import check_address
 from pipelines.params.align import AlignParams
 from pipelines.params.base import BaseParams
 from pipelines.params.compare import CompareParams
 from pipelines.params.computation import Computation, ConeParams, RunParams
 from pipelines.params.explain import explain
-from pipelines.params.search import SearchParams, check_address
+from pipelines.params.notify import NotifyParams
+from pipelines.params.search import SearchParams
 from pipelines.recipes.methods.reft import SEARCHED, TrainParams, form_problem
 from pipelines.recipes.methods.table import PARTS, READS_DOMAIN, MethodParams, Part
 from pipelines.recipes.recipe_space import RecipeSpace, recipe_space
@@ -55,26 +56,6 @@ class TrackingParams(Section):
 
 class RegisterParams(Section):
     model: Name
-
-
-class NotifyParams(Section):
-    """Who is told that a run failed or crashed. No stage reads it, so a change makes nothing stale."""
-
-    webhook: str | None
-    command: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] | None
-
-    @field_validator("webhook")
-    @classmethod
-    def _private(cls, webhook: str | None) -> str | None:
-        if webhook is None:
-            return None
-        parts = urlsplit(webhook)
-        local = parts.scheme == "http" and parts.hostname == "127.0.0.1"
-        if not parts.hostname or not (parts.scheme == "https" or local):
-            raise ValueError("a webhook is an https:// address (http:// only on 127.0.0.1)")
-        if parts.username or parts.password:
-            raise ValueError("a webhook's secret comes from the variable REFT_WEBHOOK_SECRET, not from its address")
-        return webhook
 
 
 class Params(Section):

@@ -12,6 +12,7 @@ from tests.project import Project
 
 NOWHERE = "http://127.0.0.1:9"
 SECRET = "postgresql://me:hunter2@127.0.0.1:9/trials"
+SILENT = "postgresql://me@127.0.0.1:9/trials"
 START = "Start it or repair it, or set"
 
 
@@ -89,10 +90,15 @@ MACHINE = (
           "the tracking store must answer", NOWHERE, f"{START} tracking.uri"),
     _case("MLflow database that is none", "reft run", no_database("m.db", tracking__uri="sqlite:///m.db"),
           "the tracking store must answer", "file is not a database", f"{START} tracking.uri"),
-    _case("database of trials that does not answer", "search", params(search__storage=SECRET),
+    _case("database of trials that does not answer", "search", params(search__storage=SILENT),
           "search.storage must answer", "postgresql://127.0.0.1:9/trials", f"{START} search.storage"),
-    _case("database of trials that does not answer, before any stage", "reft run", params(search__storage=SECRET),
+    _case("database of trials that does not answer, before any stage", "reft run", params(search__storage=SILENT),
           "search.storage must answer", "postgresql://127.0.0.1:9/trials", f"{START} search.storage"),
+    _case("password in the address of trials", "search", params(search__storage=SECRET),
+          "search.storage: an address must not hold a password", "postgresql://***@127.0.0.1:9/trials", "~/.pgpass"),
+    _case("password in the address of the store", "reft run", params(tracking__uri="http://me:hunter2@127.0.0.1:9"),
+          "tracking.uri: an address must not hold a user or password", "got http://***@127.0.0.1:9",
+          "MLFLOW_TRACKING_PASSWORD"),
     _case("database of trials that is none", "search", no_database("t.db", search__storage="sqlite:///t.db"),
           "search.storage must answer", "file is not a database", f"{START} search.storage"),
     _case("full disk, before any work", "base", params(base__dtype="bfloat16"), "of free disk space", "Got: 0 MB",

@@ -81,13 +81,13 @@ def test_an_address_is_shown_without_credentials(uri: str, public: str) -> None:
     assert public_uri(uri) == public
 
 
-@pytest.mark.parametrize("uri", [CLOSED_PORT, "postgresql://me:secret@127.0.0.1:9/db"])
+@pytest.mark.parametrize("uri", [CLOSED_PORT, "postgresql://me@127.0.0.1:9/db"])
 def test_a_store_that_does_not_answer_is_an_error_within_seconds(uri: str, tmp_path: Path) -> None:
     started = time.monotonic()
     with pytest.raises(PipelineError, match=r"tracking store must answer.*tracking\.uri") as caught:
         check_store(make_params(uri).tracking, tmp_path)
     assert time.monotonic() - started < 10
-    assert "secret" not in str(caught.value)
+    assert "me@" not in str(caught.value)
 
 
 def test_a_file_that_is_no_database_is_an_error(tmp_path: Path) -> None:
