@@ -21,6 +21,7 @@ from flows.runs.lines import lines_to_copy
 from flows.runs.server import Told, kept_alive
 from flows.runs.tasks import showing
 from flows.runs.titles import project_name
+from pipelines.markdown import table, text
 from pipelines.params.whole import load_params
 from pipelines.project.graph import read_graph
 from pipelines.tracking.store import public_store
@@ -82,21 +83,19 @@ def alignment_card(result: AlignResult) -> str:
     """The map as Markdown: a line for each layer and place."""
     columns = _columns(result)
     lines = [
-        f"# Where is {result.variable!r}?",
+        f"# Where is {text(repr(result.variable))}?",
         "",
         f"The model answers {share(result.accuracy.value)} of its task right, and with no swap "
         f"{share(result.unchanged.value)} of the counterfactual rows. "
-        f"Best learned place: {result.best.name}, {share(result.best.test.value)}.",
+        f"Best learned place: {text(result.best.name)}, {share(result.best.test.value)}.",
         "",
-        "| " + " | ".join(["layer", "token", *columns]) + " |",
-        "|" + "---|" * (2 + len(columns)),
     ]
-    for (layer, positions), values in _lines(result).items():
-        text = result.tokens[positions].strip()
-        lines.append(
-            "| " + " | ".join([str(layer), f"`{positions}` {text}", *(values.get(c, "") for c in columns)]) + " |"
-        )
-    return "\n".join(lines)
+    rows = [
+        [str(layer), f"{positions} {result.tokens[positions]}", *(values.get(name, "") for name in columns)]
+        for (layer, positions), values in _lines(result).items()
+    ]
+    header = [text(name) for name in ("layer", "token", *columns)]
+    return "\n".join([*lines, *table(header, [[text(cell) for cell in row] for row in rows])])
 
 
 def alignment_table(found: AlignRun) -> RenderableType:

@@ -34,6 +34,7 @@ DECIDES_NO_FIGURE = {
     "pipelines/errors.py": LeftOut("the words of a refusal"),
     "pipelines/contracts/reading.py": LeftOut("refuses a file that is not what a stage writes"),
     "pipelines/files.py": LeftOut("whole files and their hashes; what is in them is decided elsewhere"),
+    "pipelines/markdown.py": LeftOut("how values are written into Markdown for people"),
     "pipelines/wording.py": LeftOut("how figures are written for people"),
     "pipelines/yaml_file.py": LeftOut("YAML as DVC reads it, whose values DVC compares"),
     "pipelines/roundtrip.py": LeftOut("YAML with its comments kept, for files that people edit"),

@@ -30,8 +30,8 @@ ORDER = {
         "adapters", "formats", "causal", "__init__",
     ),
     "pipelines": (
-        "__init__", "errors", "files", "yaml_file", "roundtrip", "sections", "wording", "recipes/methods", "recipes",
-        "sources", "runtime",
+        "__init__", "errors", "files", "yaml_file", "roundtrip", "sections", "wording", "markdown",
+        "recipes/methods", "recipes", "sources", "runtime",
         "tasks/keys", "params", "contracts", "tracking", "bases", "project", "tasks", "model", "serving", "registry",
         "intake", "search", "reports", "reports/search", "upkeep", "exchange", "compare", "align", "stages",
         "__main__",

@@ -13,6 +13,7 @@ from pipelines.contracts.evaluation import Evaluation
 from pipelines.contracts.registration import Registration
 from pipelines.contracts.search import SearchResult
 from pipelines.contracts.trials import TrialRecord
+from pipelines.markdown import code, table, text
 from pipelines.reports.evaluation import detectable_words, verdict_words
 from pipelines.wording import (
     duration,
@@ -30,7 +31,8 @@ def run_summary(runs: Sequence[StageRun], evaluation: Evaluation, registration: 
     """What a run did, stage by stage, and where that leaves the adapter."""
     lines = ["# Run", "", f"{outcome_line(runs)}.", ""]
     lines += _table(["stage", "outcome", "seconds"], [[run.stage, run.outcome, f"{run.seconds:.1f}"] for run in runs])
-    version, measure = f"{registration.model} version {registration.version}", measure_words(evaluation.measure)
+    version = f"{text(registration.model)} version {registration.version}"
+    measure = text(measure_words(evaluation.measure))
     base, adapter = share(evaluation.base.value), share(evaluation.adapter.value)
     lines += ["", f"{version}: {measure} {adapter} on {evaluation.rows} test rows, frozen base {base}."]
     return "\n".join(lines)
@@ -40,7 +42,8 @@ def data_card(card: DataCard) -> str:
     """The data card: rows by split and label, lengths, what was rejected."""
     splits, first = card.splits, next(iter(card.splits.values()))
     labels, lengths = list(first.labels), list(first.tokens)
-    lines = ["# Data card", "", f"Source: `{card.source}`", "", f"Content sha256: `{card.content_sha256}`", ""]
+    lines = ["# Data card", "", f"Source: {code(card.source)}", ""]
+    lines += [f"Content sha256: {code(card.content_sha256)}", ""]
     lines += _table(
         ["split", "rows", *labels, *(f"tokens {name}" for name in lengths)],
         [
@@ -62,7 +65,7 @@ def search_card(figures: SearchResult, trials: Sequence[TrialRecord], *, page: P
     """Which recipe won the search, against what, what that cost, and where the page with the rest is."""
     winner = next(trial for trial in trials if trial.number == figures.best_trial)
     spread = "" if figures.best_spread is None else f" ± {points(figures.best_spread, sign=False)} over its runs"
-    rows = [[f"**trial {winner.number}, which won**", f"{share(figures.best_value)}{spread}", ""]]
+    rows = [[f"trial {winner.number}, which won", f"{share(figures.best_value)}{spread}", ""]]
     for name, value in (
         ("the recipe that was tried first", figures.first_value), ("the frozen base", figures.base_value)
     ):  # fmt: skip
@@ -71,11 +74,11 @@ def search_card(figures: SearchResult, trials: Sequence[TrialRecord], *, page: P
     spent = duration(figures.seconds + figures.confirm_seconds)
     saved = f"; pruning saved about {duration(figures.saved_seconds)}" if figures.saved_seconds else ""
     ends = ", ".join(f"{getattr(figures, state)} {state}" for state in ("complete", "pruned", "failed"))
-    lines = [f"# Search: trial {winner.number} won", "", f"{recipe_words(winner.params)}.", ""]
+    lines = [f"# Search: trial {winner.number} won", "", f"{text(recipe_words(winner.params))}.", ""]
     lines += _table(["", f"{measure_words(figures.measure)} on the same rows", "the winner's lead"], rows)
     lines += ["", f"{many(len(trials), 'trial')} ({ends}) in {spent} of training and scoring{saved}. "]
-    lines += [f"The winner's recipe was {figures.best_origin}.", ""]
-    lines += [f"The whole report, for a browser: [{page.name}]({page.resolve().as_uri()}) (`{page}`)."]
+    lines += [f"The winner's recipe was {text(figures.best_origin)}.", ""]
+    lines += [f"The whole report, for a browser: [{text(page.name)}]({page.resolve().as_uri()}) ({code(page)})."]
     return "\n".join(lines)
 
 
@@ -95,7 +98,7 @@ def evaluation_table(evaluation: Evaluation) -> str:
         "",
         f"Paired difference: **{100 * difference.value:+.1f} points** "
         f"({100 * difference.low:+.1f} to {100 * difference.high:+.1f}, bootstrap over rows{exact}). "
-        f"Verdict: {verdict_words(evaluation)}.",
+        f"Verdict: {text(verdict_words(evaluation))}.",
         "",
     ]
     if least := detectable_words(evaluation):
@@ -126,20 +129,20 @@ def pages(store: str) -> str:
 
 def version_card(registration: Registration, *, store: str) -> str:
     """The version in the registry, and how to use it; ``store`` is the registry's address."""
-    alias = f"alias `{registration.alias}`" if registration.alias else "no alias"
+    alias = f"alias {code(registration.alias)}" if registration.alias else "no alias"
     name, version = registration.model, registration.version
+    load = f'mlflow.pyfunc.load_model("models:/{name}/{version}")'
     return "\n".join(
         [
-            f"# {name} version {version} ({alias})",
+            f"# {text(name)} version {version} ({alias})",
             "",
-            f"- registry: `{store}`",
-            f"- adapter sha256: `{registration.adapter_sha256}`",
-            f'- load: `mlflow.pyfunc.load_model("models:/{name}/{version}")`',
-            f"- pages: `{pages(store)}`",
+            f"- registry: {code(store)}",
+            f"- adapter sha256: {code(registration.adapter_sha256)}",
+            f"- load: {code(load)}",
+            f"- pages: {code(pages(store))}",
         ]
     )
 
 
 def _table(header: list[str], rows: list[list[Any]]) -> list[str]:
-    lines = [header, ["---"] * len(header), *rows]
-    return ["| " + " | ".join(str(cell) for cell in line) + " |" for line in lines]
+    return table([text(name) for name in header], [[text(cell) for cell in row] for row in rows])

@@ -13,6 +13,7 @@ import numpy as np
 from pipelines.compare.cells import Cell, Contender
 from pipelines.contracts.evaluation import Against
 from pipelines.contracts.interval import Interval
+from pipelines.markdown import table, text
 from pipelines.model.intervals import against, least_rows, measured_difference
 from pipelines.params.whole import EvaluateParams
 from pipelines.tasks.measures import Floats, Measure
@@ -146,14 +147,14 @@ def heading(found: Comparison, settings: EvaluateParams, title: str) -> str:
     measure = measure_words(found.measure.name).capitalize()
     return (
         f"{measure} on {rows} test rows with {confidence} intervals, the mean over the seeds (spread: standard "
-        f"deviation over the seeds); differences are paired, to {reference}. Their p is that of the exact test "
+        f"deviation over the seeds); differences are paired, to {text(reference)}. Their p is that of the exact test "
         "(McNemar's; of means over seeds the sign test), and better or worse is what interval and test agree on, of "
-        f"{least_rows(settings.confidence)} rows or more. {_baselines(found)}{title}."
+        f"{least_rows(settings.confidence)} rows or more. {_baselines(found)}{text(title)}."
     )
 
 
 def _baselines(found: Comparison) -> str:
-    said = ", ".join(f"{name} {100 * value:.1f} %" for name, value in found.baselines.items())
+    said = ", ".join(f"{text(name)} {100 * value:.1f} %" for name, value in found.baselines.items())
     return f"Answers that read no prompt: {said}. " if said else ""
 
 
@@ -166,21 +167,21 @@ def markdown(lines: Sequence[Line], measure: str) -> str:
     rows = [
         (
             line.name,
-            _percent(line.value) if line.value else f"failed: {line.note}".replace("|", "/"),
+            _percent(line.value) if line.value else f"failed: {line.note}",
             "" if line.spread is None else f"{100 * line.spread:.1f}",
             "" if line.difference is None else _points(line.difference),
             "" if line.p_value is None else f"{line.p_value:.2g}",
             line.verdict,
             "" if line.learning_rate is None else f"{line.learning_rate:g}",
-            line.seeds or "",
+            str(line.seeds or ""),
             f"{line.parameters:,}",
             f"{line.seconds:.0f}",
             f"{line.memory_mb:,.0f}",
         )
         for line in lines
     ]
-    text = [header, ("---", *["---:"] * (len(header) - 1)), *rows]
-    return "".join(f"| {' | '.join(map(str, row))} |\n" for row in text)
+    cells = [[text(cell) for cell in row] for row in rows]
+    return "".join(f"{line}\n" for line in table(header, cells, right=range(1, len(header))))
 
 
 def csv_text(lines: Sequence[Line], measure: str) -> str:

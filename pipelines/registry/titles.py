@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pipelines.contracts.trials import TrialRecord
+from pipelines.markdown import code, text
 from pipelines.registry.facts import Facts
 from pipelines.wording import many, points, recipe_words, share
 
@@ -20,9 +21,10 @@ def pipeline_title(project: str, facts: Facts) -> Title:
     lead = points(facts.evaluation.difference.value)
     return (
         f"{project}: {share(adapter)}, {lead}",
-        f"{_recipe(facts)} on {facts.base.source}, trained on {facts.data_source}: {measure} {share(adapter)} on "
+        f"{text(_recipe(facts))} on {code(facts.base.source)}, trained on {code(facts.data_source)}: "
+        f"{text(measure)} {share(adapter)} on "
         f"{many(facts.evaluation.rows, 'test row')}, {lead} to the frozen base's {share(base)}. Adapter "
-        f"`{facts.adapter_sha256}`.",
+        f"{code(facts.adapter_sha256)}.",
     )
 
 
@@ -32,8 +34,8 @@ def search_title(project: str, facts: Facts) -> Title:
     found, count = share(facts.search.best_value), many(len(ended), "trial")
     return (
         f"{project} search: {found} of {count}",
-        f"{count} of study `{facts.best.study}`; trial {facts.best.trial} won with {found} on the validation "
-        f"rows: {recipe_words({**_main(facts.best.chosen), **facts.best.chosen})}.",
+        f"{count} of study {code(facts.best.study)}; trial {facts.best.trial} won with {found} on the validation "
+        f"rows: {text(recipe_words({**_main(facts.best.chosen), **facts.best.chosen}))}.",
     )
 
 
@@ -42,7 +44,7 @@ def train_title(project: str, facts: Facts) -> Title:
     losses = f"{facts.train.first_loss:.3f} to {facts.train.last_loss:.3f} nats a token"
     return (
         f"{project} train: {_recipe(facts)}",
-        f"Trial {facts.train.trial} of study `{facts.train.study}`, trained on all rows: loss from {losses}.",
+        f"Trial {facts.train.trial} of study {code(facts.train.study)}, trained on all rows: loss from {losses}.",
     )
 
 
@@ -50,7 +52,7 @@ def trial_title(name: str, trial: TrialRecord) -> Title:
     """The run of a trial: its score, or how it ended, and its recipe."""
     ended = trial.state if trial.value is None else share(trial.value)
     point: Mapping[str, object] = trial.params
-    return f"{name}: {ended}, {recipe_words({**_main(point), **point})}", trial.error or ""
+    return f"{name}: {ended}, {recipe_words({**_main(point), **point})}", text(trial.error or "")
 
 
 def _recipe(facts: Facts) -> str:

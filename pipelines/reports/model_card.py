@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from pipelines.contracts.base import BaseRecord
 from pipelines.contracts.evaluation import Evaluation
 from pipelines.contracts.task import prompt_task
+from pipelines.markdown import block, code, table, text
 from pipelines.recipes.methods.table import DECLARED as RIVALS
 from pipelines.reports.evaluation import detectable_words, verdict_words
 from pipelines.sources.addresses import FileSource, HubSource, parse_source
@@ -60,13 +60,13 @@ class CardFacts:
 def model_card(facts: CardFacts) -> str:
     """Return the text, with YAML in front as hubs read it."""
     front = dump_yaml(_front_matter(facts))
-    parts = [f"---\n{front}---\n\n# {facts.name}\n\n{_summary(facts)}"]
+    parts = [f"---\n{front}---\n\n# {text(facts.name)}\n\n{_summary(facts)}"]
     if facts.evaluation is not None:
         parts.append(f"## How good it is\n\n{_figures(facts.evaluation)}")
     parts.append(f"## How it was made\n\n{_table(_making(facts))}")
     if facts.info.prompt:
-        text = json.dumps(facts.info.prompt, indent=2, ensure_ascii=False)
-        parts.append(f"Its prompts, and how its answers are read:\n\n{_fenced(text, 'json')}")
+        prompt = json.dumps(facts.info.prompt, indent=2, ensure_ascii=False)
+        parts.append(f"Its prompts, and how its answers are read:\n\n{block(prompt, 'json')}")
     parts.append(f"## Loading it\n\n{_loading(facts)}")
     parts.append(f"## The base\n\n{_table(_base_rows(facts.base))}")
     return "\n\n".join(parts) + "\n"
@@ -105,14 +105,14 @@ def _summary(facts: CardFacts) -> str:
     layers = ", ".join(map(str, config.layers))
     return (
         f"A {_TITLES[config.method]} adapter: {count:,} trained numbers that edit hidden states of a frozen language "
-        f"model of {facts.base.parameters:,} parameters, at the prompt tokens `{config.positions}` of the layers "
+        f"model of {facts.base.parameters:,} parameters, at the prompt tokens {code(config.positions)} of the layers "
         f"{layers}. The model's own weights are not in this repository and are not changed."
     )
 
 
 def _domain(domains: tuple[float, float], info: AdapterInfo) -> str:
     column = info.prompt.get("domain_column")
-    named = f", `{column}` in its data" if column else ""
+    named = f", {code(column)} in its data" if column else ""
     return (
         f"It reads a finite number beside each text, its domain t{named}: `domain=` of `reft.encode`, `domains=` of "
         f"`score_choices` and `generate`. It was trained on {domains[0]:g} to {domains[1]:g}; a t outside is read as "
@@ -166,15 +166,15 @@ def _making(facts: CardFacts) -> dict[str, object]:
 
 def _loading(facts: CardFacts) -> str:
     base = facts.base
-    code = """from pipelines.exchange import load_published
+    program = """from pipelines.exchange import load_published
 
 loaded = load_published("hub:ORG/NAME@COMMIT")  # or the path of a copy of this folder
 model, tokenizer = loaded.model, loaded.tokenizer"""
     where = "The base is fetched from where `base.json` says, and checked against its hashes."
     if isinstance(parse_source(base.source), FileSource):
-        where = f"The base was its author's own: put its files at `{base.source}`; their hashes are in `base.json`."
+        where = f"The base was its author's own: put its files at {code(base.source)}; their hashes are in `base.json`."
     installed = f"With {LIBRARY} installed, from its wheel or a clone, since no index has it:"
-    said = f"{installed}\n\n{_fenced(code, 'python')}\n\n{where} "
+    said = f"{installed}\n\n{block(program, 'python')}\n\n{where} "
     if isinstance(facts.config, ReftConfig):
         return (
             f"{said}`adapter.safetensors` and `adapter_config.json` are all that the adapter is; `reft.load_adapter` "
@@ -190,20 +190,9 @@ def _base_rows(record: BaseRecord) -> dict[str, object]:
         "source": record.source,
         "architecture": f"{record.model_type}, {record.num_layers} layers of width {record.hidden_size}",
         "dtype": record.dtype,
-        "sha256 (of the hashes of its files, which `base.json` lists)": record.sha256,
+        "sha256 (of the hashes of its files, which base.json lists)": record.sha256,
     }
 
 
 def _table(rows: Mapping[str, object]) -> str:
-    lines = [f"| {key} | {_cell(value)} |" for key, value in rows.items()]
-    return "\n".join(["| | |", "|---|---|", *lines])
-
-
-def _cell(value: object) -> str:
-    return " ".join(str(value).split()).replace("|", "\\|")
-
-
-def _fenced(text: str, language: str) -> str:
-    longest = max((len(run) for run in re.findall("`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{text}\n{fence}"
+    return "\n".join(table(["", ""], [[text(key), text(value)] for key, value in rows.items()]))
