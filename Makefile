@@ -5,7 +5,7 @@ READY := .venv/.ready
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast test-long wheel kill-matrix check docs format bad-inputs bench-rotation bench-encoder bench-speed bench-growth bench-search bench-causal bench-quality bench-domains
+.PHONY: help setup run test test-fast test-long audit wheel kill-matrix check docs format bad-inputs bench-rotation bench-encoder bench-speed bench-growth bench-search bench-causal bench-quality bench-domains
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -30,6 +30,11 @@ test-fast: $(READY)  ## the tests that need no real model, server or pipeline
 
 test-long: $(READY)  ## races, kills, damage and the wheel by itself; at most 40 minutes
 	$(BIN)/python -m pytest -m long --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+audit:  ## known holes of what constraints.txt installs, by the advisories of PyPI; pip-audit has an environment of its own
+	$(PYTHON) -m venv .audit
+	.audit/bin/python -m pip install --quiet pip-audit
+	.audit/bin/pip-audit --requirement constraints.txt --disable-pip --no-deps --strict --progress-spinner off
 
 kill-matrix: $(READY)  ## each process of a run, killed with kill -9 in each stage, as a table
 	$(BIN)/python -m tests.kills
