@@ -59,14 +59,15 @@ def prefect_server(project: Project, log: Path) -> Iterator[str]:
         log=log, PREFECT_SERVER_UI_ENABLED="false", PREFECT_SERVER_ANALYTICS_ENABLED="false",
     )  # fmt: skip
     try:
-        wait_for("server", lambda: _answers(f"{api}/health"), seconds=120)
+        wait_for("server", lambda: answers(f"{api}/health"), seconds=120)
         yield api
     finally:
         kill(server)
         del project.env["PREFECT_API_URL"]
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether a server answers well at this address."""
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
             return bool(answer.status == 200)

@@ -44,6 +44,7 @@ DECIDES_NO_FIGURE = {
     "pipelines/project": LeftOut("which stage, which code and which work in progress; no figure follows from a name"),
     "pipelines/reports": LeftOut("how results are shown; a search must not be stale for a label on an axis"),
     "pipelines/runtime/process.py": LeftOut("locks, signals and markers of a stage's process"),
+    "pipelines/runtime/database_lock.py": LeftOut("who waits for whom"),
     "pipelines/tracking": LeftOut("what MLflow is told of a stage", but_for=frozenset({"register"})),
     "pipelines/search/fits_base.py": LeftOut(
         "refuses a space that the base has not, before work", frozenset({"search"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pipelines.project.lineage import in_experiment
@@ -29,25 +30,40 @@ def alias_version(client: MlflowClient, model: str, alias: str) -> ModelVersion 
         raise
 
 
-def place_alias(client: MlflowClient, model: str, version: str, *, better: bool) -> str | None:
+def place_alias(
+    client: MlflowClient, model: str, version: str, *, better: bool, confirm: Callable[[], None]
+) -> str | None:
     """Make a version that beats the base the champion, if there is none, or else the challenger.
 
-    A champion stays one: only a promotion replaces it. In an experiment of DVC nothing moves. The registry lock is the
-    caller's, since MLflow's aliases have no compare-and-set.
+    A champion stays one: only a promotion replaces it. In an experiment of DVC nothing moves.
+
+    Args:
+        client: of the store.
+        model: the registered model, whose lock is the caller's, since MLflow's aliases have no compare-and-set.
+        version: its version.
+        better: whether that beats the base.
+        confirm: raises if the lock is lost.
 
     Returns:
-        The alias that the version has now.
+        The alias that the registry then says the version has.
     """
     champion, challenger = alias_version(client, model, CHAMPION), alias_version(client, model, CHALLENGER)
-    challenges = challenger is not None and str(challenger.version) == version
     if champion is not None and str(champion.version) == version:
         return CHAMPION
     if in_experiment():
         log.info("this is an experiment of DVC: no alias moves")
-        return CHALLENGER if challenges else None
+        return alias_of(client, model, version)
+    challenges = challenger is not None and str(challenger.version) == version
     alias = (CHALLENGER if champion is not None else CHAMPION) if better else None
+    confirm()
     if challenges and alias != CHALLENGER:
         client.delete_registered_model_alias(model, CHALLENGER)
     if alias is not None:
         client.set_registered_model_alias(model, alias, version)
-    return alias
+    return alias_of(client, model, version)
+
+
+def alias_of(client: MlflowClient, model: str, version: str) -> str | None:
+    """The alias that a version has in the registry, champion before challenger."""
+    aliases = client.get_model_version(model, version).aliases
+    return next((alias for alias in (CHAMPION, CHALLENGER) if alias in aliases), None)

@@ -65,16 +65,18 @@ def _files_are_there(store: Store, version: ModelVersion) -> bool:
 
 
 def ensure_version(store: Store, model: str, pipeline: Run, facts: Facts, root: Path) -> int:
-    """The version that carries this adapter, made if there is none; its figures are brought up to date."""
+    """The version that carries this adapter, made if there is none; its figures are brought up to date.
+
+    The registry's lock is the caller's.
+    """
     chain, figures = version_tags(facts, root), _figure_tags(facts)
     found = find_version(store.client, model, facts.adapter_sha256)
     if found is None:
-        _ensure_model(store.client, model)
         logged = _ensure_logged_model(store, model, pipeline, facts)
         made = store.client.create_model_version(
             model, f"models:/{logged}", pipeline.id, tags={**chain, **figures}, model_id=logged
         )
-        return int(made.version)
+        return _only_version(store.client, model, facts.adapter_sha256, str(made.version))
     if not _files_are_there(store, found):
         _put_files(store, model_id(found), pipeline, facts)
     # The same bits from a clean commit tell more than the first registration from a dirty tree did.
@@ -116,14 +118,13 @@ def find_version(client: MlflowClient, model: str, adapter_sha256: str) -> Model
     return min(found, key=lambda version: int(version.version), default=None)
 
 
-def _ensure_model(client: MlflowClient, model: str) -> None:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client.create_registered_model(model)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
+def _only_version(client: MlflowClient, model: str, adapter_sha256: str, made: str) -> int:
+    """The adapter's first version; one that was made beside it, by who knows no lock or asked twice, is taken back."""
+    first = find_version(client, model, adapter_sha256)
+    if first is None or str(first.version) == made:
+        return int(made)
+    client.delete_model_version(model, made)
+    return int(first.version)
 
 
 def _ensure_logged_model(store: Store, name: str, pipeline: Run, facts: Facts) -> str:

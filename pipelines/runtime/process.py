@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -146,6 +147,31 @@ def _describe(holder: Path) -> str:
         return f"process {raw['pid']} ({raw['what']}), running since {since}"
     except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return "a process that did not leave its name"
+
+
+def this_process() -> str:
+    """A name for this very process: machine, number and start (numbers are used again)."""
+    return f"{_machine()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
+
+
+def is_gone(name: str) -> bool | None:
+    """Whether the process of that name has ended; None for one of another machine, where it cannot be asked for."""
+    machine, pid, created = name.rsplit(":", 2)
+    if machine != _machine():
+        return None
+    try:
+        process = psutil.Process(int(pid))
+        return abs(process.create_time() - float(created)) > 1 or not _alive(process)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _machine() -> str:
+    """The machine, as far as it has process numbers of its own: containers, and machines, may share a name."""
+    name, boot, namespace = socket.gethostname(), Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+    if not (boot.exists() and namespace.exists()):
+        return name
+    return f"{name}/{boot.read_text('ascii').strip()}/{namespace.stat().st_ino}"
 
 
 def die_with_parents() -> None:

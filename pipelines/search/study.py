@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import socket
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import psutil
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from pipelines.errors import PipelineError
 from pipelines.params.search import SearchParams
-from pipelines.search.lock import study_lock
+from pipelines.runtime.database_lock import database_lock
+from pipelines.runtime.process import is_gone
 from pipelines.search.pruning import make_pruner
 from pipelines.tracking.store import check_trials, public_uri, trials_uri
 
@@ -65,7 +63,7 @@ class SharedStudy:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the lock under which trials are counted, begun and closed."""
-        with study_lock(self.storage.url, self.name):
+        with database_lock(self.storage.url, "trials", self.name, wait_seconds=None):
             yield
 
     def trials(self) -> list[FrozenTrial]:
@@ -90,7 +88,8 @@ def open_study(search: SearchParams, root: Path, *, name: str) -> SharedStudy:
     check_trials(search.storage, root)
     url = trials_uri(search.storage, root)
     try:
-        with study_lock(url, "tables"):  # two processes that make the tables at once break each other
+        # Two processes that make the tables at once break each other.
+        with database_lock(url, "tables", wait_seconds=None):
             storage = _storage(url)
             study = optuna.create_study(
                 study_name=name,
@@ -209,27 +208,11 @@ def repeat_killed(shared: SharedStudy, *, alone: bool) -> None:
         shared.study.enqueue_trial(point_of(trials[number]), user_attrs={**kept, RETRY_OF: number})
 
 
-def this_process() -> str:
-    """A name for this very process: machine, number and start (numbers are used again)."""
-    return f"{_machine()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
-
-
-def _machine() -> str:
-    """The machine, as far as it has process numbers of its own: containers with one name may have their own each."""
-    namespace = Path("/proc/self/ns/pid")
-    return f"{socket.gethostname()}/{namespace.stat().st_ino}" if namespace.exists() else socket.gethostname()
-
-
 def _owner_is_dead(owner: str | None, *, alone: bool) -> bool:
     if owner is None:  # killed before its first note; under the lock no living process has a trial without one
         return True
-    machine, pid, created = owner.rsplit(":", 2)
-    if machine != _machine():
-        return alone  # else its heartbeats tell
-    try:
-        return abs(psutil.Process(int(pid)).create_time() - float(created)) > 1
-    except psutil.NoSuchProcess:
-        return True
+    gone = is_gone(owner)
+    return alone if gone is None else gone  # of another machine, its heartbeats tell
 
 
 # User attributes of a trial, beside those of pipelines.search.study.

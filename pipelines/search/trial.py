@@ -20,10 +20,11 @@ from pipelines.model.workspace import Workspace
 from pipelines.params.search import SearchParams
 from pipelines.project.settings import StudySettings
 from pipelines.runtime.memory import memory_errors, peak_memory
+from pipelines.runtime.process import this_process
 from pipelines.search.folds import OF_TRIALS, Fold, fold
 from pipelines.search.proposals import suggest
 from pipelines.search.pruning import SCORES
-from pipelines.search.study import CANDIDATE, COSTS, CURVE, ERROR, OWNER, SEED, SharedStudy, this_process
+from pipelines.search.study import CANDIDATE, COSTS, CURVE, ERROR, OWNER, SEED, SharedStudy
 from pipelines.tasks.family import Answer, TaskFamily
 from pipelines.tracking.live import LiveRun
 from reft import CausalModel, NonFiniteLossError, ReftConfig, ReftModel

@@ -10,36 +10,40 @@ from pipelines.params.whole import Params
 from pipelines.registry.aliases import place_alias
 from pipelines.registry.facts import Facts, read_facts
 from pipelines.registry.history import complete_runs
+from pipelines.registry.lock import Confirm, registry_lock
 from pipelines.registry.versions import ensure_version
-from pipelines.runtime.process import locked
 from pipelines.tracking.runs import Store, open_store, store_errors
 from pipelines.tracking.store import public_uri, unreachable
 
-REGISTRY_LOCK, LOCK_SECONDS = "registry", 120.0
+WAIT_SECONDS = 300.0  # a registration takes seconds; those of many projects may stand in line
 
 
 def run(params: Params, *, root: Path, files: StageFiles, out: Path) -> Registration:
     """Complete the runs, make the version if this adapter has none, give it its alias, then write registration.json.
 
+    All of that under the registry's lock, so that registration.json is true when the stage ends.
+
     Raises:
-        PipelineError: if a file is missing, the adapter is not the one that was measured, or the store does not answer.
+        PipelineError: if a file is missing, the adapter is not the one that was measured, the store does not answer, or
+            another process holds the registry for too long.
     """
     facts = read_facts(params, files)
     store = open_store(params.tracking, root)
-    try:
-        registration = _register(store, params, facts, root)
-    except store_errors() as error:
-        raise unreachable(store.uri, error, rule="the tracking store must take what register logs") from error
-    write_registration(out, registration)
+    with registry_lock(store, params.register_.model, wait_seconds=WAIT_SECONDS) as confirm:
+        try:
+            registration = _register(store, params, facts, root, confirm)
+        except store_errors() as error:
+            raise unreachable(store.uri, error, rule="the tracking store must take what register logs") from error
+        confirm()
+        write_registration(out, registration)
     return registration
 
 
-def _register(store: Store, params: Params, facts: Facts, root: Path) -> Registration:
+def _register(store: Store, params: Params, facts: Facts, root: Path, confirm: Confirm) -> Registration:
     model = params.register_.model
     pipeline = complete_runs(store, params, facts, project=root.resolve().name)
-    with locked(root, REGISTRY_LOCK, wait_seconds=LOCK_SECONDS):
-        version = ensure_version(store, model, pipeline, facts, root)
-        alias = place_alias(store.client, model, str(version), better=facts.evaluation.better)
+    version = ensure_version(store, model, pipeline, facts, root)
+    alias = place_alias(store.client, model, str(version), better=facts.evaluation.better, confirm=confirm)
     return Registration(
         model=model,
         version=version,

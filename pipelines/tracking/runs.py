@@ -6,6 +6,7 @@ takes seconds, and most commands never need it.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sqlite3
@@ -17,12 +18,13 @@ from typing import TYPE_CHECKING, Literal
 
 from pipelines.errors import PipelineError
 from pipelines.params.whole import TrackingParams
-from pipelines.runtime.process import locked
+from pipelines.runtime.database_lock import database_lock, locks
 from pipelines.tracking.moved import PROJECT, follow_project, own_database
 from pipelines.tracking.store import check_store, store_uri, unreachable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Experiment
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +75,8 @@ def open_store(tracking: TrackingParams, root: Path) -> Store:
         # which is otherwise a database that it makes in the current folder.
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
-        # Two processes that make the tables at once break each other.
-        with locked(root, "tracking", wait_seconds=LOCK_SECONDS):
+        # Two processes that make the tables at once break each other, from whichever folders; a server makes its own.
+        with database_lock(uri, "tables", wait_seconds=LOCK_SECONDS) if locks(uri) else contextlib.nullcontext():
             follow_project(tracking, root)
             client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
             return Store(client, uri, _experiment(client, tracking, root))
@@ -94,7 +96,7 @@ def _experiment(client: MlflowClient, tracking: TrackingParams, root: Path) -> s
     name = tracking.experiment
     found, tags = client.get_experiment_by_name(name), _own_tags(tracking, root)
     if found is None:
-        return str(client.create_experiment(name, artifact_location=_artifacts(tracking, root), tags=tags))
+        found = _made_experiment(client, name, _artifacts(tracking, root), tags)
     if found.lifecycle_stage != "active":
         raise PipelineError(
             "the experiment must not be deleted",
@@ -105,6 +107,19 @@ def _experiment(client: MlflowClient, tracking: TrackingParams, root: Path) -> s
         if found.tags.get(key) != value:
             client.set_experiment_tag(found.experiment_id, key, value)
     return str(found.experiment_id)
+
+
+def _made_experiment(client: MlflowClient, name: str, artifacts: str | None, tags: dict[str, str]) -> Experiment:
+    """Make the experiment; one that another process has made in this moment is as good."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_experiment(client.create_experiment(name, artifact_location=artifacts, tags=tags))
+    except MlflowException as error:
+        found = client.get_experiment_by_name(name) if error.error_code == "RESOURCE_ALREADY_EXISTS" else None
+        if found is None:
+            raise
+        return found
 
 
 def _own_tags(tracking: TrackingParams, root: Path) -> dict[str, str]:

@@ -11,9 +11,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.utils.validation import _validate_metric_name
 
 from pipelines.contracts.facts import StageFiles
@@ -27,8 +30,10 @@ from pipelines.registry import package
 from pipelines.registry.aliases import CHALLENGER, CHAMPION, alias_version
 from pipelines.registry.download import fetch_version
 from pipelines.registry.history import metric_label
+from pipelines.registry.lock import registry_lock
 from pipelines.registry.stored import holds, model_id
 from pipelines.registry.versions import registered
+from pipelines.runtime.process import BusyError
 from pipelines.stages import register
 from pipelines.tracking.live import live_run
 from pipelines.tracking.runs import INPUT_HASH, PARENT, STAGE, Run, Store, check_store, child_tags, find_run, open_store
@@ -315,6 +320,51 @@ def test_a_registration_that_cannot_be_read_is_none(root: Path, store: Store) ->
     stage(root, params)
     (root / "registration.json").write_text("{")
     assert not registered(params, root, root / "registration.json")
+
+
+def test_whoever_waits_for_the_registry_too_long_is_told_who_has_it(
+    root: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = make_params("busy", uri=store.uri)
+    other = tmp_path / "other"
+    with registry_lock(store, "busy", wait_seconds=1), ThreadPoolExecutor(1) as another_process:
+        monkeypatch.setattr(register, "WAIT_SECONDS", 0.2)
+        with pytest.raises(BusyError, match=rf"it is held by reft {os.getpid()} on "):
+            another_process.submit(stage, other, params).result()
+    assert not (other / "registration.json").exists()
+    assert versions(store, "busy") == []
+    assert stage(other, params).version == 1
+
+
+def test_a_version_that_was_made_beside_another_one_is_taken_back(
+    root: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    params, make = make_params("beside"), MlflowClient.create_model_version
+
+    def make_two(client: MlflowClient, *args: Any, **kwargs: Any) -> ModelVersion:
+        make(client, *args, **kwargs)  # by a release that knows no lock, in this moment
+        return make(client, *args, **kwargs)
+
+    monkeypatch.setattr(MlflowClient, "create_model_version", make_two)
+    assert (stage(root, params).version, versions(store, "beside")) == (1, ["1"])
+
+
+def test_a_champion_that_another_took_in_this_moment_is_not_told(
+    root: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    params, place = make_params("taken"), MlflowClient.set_registered_model_alias
+    stage(root, params, seed=0, better=False)
+
+    def lose(client: MlflowClient, name: str, alias: str, version: str) -> None:
+        place(client, name, alias, version)
+        place(client, name, alias, "1")  # by hand, on MLflow's page
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", lose)
+    assert (stage(root, params, seed=1).alias, alias_of(store, "taken", CHAMPION)) == (None, 1)
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from pipelines.params.whole import Params
 from pipelines.project import keys
 from pipelines.project.keys import Inputs
 from pipelines.project.settings import StudySettings
+from pipelines.runtime.process import this_process
 from pipelines.search.next_step import ProposalContext, Step, next_trial
 from pipelines.search.proposals import suggest
 from pipelines.search.records import trial_records, write_trials_csv
@@ -34,7 +35,6 @@ from pipelines.search.study import (
     in_state,
     open_study,
     repeat_killed,
-    this_process,
 )
 from pipelines.search.warm_start import first_points
 from tests.searching import RAW, make_params
