@@ -30,7 +30,7 @@ ORDER = {
         "adapters", "formats", "causal", "__init__",
     ),
     "pipelines": (
-        "__init__", "errors", "files", "yaml_file", "roundtrip", "sections", "wording", "markdown",
+        "__init__", "errors", "files", "yaml_file", "roundtrip", "sections", "wording", "markdown", "limited",
         "recipes/methods", "recipes", "sources", "runtime",
         "tasks/keys", "params", "contracts", "tracking", "bases", "project", "tasks", "model", "serving", "registry",
         "intake", "search", "reports", "reports/search", "upkeep", "exchange", "compare", "align", "stages",

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from pipelines.bases.foreign import try_foreign
 from pipelines.errors import PipelineError
 from pipelines.files import require_space, write_json
 from pipelines.sources.addresses import (
@@ -67,6 +68,7 @@ def convert(source: str, sha256: str | None, dtype: str, out: Path, *, scratch: 
     size = place.stat().st_size if place.is_file() else sum(p.stat().st_size for p in place.rglob("*"))
     require_space(out.parent, 8 * size if place.is_file() else 3 * size)  # a 4-bit file grows eightfold in fp32
     log.info("reading %s", source)
+    try_foreign(place)
     with _readable():
         model, tokenizer = _read(place, getattr(torch, dtype))
         model.save_pretrained(out)

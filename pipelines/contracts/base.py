@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import PipelineError
@@ -45,6 +45,25 @@ class BaseRecord:
     parameters: int
 
 
+_TYPES: dict[str, object] = {
+    **dict.fromkeys(("source", "dtype", "sha256", "model_type"), str),
+    **dict.fromkeys(("hidden_size", "num_layers", "vocab_size", "parameters"), int),
+    "source_sha256": None,  # a text, or none
+    "files": dict,
+}
+
+
+def _is(value: object, kind: object) -> bool:
+    """Whether a value of base.json has its field's type: whole numbers from 1, texts, names of files."""
+    if kind is int:
+        return type(value) is int and value > 0
+    if kind is dict:
+        return isinstance(value, dict) and all(
+            isinstance(digest, str) and PurePath(name).name == name for name, digest in value.items()
+        )
+    return isinstance(value, str) or (kind is None and value is None)
+
+
 def write_record(path: Path, record: BaseRecord) -> None:
     """Write base.json."""
     write_json(path, {"format": FORMAT, **asdict(record)})
@@ -64,6 +83,11 @@ def record_from_dict(raw: Any, *, name: str) -> BaseRecord:
     again = "Run the base stage again."
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
         raise PipelineError(f"{name} must be a base record of format {FORMAT}", got=str(raw)[:80], do=again)
+    wrong = sorted(key for key, kind in _TYPES.items() if key in raw and not _is(raw[key], kind))
+    if wrong:
+        raise PipelineError(
+            f"{name} must have fields of a base record's types", got=f"{wrong[0]}: {str(raw[wrong[0]])[:80]}", do=again
+        )
     try:
         record = BaseRecord(**{key: value for key, value in raw.items() if key != "format"})
     except TypeError as error:

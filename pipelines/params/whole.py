@@ -177,9 +177,10 @@ def check_params(raw: object, name: str) -> Params:
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
-        lines = [line for e in error.errors(include_url=False) for line in explain(dict(e), Params)]
-        if len(lines) > MAX_LINES:
-            lines[MAX_LINES:] = [f"and {len(lines) - MAX_LINES} more"]
+        errors = error.errors(include_url=False)
+        shown = [line for e in errors[:MAX_LINES] for line in explain(dict(e), Params)]  # the nearest key takes a while
+        lines, more = shown[:MAX_LINES], len(shown[MAX_LINES:]) + len(errors[MAX_LINES:])
+        lines += [f"and {more} more"] if more else []
         raise PipelineError(
             f"{name} breaks {error.error_count()} rule(s), so nothing was run; correct each of them\n  "
             + "\n  ".join(lines)

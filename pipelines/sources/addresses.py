@@ -115,7 +115,22 @@ def own_path(source: FileSource, root: Path) -> Path:
         for child in path.rglob("*"):
             if not child.resolve().is_relative_to(path):
                 raise _outside(f"{source.path}, which holds the link {child.name}")
+            check_plain(child)
+    else:
+        check_plain(path)
     return path
+
+
+def check_plain(path: Path) -> None:
+    """Refuse what can be read without end: a pipe, a device, a socket.
+
+    Raises:
+        PipelineError: unless it is a file, a folder, or nothing.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise PipelineError(
+            "what is read must be a plain file", got=f"{path}, a pipe or a device", do="Write what it gives to a file."
+        )
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from typing import BinaryIO, cast
 
 from pipelines.errors import PipelineError
 from pipelines.sources.archives import Bounded
+from pipelines.sources.raw_row import LONGEST_ROW
 
 PARQUET = b"PAR1"
 HEAD = 512  # bytes that tell
@@ -24,8 +25,10 @@ STRAY = 0.01  # share of the lines that may be no UTF-8; a file of another encod
 _COMPRESSED: dict[bytes, Callable[[BinaryIO], object]] = {
     b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
     b"BZh": bz2.BZ2File,
-    b"\xfd7zXZ\x00": lzma.LZMAFile,
+    b"\xfd7zXZ\x00": lambda file: Xz(file),
 }
+DEEPEST = 3  # compressed files in each other: there is one that holds itself
+XZ_MEMORY = 1 << 27  # bytes that unpacking may take; what xz writes takes half of it, at most
 _BROKEN = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)
 
 _AS_CSV = "Open it where it was made and save the rows as CSV (UTF-8), or as JSON Lines."
@@ -57,13 +60,14 @@ _OTHER: tuple[tuple[bytes, str, str], ...] = (
 
 
 @contextmanager
-def opened(stream: BinaryIO, name: str, limit: int) -> Iterator[io.BufferedReader]:
+def opened(stream: BinaryIO, name: str, limit: int, *, depth: int = 0) -> Iterator[io.BufferedReader]:
     """Open the rows in an open file: unpacked if it is compressed, refused if it is no file of rows.
 
     Args:
         stream: from its beginning.
         name: for messages.
         limit: bytes that may come out of a compressed file.
+        depth: how many compressed files it lies in.
 
     Raises:
         PipelineError: if the file is of a kind that is not read, or a compressed file is broken or passes the limit.
@@ -75,14 +79,45 @@ def opened(stream: BinaryIO, name: str, limit: int) -> Iterator[io.BufferedReade
     if unpack is None:
         yield buffered
         return
+    if depth == DEEPEST:
+        raise PipelineError(
+            "a data file is compressed once", got=f"{name}, {depth} times and more", do="Unpack it, and name the rows."
+        )
     try:
         inner = Bounded(cast(BinaryIO, unpack(buffered)), name, limit)
-        with opened(cast(BinaryIO, inner), name, limit) as rows:
+        with opened(cast(BinaryIO, inner), name, limit, depth=depth + 1) as rows:
             yield rows
     except _BROKEN as error:
         raise PipelineError(
             f"{name} must be a sound compressed file", got=f"{type(error).__name__}: {error}", do="Get a whole copy."
         ) from None
+
+
+class Xz(io.RawIOBase):
+    """The content of an xz file; a header that asks for gigabytes to unpack it is refused, which lzma's own grants."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._decoder = lzma.LZMADecompressor(memlimit=XZ_MEMORY)
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:  # as GzipFile's, for Bounded
+        while True:
+            if self._decoder.eof:  # one stream may follow another
+                rest = self._decoder.unused_data or self._file.read(io.DEFAULT_BUFFER_SIZE)
+                rest = rest.lstrip(b"\0")
+                if not rest:
+                    return b""
+                self._decoder = lzma.LZMADecompressor(memlimit=XZ_MEMORY)
+            else:
+                rest = self._file.read(io.DEFAULT_BUFFER_SIZE) if self._decoder.needs_input else b""
+                if not rest and self._decoder.needs_input:
+                    raise EOFError("the file ends before its end mark")
+            data = self._decoder.decompress(rest, size)
+            if data:
+                return data
 
 
 class TextLines:
@@ -109,8 +144,13 @@ class TextLines:
         self.length, self.quotes, self.fault = 0, 0, None
 
     def __iter__(self) -> Iterator[str]:
-        for line in self._stream:
+        while line := self._stream.readline(LONGEST_ROW + 1):
             self.number += 1
+            if len(line) > LONGEST_ROW:
+                self.fault = f"a line of more than {LONGEST_ROW} bytes"
+                self._skip(line)
+                yield ""
+                continue
             try:
                 text = line.decode("utf-8-sig" if self.number == 1 else "utf-8")
             except UnicodeDecodeError as error:
@@ -125,6 +165,11 @@ class TextLines:
                 got=f"{self._faults} of {self.number} lines are not, the first is {self._first}",
                 do=_AS_UTF8,
             )
+
+    def _skip(self, line: bytes) -> None:
+        """Go on behind a line that is too long."""
+        while line and not line.endswith(b"\n"):
+            line = self._stream.readline(LONGEST_ROW)
 
     def _note(self, error: UnicodeDecodeError) -> None:
         self.fault = f"not UTF-8: byte 0x{error.object[error.start]:02x} at {error.start + 1}"

@@ -10,12 +10,11 @@ from typing import BinaryIO
 
 from pipelines.errors import PipelineError
 from pipelines.sources.content import TextLines
-from pipelines.sources.raw_row import DELIMITERS, Format, RawRow
+from pipelines.sources.raw_row import DELIMITERS, LONGEST_ROW, Format, RawRow
 
 LONGEST_CELL = (
     2**31 - 1
 )  # characters, the most that csv takes; a file has no more bytes, and what is too long is rejected
-LONGEST_QUOTED = 1 << 24  # characters of a row of several lines, past which a quote was left open
 SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)  # Excel's own first line
 
 
@@ -110,7 +109,7 @@ def _bounded(lines: TextLines, name: str, kind: Format) -> Iterator[str]:
     for text in lines:
         if lines.length == len(text):
             start = lines.number
-        elif lines.length > LONGEST_QUOTED:
+        elif lines.length > LONGEST_ROW:  # a quote was left open
             raise _open_quote(name, kind, start, f"a row of {lines.length} characters")
         yield text
 

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from pipelines.errors import PipelineError
 from pipelines.sources.content import TextLines
-from pipelines.sources.raw_row import RawRow
+from pipelines.sources.raw_row import LONGEST_ROW, RawRow
 
 CHUNK = 1 << 20  # characters read at once
 _BLANK = re.compile(r"[ \t\r\n]*")
@@ -88,6 +88,8 @@ class _Text:
                 value, end = self._decoder.raw_decode(self._held, self._place)
             except json.JSONDecodeError as error:
                 cut = error.msg.startswith("Unterminated string") or error.pos >= len(self._held) - 16
+                if len(self._held) - self._place > LONGEST_ROW:
+                    raise self.broken(f"a value of more than {LONGEST_ROW} characters, or {error.msg}") from None
                 if self._ended or not cut:
                     self._place = error.pos
                     raise self.broken(error.msg) from None

@@ -12,6 +12,9 @@ Format = Literal["json", "jsonl", "csv", "tsv", "ssv", "psv", "parquet", "hub"]
 DELIMITERS: dict[Format, str] = {"csv": ",", "tsv": "\t", "ssv": ";", "psv": "|"}
 """What stands between the cells of each format of lines and cells."""
 
+LONGEST_ROW = 1 << 24  # bytes of a row, whatever its format; a longer one is given up alone where its end is known
+MOST_ROWS = 10_000_000  # of a file: a few bytes of parquet may stand for any number
+
 
 @dataclass(frozen=True)
 class RawRow:

@@ -22,7 +22,7 @@ from pipelines.sources.content import opened
 from pipelines.sources.delimited import Delimited
 from pipelines.sources.json_rows import read_json_array, read_json_lines
 from pipelines.sources.parquet_rows import read_parquet
-from pipelines.sources.raw_row import DELIMITERS, Format, RawRow, plain
+from pipelines.sources.raw_row import DELIMITERS, MOST_ROWS, Format, RawRow, plain
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,21 @@ class Reader:
             yield from self.parse(stream, name, limit=limit)
 
     def parse(self, stream: BinaryIO, name: str, *, limit: int = DATA_LIMIT) -> Iterator[RawRow]:
-        """Yield the rows of an open file; ``name`` stands in rows and messages, ``limit`` is of its unpacked bytes."""
+        """Yield the rows of an open file; ``name`` stands in rows and messages, ``limit`` is of its
+        unpacked and decoded bytes."""
+        for count, row in enumerate(self._parsed(stream, name, limit), start=1):
+            if count > MOST_ROWS:
+                raise PipelineError(f"{name} must not pass {MOST_ROWS} rows", got="more", do="Take a part of it.")
+            yield row
+
+    def _parsed(self, stream: BinaryIO, name: str, limit: int) -> Iterator[RawRow]:
         with opened(stream, name, limit) as rows:
             if self.format == "json":
                 yield from read_json_array(rows, name)
             elif self.format == "jsonl":
                 yield from read_json_lines(rows, name)
             elif self.format == "parquet":
-                yield from read_parquet(rows, name, self.needed, self._check_columns)
+                yield from read_parquet(rows, name, self.needed, self._check_columns, limit=limit)
             else:
                 yield from Delimited(self.format, self.quoting, self.columns, self._check_columns).read(rows, name)
 

@@ -152,17 +152,16 @@ def test_a_long_cell_is_read_as_it_stands() -> None:
 def test_a_quoted_row_that_never_ends_is_an_error_before_all_of_the_file_is_held(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("pipelines.sources.delimited.LONGEST_QUOTED", 1000)
-    read_lines = []
-
-    def lines() -> Any:
-        for number in range(10_000):
-            read_lines.append(number)
-            yield b'"open,1\n' if number == 3 else b"text,label\n" if number == 0 else b"a,1\n"
+    monkeypatch.setattr("pipelines.sources.delimited.LONGEST_ROW", 1000)
+    read_lines: list[int] = []
 
     class Lines(io.BytesIO):
-        def __iter__(self) -> Any:
-            return lines()
+        def readline(self, size: int | None = -1, /) -> bytes:
+            number = len(read_lines)
+            read_lines.append(number)
+            if number == 10_000:
+                return b""
+            return b'"open,1\n' if number == 3 else b"text,label\n" if number == 0 else b"a,1\n"
 
     from pipelines.sources.delimited import read_cells
 

@@ -1,0 +1,116 @@
+"""A stranger's model, tried in a child with limits before this process opens it.
+
+A configuration may describe ten million layers, a chat template may loop for ever, a tokenizer may be a program of
+regular expressions. None of them is code that is run by name, and each can take a machine.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from jinja2 import TemplateError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from pipelines.errors import PipelineError
+from pipelines.limited import Limits, answers
+
+MOST_LAYERS = 1000  # the deepest language model that is known has 126
+MOST_HEADER = 100_000_000  # bytes of a safetensors header, as the library has it
+SLACK = 1 << 24  # weights that may be missing, for which there is memory anywhere
+LONGEST_PROMPT = 1_000_000  # characters that a chat template may make of a short turn
+LIMITS = Limits(
+    memory=3 << 30,
+    cpu_seconds=300,
+    answer_seconds=300,
+    imports=("pipelines.bases.foreign",),
+    do="Is its config.json, tokenizer or chat template what its author wrote? Get a whole copy, or another model.",
+)
+
+
+def try_foreign(place: Path) -> None:
+    """Try configuration, tokenizer and chat template of a folder or a GGUF file.
+
+    Raises:
+        PipelineError: if the limits do not suffice, the model is deeper than any, its weights are not all there, or its
+            chat template makes a book of a word. What else is wrong with it, whoever opens it says.
+    """
+    for _ in answers(tried, (str(place),), LIMITS, what="a base's config, tokenizer and chat template"):
+        pass
+
+
+def tried(place: str) -> Iterator[bytes]:
+    """Do what opening the model does, but for its weights; yield b"" after each part."""
+    path = Path(place)
+    folder, gguf = (path.parent, path.name) if path.is_file() else (path, None)
+    torch.set_num_threads(1)
+    transformers_logging.set_verbosity_error()
+    try:
+        config = AutoConfig.from_pretrained(folder, gguf_file=gguf, local_files_only=True, trust_remote_code=False)
+        _check_depth(config)
+        yield b""
+        if gguf is None:
+            _check_weights(folder, config)
+        yield b""
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, gguf_file=gguf, local_files_only=True, trust_remote_code=False
+        )
+        tokenizer("a")
+        yield b""
+        _check_template(tokenizer)
+    except (PipelineError, MemoryError):
+        raise
+    except Exception:  # noqa: BLE001  # of any kind, and raised again where the model is opened, with advice
+        return
+
+
+def _check_depth(config: Any) -> None:
+    layers = getattr(config.get_text_config(), "num_hidden_layers", None)
+    if isinstance(layers, int) and layers > MOST_LAYERS:
+        raise PipelineError(f"a base has at most {MOST_LAYERS} layers", got=layers, do=LIMITS.do)
+
+
+def _check_weights(folder: Path, config: Any) -> None:
+    """Refuse a configuration of many more weights than the files hold, for which memory would be taken.
+
+    Where a few are missing, whoever opens the model names them.
+    """
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    described = model.num_parameters()
+    files = list(folder.glob("*.safetensors"))
+    stored = sum(map(_stored, files))
+    if files and described > 2 * stored + SLACK and not hasattr(config, "quantization_config"):
+        raise PipelineError(
+            "the source must hold every weight of the model",
+            got=f"{stored} numbers, where config.json describes {described}",
+            do="Get a whole copy of it.",
+        )
+
+
+def _stored(path: Path) -> int:
+    """How many numbers a safetensors file says that it holds."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(min(length, MOST_HEADER)))
+    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+
+
+def _check_template(tokenizer: Any) -> None:
+    if not tokenizer.chat_template:
+        return
+    try:
+        turn = [{"role": "user", "content": "What is good?"}]
+        prompt = tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
+    except (TemplateError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError):
+        return  # stage prepare tells of it where the template is wanted
+    if len(prompt) > LONGEST_PROMPT:
+        raise PipelineError(
+            f"a chat template makes at most {LONGEST_PROMPT} characters of a short turn", got=len(prompt), do=LIMITS.do
+        )

@@ -1,0 +1,165 @@
+"""A stranger's model: what would take a machine is refused by limits before this process opens it."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.bases import foreign
+from pipelines.contracts.base import read_base
+from pipelines.errors import PipelineError
+from pipelines.params.whole import check_params
+from pipelines.sources.addresses import FileSource, own_path
+from pipelines.stages import base
+from tests.pipelines.stages.test_prepare import raw_params
+from tests.tiny import CHAT_TEMPLATE, write_tiny_base
+
+FOR = "{% for each in range(99999) %}"
+LOOP = 3 * FOR + 3 * "{% endfor %}"
+LONG = "{{ 'x' * 2000000000 }}"
+BOOK = "{{ 'word ' * 1000000 }}"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_base(tmp_path_factory.mktemp("project") / "models" / "own" / "tiny")
+
+
+@pytest.fixture
+def limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A minute less than a person waits."""
+    monkeypatch.setattr(foreign, "LIMITS", replace(foreign.LIMITS, memory=1 << 30, cpu_seconds=10))
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    change(raw)
+    path.write_text(json.dumps(raw), encoding="utf-8")
+
+
+def try_with(model: Path, name: str, change: Callable[[dict[str, Any]], object]) -> None:
+    sound = (model / name).read_bytes()
+    try:
+        edit(model / name, change)
+        foreign.try_foreign(model)
+    finally:
+        (model / name).write_bytes(sound)
+
+
+def test_a_sound_model_passes(model: Path) -> None:
+    foreign.try_foreign(model)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"num_hidden_layers": 10_000_000}, "must be read within|at most 1000 layers"),
+        ({"num_hidden_layers": 1001}, "at most 1000 layers"),
+        ({"hidden_size": 1 << 20, "intermediate_size": 1 << 22}, "must hold every weight"),
+        ({"vocab_size": 1 << 40}, "must hold every weight"),
+    ],
+)
+def test_a_config_of_more_than_a_model_is_refused(model: Path, limits: None, change: dict[str, int], said: str) -> None:
+    with pytest.raises(PipelineError, match=said):
+        try_with(model, "config.json", lambda raw: raw.update(change))
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        pytest.param(LOOP, "must be read within 10 s", marks=pytest.mark.long),
+        (LONG, "must be read within 1074 MB of memory"),
+        (BOOK, "at most 1000000 characters"),
+    ],
+)
+def test_a_chat_template_that_does_not_end_is_ended(model: Path, limits: None, template: str, said: str) -> None:
+    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    path = model / "chat_template.jinja"
+    try:
+        path.write_text(template, encoding="utf-8")
+        with pytest.raises(PipelineError, match=said):
+            foreign.try_foreign(model)
+    finally:
+        path.write_text(CHAT_TEMPLATE, encoding="utf-8")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024  # kilobytes: it was not this one
+    assert time.monotonic() - began < 60
+
+
+def test_the_stage_tries_a_model_before_it_opens_it(model: Path, limits: None, tmp_path: Path) -> None:
+    """And refuses it in its own words, with advice."""
+    root, sound = model.parents[2], (model / "config.json").read_bytes()
+    try:
+        edit(model / "config.json", lambda raw: raw.update(num_hidden_layers=5000))
+        with pytest.raises(PipelineError, match=r"at most 1000 layers\. Got: 5000\. Is its config"):
+            base.run(check_params(raw_params(), "params.yaml"), root=root, out=tmp_path / "base.json")
+    finally:
+        (model / "config.json").write_bytes(sound)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_pipe_is_no_source(tmp_path: Path, inside: bool) -> None:
+    """Opened, it would be waited for without end."""
+    folder = tmp_path / "models" / "own" / "m"
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / "config.json" if inside else folder.with_name("p.gguf"))
+    with pytest.raises(PipelineError, match=r"must be a plain file.*a pipe or a device"):
+        own_path(FileSource("models/own/m" if inside else "models/own/p.gguf"), tmp_path)
+
+
+VALUES: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    0,
+    0.5,
+    float("nan"),
+    10**400,
+    "",
+    "../x",
+    [],
+    [1],
+    {},
+    {"../x": "a"},
+    {"a": 1},
+)
+FIELDS = (
+    "format", "source", "source_sha256", "dtype", "sha256", "files", "model_type", "hidden_size", "num_layers",
+    "vocab_size", "parameters",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def record(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    out = tmp_path_factory.mktemp("out") / "base.json"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REFT_HOME", str(tmp_path_factory.mktemp("home")))
+        base.run(check_params(raw_params(), "params.yaml"), root=model.parents[2], out=out)
+    found: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
+    return found
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_hostile_record_of_a_base_is_read_or_refused(record: dict[str, Any], field: str, tmp_path: Path) -> None:
+    assert set(record) == set(FIELDS)
+    variants = [{name: value for name, value in record.items() if name != field}]
+    variants += [record | {field: value} for value in (*VALUES, [record[field]], {"a": record[field]})]
+    path = tmp_path / "base.json"
+    taken, refused = [], []
+    for variant in variants:
+        path.write_text(json.dumps(variant), encoding="utf-8")
+        try:
+            taken.append(read_base(path))
+        except PipelineError as error:
+            refused.append(error)
+    assert all("base record" in str(error) or "must be" in str(error) for error in refused)
+    assert all(error.do for error in refused)
+    texts = {"source", "dtype", "model_type"}  # which may say anything; one may be none
+    assert len(taken) == (2 if field in texts else 3 if field == "source_sha256" else 0)
