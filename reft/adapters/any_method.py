@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from reft.adapters.directory import (
     AdapterInfo,
     adapter_tensors,
+    are_numbers,
     check_base,
     check_tensors,
     load_adapter,
@@ -34,11 +35,14 @@ from reft.adapters.files import (
     PEER_NAMES,
     PEFT_CONFIG_NAME,
     PEFT_TENSORS_NAME,
+    STRANGE,
     TENSORS_NAME,
+    not_ours,
+    read_config,
     read_file,
     sha256_of,
 )
-from reft.edits.config import ReftConfig
+from reft.edits.config import ReftConfig, count_parameters
 from reft.files import sha256, write_directory
 from reft.models.decoder import ReftModel
 from reft.peers.methods import PeerConfig, config_from_dict
@@ -117,6 +121,7 @@ def load_method(path: Path, base: nn.Module, *, base_sha256: str | None) -> Meth
     if record is None:
         return load_adapter(path, base, base_sha256=base_sha256)
     check_base(record.info, base_sha256)
+    _check_count(path, base, record)
     model = build_method(base, record.config, seed=record.info.seed)
     if (model.hidden_size, model.num_layers) != (record.hidden_size, record.num_layers):
         raise ValueError(
@@ -154,11 +159,10 @@ class _Record:
 
 def _read(path: Path) -> _Record | None:
     """Return the record of a rival's adapter, or None for one that :mod:`reft.adapters.directory` reads."""
-    content = read_file(path, CONFIG_NAME, MAX_CONFIG_BYTES)
+    raw = read_config(path)
+    if raw.get("kind") != PEER:
+        return None
     try:
-        raw = json.loads(content)
-        if raw.get("kind") != PEER:
-            return None
         if raw["format"] != FORMAT:
             raise ValueError(
                 f"the format of an adapter read here is {FORMAT}; got {raw['format']!r}; use the release that wrote it"
@@ -168,19 +172,37 @@ def _read(path: Path) -> _Record | None:
         record = _Record(
             config_from_dict(raw["method"]), info, base["hidden_size"], base["num_layers"], raw["files_sha256"]
         )
-    except (KeyError, TypeError, AttributeError, RecursionError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"{CONFIG_NAME} must be what save_adapter or save_method writes; got {error!r} in {path}; "
-            "save the adapter again"
-        ) from error
+    except STRANGE as error:
+        raise not_ours(path, error) from error
     texts = (info.base_sha256 or "", info.base_name, info.data_sha256 or "")
-    numbers = (info.seed, record.hidden_size, record.num_layers)
-    right = all(isinstance(value, str) for value in texts) and all(type(value) is int for value in numbers)
-    if not right or not isinstance(info.prompt, dict) or set(record.files_sha256) != set(_names(record.config)):
-        raise ValueError(
-            f"{CONFIG_NAME} must be what save_adapter or save_method writes; got {record}; save the adapter again"
-        )
+    right = all(isinstance(value, str) for value in texts) and are_numbers(info, record.hidden_size, record.num_layers)
+    files = record.files_sha256
+    named = isinstance(files, dict) and set(files) == set(_names(record.config))
+    if not right or not named or not isinstance(info.prompt, dict):
+        raise not_ours(path, record)
     return record
+
+
+def _check_count(path: Path, base: nn.Module, record: _Record) -> None:
+    """Refuse a config of more numbers than its files hold, before there is memory taken for them."""
+    held = sum((path / name).stat().st_size for name in _names(record.config) if (path / name).is_file()) // 4
+    try:
+        described = _count(base, record)
+    except STRANGE as error:
+        raise not_ours(path, error) from error
+    if described > held:
+        raise ValueError(
+            f"an adapter's files must hold the numbers of its config; got {described} in {CONFIG_NAME} and room for "
+            f"{held} in the files of {path}; save the adapter again"
+        )
+
+
+def _count(base: nn.Module, record: _Record) -> int:
+    config = record.config
+    if isinstance(config, StackedConfig):
+        return config.lora.count(base) + count_parameters(config.reft, record.hidden_size)
+    assert isinstance(config, PartConfig)
+    return config.count(base)
 
 
 def _names(config: PeerConfig) -> tuple[str, ...]:

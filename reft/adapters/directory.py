@@ -13,7 +13,16 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from reft.adapters.files import CONFIG_NAME, MAX_CONFIG_BYTES, PEER, TENSORS_NAME, read_file, sha256_of
+from reft.adapters.files import (
+    CONFIG_NAME,
+    PEER,
+    STRANGE,
+    TENSORS_NAME,
+    not_ours,
+    read_config,
+    read_file,
+    sha256_of,
+)
 from reft.edits.config import ReftConfig, count_parameters
 from reft.edits.methods.table import DECLARED
 from reft.edits.orthogonal import orthonormality_error
@@ -28,6 +37,8 @@ READ = (1, 2)  # format 1 had LoReFT on decoders alone
 HEAD = "head."
 LOADERS = {ReftModel.KIND: "load_adapter", ReftEncoder.KIND: "load_encoder", ReftSeq2Seq.KIND: "load_seq2seq"}
 _MAX_HEADER_BYTES = 10_000_000
+_MAX_SIZE = 1 << 24  # layers or width of a base
+_MAX_SEED = 1 << 63
 _MAX_ORTHONORMALITY_ERROR = 1e-4  # fp32 QR stays below 1e-6; more is another kind of matrix
 
 
@@ -222,9 +233,8 @@ class _Record:
 
 
 def _read_record(path: Path) -> _Record:
-    content = read_file(path, CONFIG_NAME, MAX_CONFIG_BYTES)
+    raw = read_config(path)
     try:
-        raw = json.loads(content)
         if raw.get("kind") == PEER:
             raise ValueError(f"an adapter of ReFT is read here; got one of {raw['method']['method']}; use load_method")
         if raw["format"] not in READ:
@@ -244,27 +254,30 @@ def _read_record(path: Path) -> _Record:
             base["num_layers"],
             raw["tensors_sha256"],
         )
-    except (KeyError, TypeError, AttributeError, RecursionError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"{CONFIG_NAME} must be what save_adapter writes; got {error!r} in {path}; save the adapter again"
-        ) from error
-    _check_types(record)
+    except STRANGE as error:
+        raise not_ours(path, error) from error
+    _check_types(record, path)
     return record
 
 
-def _check_types(record: _Record) -> None:
+def _check_types(record: _Record, path: Path) -> None:
     info = record.info
     hashes = (info.base_sha256 or "", info.data_sha256 or "")
     texts = (*hashes, info.base_name, record.tensors_sha256)
-    numbers = (info.seed, record.hidden_size, record.num_layers)
-    right = all(isinstance(value, str) for value in texts) and all(type(value) is int for value in numbers)
+    right = all(isinstance(value, str) for value in texts) and are_numbers(info, record.hidden_size, record.num_layers)
     head = record.head
     if record.kind == ReftEncoder.KIND:
         names = head.get("modules") if isinstance(head, dict) else None
         right = right and isinstance(names, list) and all(isinstance(name, str) for name in names)
         right = right and type(head.get("num_labels")) is int
-    if not right or not isinstance(info.prompt, dict) or record.kind not in LOADERS:
-        raise ValueError(f"{CONFIG_NAME} must be what save_adapter writes; got {record}; save the adapter again")
+    if not right or not isinstance(info.prompt, dict) or not isinstance(record.kind, str) or record.kind not in LOADERS:
+        raise not_ours(path, record)
+
+
+def are_numbers(info: AdapterInfo, *sizes: object) -> bool:
+    """Whether the numbers of an adapter's config are: a seed that torch takes, and sizes of a base."""
+    sound = all(type(size) is int and 0 < size < _MAX_SIZE for size in sizes)
+    return sound and type(info.seed) is int and abs(info.seed) < _MAX_SEED
 
 
 def _read_tensors(path: Path, record: _Record, head: Mapping[str, Tensor]) -> dict[str, Tensor]:

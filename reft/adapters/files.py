@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from reft.files import canonical_json, sha256
 
 TENSORS_NAME = "adapter.safetensors"
 CONFIG_NAME = "adapter_config.json"
 MAX_CONFIG_BYTES = 1_000_000
+LONGEST = 500  # characters of a value in a message
+STRANGE = (KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What Python raises for values of other types and sizes than were written."""
 PEER = "peer"
 """The kind of an adapter of a rival of ReFT, whose config says the sha256 of each other file that it has."""
 PEFT_TENSORS_NAME = "peft/adapter_model.safetensors"
@@ -38,13 +42,39 @@ def adapter_names(path: Path) -> tuple[str, ...]:
     Raises:
         ValueError: as :func:`read_file`.
     """
+    content = read_file(path, CONFIG_NAME, MAX_CONFIG_BYTES)
     try:
-        record = json.loads(read_file(path, CONFIG_NAME, MAX_CONFIG_BYTES))
+        record = json.loads(content)
         if record["kind"] == PEER:
             return (*(name for name in PEER_NAMES if name in record["files_sha256"]), CONFIG_NAME)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError):
+    except (ValueError, *STRANGE):
         pass  # whoever loads the adapter says what is wrong with its config
     return TENSORS_NAME, CONFIG_NAME
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return what an adapter's config holds, of whatever method.
+
+    Raises:
+        ValueError: as :func:`read_file`, and for what is no JSON object.
+    """
+    content = read_file(path, CONFIG_NAME, MAX_CONFIG_BYTES)
+    try:
+        raw = json.loads(content)
+    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, too deep, or a number of thousands of digits
+        raise not_ours(path, error) from error
+    if not isinstance(raw, dict):
+        raise not_ours(path, f"a JSON {type(raw).__name__}")
+    return raw
+
+
+def not_ours(path: Path, what: object) -> ValueError:
+    """The error for an adapter's config that no release wrote."""
+    said = repr(what) if isinstance(what, Exception) else str(what)
+    return ValueError(
+        f"{CONFIG_NAME} must be what save_adapter writes, or save_method; got {said[:LONGEST]} in {path}; "
+        "save the adapter again"
+    )
 
 
 def read_file(path: Path, name: str, limit: int | None) -> bytes:

@@ -77,8 +77,9 @@ class ReftConfig:
             raise ValueError(f"tied must be true or false; got {self.tied!r}; use a boolean")
         if self.overrides:
             check_layer_numbers("the layers of overrides", tuple(override.layer for override in self.overrides))
+        edited = set(self.layers)
         for override in self.overrides:
-            if override.layer not in self.layers:
+            if override.layer not in edited:
                 raise ValueError(
                     f"an override is of an edited layer; got layer {override.layer}; "
                     f"use one of {', '.join(map(str, self.layers))}"
@@ -121,7 +122,11 @@ class ReftConfig:
         return {layer: read[text] for layer, text in texts.items()}
 
     def _override(self, layer: int) -> LayerOverride:
-        return next((override for override in self.overrides if override.layer == layer), LayerOverride(layer))
+        return self._overrides.get(layer) or LayerOverride(layer)
+
+    @cached_property
+    def _overrides(self) -> dict[int, LayerOverride]:
+        return {override.layer: override for override in self.overrides}
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; :meth:`from_dict` reads them back."""
