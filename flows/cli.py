@@ -352,6 +352,8 @@ def data_add(
 
     root = project.resolve()
     addition = own.inspect_file(root, path, name=name, split=split, alone=alone)
+    if addition.linked is not None:
+        console.print(f"{path} is a link to {addition.linked}", markup=False, highlight=False, soft_wrap=True)
     if addition.proposal is not None:
         console.print(own.preview(addition.proposal, path.name))
         console.print(own.question(addition.proposal), markup=False, highlight=False, soft_wrap=True)

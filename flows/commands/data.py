@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import filecmp
+import os
 import re
 import shutil
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from itertools import islice
 from pathlib import Path
@@ -22,7 +25,7 @@ from pipelines.intake.proposal import Changes, Example, Proposal, apply_changes,
 from pipelines.params.whole import Params, load_params
 from pipelines.roundtrip import load_document, section_text
 from pipelines.runtime.process import locked
-from pipelines.sources.addresses import HUB_MODEL_FILES, HUB_REFUSED_FILES
+from pipelines.sources.addresses import HUB_MODEL_FILES, HUB_REFUSED_FILES, check_plain
 from reft.files import put_in_place
 
 PREVIEW_ROWS = 5
@@ -41,12 +44,14 @@ class Addition:
         own: where it goes, relative to the project.
         changes: what params.yaml would say, or None if it reads that very file already or is not to be changed.
         proposal: of a data file.
+        linked: where it really is, if the path is a link.
     """
 
     path: Path
     own: str
     changes: Changes | None
     proposal: Proposal | None = None
+    linked: Path | None = None
 
 
 def inspect_file(root: Path, path: Path, *, name: str | None, split: Split, alone: bool = False) -> Addition:
@@ -60,30 +65,53 @@ def inspect_file(root: Path, path: Path, *, name: str | None, split: Split, alon
         alone: whether it is taken in without a proposal for params.yaml.
 
     Raises:
-        PipelineError: if it is missing or unreadable, the name cannot be used, or nothing can be proposed for it.
+        PipelineError: if it is missing, unreadable, no plain file or folder, or a link that leaves its folder; if the
+            name cannot be used; or if nothing can be proposed for it.
     """
     dvc.check_project(root)
     params = load_params(root / "params.yaml")
-    if not path.exists():
-        raise PipelineError("the file to add must exist", got=path, do="Check the path.")
+    linked = _linked(path)
     name = name or path.resolve().name
     if not _NAME.fullmatch(name) or name == "README.md" or name.endswith(".dvc"):
         raise PipelineError("a name is letters, digits, . _ + and -", got=name, do="Give another with --name.")
     try:
         if path.is_dir() or _is_gguf(path):
-            return _inspect_model(path, f"models/own/{name}", params, alone=alone)
+            return replace(_inspect_model(path, f"models/own/{name}", params, alone=alone), linked=linked)
     except OSError as error:
         do = "Mend its permissions, or add a copy of it."
         raise PipelineError("the file to add must be readable", got=error, do=do) from None
     own = f"data/own/{name}"
     source = f"file:{own}"
     if alone or source == _present_source(params, split):
-        return Addition(path, own, None)
+        return Addition(path, own, None, linked=linked)
     proposal = propose(path, source, split, params)
     apply_changes(
         root / "params.yaml", proposal.changes
     )  # what would break a rule there is refused before it is copied
-    return Addition(path, own, proposal.changes, proposal)
+    return Addition(path, own, proposal.changes, proposal, linked)
+
+
+def _linked(path: Path) -> Path | None:
+    """Where a path leads that is a link.
+
+    Raises:
+        PipelineError: if there is nothing, or what is no plain file or folder, or the link leaves its folder: what a
+            stranger's archive links to is not what is seen in it, and DVC's cache would have a copy for the next push.
+    """
+    try:
+        target = path.resolve(strict=True)
+    except (FileNotFoundError, NotADirectoryError):
+        raise PipelineError("the file to add must exist", got=path, do="Check the path.") from None
+    except (OSError, RuntimeError) as error:  # no permission; links in a circle
+        raise PipelineError("the file to add must be readable", got=error, do="Mend it, or add a copy of it.") from None
+    if path.is_symlink() and not target.is_relative_to(path.absolute().parent.resolve()):
+        raise PipelineError(
+            "a link may lead to what stands in its own folder alone",
+            got=f"{path}, a link to {target}",
+            do="Add what it leads to by its own path, if that is meant.",
+        )
+    check_plain(path)
+    return target if path.is_symlink() else None
 
 
 def check_certain(proposal: Proposal) -> None:
@@ -104,20 +132,47 @@ def check_certain(proposal: Proposal) -> None:
 def take_in(root: Path, addition: Addition, *, force: bool) -> None:
     """Copy it in, whole or not at all, and put it under DVC; not while a run works here, whose input it may be.
 
+    What is refused at the end leaves nothing behind: what stood in its place is there again, and DVC's cache is as it
+    was.
+
     Raises:
         PipelineError: if a run works here, other content has that name and ``force`` is not given, or DVC refuses it.
     """
     path, target = addition.path.resolve(), root.resolve() / addition.own
     with locked(root, "run", wait_seconds=0):
-        if path != target and not _same(path, target):
-            if target.exists() and not force:
-                raise PipelineError(
-                    "other content with the same name must not be lost",
-                    got=addition.own,
-                    do="Give another --name, or --force to replace it.",
-                )
-            _copy(path, target)
-        dvc.read(root, ["add", addition.own])
+        if path == target or _same(path, target):
+            with _dvc_as_before(root, target):
+                dvc.read(root, ["add", addition.own])
+            return
+        if (target.exists() or target.is_symlink()) and not force:
+            raise PipelineError(
+                "other content with the same name must not be lost",
+                got=addition.own,
+                do="Give another --name, or --force to replace it.",
+            )
+        with _placed(path, target), _dvc_as_before(root, target):
+            dvc.read(root, ["add", addition.own])
+
+
+@contextmanager
+def _dvc_as_before(root: Path, target: Path) -> Iterator[None]:
+    """If the block fails, what DVC has written is as it was: the file's note, git's list beside it, and the cache."""
+    notes = [target.with_name(f"{target.name}.dvc"), target.with_name(".gitignore")]
+    before = {note: note.read_bytes() if note.is_file() else None for note in notes}
+    cache = root / ".dvc" / "cache" / "files"
+    cached = set(cache.rglob("*"))
+    try:
+        yield
+    except BaseException:
+        for note, content in before.items():
+            if content is None:
+                note.unlink(missing_ok=True)
+            elif note.read_bytes() != content:
+                note.write_bytes(content)
+        for new in set(cache.rglob("*")) - cached:
+            if new.is_file():
+                new.unlink()
+        raise
 
 
 def changed_params(root: Path, changes: Changes) -> tuple[str, str]:
@@ -199,11 +254,15 @@ def _is_gguf(path: Path) -> bool:
 def _model_files(folder: Path) -> list[Path]:
     """What of a model folder is taken: no pickles, no code, nothing in folders; as from a hub."""
     names = sorted(path for path in folder.iterdir() if path.is_file())
+    for path in names:
+        _linked(path)
     wanted = [path for path in names if any(fnmatch(path.name, pattern) for pattern in HUB_MODEL_FILES)]
     return [path for path in wanted if not any(fnmatch(path.name, pattern) for pattern in HUB_REFUSED_FILES)]
 
 
 def _same(path: Path, target: Path) -> bool:
+    if target.is_symlink():
+        return False
     if path.is_file():
         return target.is_file() and filecmp.cmp(path, target, shallow=False)
     if not target.is_dir():
@@ -214,7 +273,9 @@ def _same(path: Path, target: Path) -> bool:
     )
 
 
-def _copy(path: Path, target: Path) -> None:
+@contextmanager
+def _placed(path: Path, target: Path) -> Iterator[None]:
+    """Have a copy in its place; if the block fails, what was there before is there again."""
     files = [path] if path.is_file() else _model_files(path)
     require_space(target.parent, 2 * sum(file.stat().st_size for file in files))  # here, and in DVC's cache
     with temporary_directory(target) as folder:
@@ -225,9 +286,19 @@ def _copy(path: Path, target: Path) -> None:
             new.mkdir()
             for file in files:
                 shutil.copyfile(file, new / file.name)
-        if target.exists() and (target.is_dir() or new.is_dir()):  # only a file can take a file's place
-            put_in_place(target, folder / "old")
+        old = folder / "old"
+        with suppress(OSError):  # a link, so that there is a file in its place at any moment; a folder has none
+            os.link(target, old, follow_symlinks=False)
+        if not os.path.lexists(old) and os.path.lexists(target):
+            put_in_place(target, old)
         put_in_place(new, target)
+        try:
+            yield
+        except BaseException:
+            target.rename(folder / "refused")
+            if os.path.lexists(old):
+                put_in_place(old, target)
+            raise
 
 
 def _cell(value: object) -> Text:

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.commands.data import question, write_params
+from flows.commands.data import inspect_file, question, take_in, write_params
+from flows.runs.dvc import read
+from pipelines.errors import PipelineError
 from pipelines.intake.labels import Usable
 from pipelines.intake.layout import Layout
 from pipelines.intake.proposal import Example, Proposal
@@ -198,6 +200,66 @@ def test_a_mistake_is_told_and_changes_nothing(project: Project, rows: Path, arg
     assert done.returncode == 2
     assert said in done.stderr
     assert sorted(path.name for path in (project.root / "data/own").iterdir()) == ["README.md"]
+
+
+def cached(project: Project) -> set[Path]:
+    """The files of DVC's cache."""
+    return {path for path in (project.root / ".dvc" / "cache").rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("kind", ["link out", "link out in own", "pipe", "device", "folder of links"])
+def test_what_is_no_plain_file_of_its_folder_is_refused_and_leaves_nothing(
+    project: Project, rows: Path, tmp_path: Path, kind: str
+) -> None:
+    folder, before = tmp_path / "archive", cached(project)
+    path = (project.root / "data" / "own" if kind == "link out in own" else folder) / rows.name
+    folder.mkdir()
+    if kind.startswith("link out"):
+        path.symlink_to(rows)
+        said = f"{path}, a link to {rows}"
+    elif kind == "pipe":
+        os.mkfifo(path)
+        said = "a pipe or a device"
+    elif kind == "device":
+        path, said = Path("/dev/zero"), "a pipe or a device"
+    else:
+        path = write_tiny_base(folder / "model")
+        (path / "config.json").rename(tmp_path / "config.json")
+        (path / "config.json").symlink_to(tmp_path / "config.json")
+        said = "a link may lead to what stands in its own folder alone"
+    own = left(project)
+    done = add(project, path, "--no-params", check=False)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr.replace("\n", "")
+    assert (left(project), cached(project)) == (own, before)
+
+
+def test_where_a_link_within_its_folder_leads_is_said(project: Project, rows: Path) -> None:
+    link = rows.with_name("latest.jsonl")
+    link.symlink_to(rows.name)
+    assert f"{link} is a link to {rows.resolve()}" in add(project, link, "--no-params").stdout
+    assert (project.root / "data/own/rows.jsonl").read_bytes() == rows.read_bytes()
+
+
+def test_what_dvc_refuses_leaves_what_was_there(project: Project, rows: Path, tmp_path: Path) -> None:
+    """Here DVC cannot write its note, after its cache has the content."""
+    add(project, rows, "--no-params")
+    other = tmp_path / "other.jsonl"
+    other.write_text(rows.read_text(encoding="utf-8") * 2, encoding="utf-8")
+    own, before = left(project), cached(project)
+    addition = inspect_file(project.root, other, name="rows.jsonl", split="train", alone=True)
+    with pytest.MonkeyPatch.context() as patch:
+
+        def refuse(root: Path, arguments: list[str]) -> str:
+            read(root, arguments)
+            raise PipelineError("dvc add must succeed")
+
+        patch.setattr("flows.runs.dvc.read", refuse)
+        with pytest.raises(PipelineError, match="dvc add must succeed"):
+            take_in(project.root, addition, force=True)
+    assert (project.root / "data/own/rows.jsonl").read_bytes() == rows.read_bytes()
+    assert (left(project), cached(project)) == (own, before)
+    assert project.run("dvc", "status", "data/own/rows.jsonl.dvc").stdout.strip().endswith("up to date.")
 
 
 def test_a_model_folder_becomes_the_base(project: Project, tmp_path: Path) -> None:
