@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -69,12 +70,12 @@ class Rejection:
     value: str
 
 
-def write_rows(folder: Path, split: Split, rows: list[Row]) -> None:
+def write_rows(folder: Path, split: Split, rows: Iterable[Row]) -> None:
     """Write SPLIT.jsonl."""
     write_jsonl(folder / f"{split}.jsonl", (_written(row) for row in rows))
 
 
-def write_rejected(folder: Path, rejected: list[Rejection]) -> None:
+def write_rejected(folder: Path, rejected: Iterable[Rejection]) -> None:
     """Write rejected.jsonl."""
     write_jsonl(folder / "rejected.jsonl", (asdict(row) for row in rejected))
 

@@ -35,6 +35,7 @@ from pipelines.tasks.collect import collect
 from pipelines.tasks.family import family_of
 from pipelines.tasks.keys.prepare import PrepareParams
 from pipelines.tasks.reader import RowReader
+from pipelines.tasks.row_store import row_store
 from pipelines.tasks.splits import cut, near_duplicates
 
 log = logging.getLogger(__name__)
@@ -75,22 +76,23 @@ def run(params: Params, *, root: Path, base: Path, out: Path, card: Path) -> Pre
     tokenizer = load_tokenizer(record, root=root)
     _check_length(store_path(record), config.max_tokens)
     task = family_of(config)
-    collected = collect(config, RowReader(config, task, tokenizer), root)
-    rejected = collected.rejected
-    splits, unused = cut(collected.pools, rejected, config, params.seed)
-    for split, rows in splits.items():
-        task.check_split(split, rows)
-    with whole_directory(out) as folder:
+    with row_store(out, params.seed) as store:
+        collected = collect(config, RowReader(config, task, tokenizer), root, store)
+        splits, unused = cut(store, collected.pools, config)
         for split, rows in splits.items():
-            write_rows(folder, split, rows)
-        write_rejected(folder, sorted(rejected, key=lambda r: (r.file, r.line)))
-        write_task(folder, task.spec)
-        content = data_sha256(folder)
-    reasons = dict(sorted(Counter(rejection.reason for rejection in rejected).items()))
-    sizes = {split: len(rows) for split, rows in splits.items()}
-    result = PrepareResult(collected.read, sizes, reasons, unused, content, collected.joined_otherwise)
-    write_card(card, _card(result, splits, task.classes, config, root))
-    log.info("%d rows read, %d rejected, %d unused; splits %s", result.read, len(rejected), unused, sizes)
+            task.check_split(split, rows)
+        with whole_directory(out) as folder:
+            for split, rows in splits.items():
+                write_rows(folder, split, rows)
+            write_rejected(folder, store.rejected())
+            write_task(folder, task.spec)
+            content = data_sha256(folder)
+        reasons = dict(sorted((reason, count) for reason, count, _ in store.reasons()))
+        sizes = {split: len(rows) for split, rows in splits.items()}
+        result = PrepareResult(collected.read, sizes, reasons, unused, content, collected.joined_otherwise)
+        summaries = {split: _summary(rows, task.classes) for split, rows in splits.items()}
+        write_card(card, _card(result, summaries, near_duplicates(store), config, root))
+    log.info("%d rows read, %d rejected, %d unused; splits %s", result.read, sum(reasons.values()), unused, sizes)
     return result
 
 
@@ -109,7 +111,7 @@ def _check_length(base: Path, max_tokens: int) -> None:
 
 
 def _card(
-    result: PrepareResult, splits: dict[Split, list[Row]], classes: Sequence[str], config: PrepareParams, root: Path
+    result: PrepareResult, splits: dict[Split, SplitCard], near: dict[str, int], config: PrepareParams, root: Path
 ) -> DataCard:
     parsed = parse_source(config.source)
     digest = sha256_file(own_path(parsed, root)) if isinstance(parsed, FileSource) else config.sha256
@@ -120,20 +122,20 @@ def _card(
         read=result.read,
         rejected=result.rejected,
         unused=result.unused,
-        near_duplicates=near_duplicates(splits),
+        near_duplicates=near,
         joined_otherwise=result.joined_otherwise,
-        splits={split: _summary(rows, classes) for split, rows in splits.items()},
+        splits=splits,
     )
 
 
-def _summary(rows: list[Row], classes: Sequence[str]) -> SplitCard:
+def _summary(rows: Sequence[Row], classes: Sequence[str]) -> SplitCard:
     labels = Counter(row.label for row in rows)
-    tokens = np.array([row.tokens for row in rows])
+    tokens = np.fromiter((row.tokens for row in rows), np.int64, count=len(rows))
     quantiles = {f"p{q}": round(float(np.percentile(tokens, q)), 1) for q in (50, 90, 99)}
-    domains = [row.domain for row in rows if row.domain is not None]
+    domains = {row.domain for row in rows if row.domain is not None}
     return SplitCard(
         rows=len(rows),
         labels={label: labels[label] for label in classes or sorted(labels) if label},
         tokens={**quantiles, "max": int(tokens.max())},
-        domain=Domains(min(domains), max(domains), len(set(domains))) if domains else None,
+        domain=Domains(min(domains), max(domains), len(domains)) if domains else None,
     )

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
 
-from pipelines.contracts.prepared import Rejection, Row, Split
+from pipelines.contracts.prepared import Row, Split
 from pipelines.errors import PipelineError
 from pipelines.sources.addresses import PypiSource, parse_source
 from pipelines.sources.rows import Reader
 from pipelines.tasks.keys.prepare import PrepareParams
 from pipelines.tasks.reader import MISSING, RowReader
+from pipelines.tasks.row_store import RowStore
 from reft.data import added_tokens
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
-BATCH = 1024  # texts given to the tokenizer at once
+WORDS = 10_000  # completions whose tokens are remembered
 DUPLICATE = "the same text stands in an earlier row"
 CONFLICT = "the same text has another answer in another row"
 TOO_LONG = "prompt and completion have too many tokens"
@@ -31,38 +33,35 @@ TOKENLESS = "the prompt has no token"
 
 @dataclass(frozen=True)
 class Collected:
-    """What the sources hold.
+    """What the sources hold; the rows themselves, usable and rejected, are in the store.
 
     Attributes:
-        pools: the usable rows of each source, by the split that it is for; "train" is the main one.
-        rejected: the rows that are left out.
+        pools: the sources, by the split that each is for; "train" is the main one.
         read: how many rows there are.
         joined_otherwise: usable rows whose prompt and completion have other tokens together than apart.
     """
 
-    pools: dict[Split, list[Row]]
-    rejected: list[Rejection]
+    pools: tuple[Split, ...]
     read: int
     joined_otherwise: int
 
 
-def collect(config: PrepareParams, rows: RowReader, root: Path) -> Collected:
-    """Read the sources, and keep of their rows those that can be used, each text once."""
+def collect(config: PrepareParams, rows: RowReader, root: Path, store: RowStore) -> Collected:
+    """Read the sources into the store, and keep of their rows those that can be used, each text once."""
     reader = Reader(config.format, config.columns, config.quoting, rows.columns)
-    rejected: list[Rejection] = []
-    pools: dict[Split, list[Row]] = {}
+    pools: list[Split] = []
     read = joined_otherwise = 0
     for split, source, sha256 in _sources(config):
-        found: list[Row] = []
         count, missing = 0, 0
         for raw in tqdm(reader.read(source, sha256, root=root), desc=f"reading {split}", unit=" rows", delay=1.0):
             count += 1
             outcome = rows.read(raw)
             if isinstance(outcome, Row):
-                found.append(outcome)
+                store.add(split, outcome)
             else:
                 missing += outcome.reason == MISSING
-                rejected.append(outcome)
+                store.note(outcome)
+        store.flush()
         if count == 0 or missing == count:
             raise PipelineError(
                 f"{source} must hold rows with the columns {', '.join(rows.columns)}",
@@ -70,16 +69,16 @@ def collect(config: PrepareParams, rows: RowReader, root: Path) -> Collected:
                 do="Check prepare.source, format, template and the columns that it names against the file.",
             )
         read += count
-        distinct = _distinct(found, rejected)
-        pools[split], otherwise = _measured(distinct, rows.tokenizer, config.max_tokens, rejected)
-        joined_otherwise += otherwise
+        distinct(store, split)
+        joined_otherwise += _measured(store, split, rows.tokenizer, config.max_tokens)
+        pools.append(split)
     if joined_otherwise:
         log.warning(
             "the base read text with other tokens than it gets here: of %d of %d usable rows, prompt and answer have "
             "others together than apart, as where the template ends in a space, which belongs to the answers",
-            joined_otherwise, sum(map(len, pools.values())),
+            joined_otherwise, sum(map(store.count, pools)),
         )  # fmt: skip
-    return Collected(pools, rejected, read, joined_otherwise)
+    return Collected(tuple(pools), read, joined_otherwise)
 
 
 def _sources(config: PrepareParams) -> list[tuple[Split, str, str | None]]:
@@ -93,49 +92,64 @@ def _sources(config: PrepareParams) -> list[tuple[Split, str, str | None]]:
     return sources
 
 
-def _distinct(rows: list[Row], rejected: list[Rejection]) -> list[Row]:
+def distinct(store: RowStore, pool: Split) -> None:
     """Keep the first row of each text in a domain, and none of a text that has two answers there."""
-    answers: dict[tuple[str, float | None], dict[str, str]] = {}
-    for row in rows:
-        answers.setdefault((row.key, row.domain), {})[row.completion] = row.label or row.completion.strip()
-    first: dict[tuple[str, float | None], Row] = {}
-    for row in rows:
-        same = row.key, row.domain
-        if len(answers[same]) > 1:
-            rejected.append(row.reject(CONFLICT, ", ".join(sorted(answers[same].values()))))
-        elif same in first:
-            rejected.append(row.reject(DUPLICATE, first[same].id))
+    database = store.database
+    database.execute("CREATE INDEX IF NOT EXISTS near ON rows (near)")
+    database.execute("CREATE TEMP TABLE doubled (n INTEGER PRIMARY KEY, answers TEXT, first INTEGER)")
+    several = (
+        "SELECT near, key, domain FROM rows WHERE pool = ? "
+        "GROUP BY near, key, domain HAVING count(DISTINCT completion) > 1"
+    )
+    of_one = "FROM rows WHERE near = ? AND key = ? AND domain IS ? AND pool = ?"
+    for text in database.execute(several, (pool,)):
+        answers: dict[str, str] = {}
+        for completion, label in database.execute(f"SELECT completion, label {of_one} ORDER BY n", (*text, pool)):
+            answers[completion] = json.loads(label) or json.loads(completion).strip()
+        said = json.dumps(", ".join(sorted(answers.values())))
+        database.execute(f"INSERT INTO doubled SELECT n, ?, NULL {of_one}", (said, *text, pool))
+    database.execute(
+        "INSERT INTO doubled SELECT n, NULL, first FROM "
+        "(SELECT n, min(n) OVER (PARTITION BY near, key, domain) AS first FROM rows WHERE pool = ?) "
+        "WHERE n > first AND n NOT IN (SELECT n FROM doubled)",
+        (pool,),
+    )
+    told = "SELECT n, answers, first FROM doubled ORDER BY n"
+    for number, answers_of_it, earlier in database.execute(told):
+        row = store.row(number)
+        if answers_of_it is None:
+            store.note(row.reject(DUPLICATE, store.row(earlier).id), number)
         else:
-            first[same] = row
-    return list(first.values())
+            store.note(row.reject(CONFLICT, json.loads(answers_of_it)), number)
+    database.execute("DROP TABLE doubled")
 
 
-def _measured(
-    rows: list[Row], tokenizer: PreTrainedTokenizerBase, max_tokens: int, rejected: list[Rejection]
-) -> tuple[list[Row], int]:
+def _measured(store: RowStore, pool: Split, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> int:
     """Count tokens as training does, prompt and completion apart; reject what is too long, since nothing is cut.
 
     Where a row has choices of its own, the longest of them counts.
 
     Returns:
-        The rows that are kept, and how many of them have other tokens where both are tokenised as one text.
+        How many of the rows that are kept have other tokens where both are tokenised as one text.
     """
-    words = {row.completion for row in rows}
-    completions = {word: tokenizer(word, add_special_tokens=False)["input_ids"] for word in words}
+    completions: dict[str, list[int]] = {}
     behind = added_tokens(tokenizer)[1]
-    kept, otherwise = [], 0
-    for start in tqdm(range(0, len(rows), BATCH), desc="measuring", unit="batch", delay=1.0):
-        batch = rows[start : start + BATCH]
-        prompts = tokenizer([row.prompt for row in batch])["input_ids"]
-        wholes = tokenizer([row.prompt + row.completion for row in batch])["input_ids"]
-        for row, prompt, whole in zip(batch, prompts, wholes, strict=True):
+    otherwise = 0
+    for batch in tqdm(store.kept(pool), desc="measuring", unit="batch", delay=1.0):
+        if len(completions) > WORDS:
+            completions.clear()
+        for word in {row.completion for _, row in batch} - completions.keys():
+            completions[word] = tokenizer(word, add_special_tokens=False)["input_ids"]
+        prompts = tokenizer([row.prompt for _, row in batch])["input_ids"]
+        wholes = tokenizer([row.prompt + row.completion for _, row in batch])["input_ids"]
+        for (number, row), prompt, whole in zip(batch, prompts, wholes, strict=True):
             ids = [*prompt[: len(prompt) - behind], *completions[row.completion]]
             longest = len(prompt) - behind + max(len(completions[row.completion]), *row.choice_tokens, 0)
             if len(prompt) == behind:
-                rejected.append(row.reject(TOKENLESS, row.prompt))
+                store.note(row.reject(TOKENLESS, row.prompt), number)
             elif longest > max_tokens:
-                rejected.append(row.reject(TOO_LONG, longest))
+                store.note(row.reject(TOO_LONG, longest), number)
             else:
                 otherwise += ids != whole[: len(whole) - behind]
-                kept.append(replace(row, tokens=longest))
-    return kept, otherwise
+                store.measured(number, longest)
+    return otherwise

@@ -15,11 +15,12 @@ from pipelines.errors import PipelineError
 from pipelines.params.whole import check_params
 from pipelines.sources.raw_row import RawRow
 from pipelines.stages import base, prepare
-from pipelines.tasks.collect import _distinct, collect
+from pipelines.tasks.collect import collect, distinct
 from pipelines.tasks.family import family_of
 from pipelines.tasks.keys.classification import ClassificationParams
 from pipelines.tasks.prompts import render_prompt
 from pipelines.tasks.reader import RowReader
+from pipelines.tasks.row_store import row_store
 from pipelines.tasks.rows import comparable
 from reft.data import prompt_tokens
 from tests.tiny import tiny_tokenizer, write_tiny_base
@@ -374,14 +375,19 @@ def test_texts_are_one_but_for_case_and_spacing(one: str, other: str) -> None:
 
 
 @pytest.mark.parametrize(("one", "other"), OTHER)
-def test_texts_that_differ_in_a_sign_or_a_mark_are_two(one: str, other: str) -> None:
+def test_texts_that_differ_in_a_sign_or_a_mark_are_two(tmp_path: Path, one: str, other: str) -> None:
     """With signs removed each pair would be one text with two labels, and both rows dropped."""
     assert comparable(one) != comparable(other)
     rows = reader(section())
     pair = [rows.read(RawRow("f", n, {"text": t, "label": 2 - 4 * n})) for n, t in enumerate((one, other))]
-    rejected: list[Any] = []
-    assert len(_distinct([row for row in pair if isinstance(row, Row)], rejected)) == 2
-    assert rejected == []
+    with row_store(tmp_path / "prepared", 0) as store:
+        for row in pair:
+            assert isinstance(row, Row)
+            store.add("train", row)
+        store.flush()
+        distinct(store, "train")
+        assert store.count("train") == 2
+        assert list(store.rejected()) == []
 
 
 def test_near_duplicates_are_kept_and_counted(project: Path) -> None:
@@ -452,10 +458,16 @@ def test_prompts_that_join_their_answers_otherwise_are_counted_and_warned_of(
 def test_an_end_token_of_the_tokenizer_is_not_counted(project: Path) -> None:
     write(project, rows(20))
     keys, tokenizer = section(), tiny_tokenizer()
-    bare = collect(keys, RowReader(keys, family_of(keys), tokenizer), project)
+
+    def measured() -> tuple[Any, list[Any]]:
+        with row_store(project / "prepared", 0) as store:
+            found = collect(keys, RowReader(keys, family_of(keys), tokenizer), project, store)
+            return found, list(store.kept("train"))
+
+    bare = measured()
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 2)])
-    assert collect(keys, RowReader(keys, family_of(keys), tokenizer), project) == bare
-    assert bare.joined_otherwise == 0
+    assert measured() == bare
+    assert bare[0].joined_otherwise == 0
 
 
 CLOCK = "{% set day = strftime_now( '%d %b %Y' ) %}{{ day }} {{ messages[0]['content'] }}"
