@@ -15,6 +15,7 @@ from flows.commands.exchange import export_command, import_command
 from flows.commands.predict import predict_command
 from flows.runs.dvc import StageFailedError
 from pipelines.errors import PipelineError
+from pipelines.runtime.disk import full_disk
 from pipelines.runtime.process import end_quickly, importing
 
 app = typer.Typer(
@@ -383,6 +384,7 @@ def main() -> None:
     try:
         app()
     except (PipelineError, StageFailedError, OSError) as error:
+        error = full_disk(error, Path.cwd()) or error
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2 if isinstance(error, PipelineError) else 1)
 

@@ -15,7 +15,7 @@ from pipelines.errors import PipelineError
 from pipelines.files import write_text
 from pipelines.params.whole import Params, load_params
 from pipelines.project.code import check_code
-from pipelines.runtime.disk import check_project_space
+from pipelines.runtime.disk import check_project_space, full_disk
 from pipelines.runtime.process import DYING_SECONDS, begin_process, error_path, importing, locked, write_marker
 
 # A stage is the function run(params, *, root, <path flags>) of its module; the flags are its paths. Of a stage of
@@ -37,9 +37,7 @@ OF_ALL_STAGES = {"register"}  # which takes the paths of all other stages' files
 
 
 # What a machine may have against a write, and a user can mend.
-DISK = {
-    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST
-}  # fmt: skip
+DISK = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -58,16 +56,22 @@ def main(argv: list[str] | None = None) -> int:
             write_marker(root, arguments.stage, time.monotonic() - started)
     except PipelineError as error:
         return _report(root, arguments.stage, error)
-    except OSError as error:
-        if error.errno not in DISK:
+    except Exception as error:
+        told = full_disk(error, root) or _not_written(error)
+        if told is None:
             raise
-        do = "Free some space or mend the permissions, then run again."
-        return _report(
-            root, arguments.stage, PipelineError("the disk must take what the stage writes", got=error, do=do)
-        )
+        return _report(root, arguments.stage, told)
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _not_written(error: Exception) -> PipelineError | None:
+    """The error for a folder that may not be written in; None for any other."""
+    if not isinstance(error, OSError) or error.errno not in DISK:
+        return None
+    do = "Mend the permissions, then run again."
+    return PipelineError("the disk must take what the stage writes", got=error, do=do)
 
 
 def _report(root: Path, stage: str, error: PipelineError) -> int:

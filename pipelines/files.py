@@ -64,6 +64,9 @@ def whole_file(path: Path) -> Iterator[TextIO]:
         with temporary.open("w", encoding="utf-8", newline="\n") as file:
             yield file
         put_in_place(temporary, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk's error names none
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

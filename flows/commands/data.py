@@ -290,14 +290,14 @@ def _placed(path: Path, target: Path) -> Iterator[None]:
         with suppress(OSError):  # a link, so that there is a file in its place at any moment; a folder has none
             os.link(target, old, follow_symlinks=False)
         if not os.path.lexists(old) and os.path.lexists(target):
-            put_in_place(target, old)
+            target.rename(old)
         put_in_place(new, target)
         try:
             yield
         except BaseException:
             target.rename(folder / "refused")
             if os.path.lexists(old):
-                put_in_place(old, target)
+                old.rename(target)
             raise
 
 

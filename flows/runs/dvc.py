@@ -11,14 +11,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from pipelines.errors import PipelineError
 from pipelines.files import write_text
 from pipelines.runtime.process import FLOW_PID, work_folder
 from pipelines.sources.addresses import OWN_FOLDERS
 from pipelines.yaml_file import read_yaml
 
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 # How DVC is started where its errors are shown; -P: of this package, also in a folder that has a `flows` of its own.
 QUIET = ("-P", "-m", "flows.runs.quiet_dvc")
+LOCK_SECONDS = 60.0  # how long another process of DVC may hold the project
+LOCK_POLL_SECONDS = 0.2
 WRITING_SECONDS = 0.5  # more than a DVC that lives needs to write its note
 
 
@@ -32,6 +41,7 @@ def call(root: Path, arguments: Sequence[str]) -> int:
     What DVC tells of its progress (stdout) is dropped, since the flow tells of that itself. Its errors (stderr) are
     shown, with what the stages say; --quiet would drop them, and with them the name of a process that is in the way.
     """
+    await_lock(root)
     command = [sys.executable, *QUIET, *arguments]
     done = subprocess.run(command, cwd=root, env=_environment(), check=False, stdout=subprocess.DEVNULL)
     repair_lock(root)
@@ -42,8 +52,9 @@ def read(root: Path, arguments: Sequence[str]) -> str:
     """Run ``dvc ARGUMENTS`` and return what it printed.
 
     Raises:
-        PipelineError: if it failed, with the last line that it said.
+        PipelineError: if it failed, with the last line that it said; or as :func:`await_lock`.
     """
+    await_lock(root)
     done = subprocess.run(
         _command(arguments), cwd=root, env=_environment(), check=False, capture_output=True, text=True
     )
@@ -51,6 +62,50 @@ def read(root: Path, arguments: Sequence[str]) -> str:
         said = (done.stderr or done.stdout).strip().splitlines()
         raise PipelineError(f"dvc {arguments[0]} must succeed", got=said[-1] if said else done.returncode)
     return done.stdout
+
+
+def await_lock(root: Path, seconds: float | None = None) -> None:
+    """Wait while another process of DVC holds the project, as `dvc pull` does to its end; DVC itself waits 3 seconds.
+
+    Args:
+        root: the project.
+        seconds: to wait at most; None for LOCK_SECONDS.
+
+    Raises:
+        PipelineError: if it is held for longer, with the process.
+    """
+    path, until = root / ".dvc" / "tmp" / "lock", time.monotonic() + (LOCK_SECONDS if seconds is None else seconds)
+    while _held(path):
+        if time.monotonic() > until:
+            raise PipelineError(
+                "DVC lets one process at a time work in a project",
+                got=_holder(path),
+                do="Wait for it, or stop it, then run again.",
+            )
+        time.sleep(LOCK_POLL_SECONDS)
+
+
+def _held(path: Path) -> bool:
+    """Whether another process holds DVC's lock, which is the operating system's on this file."""
+    if fcntl is None:
+        return False  # there DVC itself says that it is held, without the name
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _holder(path: Path) -> str:
+    """The process that DVC's lock names, with its command."""
+    said = path.read_text(encoding="utf-8", errors="replace").strip()
+    try:
+        return f"process {said} ({' '.join(psutil.Process(int(said)).cmdline()[-4:])[:100]})"
+    except (ValueError, psutil.Error):
+        return f"a process that left no name in {path}"
 
 
 def repair_lock(root: Path) -> None:

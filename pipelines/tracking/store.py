@@ -124,8 +124,14 @@ def unreachable(
 def _under(uri: str, root: Path) -> str:
     if not uri.startswith("sqlite:///"):
         return uri
-    path = Path(uri.removeprefix("sqlite:///"))
-    return f"sqlite:///{(root.resolve() / path).as_posix()}"
+    path = root.resolve() / uri.removeprefix("sqlite:///")
+    if "?" in root.resolve().as_posix() and path.is_relative_to(root.resolve()):
+        raise PipelineError(
+            "the path of a project with an sqlite database in it must not hold a ?, at which an address of one ends",
+            got=root.resolve(),
+            do="Move or rename the folder; the project comes with it.",
+        )
+    return f"sqlite:///{path.as_posix()}"
 
 
 def _ping(uri: str) -> None:

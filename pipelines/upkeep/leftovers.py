@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -113,21 +116,35 @@ def remove(leftover: Leftover, params: Params, root: Path) -> None:
     folder = Path(leftover.where)
     if leftover.kind == "base":
         with FileLock(folder.with_name(f"{folder.name}.lock")):
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, onerror=_unless_gone)
         return
-    shutil.rmtree(folder)
+    shutil.rmtree(folder, onerror=_unless_gone)
+
+
+def _unless_gone(_function: object, _path: str, raised: tuple[type[BaseException], BaseException, object]) -> None:
+    """Go on where somebody else has removed what was to be."""
+    if not isinstance(raised[1], FileNotFoundError):
+        raise raised[1]
 
 
 def clear_stale_temporaries(root: Path) -> None:
     """Remove the half-written files that killed processes left; those of living ones stay."""
     for folder in (work_folder(root), reft_home() / "bases", reft_home() / "downloads"):
-        for path in folder.rglob(".*.tmp-*"):
-            clear_stale(path.with_name(path.name[1:].rpartition(".tmp-")[0]))
+        for parent, folders, names in os.walk(folder):
+            for name in (*folders, *names):
+                if name.startswith(".") and ".tmp-" in name:
+                    clear_stale(Path(parent, name[1:].rpartition(".tmp-")[0]))
 
 
 def size(path: Path) -> int:
-    """Bytes of the files in a folder; links are not followed."""
-    return sum(file.lstat().st_size for file in path.rglob("*") if file.is_file() and not file.is_symlink())
+    """Bytes of the files in a folder; links are not followed, and what vanishes meanwhile counts nothing."""
+    total = 0
+    for folder, _, names in os.walk(path):  # which passes over folders that vanish; rglob ends there
+        for name in names:
+            with suppress(FileNotFoundError):
+                found = Path(folder, name).lstat()
+                total += found.st_size if stat.S_ISREG(found.st_mode) else 0
+    return total
 
 
 def _constants(root: Path, graph: Graph) -> list[Leftover]:
