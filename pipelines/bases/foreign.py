@@ -29,7 +29,12 @@ LIMITS = Limits(
     memory=3 << 30,
     cpu_seconds=300,
     answer_seconds=300,
-    imports=("pipelines.bases.foreign",),
+    # Beside this module, what transformers imports when a model of whatever kind is opened: seconds, for each child.
+    imports=(
+        "pipelines.bases.foreign",
+        "transformers.utils.type_validators",
+        "transformers.models.llama.modeling_llama",
+    ),
     do="Is its config.json, tokenizer or chat template what its author wrote? Get a whole copy, or another model.",
 )
 

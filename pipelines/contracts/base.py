@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # torch and transformers take seconds to load, and reading a 
 
 
 FORMAT = 1
+MOST = 1 << 48  # parameters, or anything else that is counted of a model
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ _TYPES: dict[str, object] = {
 def _is(value: object, kind: object) -> bool:
     """Whether a value of base.json has its field's type: whole numbers from 1, texts, names of files."""
     if kind is int:
-        return type(value) is int and value > 0
+        return type(value) is int and 0 < value < MOST
     if kind is dict:
         return isinstance(value, dict) and all(
             isinstance(digest, str) and PurePath(name).name == name for name, digest in value.items()
@@ -81,7 +82,7 @@ def read_base(path: Path) -> BaseRecord:
 def record_from_dict(raw: Any, *, name: str) -> BaseRecord:
     """Check and build a record from JSON; ``name`` stands in the message."""
     again = "Run the base stage again."
-    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+    if not isinstance(raw, dict) or type(raw.get("format")) is not int or raw["format"] != FORMAT:
         raise PipelineError(f"{name} must be a base record of format {FORMAT}", got=str(raw)[:80], do=again)
     wrong = sorted(key for key, kind in _TYPES.items() if key in raw and not _is(raw[key], kind))
     if wrong:
