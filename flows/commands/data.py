@@ -237,6 +237,8 @@ def _inspect_model(path: Path, own: str, params: Params, *, alone: bool) -> Addi
             got=f"{path} with {', '.join(sorted(p.name for p in path.iterdir())[:5]) or 'nothing'}",
             do="Name such a folder, or one data file.",
         )
+    if path.is_dir():
+        _model_files(path)  # which refuses links that leave it
     changes = {"base": {"source": f"file:{own}", "sha256": None}}
     return Addition(path, own, None if alone or params.base.source == f"file:{own}" else changes)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import shutil
 import subprocess
 import sys
@@ -228,22 +229,21 @@ def test_what_is_no_plain_file_of_its_folder_is_refused_and_leaves_nothing(
         (path / "config.json").symlink_to(tmp_path / "config.json")
         said = "a link may lead to what stands in its own folder alone"
     own = left(project)
-    done = add(project, path, "--no-params", check=False)
-    assert done.returncode == 2, done.stderr
-    assert said in done.stderr.replace("\n", "")
+    with pytest.raises(PipelineError, match=re.escape(said)):
+        inspect_file(project.root, path, name=None, split="train", alone=True)
     assert (left(project), cached(project)) == (own, before)
 
 
 def test_where_a_link_within_its_folder_leads_is_said(project: Project, rows: Path) -> None:
     link = rows.with_name("latest.jsonl")
     link.symlink_to(rows.name)
-    assert f"{link} is a link to {rows.resolve()}" in add(project, link, "--no-params").stdout
-    assert (project.root / "data/own/rows.jsonl").read_bytes() == rows.read_bytes()
+    found = inspect_file(project.root, link, name=None, split="train", alone=True)
+    assert (found.linked, found.own) == (rows.resolve(), "data/own/rows.jsonl")
 
 
 def test_what_dvc_refuses_leaves_what_was_there(project: Project, rows: Path, tmp_path: Path) -> None:
     """Here DVC cannot write its note, after its cache has the content."""
-    add(project, rows, "--no-params")
+    take_in(project.root, inspect_file(project.root, rows, name=None, split="train", alone=True), force=False)
     other = tmp_path / "other.jsonl"
     other.write_text(rows.read_text(encoding="utf-8") * 2, encoding="utf-8")
     own, before = left(project), cached(project)
