@@ -164,7 +164,8 @@ def encoded(text: str) -> bytes:
 
 def decoded(key: bytes, tokens: int, body: str) -> Row:
     """A row as it was added."""
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in json.loads(body).items()}
+    raw: dict[str, Any] = json.loads(body)
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in raw.items()}
     return Row(**values, key=key.decode("utf-8", "surrogatepass"), tokens=tokens)
 
 
