@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -386,7 +386,19 @@ def main() -> None:
     except (PipelineError, StageFailedError, OSError) as error:
         error = full_disk(error, Path.cwd()) or error
         sys.stderr.write(f"error: {error}\n")
-        sys.exit(2 if isinstance(error, PipelineError) else 1)
+        _end(2 if isinstance(error, PipelineError) else 1)
+    except SystemExit as end:
+        _end(end.code)
+
+
+def _end(code: str | int | None) -> NoReturn:
+    """End the process; at once, where Prefect would wait for a server that is given up."""
+    server = sys.modules.get("flows.runs.server")  # it imports Prefect, which few commands need
+    if server is not None and server.is_lost() and not isinstance(code, str):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code or 0)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from tests.kills import (
     CHANGES,
     DEADLINE,
     ORPHAN_SECONDS,
+    SERVER,
     Facts,
     differences,
     end_processes,
@@ -40,9 +41,12 @@ from tests.kills import (
 )
 from tests.project import Project, make_tiny_project
 
+WORKER, SEARCH = "worker", "(search at work)"
+KINDS = ("flow", "dvc", "stage", SERVER, WORKER)
 KILLS_A_LIFE = 20
 SIDE_BY_SIDE = 2
-PAUSES = (0.3, 7.0)  # seconds between two kills of a life
+PAUSES = (0.0, 5.0)  # seconds between two kills of a life
+PATIENCE = 8.0  # seconds in which a process of the kind that is to be killed may come
 # A recipe whose process is killed three times counts as failed, which is another outcome than the undisturbed one.
 SEARCH_KILLS = 2
 RUNS_AFTER = 2  # a run that is hit as often as a stage may be tried again has failed; the next one must not
@@ -112,22 +116,22 @@ def live(number: int, kills: int, seed: int, begin: Born, folder: Path) -> Life:
 def _hit(project: Project, command: tuple[str, ...], chance: random.Random, kills: int, killed: Counter[str]) -> int:
     """Run a command, with kills as long as the life has some left; its exit code."""
     run = project.start(*command, log=project.root.parent / f"{project.root.name}.log")
-    until, due = time.monotonic() + DEADLINE, time.monotonic() + chance.uniform(*PAUSES)
+    kinds = [kind for kind in KINDS if kind != WORKER or "search" in command]
+    until, due, wanted = time.monotonic() + DEADLINE, time.monotonic() + chance.uniform(*PAUSES), chance.choice(kinds)
     try:
         while run.poll() is None and time.monotonic() < until:
             time.sleep(0.05)
             if time.monotonic() < due or killed.total() - killed[SEARCH] >= kills:
                 continue
-            due = time.monotonic() + chance.uniform(*PAUSES)
             found = _processes(run)
-            if SEARCH in found and killed[SEARCH] >= SEARCH_KILLS:
-                continue
-            named = sorted(found.keys() - {SEARCH})
-            if named:
-                kind = chance.choice(named)
-                os.kill(chance.choice(found[kind]), signal.SIGKILL)
-                killed[kind] += 1
-                killed[SEARCH] += SEARCH in found and kind != "server"
+            too_often = SEARCH in found and killed[SEARCH] >= SEARCH_KILLS
+            if wanted in found and not too_often:
+                os.kill(chance.choice(found[wanted]), signal.SIGKILL)
+                killed[wanted] += 1
+                killed[SEARCH] += SEARCH in found and wanted != SERVER
+            elif time.monotonic() < due + PATIENCE:
+                continue  # there may be one soon
+            due, wanted = time.monotonic() + chance.uniform(*PAUSES), chance.choice(kinds)
     except (ProcessLookupError, psutil.Error):
         pass  # it ended by itself
     finally:
@@ -135,9 +139,6 @@ def _hit(project: Project, command: tuple[str, ...], chance: random.Random, kill
             run.kill()
         code = run.wait(timeout=DEADLINE)
     return code
-
-
-SEARCH = "(search at work)"
 
 
 def _processes(run: subprocess.Popen[bytes]) -> dict[str, list[int]]:
@@ -150,13 +151,13 @@ def _processes(run: subprocess.Popen[bytes]) -> dict[str, list[int]]:
         elif words[1:3] == ["-m", "pipelines"]:
             kind = "stage"
         elif words[1:3] == ["-m", "pipelines.search.worker"]:
-            kind = "worker"
+            kind = WORKER
         elif is_server(child):
-            kind = "server"
+            kind = SERVER
         else:
             continue
         found.setdefault(kind, []).append(child.pid)
-        if kind == "worker" or words[3:4] == ["search"]:
+        if kind == WORKER or words[3:4] == ["search"]:
             found.setdefault(SEARCH, []).append(child.pid)
     return found
 
@@ -181,29 +182,33 @@ def _at_work(root: Path) -> list[psutil.Process]:
 
 
 def lives(count: int, seed: int, folder: Path) -> Iterator[Life]:
-    """So many kills, over as many projects as they take; some of these side by side."""
-    begin = born(folder)
-    shares = [min(KILLS_A_LIFE, count - before) for before in range(0, count, KILLS_A_LIFE)]
+    """At least so many kills, over as many projects as they take; some of these side by side."""
+    begin, number, done = born(folder), 0, 0
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        yield from pool.map(lambda place: live(place, shares[place], seed, begin, folder), range(len(shares)))
+        while done < count:
+            share = min(KILLS_A_LIFE, -(-(count - done) // SIDE_BY_SIDE))
+            places = range(number, number + SIDE_BY_SIDE)
+            for life in pool.map(lambda place, share=share: live(place, share, seed, begin, folder), places):
+                done += sum(life.killed[kind] for kind in KINDS)
+                yield life
+            number += SIDE_BY_SIDE
 
 
 def main() -> int:
     """Print a row for each project; the exit code is 1 when one is not as the undisturbed one."""
     count, seed = (int(word) for word in [*sys.argv[1:], "100", "0"][:2])
     total, wrong, started = Counter[str](), 0, time.monotonic()
-    kinds = ("flow", "dvc", "stage", "server", "worker")
     print(
-        f"| project | {' | '.join(kinds)} | runs | outcome | seconds |\n|---|{'---|' * len(kinds)}---|---|---|",
+        f"| project | {' | '.join(KINDS)} | runs | outcome | seconds |\n|---|{'---|' * len(KINDS)}---|---|---|",
         flush=True,
     )
     with tempfile.TemporaryDirectory(prefix="reft-kills-") as name:
         for life in lives(count, seed, Path(name).resolve()):
             said = "; ".join(life.problems) or "as if nobody had killed"
-            counts = " | ".join(str(life.killed[kind]) for kind in kinds)
+            counts = " | ".join(str(life.killed[kind]) for kind in KINDS)
             print(f"| {life.number} | {counts} | {life.runs} | {said} | {life.seconds:.0f} |", flush=True)
             total, wrong = total + life.killed, wrong + bool(life.problems)
-    kills = sum(total[kind] for kind in kinds)
+    kills = sum(total[kind] for kind in KINDS)
     print(f"\n{kills} kills, {wrong} projects different, {time.monotonic() - started:.0f} s, seed {seed}")
     return 1 if wrong else 0
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import pytest
 
 from tests.damage.cases import DAMAGES, Damage
-from tests.damage.finished import FinishedProject
+from tests.damage.finished import FinishedProject, finish
 
 pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> FinishedProject:
-    return FinishedProject(tmp_path_factory.mktemp("damage").resolve())
+    folder = tmp_path_factory.mktemp("damage").resolve()
+    return FinishedProject(folder, finish(folder / "finished"))
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=[damage.name for damage in DAMAGES])

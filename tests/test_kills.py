@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
-from tests.kills import SERVER, make_reference, run_chain
+from pipelines.contracts.registration import read_registration
+from tests.kills import SERVER, is_server, make_reference, run_chain
+from tests.project import make_tiny_project
 from tests.random_kills import lives
+from tests.servers import kill
 
 pytestmark = pytest.mark.long
 
@@ -28,6 +34,37 @@ def test_a_run_whose_server_is_killed_ends_as_if_nothing_had_been(tmp_path: Path
     outcome = run_chain([(SERVER, stage)], template, folder / "home", facts, folder / "killed")
     assert outcome.problems == ()
     assert outcome.how == "the same run went on"
+
+
+def test_a_run_whose_server_never_lives_ends_with_its_stages(tmp_path: Path) -> None:
+    project = make_tiny_project(tmp_path / "project", tmp_path / "home")
+    flow, log = project.start("reft", "run", log=tmp_path / "run.log"), tmp_path / "run.log"
+    ended: float | None = None  # when the last stage had
+    try:
+        while flow.poll() is None:
+            time.sleep(0.1)
+            stages = project.markers()
+            if stages:
+                kill_servers(flow.pid)
+            if "register" in stages and ended is None:
+                ended = time.monotonic()
+    finally:
+        kill(flow)
+    said = log.read_text(encoding="utf-8", errors="replace")
+    assert flow.returncode == 0, said[-2000:]
+    assert ended is not None
+    assert time.monotonic() - ended < 60  # with a push to the remote; 18 s on two cores that eight others wanted
+    assert said.count("was not told how this run ended") == 1
+    for block in ("Traceback", "EventsWorker", "Error logging to API"):
+        assert block not in said
+    assert read_registration(project.root / "registration.json").version == 1
+
+
+def kill_servers(flow: int) -> None:
+    with suppress(psutil.Error):
+        for child in psutil.Process(flow).children(recursive=True):
+            if is_server(child):
+                child.kill()
 
 
 @pytest.mark.timeout(2400)

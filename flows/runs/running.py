@@ -75,6 +75,11 @@ def finish(root: Path) -> None:
     _path(root).unlink(missing_ok=True)
 
 
+def was_killed(root: Path) -> bool:
+    """Whether the run before this one left its note: Prefect still takes it for a running one, and is to be told."""
+    return bool(_read(root))
+
+
 def stage_of(root: Path, run_id: str) -> str | None:
     """The stage that a run had come to when it failed or was killed, if it left a note."""
     note = _read(root)

@@ -8,6 +8,7 @@ somebody else runs has gone, the run still has what its stages left.
 from __future__ import annotations
 
 import contextvars
+import logging
 import sys
 import threading
 import time
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import httpx
 from prefect import State
 from prefect.exceptions import PrefectException
-from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, temporary_settings
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, Settings, get_current_settings, temporary_settings
 
 from pipelines.errors import PipelineError
 
@@ -33,6 +34,7 @@ STARTS = 3  # of a server that does not come up, or ends as soon as it is up
 RETRIES = 2  # of a client of the temporary server: 6 seconds in all; Prefect's own five take a minute
 _up = threading.Event()  # whether the server is not just being started again
 _up.set()
+_lost = threading.Event()  # whether it is given up
 
 
 def server_address() -> str | None:
@@ -81,6 +83,11 @@ def wait_until_up() -> None:
     _up.wait(STARTING_SECONDS)
 
 
+def is_lost() -> bool:
+    """Whether the temporary server is given up: then nobody is to wait for what Prefect would still like to tell it."""
+    return _lost.is_set()
+
+
 def say(message: str) -> None:
     """Warn on the terminal."""
     sys.stderr.write(f"warning: {message}\n")
@@ -91,6 +98,9 @@ def kept_alive() -> Iterator[str]:
     """The address of the run's server; a temporary one is started again whenever it ends while the block runs.
 
     On its port, which clients know, and with its database.
+
+    Raises:
+        PipelineError: if Prefect can start none.
     """
     address = server_address()
     if address is not None:
@@ -99,15 +109,22 @@ def kept_alive() -> Iterator[str]:
     from prefect.server.api.server import SubprocessASGIServer
 
     server = SubprocessASGIServer()
-    server.start()
-    keeper = _Keeper(server)
-    keeper.start()
-    retries = {} if _chosen("max_retries") else {PREFECT_CLIENT_MAX_RETRIES: RETRIES}
     try:
-        with temporary_settings(retries):
+        server.start()
+    except RuntimeError as error:
+        raise PipelineError(
+            "Prefect must be able to start a server",
+            got=str(error),
+            do="`prefect server start` says why it cannot; `prefect server database reset` begins its database anew.",
+        ) from error
+    retries = {} if _chosen("max_retries") else {PREFECT_CLIENT_MAX_RETRIES: RETRIES}
+    with temporary_settings(retries) as settings:
+        keeper = _Keeper(server, settings)
+        keeper.start()
+        try:
             yield server.api_url
-    finally:
-        keeper.stop()
+        finally:
+            keeper.stop()
 
 
 def _chosen(name: str) -> bool:
@@ -115,11 +132,17 @@ def _chosen(name: str) -> bool:
     return name in get_current_settings().client.model_fields_set
 
 
+def _silence_prefect() -> None:
+    """Keep Prefect from writing an error for each line and each event that it cannot send: one sentence says so."""
+    logging.raiseExceptions = False
+    logging.getLogger("prefect._internal").setLevel(logging.CRITICAL)
+
+
 class _Keeper:
     """A thread that starts a server again when it has ended."""
 
-    def __init__(self, server: SubprocessASGIServer) -> None:
-        self._server, self._ended = server, threading.Event()
+    def __init__(self, server: SubprocessASGIServer, settings: Settings) -> None:
+        self._server, self._settings, self._ended = server, settings, threading.Event()
         # With the settings of this thread, which say where the database is.
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=(self._watch,), name="prefect-server", daemon=True)
@@ -138,9 +161,12 @@ class _Keeper:
             process = self._server.server_process
             if process is None or process.poll() is None:
                 continue
+            _silence_prefect()
             starts = starts + 1 if time.monotonic() - up_since < STARTING_SECONDS else 1
             if starts > STARTS:
                 say("Prefect's temporary server ends again and again; this run tells it nothing more")
+                self._settings.client.max_retries = 0
+                _lost.set()
                 return
             say(f"Prefect's temporary server has ended with exit code {process.returncode} and is started again")
             # Its own start() would take another port where this one fails, and the run's clients know this one.

@@ -13,9 +13,8 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.runtime import deployment
 
-from flows.runs import dvc, running
+from flows.runs import dvc, orphans, running
 from flows.runs.cards import data_card, evaluation_table, run_summary, search_card, version_card
 from flows.runs.dvc import StageFailedError
 from flows.runs.outcome import Outcome, StageRun
@@ -129,7 +128,7 @@ def push(root: Path) -> None:
 def warn(message: str) -> None:
     """Warn in the run's log, and on the terminal of ``reft run``, which keeps Prefect's own lines from it."""
     get_run_logger().warning(message)
-    if deployment.id is None:  # a worker shows the log
+    if orphans.marks_children():  # else a worker shows the log
         say(message)
 
 

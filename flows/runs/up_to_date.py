@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flows.runs import dvc, orphans
+from flows.runs import dvc, orphans, running
 from flows.runs.dvc import StageFailedError
 from flows.runs.outcome import FlowResult, StageRun
 from pipelines.params.whole import Params
@@ -22,7 +22,7 @@ def run_without_work(root: Path, params: Params) -> FlowResult | None:
     run that no server of the user's would show.
 
     Returns:
-        None if a stage has something to do.
+        None if a stage has something to do, or a run that was killed is to be marked so in Prefect.
 
     Raises:
         BusyError: while another run works in the project, after ``run.wait_seconds``.
@@ -34,6 +34,8 @@ def run_without_work(root: Path, params: Params) -> FlowResult | None:
         refresh_code(root)
         graph = read_graph(root)
         names = [stage.name for stage in graph.stages]
+        if running.was_killed(root):
+            return None
         if not dvc.unchanged(root).issuperset(names):
             return None
         if not registered(params, root, root / graph.paths["registration"]):

@@ -189,7 +189,6 @@ DAMAGES = (
     Damage("registered adapter gone", REGISTERED, remove),
     Damage("registry: database cut", "mlflow/mlflow.db", cut),
     Damage("registry: database gone", "mlflow/mlflow.db", remove, same_bytes=False),
-    Damage("Prefect's database cut", "home/prefect/prefect.db", cut, same_bytes=False),
 )
 
 

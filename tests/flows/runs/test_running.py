@@ -113,3 +113,12 @@ def test_a_damaged_note_of_a_run_is_set_aside(tmp_path: Path, content: str) -> N
     path.write_text(content)
     assert running.stage_of(tmp_path, "run") is None
     assert [file.name for file in path.parent.iterdir()] == ["flow-run.json.damaged"]
+
+
+def test_a_run_that_left_its_note_was_killed(tmp_path: Path) -> None:
+    assert not running.was_killed(tmp_path)
+    (tmp_path / ".reft").mkdir()
+    (tmp_path / ".reft" / "flow-run.json").write_text('{"flow_run": "01a3c2f4-0000-4000-8000-000000000000"}')
+    assert running.was_killed(tmp_path)
+    running.finish(tmp_path)
+    assert not running.was_killed(tmp_path)
