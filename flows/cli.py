@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import sys
@@ -381,6 +382,7 @@ def data_add(
 def main() -> None:
     """Run the command line; a user's mistake is one message and exit code 2, a failed stage or disk exit code 1."""
     end_quickly()
+    _show_warnings()
     try:
         app()
     except (PipelineError, StageFailedError, OSError) as error:
@@ -389,6 +391,16 @@ def main() -> None:
         _end(2 if isinstance(error, PipelineError) else 1)
     except SystemExit as end:
         _end(end.code)
+
+
+def _show_warnings() -> None:
+    """Show what pipelines warns of; Prefect's own handler, once it is loaded, would keep that from the terminal."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("warning: %(message)s"))
+    handler.setLevel(logging.WARNING)
+    shown = logging.getLogger("pipelines")
+    shown.addHandler(handler)
+    shown.propagate = False
 
 
 def _end(code: str | int | None) -> NoReturn:

@@ -60,7 +60,11 @@ def read(root: Path, arguments: Sequence[str]) -> str:
     )
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip().splitlines()
-        raise PipelineError(f"dvc {arguments[0]} must succeed", got=said[-1] if said else done.returncode)
+        raise PipelineError(
+            f"dvc {arguments[0]} must succeed",
+            got=said[-1] if said else done.returncode,
+            do=f"Mend what DVC names; `dvc {' '.join(arguments)}` says it in full.",
+        )
     return done.stdout
 
 
