@@ -171,7 +171,7 @@ def read_kept(path: Path, build: Callable[[Any], T]) -> T | None:
     except FileNotFoundError:
         return None
     except (TypeError, KeyError, ValueError, AttributeError, RecursionError) as error:
-        set_aside(path, f"{type(error).__name__}: {error}")
+        set_aside(path, f"it does not hold what was written there ({error})")
         return None
 
 

@@ -43,7 +43,7 @@ from tests.project import Project, make_tiny_project
 
 WORKER, SEARCH = "worker", "(search at work)"
 KINDS = ("flow", "dvc", "stage", SERVER, WORKER)
-KILLS_A_LIFE = 20
+KILLS_A_LIFE = 25
 SIDE_BY_SIDE = 2
 PAUSES = (0.0, 5.0)  # seconds between two kills of a life
 PATIENCE = 8.0  # seconds in which a process of the kind that is to be killed may come
