@@ -30,6 +30,7 @@ T = TypeVar("T")
 UNREACHABLE = (httpx.HTTPError, PrefectException)  # what Prefect's client raises of a server that is gone or refuses
 POLL_SECONDS = 0.2
 STARTING_SECONDS = 60.0  # that a server may take to start on a busy machine
+PORT_TAKEN = 3  # exit code of a server that could not begin
 STARTS = 3  # of a server that does not come up, or ends as soon as it is up
 RETRIES = 2  # of a client of the temporary server: 6 seconds in all; Prefect's own five take a minute
 _up = threading.Event()  # whether the server is not just being started again
@@ -109,6 +110,19 @@ def kept_alive() -> Iterator[str]:
     from prefect.server.api.server import SubprocessASGIServer
 
     server = SubprocessASGIServer()
+    retries = {} if _chosen("max_retries") else {PREFECT_CLIENT_MAX_RETRIES: RETRIES}
+    with temporary_settings(retries) as settings:
+        keeper = _Keeper(server, settings)
+        keeper.start()
+        try:
+            _start(server)
+            keeper.started.set()
+            yield server.api_url
+        finally:
+            keeper.stop()
+
+
+def _start(server: SubprocessASGIServer) -> None:
     try:
         server.start()
     except RuntimeError as error:
@@ -117,14 +131,6 @@ def kept_alive() -> Iterator[str]:
             got=str(error),
             do="`prefect server start` says why it cannot; `prefect server database reset` begins its database anew.",
         ) from error
-    retries = {} if _chosen("max_retries") else {PREFECT_CLIENT_MAX_RETRIES: RETRIES}
-    with temporary_settings(retries) as settings:
-        keeper = _Keeper(server, settings)
-        keeper.start()
-        try:
-            yield server.api_url
-        finally:
-            keeper.stop()
 
 
 def _chosen(name: str) -> bool:
@@ -143,6 +149,7 @@ class _Keeper:
 
     def __init__(self, server: SubprocessASGIServer, settings: Settings) -> None:
         self._server, self._settings, self._ended = server, settings, threading.Event()
+        self.started = threading.Event()  # until then Prefect itself takes another port where one is taken
         # With the settings of this thread, which say where the database is.
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=(self._watch,), name="prefect-server", daemon=True)
@@ -160,6 +167,8 @@ class _Keeper:
         while not self._ended.wait(POLL_SECONDS):
             process = self._server.server_process
             if process is None or process.poll() is None:
+                continue
+            if process.returncode == PORT_TAKEN and not self.started.is_set():
                 continue
             _silence_prefect()
             starts = starts + 1 if time.monotonic() - up_since < STARTING_SECONDS else 1
