@@ -100,7 +100,7 @@ def data_sha256(prepared: Path) -> str:
 
 def _written(row: Row) -> dict[str, Any]:
     """Leave out what a row has none of: a task's files have nothing in them of what other tasks need."""
-    values = {name: value for name, value in asdict(row).items() if name not in WHILE_PREPARED}
+    values = {name: value for name, value in vars(row).items() if name not in WHILE_PREPARED}
     return {name: value for name, value in values.items() if name in ALWAYS or value not in (None, (), "")}
 
 

@@ -129,10 +129,15 @@ def _card(
 
 
 def _summary(rows: Sequence[Row], classes: Sequence[str]) -> SplitCard:
-    labels = Counter(row.label for row in rows)
-    tokens = np.fromiter((row.tokens for row in rows), np.int64, count=len(rows))
+    labels: Counter[str] = Counter()
+    tokens = np.zeros(len(rows), np.int64)
+    domains: set[float] = set()
+    for place, row in enumerate(rows):  # once: they are read from the disk
+        labels[row.label] += 1
+        tokens[place] = row.tokens
+        if row.domain is not None:
+            domains.add(row.domain)
     quantiles = {f"p{q}": round(float(np.percentile(tokens, q)), 1) for q in (50, 90, 99)}
-    domains = {row.domain for row in rows if row.domain is not None}
     return SplitCard(
         rows=len(rows),
         labels={label: labels[label] for label in classes or sorted(labels) if label},

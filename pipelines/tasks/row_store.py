@@ -11,11 +11,10 @@ import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipelines.contracts.prepared import Rejection, Row, Split
+from pipelines.contracts.prepared import WHILE_PREPARED, Rejection, Row, Split
 from pipelines.files import temporary_directory
 from pipelines.tasks.rows import split_digest
 
@@ -60,7 +59,7 @@ class RowStore:
         self._number += 1
         near = split_digest(self._seed, row.key)
         near_unit = near if row.group is None else split_digest(self._seed, row.unit)
-        body = {name: value for name, value in asdict(row).items() if name not in ("key", "tokens")}
+        body = {name: value for name, value in vars(row).items() if name not in WHILE_PREPARED}
         self._rows.append((
             self._number, pool, encoded(row.key), encoded(row.unit), near, near_unit, row.domain,
             json.dumps(row.label), json.dumps(row.completion), json.dumps(body),
