@@ -118,7 +118,7 @@ PARAMETERS = (
     _case("same file for train and test", params(prepare__test_source="file:data/own/reviews.csv"),
           "must not be the source of another split", "data/own/reviews.csv"),
     _case("unknown tracking store", params(tracking__uri="mlruns"), "the tracking store is an sqlite:///", "'mlruns'"),
-    _case("address with a password", params(tracking__uri="http://me:hunter2@h:99999/x"), "Port out of range",
-          "http://***@h:99999"),
+    _case("address with a user and a port that is none", params(tracking__uri="postgresql://me@h:99999/x"),
+          "Port out of range", "postgresql://***@h:99999"),
     _case("unknown storage of trials", params(search__storage="trials.db"), "the storage of trials is", "'trials.db'"),
 )  # fmt: skip
