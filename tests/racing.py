@@ -61,8 +61,8 @@ def _race(place: int, root: Path, uri: str, rounds: int, ready: Barrier) -> list
 
 
 def _one(place: int, root: Path, uri: str, number: int, ready: Barrier) -> Told:
-    """Register an adapter that no store has seen, this racer's own or, every other time, one that both have."""
-    files = StageFiles(**finish_stages(root, seed=RACERS * number + (place if number % 2 == 0 else 0)))
+    """Register the racer's own adapter under a new name or, every other time, one that both have and no store does."""
+    files = StageFiles(**finish_stages(root, seed=place if number % 2 == 0 else RACERS + number))
     out = root / "registration.json"
     out.unlink(missing_ok=True)
     ready.wait(SECONDS)
