@@ -24,9 +24,10 @@ from pipelines.sources.parquet_rows import decoded
 from pipelines.sources.rows import Reader
 
 ROOT = Path(__file__).parents[3]
-MEGABYTES = 300  # of the process that reads; the files below stand for 2,000 to 8,000
+MEGABYTES = 300  # of the process that reads; the files below stand for 500 to 5,000
 READ = """
-import resource, sys
+import sys
+from benchmarks.speed.peak import peak_memory
 from pipelines.errors import PipelineError
 from pipelines.sources.rows import Reader
 if __name__ == "__main__":
@@ -35,7 +36,7 @@ if __name__ == "__main__":
             print(sum(1 for row in Reader(sys.argv[1], None, True, ["text"]).parse(stream, "f", limit=10**9)), "rows")
         except PipelineError as error:
             print(error)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    print(peak_memory() // 2**20)
 """
 
 
@@ -59,15 +60,15 @@ def dictionary(path: Path) -> None:
 
 
 def nested(path: Path) -> None:
-    """One row that is a list of 300 million numbers."""
-    count = 300_000_000
+    """One row that is a list of 60 million numbers, each an object to Python."""
+    count = 60_000_000
     numbers = pa.Array.from_buffers(pa.int8(), count, [None, pa.py_buffer(bytes(count))])
     table(pa.ListArray.from_arrays(pa.array([0, count], pa.int32()), numbers), path)
 
 
 def nothings(path: Path) -> None:
-    """One row that is a list of 200 million nothings, which have no bytes at all."""
-    count = 200_000_000
+    """One row that is a list of 60 million nothings, which have no bytes at all."""
+    count = 60_000_000
     table(pa.ListArray.from_arrays(pa.array([0, count], pa.int32()), pa.nulls(count)), path)
 
 
