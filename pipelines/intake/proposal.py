@@ -198,11 +198,12 @@ def _propose_split(path: Path, source: str, split: Split, params: Params) -> Pro
     rows = sample_rows(path, layout)
     texts, answer = template_fields(section.template), next(iter(section.answer_columns().values()))
     usable, example = _usable_of(rows, section)
+    told = "a label" if isinstance(section, ClassificationParams) else "an answer"
     if usable.rows < 2 or example is None:
         raise PipelineError(
-            f"the {split} file must have rows with {', '.join(texts)} and what is right in {answer}",
+            f"the {split} file must have rows with {', '.join(texts)} and {told} in {answer}",
             got=f"{usable.rows} of {len(rows)} rows",
-            do="Name a file with the columns and answers of the training file.",
+            do="Name a file with the columns and labels of the training file.",
         )
     size = split_sizes(usable.rows, {split: getattr(section, f"{split}_rows")})[split]
     changes = {"prepare": {f"{split}_source": source, f"{split}_rows": size}, **_lowered(params, {split: size})}
