@@ -73,6 +73,7 @@ def run(project: Path, *, only: Sequence[str] = ()) -> Compared:
         PipelineError: for a name that is none, or more rows than there are to be, before anything is done.
     """
     params = check_ready(project.resolve())
+    params.require_decoder("reft compare-methods")
     _check_names(params, only)
     _check_rows(params)
     orphans.mark_children()

@@ -209,7 +209,9 @@ def base_record(params: Params) -> BaseRecord:
 
 def _model(adapter: Path | None, base: Any, sha256: str) -> CausalModel:
     if adapter is not None:
-        return load_method(adapter, base, base_sha256=sha256).eval()
+        model = load_method(adapter, base, base_sha256=sha256).eval()
+        assert isinstance(model, CausalModel)  # the base is a decoder
+        return model
     layers = tuple(range(base.config.num_hidden_layers // 2, base.config.num_hidden_layers))
     return ReftModel(base, ReftConfig(layers, "f1+l4", 8, init="paper"), seed=0).eval()
 

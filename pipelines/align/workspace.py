@@ -125,6 +125,7 @@ def open_alignment(params: Params, *, root: Path) -> AlignWorkspace:
     Raises:
         PipelineError: if the base, the adapter or the rows cannot be used, or layers or positions do not exist in them.
     """
+    params.require_decoder("reft align")
     torch.set_num_threads(params.run.threads)
     align, section = params.align, params.base
     record = obtain(section.source, section.sha256, section.dtype, root=root)

@@ -7,7 +7,7 @@ import errno
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,11 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from pipelines.bases.backbone import read_backbone, reopened
 from pipelines.bases.foreign import try_foreign
 from pipelines.errors import PipelineError
 from pipelines.files import require_space, write_json
+from pipelines.params.base import Kind
 from pipelines.sources.addresses import (
     MODEL_LIMIT,
     FileSource,
@@ -33,6 +35,10 @@ from pipelines.sources.archives import copy_members, open_member
 
 log = logging.getLogger(__name__)
 GGUF_MAGIC = b"GGUF"
+KINDS: Mapping[Kind, str] = {
+    "decoder": "a causal language model that transformers reads, with safetensors or as GGUF",
+    "encoder": "an encoder that transformers reads, with safetensors",
+}
 PROBE = (1, 5, 9, 2, 7, 3)  # token ids for the check that the written model computes the same
 # Written by save_pretrained, but facts of the machine or of the installed version, not of the model.
 VOLATILE = ("transformers_version", "_name_or_path", "name_or_path", "is_local", "local_files_only")
@@ -49,7 +55,9 @@ class ModelFacts:
     parameters: int
 
 
-def convert(source: str, sha256: str | None, dtype: str, out: Path, *, scratch: Path, root: Path) -> ModelFacts:
+def convert(
+    source: str, sha256: str | None, dtype: str, out: Path, *, kind: Kind, scratch: Path, root: Path
+) -> ModelFacts:
     """Write the base of a source to the new folder ``out``: config, tokenizer, chat template, safetensors.
 
     Args:
@@ -57,25 +65,26 @@ def convert(source: str, sha256: str | None, dtype: str, out: Path, *, scratch: 
         sha256: of the fetched file, or None.
         dtype: of the stored weights: float32, bfloat16 or float16.
         out: a folder that does not exist.
+        kind: of an encoder the layers and embeddings alone are kept: its head is trained, and no part of the base.
         scratch: an empty folder for what is fetched; the caller removes it.
         root: the project's root, for ``file:``.
 
     Raises:
-        PipelineError: if the source is no causal language model that transformers can read, or what was written
-            computes other logits than what was read.
+        PipelineError: if the source is no model of the kind that transformers can read, or what was written computes
+            something else than what was read.
     """
     place = _materialise(source, sha256, scratch, root)
     size = place.stat().st_size if place.is_file() else sum(p.stat().st_size for p in place.rglob("*"))
     require_space(out.parent, 8 * size if place.is_file() else 3 * size)  # a 4-bit file grows eightfold in fp32
     log.info("reading %s", source)
     try_foreign(place)
-    with _readable():
-        model, tokenizer = _read(place, getattr(torch, dtype))
+    with _readable(kind):
+        model, tokenizer = _read(place, getattr(torch, dtype), kind)
         model.save_pretrained(out)
         tokenizer.save_pretrained(out)
         for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
             _strip(out / name)
-        _verify(model, out)
+        _verify(model, out, kind)
     text_config = model.config.get_text_config()
     return ModelFacts(
         model_type=model.config.model_type,
@@ -106,7 +115,7 @@ def _materialise(source: str, sha256: str | None, scratch: Path, root: Path) -> 
     return path
 
 
-def _read(place: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _read(place: Path, dtype: torch.dtype, kind: Kind) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Read a transformers folder or a GGUF file: safetensors only, no code from the folder, every weight there."""
     gguf = place.name if place.is_file() else None
     folder = place.parent if gguf else place
@@ -114,6 +123,11 @@ def _read(place: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedT
         with place.open("rb") as file:
             if file.read(4) != GGUF_MAGIC:
                 raise PipelineError("a model file is a GGUF file", got=gguf, do="Name one, or a transformers folder.")
+    if kind == "encoder":
+        model, absent = read_backbone(place, dtype)
+        tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
+        _check_whole(absent)
+        return model, tokenizer
     model, info = AutoModelForCausalLM.from_pretrained(
         folder,
         gguf_file=gguf,
@@ -124,18 +138,22 @@ def _read(place: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedT
         output_loading_info=True,
     )
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf, local_files_only=True, trust_remote_code=False)
-    absent = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
-    if absent:  # transformers would go on with random numbers in their place
-        raise PipelineError(
-            "the source must hold every weight of the model",
-            got=f"{len(absent)} missing: {absent[:3]}",
-            do="Get a whole copy of it.",
-        )
+    _check_whole(sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"]))
     return (_plain(model) if gguf else model).eval(), tokenizer
 
 
+def _check_whole(absent: Sequence[str]) -> None:
+    """Refuse a source that lacks weights: transformers would go on with random numbers in their place."""
+    if absent:
+        raise PipelineError(
+            "the source must hold every weight of the model",
+            got=f"{len(absent)} missing: {list(absent[:3])}",
+            do="Get a whole copy of it.",
+        )
+
+
 @contextmanager
-def _readable() -> Iterator[None]:
+def _readable(kind: Kind) -> Iterator[None]:
     """Turn what transformers, tokenizers, gguf and safetensors raise for files that are no model into ours."""
     try:
         yield
@@ -145,9 +163,9 @@ def _readable() -> Iterator[None]:
         if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
             raise  # the disk's fault, not the model's
         raise PipelineError(
-            "the source must be a causal language model that transformers reads, with safetensors or as GGUF",
+            f"the source must be {KINDS[kind]}",
             got=f"{type(error).__qualname__}: {error}",
-            do="Get a whole copy of it, or name another model.",
+            do="Get a whole copy of it, or name another model or base.kind.",
         ) from error
 
 
@@ -172,12 +190,12 @@ def _strip(path: Path) -> None:
         write_json(path, {key: value for key, value in raw.items() if key not in VOLATILE})
 
 
-def _verify(model: PreTrainedModel, folder: Path) -> None:
-    """Check that the written model opens and computes the logits of the one that was read."""
-    again = AutoModelForCausalLM.from_pretrained(folder, dtype=model.dtype, local_files_only=True).eval()
+def _verify(model: PreTrainedModel, folder: Path, kind: Kind) -> None:
+    """Check that the written model opens and computes what the one that was read does: logits, or hidden states."""
+    again = reopened(folder, model.dtype, kind).eval()
     ids = torch.tensor([PROBE]) % model.config.get_text_config().vocab_size
     with torch.inference_mode():
-        expected, actual = model(input_ids=ids).logits, again(input_ids=ids).logits
+        expected, actual = model(input_ids=ids)[0], again(input_ids=ids)[0]
     if not torch.equal(expected, actual):
         difference = (expected - actual).abs().max().item()
-        raise PipelineError("the stored base must compute what its source does", got=f"logits {difference:g} apart")
+        raise PipelineError("the stored base must compute what its source does", got=f"outputs {difference:g} apart")

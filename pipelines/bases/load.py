@@ -25,19 +25,34 @@ class LoadedBase:
     path: Path
 
 
-def load_base(record: BaseRecord, *, device: str | torch.device = "cpu", root: Path = Path()) -> LoadedBase:
+def load_base(
+    record: BaseRecord, *, device: str | torch.device = "cpu", root: Path = Path(), outputs: int = 0
+) -> LoadedBase:
     """Load a base from the store, in the record's dtype and in evaluation mode.
 
+    Args:
+        record: which base.
+        device: where it goes.
+        root: the project's root, for a ``file:`` source.
+        outputs: of an encoder: how many numbers its head answers with; the head itself is none of the base's, and is
+            started by whoever trains it, or filled from an adapter.
+
     Raises:
-        PipelineError: as :func:`ensure_base`.
+        PipelineError: as :func:`ensure_base`, or for an encoder whose head would answer with nothing.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from pipelines.bases.backbone import open_with_head
+
     path = ensure_base(record, root=root)
     dtype = getattr(torch, record.dtype)
     with quiet_loading():
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True, use_safetensors=True)
+        model: PreTrainedModel
+        if record.kind == "encoder":
+            model = open_with_head(path, dtype, outputs)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True, use_safetensors=True)
     tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     return LoadedBase(model.to(device).eval(), tokenizer, record, path)
 

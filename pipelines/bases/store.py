@@ -19,6 +19,7 @@ from pipelines.bases.space import check_base_space
 from pipelines.contracts.base import BaseRecord, read_base, record_from_dict, write_record
 from pipelines.errors import PipelineError
 from pipelines.files import read_json, reft_home, sha256_file, sha256_json, temporary_directory, write_json
+from pipelines.params.base import Kind
 from pipelines.params.whole import Params
 from pipelines.sources.addresses import FileSource, own_path, parse_source
 from reft.files import put_in_place
@@ -38,7 +39,8 @@ def in_store(params: Params, base: Path) -> bool:
     except PipelineError:
         return False
     wanted = params.base
-    same = (record.source, record.source_sha256, record.dtype) == (wanted.source, wanted.sha256, wanted.dtype)
+    asked = (wanted.source, wanted.sha256, wanted.dtype, wanted.kind)
+    same = (record.source, record.source_sha256, record.dtype, record.kind) == asked
     return same and _intact(store_path(record), record)
 
 
@@ -61,7 +63,7 @@ def ensure_base(record: BaseRecord, *, root: Path = Path()) -> Path:
     if _intact(path, record):
         return path
     log.info("base %s is not in the store and is made from %s", record.sha256[:12], record.source)
-    rebuilt = obtain(record.source, record.source_sha256, record.dtype, root=root)
+    rebuilt = obtain(record.source, record.source_sha256, record.dtype, record.kind, root=root)
     if rebuilt.sha256 != record.sha256:
         changed = sorted(set(record.files.items()) ^ set(rebuilt.files.items()))
         raise PipelineError(
@@ -72,12 +74,13 @@ def ensure_base(record: BaseRecord, *, root: Path = Path()) -> Path:
     return path
 
 
-def obtain(source: str, sha256: str | None, dtype: str, *, root: Path) -> BaseRecord:
+def obtain(source: str, sha256: str | None, dtype: str, kind: Kind = "decoder", *, root: Path) -> BaseRecord:
     """Return the record of a source's base, which is then in the store; converts it on first use only.
 
     The index ``bases/by-source`` remembers which base a source gave. Its key holds all that the bits depend on.
     """
-    key = sha256_json([source, sha256, dtype, CONVERTER, _own_digest(source, root)])
+    encoder = [kind] if kind == "encoder" else []  # so that the keys of decoders are those of earlier releases
+    key = sha256_json([source, sha256, dtype, CONVERTER, _own_digest(source, root), *encoder])
     bases = reft_home() / "bases"
     index = bases / "by-source" / f"{key}.json"
     index.parent.mkdir(parents=True, exist_ok=True)
@@ -87,22 +90,28 @@ def obtain(source: str, sha256: str | None, dtype: str, *, root: Path) -> BaseRe
             return record
         check_base_space(source, sha256, root=root)
         with temporary_directory(bases / key[:16]) as folder:
-            record = _build(source, sha256, dtype, folder, root)
+            record = _build(source, sha256, dtype, kind, folder, root)
             _put(folder / "base", record)
         write_record(index, record)
     return record
 
 
-def _build(source: str, sha256: str | None, dtype: str, folder: Path, root: Path) -> BaseRecord:
+def _build(source: str, sha256: str | None, dtype: str, kind: Kind, folder: Path, root: Path) -> BaseRecord:
     """Make ``folder``/base and return its record."""
     from pipelines.bases.convert import convert  # loads torch and transformers
 
     out, scratch = folder / "base", folder / "scratch"
     scratch.mkdir()
-    facts = convert(source, sha256, dtype, out, scratch=scratch, root=root)
+    facts = convert(source, sha256, dtype, out, kind=kind, scratch=scratch, root=root)
     files = {path.name: sha256_file(path) for path in sorted(out.iterdir())}
     return BaseRecord(
-        source=source, source_sha256=sha256, dtype=dtype, sha256=sha256_json(files), files=files, **asdict(facts)
+        source=source,
+        source_sha256=sha256,
+        dtype=dtype,
+        kind=kind,
+        sha256=sha256_json(files),
+        files=files,
+        **asdict(facts),
     )
 
 

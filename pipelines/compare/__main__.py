@@ -34,6 +34,7 @@ def run(
     Raises:
         PipelineError: for a recipe that is not whole, or fewer rows than the section asks for.
     """
+    params.require_decoder("reft compare-methods")
     methods = contenders(params, best=search / "best.yaml", only=only)
     workspace = open_workspace(params.computation(), root=root, base=base, prepared=prepared)
     maker = CellMaker(workspace, params, Budget.of(params.compare), root=root)

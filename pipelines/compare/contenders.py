@@ -62,6 +62,7 @@ class MethodContender(Contender):
         """Yield the model and its number of trained parameters before the first step, and after each."""
         recipe = self._recipe(learning_rate)
         model = build_model(workspace, recipe, seed=seed)
+        assert isinstance(model, CausalModel)  # of a decoder, as all that are compared
         count = model.num_trainable()
         yield model, count
         for _ in train_steps(model, rows, recipe, self._training, seed=seed, pad_id=workspace.pad_id):

@@ -14,7 +14,7 @@ from pipelines.compare.cells import Cell, Contender
 from pipelines.contracts.evaluation import Against
 from pipelines.contracts.interval import Interval
 from pipelines.markdown import table, text
-from pipelines.model.intervals import against, least_rows, measured_difference
+from pipelines.model.intervals import against, figure, least_rows, measured_difference
 from pipelines.params.whole import EvaluateParams
 from pipelines.tasks.measures import Floats, Measure
 from pipelines.wording import measure_words
@@ -130,8 +130,7 @@ def _interval(measure: Measure, cells: Sequence[Cell], settings: EvaluateParams)
     scores = _scores(cells)
     if len(cells) > 1:
         return _paired(measure, scores, [], settings)
-    value = measure.add_up(scores[0])
-    return Interval(value, *measure.interval(value, len(scores[0]), settings.confidence))
+    return figure(measure, scores[0], confidence=settings.confidence, resamples=settings.bootstrap, seed=0)
 
 
 def _paired(measure: Measure, one: list[Floats], other: list[Floats], settings: EvaluateParams) -> Interval:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any, get_args
 
 from pipelines.errors import PipelineError
 from pipelines.files import read_json, sha256_json, write_json
-
-if TYPE_CHECKING:  # torch and transformers take seconds to load, and reading a record needs neither
-    pass
-
+from pipelines.params.base import Kind
 
 FORMAT = 1
 MOST = 1 << 48  # parameters, or anything else that is counted of a model
@@ -29,9 +26,10 @@ class BaseRecord:
         files: SHA-256 of each file, by name.
         model_type: the architecture, in transformers' words.
         hidden_size: width d of the residual stream.
-        num_layers: decoder layers.
+        num_layers: how many can be edited.
         vocab_size: rows of the embedding.
         parameters: of the whole model, tied weights once.
+        kind: a language model that answers in tokens, or an encoder without a head; records of 0.1.0 name none.
     """
 
     source: str
@@ -44,6 +42,7 @@ class BaseRecord:
     num_layers: int
     vocab_size: int
     parameters: int
+    kind: Kind = "decoder"
 
 
 _TYPES: dict[str, object] = {
@@ -51,17 +50,20 @@ _TYPES: dict[str, object] = {
     **dict.fromkeys(("hidden_size", "num_layers", "vocab_size", "parameters"), int),
     "source_sha256": None,  # a text, or none
     "files": dict,
+    "kind": get_args(Kind),
 }
 
 
 def _is(value: object, kind: object) -> bool:
-    """Whether a value of base.json has its field's type: whole numbers from 1, texts, names of files."""
+    """Whether a value of base.json has its field's type: numbers from 1, texts, names of files, one of a few."""
     if kind is int:
         return type(value) is int and 0 < value < MOST
     if kind is dict:
         return isinstance(value, dict) and all(
             isinstance(digest, str) and PurePath(name).name == name for name, digest in value.items()
         )
+    if isinstance(kind, tuple):
+        return value in kind
     return isinstance(value, str) or (kind is None and value is None)
 
 

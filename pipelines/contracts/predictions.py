@@ -33,6 +33,7 @@ class Prediction:
         choices: the texts that could be answered, where they differ by row.
         references: the texts that count as right, where the answer is free.
         domain: the row's t, or None in data without a domain column.
+        second: the other text of a pair, which an encoder read beside the prompt; "" for none.
     """
 
     id: str
@@ -43,6 +44,7 @@ class Prediction:
     choices: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
     domain: float | None = None
+    second: str = ""
 
 
 def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
@@ -62,6 +64,7 @@ def read_predictions(path: Path) -> list[Prediction]:
 def _written(row: Prediction) -> dict[str, object]:
     right = {
         "label": row.label, "choices": list(row.choices), "references": list(row.references), "domain": row.domain,
+        "second": row.second,
     }  # fmt: skip
     both = {"adapter": row.adapter, "base": row.base}
     return {

@@ -33,6 +33,7 @@ class Row:
         choice_tokens: how many tokens each of them has.
         references: the texts that count as right, where the answer is free.
         group: what it belongs to (a passage, a pair of twins), which never crosses splits; None for itself alone.
+        second: the other text of a pair, which an encoder reads beside the prompt; "" for none.
         key: while it is prepared: its own text, as texts are compared. Not written.
         tokens: while it is prepared: of the prompt with the completion or its longest choice. Not written.
     """
@@ -46,6 +47,7 @@ class Row:
     choice_tokens: tuple[int, ...] = ()
     references: tuple[str, ...] = ()
     group: str | None = None
+    second: str = ""
     key: str = ""
     tokens: int = 0
 

@@ -25,6 +25,7 @@ class TaskSpec:
         chat: whether the prompt is a user's turn of the model's chat template.
         domain_column: which column each row's domain was read from; None for none.
         settings: what the family alone reads, as JSON can hold it; in the files its keys stand beside the others.
+        second_template: of an encoder's second text; None for one text.
     """
 
     task: str
@@ -32,12 +33,14 @@ class TaskSpec:
     chat: bool
     domain_column: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    second_template: str | None = None
 
     def prompt(self, *, reads_domain: bool) -> dict[str, Any]:
         """What an adapter keeps of it: all that answering a text needs, with the domain's column if it reads one."""
         named = {} if self.task == OLDEST else {"task": self.task}
         domain = {"domain_column": self.domain_column} if reads_domain else {}
-        return {**named, "template": self.template, "chat": self.chat, **self.settings, **domain}
+        second = {} if self.second_template is None else {"second_template": self.second_template}
+        return {**named, "template": self.template, **second, "chat": self.chat, **self.settings, **domain}
 
 
 def write_task(folder: Path, task: TaskSpec) -> None:
@@ -45,6 +48,8 @@ def write_task(folder: Path, task: TaskSpec) -> None:
     values = {"task": task.task, "template": task.template, "chat": task.chat, **task.settings}
     if task.domain_column is not None:
         values["domain_column"] = task.domain_column
+    if task.second_template is not None:
+        values["second_template"] = task.second_template
     # Not write_json, which sorts keys: the order of a family's own mappings is that of the reports.
     text = json.dumps({"format": FORMAT, **values}, indent=2, ensure_ascii=False)
     write_text(folder / "task.json", f"{text}\n")
@@ -85,11 +90,12 @@ def prompt_task(prompt: Mapping[str, Any]) -> TaskSpec:
 
 
 def _spec(values: Mapping[str, Any]) -> TaskSpec:
-    own = ("task", "template", "chat", "domain_column")
+    own = ("task", "template", "chat", "domain_column", "second_template")
     return TaskSpec(
         task=str(values["task"]),
         template=str(values["template"]),
         chat=bool(values["chat"]),
         domain_column=values.get("domain_column"),
         settings={name: value for name, value in values.items() if name not in own},
+        second_template=values.get("second_template"),
     )

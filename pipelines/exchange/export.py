@@ -14,7 +14,7 @@ from pipelines.contracts.evaluation import Evaluation, read_evaluation
 from pipelines.contracts.prepared import data_sha256
 from pipelines.contracts.training import TrainResult, read_training
 from pipelines.errors import PipelineError
-from pipelines.exchange.imports import BASE_NAME, opened, refusals
+from pipelines.exchange.imports import BASE_NAME, opened, outputs_of, refusals
 from pipelines.params.whole import load_params
 from pipelines.project.graph import read_graph
 from pipelines.registry.download import PREFIX, fetch_version
@@ -23,7 +23,7 @@ from pipelines.search.sizes import parameters_of_form
 from pipelines.yaml_file import read_yaml
 from reft import ReftConfig, read_adapter
 from reft.adapters.any_method import read_info, read_method
-from reft.adapters.directory import read_interventions
+from reft.adapters.directory import read_interventions, read_outputs
 from reft.adapters.files import adapter_names, adapter_sha256, read_file
 from reft.files import write_directory
 from reft.formats.pyreft_write import write_pyreft
@@ -62,7 +62,7 @@ def export_adapter(source: str | None, out: Path, *, layout: Layout, root: Path)
             config, _ = read_adapter(chosen.adapter)
             write_pyreft(out, config, read_interventions(chosen.adapter))
         else:
-            if isinstance(read_method(chosen.adapter), ReftConfig):
+            if isinstance(read_method(chosen.adapter), ReftConfig) and not read_outputs(chosen.adapter):
                 read_interventions(chosen.adapter)  # whether its tensors are sound
             write_directory(out, _repository(chosen, name=out.resolve().name))
         return adapter_sha256(chosen.adapter)
@@ -81,7 +81,7 @@ def _repository(chosen: _Chosen, *, name: str) -> dict[str, bytes]:
     facts = CardFacts(
         name=name,
         config=config,
-        trained=parameters_of_form(config, base),
+        trained=parameters_of_form(config, base, outputs_of(chosen.adapter, base)),
         info=info,
         adapter_sha256=adapter_sha256(chosen.adapter),
         base=base,

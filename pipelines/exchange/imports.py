@@ -20,8 +20,9 @@ from pipelines.errors import PipelineError
 from pipelines.files import sha256_file, temporary_directory, write_json
 from pipelines.project.lineage import UNKNOWN
 from pipelines.sources.addresses import FileSource, HubSource, own_path, parse_source, snapshot
-from reft import AdapterInfo, ReftModel, save_adapter
+from reft import AdapterInfo, ReftEncoder, ReftModel, save_adapter
 from reft.adapters.any_method import MethodModel, load_method, read_info
+from reft.adapters.directory import read_outputs
 from reft.adapters.files import adapter_names, adapter_sha256
 from reft.edits.methods.forms import Activation
 from reft.files import put_in_place
@@ -145,11 +146,20 @@ def load_published(source: str, *, root: Path = Path(), device: str = "cpu") -> 
         PipelineError: for what is none, or a base that is not to be had.
     """
     with opened(source, root, published=True) as folder:
-        loaded = load_base(_published_base(folder), device=device, root=root)
+        record = _published_base(folder)
+        loaded = load_base(record, device=device, root=root, outputs=outputs_of(folder, record))
         with refusals():
             info = read_info(folder)
             model = load_method(folder, loaded.model, base_sha256=loaded.record.sha256)
         return Published(model.eval(), loaded.tokenizer, info.prompt)
+
+
+def outputs_of(folder: Path, base: BaseRecord) -> int:
+    """How many numbers the head of a published adapter answers with; 0 of a decoder's, which has none."""
+    if base.kind == "decoder":
+        return 0
+    with refusals():
+        return read_outputs(folder)
 
 
 @contextmanager
@@ -203,7 +213,8 @@ def _published_base(folder: Path) -> BaseRecord:
 
 
 def _import_published(folder: Path, out: Path, root: Path) -> Imported:
-    loaded = load_base(_published_base(folder), root=root)
+    record = _published_base(folder)
+    loaded = load_base(record, root=root, outputs=outputs_of(folder, record))
     with temporary_directory(out) as scratch:
         made = scratch / "adapter"
         made.mkdir()
@@ -270,7 +281,7 @@ def _check(folder: Path, loaded: LoadedBase, notes: tuple[str, ...]) -> Imported
     """Load the adapter as anybody will, and say what it is."""
     with refusals():
         model = load_method(folder, loaded.model, base_sha256=loaded.record.sha256)
-    edits = model.config if isinstance(model, ReftModel) else None
+    edits = model.config if isinstance(model, ReftModel | ReftEncoder) else None
     return Imported(
         adapter_sha256=adapter_sha256(folder),
         method=model.config.method,

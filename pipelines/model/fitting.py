@@ -13,12 +13,8 @@ from pipelines.recipes.methods.lora_then_reft import StackedRecipe
 from pipelines.recipes.methods.parts import PartRecipe
 from pipelines.recipes.methods.reft import Recipe
 from pipelines.recipes.methods.table import READS_DOMAIN, AnyRecipe
-from reft import (
-    FitConfig,
-    StepMetrics,
-    fit,
-)
-from reft.adapters.any_method import MethodModel, build_method
+from reft import FitConfig, Labelled, StepMetrics, fit
+from reft.adapters.any_method import MethodModel, build_encoder, build_method
 from reft.models.limits import check_rows
 from reft.peers.model import PeerModel
 from reft.peers.stacked import StackedModel, Turns, fit_in_turn
@@ -32,13 +28,15 @@ def build_model(workspace: Workspace, recipe: AnyRecipe, *, seed: int) -> Method
         PipelineError: if the base has not what the recipe names, or the rows no domain that the recipe reads.
     """
     if isinstance(recipe, Recipe):
-        return build_method(workspace.base, reft_config(recipe, workspace.base), seed=seed)
+        form = reft_config(recipe, workspace.base)
+        build = build_encoder if workspace.kind == "encoder" else build_method
+        return build(workspace.base, form, seed=seed)
     if isinstance(recipe, StackedRecipe):
         reft_config(recipe.reft, workspace.base)
     try:
         domains = workspace.domain_range() if recipe.name in READS_DOMAIN else ANY_RANGE
-        form = peer_form(recipe, workspace.base.config.get_text_config().num_hidden_layers, domains)
-        return build_method(workspace.base, form, seed=seed)
+        rival = peer_form(recipe, workspace.base.config.get_text_config().num_hidden_layers, domains)
+        return build_method(workspace.base, rival, seed=seed)
     except ValueError as error:
         raise PipelineError("the base must have what the method trains", got=error, do="Correct method.") from None
 
@@ -67,7 +65,8 @@ def train_steps(
         lora, reft = fit_config(recipe.lora, settings, seed=seed), fit_config(recipe.reft, settings, seed=seed + 1)
         turns = Turns(lora, reft, recipe.lora_share)
         try:
-            return fit_in_turn(model, rows, turns, pad_id=pad_id, checkpoint=checkpoint, max_steps=max_steps)
+            prompts = [row for row in rows if not isinstance(row, Labelled)]  # as no row of a decoder is
+            return fit_in_turn(model, prompts, turns, pad_id=pad_id, checkpoint=checkpoint, max_steps=max_steps)
         except ValueError as error:
             do = "Raise rows or epochs, or lower train.batch_size."
             raise PipelineError("a training must have steps for both methods", got=error, do=do) from None

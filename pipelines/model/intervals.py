@@ -68,6 +68,14 @@ def measured_difference(
     return Interval(value(rows), float(low), float(high))
 
 
+def figure(measure: Measure, scores: Floats, *, confidence: float, resamples: int, seed: int) -> Interval:
+    """The figure of rows with these scores: with the measure's own interval of a mean, else by resampling the rows."""
+    if not measure.is_mean:
+        return measured_difference(measure, [scores], [], confidence=confidence, resamples=resamples, seed=seed)
+    value = measure.add_up(scores)
+    return Interval(value, *measure.interval(value, len(scores), confidence))
+
+
 def against(
     measure: Measure, one: Sequence[Floats], other: Sequence[Floats], *, confidence: float, resamples: int, seed: int
 ) -> Against:
@@ -137,13 +145,15 @@ def least_rows(confidence: float) -> int:
     return rows
 
 
-def detectable(difference: Interval, rows: int, confidence: float) -> float:
+def detectable(difference: Interval, rows: int, confidence: float, *, is_mean: bool) -> float | None:
     """About the least true difference that so many rows show at this confidence with power :data:`POWER`.
 
-    From the interval's width, which says how much rows differ; where all differ alike, from the best case.
+    From the interval's width, which says how much rows differ; where all differ alike, from the best case, which a
+    measure that is no mean of rows does not have: None.
     """
     from scipy import stats
 
     sure, found = stats.norm.ppf((1 + confidence) / 2), stats.norm.ppf(POWER)
     spread = (difference.high - difference.low) / 2 / sure
-    return max(float((sure + found) * spread), best_case(rows, confidence))
+    shown = float((sure + found) * spread)
+    return max(shown, best_case(rows, confidence)) if is_mean else shown or None

@@ -1,4 +1,4 @@
-"""What a model says to the rows of a task: the likelihood of each of its choices, or a text of its own."""
+"""What a model says to the rows of a task: the likelihood of each of its choices, a text of its own, or a number."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from pipelines.contracts.prepared import Row
 from pipelines.errors import PipelineError
 from pipelines.model.workspace import Workspace
 from pipelines.tasks.family import Answer, TaskFamily
-from reft import CausalModel, Collator, Decoding, Encoded, encode, score_options
+from reft import CausalModel, Collator, Decoding, Encoded, ReftEncoder, encode, score_options
+from reft.models.heads import encode_text
 from reft.models.limits import check_rows
 from reft.peers.model import PeerModel
 
 Advance = Callable[[int], None]
+AnyModel = CausalModel | ReftEncoder
 
 
 class ScoresError(PipelineError):
@@ -26,7 +28,7 @@ class ScoresError(PipelineError):
 
 
 def answers(
-    workspace: Workspace, task: TaskFamily[Any], model: CausalModel, rows: Sequence[Row], *, batch_size: int, title: str
+    workspace: Workspace, task: TaskFamily[Any], model: AnyModel, rows: Sequence[Row], *, batch_size: int, title: str
 ) -> list[Answer]:
     """What the model answers to each row, with a progress bar.
 
@@ -36,7 +38,7 @@ def answers(
     """
     with tqdm(total=len(rows), desc=f"score {title}", unit="row", leave=False) as bar:
         found = ask(model, workspace.tokenizer, task, rows, batch_size=batch_size, progress=lambda n: _advance(bar, n))
-    broken = sum(not np.isfinite(np.max(answer)) for answer in found if isinstance(answer, np.ndarray))
+    broken = sum(not np.isfinite(np.max(answer)) for answer in found if not isinstance(answer, str))
     if broken:
         raise ScoresError(
             f"scores of {title} must be numbers",
@@ -47,7 +49,7 @@ def answers(
 
 
 def ask(
-    model: CausalModel,
+    model: AnyModel,
     tokenizer: PreTrainedTokenizerBase,
     task: TaskFamily[Any],
     rows: Sequence[Row],
@@ -61,18 +63,20 @@ def ask(
         model: the model asked; inside ``model.disabled()`` the frozen base.
         tokenizer: of its base.
         task: of the rows.
-        rows: with prompts of at least one token.
+        rows: with texts of at least one token.
         batch_size: prompts in one pass.
         progress: called with the number of rows done since the last call.
 
     Raises:
         BaseLimitError: if the base cannot run the rows.
     """
+    if isinstance(model, ReftEncoder):
+        return _of_head(model, tokenizer, task, rows, batch_size, progress)
     encoded = [encode(tokenizer, row.prompt, "", domain=row.domain) for row in rows]
     virtual = model.part.virtual_tokens if isinstance(model, PeerModel) else 0
     check_rows(model.base, encoded, more=virtual)
     match task.ASKS:
-        case "choices":
+        case "choices" | "number":  # a number is what its words are likely to say
             choices = _choice_ids(tokenizer, [task.choices(row) for row in rows])
             asked = zip(encoded, choices, strict=True)
             longest = [Encoded((*row.prompt_ids, *max(own, key=len)), row.prompt_length) for row, own in asked]
@@ -80,10 +84,24 @@ def ask(
             return _choices(model, choices, encoded, batch_size, progress)
         case "text":
             return _texts(model, tokenizer, encoded, task.max_new_tokens, batch_size, progress)
-        case "number":
-            raise PipelineError(
-                "a decoder answers with choices or a text", got=f"task {task.spec.task}, which asks for a number"
-            )
+
+
+def _of_head(
+    model: ReftEncoder,
+    tokenizer: PreTrainedTokenizerBase,
+    task: TaskFamily[Any],
+    rows: Sequence[Row],
+    batch_size: int,
+    progress: Advance | None,
+) -> list[Answer]:
+    """What an encoder's head says: the log-probability of each choice, fp64, or the number."""
+    encoded = [encode_text(tokenizer, row.prompt, row.second or None) for row in rows]
+    check_rows(model.base, encoded)
+    pad = int(tokenizer.pad_token_id or 0)
+    said = model.predict(encoded, pad_id=pad, batch_size=batch_size, progress=progress).double()
+    if task.ASKS == "number":
+        return [float(number) for number in said[:, 0]]
+    return list(said.log_softmax(-1).numpy())
 
 
 def _choice_ids(tokenizer: PreTrainedTokenizerBase, choices: Sequence[tuple[str, ...]]) -> list[list[tuple[int, ...]]]:

@@ -6,6 +6,9 @@ from typing import Literal
 
 from pipelines.tasks.keys.prepare import SourceParams
 
+Kind = Literal["decoder", "encoder"]
+
 
 class BaseParams(SourceParams):
+    kind: Kind
     dtype: Literal["float32", "bfloat16", "float16"]

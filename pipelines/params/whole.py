@@ -23,7 +23,7 @@ from pipelines.params.explain import explain
 from pipelines.params.notify import NotifyParams
 from pipelines.params.search import SearchParams
 from pipelines.recipes.methods.reft import SEARCHED, TrainParams, form_problem
-from pipelines.recipes.methods.table import PARTS, READS_DOMAIN, MethodParams, Part
+from pipelines.recipes.methods.table import PARTS, READS_DOMAIN, REFT, MethodParams, Part
 from pipelines.recipes.recipe_space import RecipeSpace, recipe_space
 from pipelines.sections import Count, Name, Section, refuse
 from pipelines.tasks.keys.table import AnyPrepareParams
@@ -85,6 +85,11 @@ class Params(Section):
         """How a process computes."""
         return Computation(self.run, self.cone)
 
+    def require_decoder(self, command: str) -> None:
+        """Raise PipelineError for an encoder, where a command knows decoders alone."""
+        if self.base.kind != "decoder":
+            raise PipelineError(f"{command} needs base.kind: decoder", got=self.base.kind, do="Take another base.")
+
     def logged(self, recipe: Mapping[str, Any]) -> dict[str, Any]:
         """What is logged of a training: the parts of its recipe, and how it is carried out."""
         train = self.train
@@ -99,7 +104,7 @@ class Params(Section):
                 f"search.train_rows must not be above prepare.train_rows; "
                 f"got {self.search.train_rows} and {self.prepare.train_rows}"
             )
-        problems += [*self._measure_problems(), *self._domain_problems()]
+        problems += [*self._measure_problems(), *self._domain_problems(), *self._kind_problems()]
         recipes = self.recipe_space()
         sampling = [f"search: {problem}" for problem in self.search.sampler_problems(recipes.space)]
         refuse([*problems, *self._part_problems(recipes), *sampling])
@@ -112,6 +117,31 @@ class Params(Section):
         if first == measure:
             return []
         return [f"search.objectives must begin with {measure}, the measure of task {self.prepare.task}; got {first}"]
+
+    def _kind_problems(self) -> list[str]:
+        """A decoder answers in words and reads one text; an encoder has a head, and what trains one is ReFT."""
+        prepare = self.prepare
+        if self.base.kind == "decoder":
+            problems = [
+                f"prepare.{key} must not be null with base.kind: decoder, which answers by words; got null; give words"
+                for key in prepare.wordless()
+            ]
+            if prepare.second_template is not None:
+                problems.append(
+                    "prepare.second_template must be null with base.kind: decoder, which reads one text; "
+                    f"got {prepare.second_template!r}; put its columns into template"
+                )
+            return problems
+        given = {
+            "prepare.chat": (prepare.chat, False),
+            "prepare.domain_column": (prepare.domain_column, None),
+            "method.name": (self.method.name, REFT),
+        }
+        return [
+            f"{key} must be {plain} with base.kind: encoder; got {found}; correct it"
+            for key, (found, plain) in given.items()
+            if found != plain
+        ]
 
     def _domain_problems(self) -> list[str]:
         """A method that reads each row's domain needs a column that it stands in."""

@@ -58,7 +58,8 @@ def model_input(adapter: Path) -> tuple[dict[str, object], dict[str, str]]:
     from reft.peers.parts import PartConfig
 
     prompt, config = read_info(adapter).prompt, read_method(adapter)
-    values: dict[str, object] = dict.fromkeys(template_fields(str(prompt["template"])), EXAMPLE)
+    templates = [str(prompt["template"]), str(prompt.get("second_template") or "")]
+    values: dict[str, object] = {field: EXAMPLE for each in templates for field in template_fields(each)}
     domains = config.domain_range if isinstance(config, PartConfig) else None
     if domains is None:
         said = f"objects, or a frame, with {', '.join(values)}"

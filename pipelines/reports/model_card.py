@@ -62,7 +62,7 @@ def model_card(facts: CardFacts) -> str:
     front = dump_yaml(_front_matter(facts))
     parts = [f"---\n{front}---\n\n# {text(facts.name)}\n\n{_summary(facts)}"]
     if facts.evaluation is not None:
-        parts.append(f"## How good it is\n\n{_figures(facts.evaluation)}")
+        parts.append(f"## How good it is\n\n{_figures(facts.evaluation, facts.base)}")
     parts.append(f"## How it was made\n\n{_table(_making(facts))}")
     if facts.info.prompt:
         prompt = json.dumps(facts.info.prompt, indent=2, ensure_ascii=False)
@@ -103,10 +103,13 @@ def _summary(facts: CardFacts) -> str:
         domains = config.domain_range if isinstance(config, PartConfig) else None
         return said if domains is None else f"{said}\n\n{_domain(domains, facts.info)}"
     layers = ", ".join(map(str, config.layers))
+    encoder = facts.base.kind == "encoder"
+    head = " Among them are those of the head, which answers." if encoder else ""
     return (
-        f"A {_TITLES[config.method]} adapter: {count:,} trained numbers that edit hidden states of a frozen language "
-        f"model of {facts.base.parameters:,} parameters, at the prompt tokens {code(config.positions)} of the layers "
-        f"{layers}. The model's own weights are not in this repository and are not changed."
+        f"A {_TITLES[config.method]} adapter: {count:,} trained numbers that edit hidden states of a frozen "
+        f"{'encoder' if encoder else 'language model'} of {facts.base.parameters:,} parameters, at the prompt tokens "
+        f"{code(config.positions)} of the layers {layers}.{head} The model's own weights are not in this repository "
+        "and are not changed."
     )
 
 
@@ -120,7 +123,7 @@ def _domain(domains: tuple[float, float], info: AdapterInfo) -> str:
     )
 
 
-def _figures(evaluation: Evaluation) -> str:
+def _figures(evaluation: Evaluation, base: BaseRecord) -> str:
     confidence, measure = f"{evaluation.confidence:.0%}", measure_words(evaluation.measure).capitalize()
     rows = {
         name: f"{share(figures.value)} ({100 * figures.low:.1f} to {100 * figures.high:.1f})"
@@ -137,7 +140,10 @@ def _figures(evaluation: Evaluation) -> str:
     if least := detectable_words(evaluation):
         rows["least difference that so many rows show"] = least
     rows["verdict"] = verdict_words(evaluation)
-    return f"{measure} on {evaluation.rows} test rows, with {confidence} intervals:\n\n{_table(rows)}"
+    alone = (
+        "" if base.kind == "decoder" else " The frozen base is the encoder with a head that was trained without edits."
+    )
+    return f"{measure} on {evaluation.rows} test rows, with {confidence} intervals.{alone}\n\n{_table(rows)}"
 
 
 def _making(facts: CardFacts) -> dict[str, object]:
@@ -176,8 +182,9 @@ model, tokenizer = loaded.model, loaded.tokenizer"""
     installed = f"With {LIBRARY} installed, from its wheel or a clone, since no index has it:"
     said = f"{installed}\n\n{block(program, 'python')}\n\n{where} "
     if isinstance(facts.config, ReftConfig):
+        load = "load_encoder" if base.kind == "encoder" else "load_adapter"
         return (
-            f"{said}`adapter.safetensors` and `adapter_config.json` are all that the adapter is; `reft.load_adapter` "
+            f"{said}`adapter.safetensors` and `adapter_config.json` are all that the adapter is; `reft.{load}` "
             "puts them on a base that you have loaded yourself."
         )
     own = isinstance(facts.config, PartConfig) and not facts.config.IN_PEFT

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from pipelines.bases.store import ensure_base
 from pipelines.contracts.base import BaseRecord
@@ -17,6 +17,7 @@ from pipelines.recipes.methods.reft import Recipe
 from pipelines.recipes.methods.table import DECLARED, AnyRecipe, Part
 from pipelines.recipes.recipe_space import RecipeSpace
 from reft import ReftConfig, count_parameters
+from reft.models.heads import head_modules
 from reft.peers.methods import PeerConfig
 from reft.peers.parts import PartConfig
 from reft.peers.stacked import StackedConfig
@@ -30,32 +31,47 @@ SIZED: tuple[Part, ...] = (
 PACED: tuple[Part, ...] = ("epochs", "batch_size", "accumulation")  # what changes a trial's time and not its size
 
 
-def parameters_of(recipe: AnyRecipe, record: BaseRecord) -> int:
+def parameters_of(recipe: AnyRecipe, record: BaseRecord, outputs: int = 0) -> int:
     """The number of trained parameters, without building a model.
+
+    Args:
+        recipe: of the adapter.
+        record: of its base.
+        outputs: of an encoder's head, which is trained with every recipe; 0 for a decoder.
 
     Raises:
         PipelineError: if the base lacks a module that the recipe names.
     """
     try:
         if isinstance(recipe, Recipe):
-            return parameters_of_form(recipe.form(record.num_layers), record)
-        return parameters_of_form(peer_form(recipe, record.num_layers), record)
+            return parameters_of_form(recipe.form(record.num_layers), record, outputs)
+        return parameters_of_form(peer_form(recipe, record.num_layers), record, outputs)
     except ValueError as error:
         raise PipelineError("the base must have what the method trains", got=error, do="Correct method.") from None
 
 
-def parameters_of_form(form: ReftConfig | PeerConfig, record: BaseRecord) -> int:
+def parameters_of_form(form: ReftConfig | PeerConfig, record: BaseRecord, outputs: int = 0) -> int:
     """The same of what an adapter says of itself.
 
     Raises:
         ValueError: if the base lacks a module that the form names.
     """
     if isinstance(form, ReftConfig):
-        return count_parameters(form, record.hidden_size)
+        head = _head_parameters(ensure_base(record), outputs) if record.kind == "encoder" else 0
+        return count_parameters(form, record.hidden_size) + head
     if isinstance(form, StackedConfig):
-        return parameters_of_form(form.lora, record) + parameters_of_form(form.reft, record)
+        return parameters_of_form(form.lora, record, outputs) + parameters_of_form(form.reft, record, outputs)
     assert isinstance(form, PartConfig)
     return form.count(_skeleton(ensure_base(record)))
+
+
+@lru_cache(maxsize=1)
+def _head_parameters(base: Path, outputs: int) -> int:
+    """The numbers in the head of an encoder, counted without its weights."""
+    config = AutoConfig.from_pretrained(base, local_files_only=True, num_labels=outputs)
+    with torch.device("meta"):
+        model: nn.Module = AutoModelForSequenceClassification.from_config(config)
+    return sum(value.numel() for name in head_modules(model) for value in model.get_submodule(name).parameters())
 
 
 @lru_cache(maxsize=1)
@@ -67,10 +83,10 @@ def _skeleton(base: Path) -> nn.Module:
     return model
 
 
-def extremes(recipes: RecipeSpace, record: BaseRecord) -> tuple[AnyRecipe, AnyRecipe]:
+def extremes(recipes: RecipeSpace, record: BaseRecord, outputs: int = 0) -> tuple[AnyRecipe, AnyRecipe]:
     """The recipe of the space with fewest parameters, and that with most."""
     corners = recipes.corners(SIZED)
-    sizes = [parameters_of(recipe, record) for recipe in corners]
+    sizes = [parameters_of(recipe, record, outputs) for recipe in corners]
     return corners[sizes.index(min(sizes))], corners[sizes.index(max(sizes))]
 
 
@@ -95,13 +111,13 @@ def work_of(recipe: AnyRecipe, num_layers: int) -> tuple[float, float]:
     return recipe.epochs * pass_, recipe.epochs / (recipe.batch_size * recipe.accumulation)
 
 
-def check_limit(recipes: RecipeSpace, limit: int | None, record: BaseRecord) -> None:
+def check_limit(recipes: RecipeSpace, limit: int | None, record: BaseRecord, outputs: int = 0) -> None:
     """Refuse a limit of parameters that no recipe of the space keeps, before any is trained.
 
     Raises:
         PipelineError: with the fewest parameters that there are.
     """
-    least = parameters_of(extremes(recipes, record)[0], record)
+    least = parameters_of(extremes(recipes, record, outputs)[0], record, outputs)
     if limit is not None and least > limit:
         raise PipelineError(
             "search.limits.parameters must leave a recipe of search.space",

@@ -15,10 +15,12 @@ import optuna
 from pipelines.contracts.prepared import Row
 from pipelines.errors import PipelineError
 from pipelines.model.fitting import build_model, train_steps
-from pipelines.model.scores import answers
+from pipelines.model.frozen import HeadTraining, head_alone
+from pipelines.model.scores import AnyModel, answers
 from pipelines.model.workspace import Workspace
 from pipelines.params.search import SearchParams
 from pipelines.project.settings import StudySettings
+from pipelines.recipes.methods.reft import Recipe
 from pipelines.runtime.memory import memory_errors, peak_memory
 from pipelines.runtime.process import this_process
 from pipelines.search.folds import OF_TRIALS, Fold, fold
@@ -27,7 +29,7 @@ from pipelines.search.pruning import SCORES
 from pipelines.search.study import CANDIDATE, COSTS, CURVE, ERROR, OWNER, SEED, SharedStudy
 from pipelines.tasks.family import Answer, TaskFamily
 from pipelines.tracking.live import LiveRun
-from reft import CausalModel, NonFiniteLossError, ReftConfig, ReftModel
+from reft import NonFiniteLossError, ReftConfig, ReftModel
 from reft.adapters.any_method import MethodModel
 from reft.cone.keeper import filling_seconds
 from reft.models.limits import BaseLimitError
@@ -156,7 +158,7 @@ def _train(trial: optuna.Trial, context: TrialContext, run: LiveRun, costs: Cost
 
 
 def _report(
-    trial: optuna.Trial, context: TrialContext, model: CausalModel, asked: Sequence[Row], costs: Costs, *, report: int
+    trial: optuna.Trial, context: TrialContext, model: AnyModel, asked: Sequence[Row], costs: Costs, *, report: int
 ) -> None:
     """Score the rows that the run is asked, and tell the study."""
     task, said = context.task, _answers(context, model, asked, title=run_name(trial))
@@ -177,21 +179,28 @@ def base_value(context: TrialContext, place: int) -> float:
     It is asked by the passes that the trials are asked by: the cone's, and those over whole rows of methods that have
     none, differ by tenths of a nat in half precision.
     """
-    model, task, asked = _unedited(context), context.task, context.fold(place).asked
-    with model.disabled(), memory_errors():
-        return task.measure.add_up(task.scores(asked, _answers(context, model, asked, title="frozen base")))
+    with memory_errors():
+        model, task, asked = _unedited(context, place), context.task, context.fold(place).asked
+        with model.disabled():
+            return task.measure.add_up(task.scores(asked, _answers(context, model, asked, title="frozen base")))
 
 
-def _unedited(context: TrialContext) -> MethodModel:
-    """A new model of the trials' method."""
+def _unedited(context: TrialContext, place: int) -> MethodModel:
+    """A new model of the trials' method; of an encoder its head alone, trained on the fold's rows as trials are."""
     base, settings = context.workspace.base, context.settings
+    if context.workspace.kind == "encoder":
+        recipes, rows = settings.recipes, context.fold(place)
+        recipe = recipes.recipe(recipes.first[0], trial=True) if recipes.first else recipes.corners(())[0]
+        assert isinstance(recipe, Recipe)
+        how = HeadTraining(rows.train, rows.asked, recipe, settings.seed, settings.score_batch)
+        return head_alone(context.workspace, how)
     if settings.recipes.method == "reft":
         # Edits at the lowest layer and the last token: so of the base is kept what most recipes of a search need.
         return ReftModel(base, ReftConfig(layers=(0,), positions="l1", rank=1), seed=settings.seed)
     return build_model(context.workspace, settings.recipes.corners(())[0], seed=settings.seed)
 
 
-def _answers(context: TrialContext, model: CausalModel, asked: Sequence[Row], *, title: str) -> list[Answer]:
+def _answers(context: TrialContext, model: AnyModel, asked: Sequence[Row], *, title: str) -> list[Answer]:
     size = context.settings.score_batch
     return answers(context.workspace, context.task, model, asked, batch_size=size, title=title)
 

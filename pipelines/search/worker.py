@@ -119,12 +119,12 @@ def run_until_target(context: SearchContext) -> Found:
     settings, record = context.settings, read_base(context.base)
     recipes, limit = settings.recipes, settings.search.limits.parameters
     check_space(recipes, record)
-    check_limit(recipes, limit, record)
     task = open_family(read_task(context.prepared))
+    check_limit(recipes, limit, record, task.outputs)
     key = study_key(settings, Inputs.of(context.base, context.prepared))
 
     def allowed(point: dict[str, object]) -> bool:
-        return limit is None or parameters_of(recipes.recipe(point, trial=True), record) <= limit
+        return limit is None or parameters_of(recipes.recipe(point, trial=True), record, task.outputs) <= limit
 
     with ExitStack() as stack:
         worker = _Worker(context, task, key, stack)

@@ -12,18 +12,19 @@ from pipelines.bases.load import load_base
 from pipelines.contracts.base import BaseRecord
 from pipelines.contracts.prepared import Rejection, Row
 from pipelines.contracts.task import TaskSpec, prompt_task
-from pipelines.model.scores import Advance, ScoresError, ask
+from pipelines.model.scores import Advance, AnyModel, ScoresError, ask
 from pipelines.runtime.device import resolve_device
 from pipelines.sources.raw_row import RawRow
-from pipelines.tasks.collect import TOKENLESS, TOO_LONG
+from pipelines.tasks.collect import TOKENLESS, TOO_LONG, text_tokens
 from pipelines.tasks.family import open_family
-from pipelines.tasks.keys.template import template_fields
-from pipelines.tasks.prompts import render_prompt
+from pipelines.tasks.keys.template import text_fields
+from pipelines.tasks.prompts import render_prompt, second_text
 from pipelines.tasks.reader import NO_DOMAIN, reject, special_tokens, usable_texts
 from pipelines.tasks.rows import finite_number
-from reft import CausalModel, ConeConfig, set_cone
+from reft import ConeConfig, ReftEncoder, set_cone
 from reft.adapters.any_method import load_method, read_info
 from reft.data import prompt_tokens
+from reft.models.limits import longest_row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -41,10 +42,10 @@ class Answerer:
         longest: tokens that the base reads at most; 0 if it says none.
     """
 
-    def __init__(self, model: CausalModel, tokenizer: PreTrainedTokenizerBase, spec: TaskSpec, *, longest: int) -> None:
+    def __init__(self, model: AnyModel, tokenizer: PreTrainedTokenizerBase, spec: TaskSpec, *, longest: int) -> None:
         self.task = open_family(spec)
         self.columns = self.task.columns()
-        self._fields = tuple(dict.fromkeys(template_fields(spec.template)))
+        self._fields = text_fields(spec.template, spec.second_template)
         self._model, self._tokenizer, self._longest = model, tokenizer, longest
         self._special = special_tokens(tokenizer)
         self._lengths: dict[tuple[str, ...], int] = {}
@@ -68,12 +69,22 @@ class Answerer:
             return own
         spec = self.task.spec
         prompt = render_prompt(self._tokenizer, template=spec.template, chat=spec.chat, texts=texts)
-        place = f"{raw.file}:{raw.line}"
-        row = Row(place, prompt, "", domain=domain, choices=own.choices, choice_tokens=own.choice_tokens)
-        length = len(prompt_tokens(self._tokenizer, prompt))
-        if length == 0:
-            return row.reject(TOKENLESS, prompt)
-        tokens = length + self._answer_tokens(row)
+        row = Row(
+            f"{raw.file}:{raw.line}",
+            prompt,
+            "",
+            domain=domain,
+            choices=own.choices,
+            choice_tokens=own.choice_tokens,
+            second=second_text(spec, texts),
+        )
+        if isinstance(self._model, ReftEncoder):
+            tokens = text_tokens(self._tokenizer, row.prompt, row.second)
+        else:
+            length = len(prompt_tokens(self._tokenizer, prompt))
+            if length == 0:
+                return row.reject(TOKENLESS, prompt)
+            tokens = length + self._answer_tokens(row)
         if self._longest and tokens > self._longest:
             return row.reject(TOO_LONG, f"{tokens}, and the base reads {self._longest}")
         return row
@@ -88,8 +99,8 @@ class Answerer:
             return []
         answers = ask(self._model, self._tokenizer, self.task, rows, batch_size=BATCH_SIZE, progress=progress)
         for row, answer in zip(rows, answers, strict=True):
-            if isinstance(answer, np.ndarray) and not np.isfinite(answer).all():
-                raise ScoresError("scores must be numbers", got=f"{answer.tolist()} for {row.id}", do="Train again.")
+            if not isinstance(answer, str) and not np.isfinite(answer).all():
+                raise ScoresError("scores must be numbers", got=f"{answer} for {row.id}", do="Train again.")
         readings = [self.task.read(row, answer) for row, answer in zip(rows, answers, strict=True)]
         return [{self.task.ANSWER: reading.value, **reading.details} for reading in readings]
 
@@ -117,8 +128,8 @@ def open_answerer(adapter: Path, base: BaseRecord, *, root: Path = Path()) -> An
         ValueError: if the adapter is not for this base, or broken.
     """
     spec = prompt_task(read_info(adapter).prompt)
-    loaded = load_base(base, device=resolve_device("auto"), root=root)
+    outputs = open_family(spec).outputs
+    loaded = load_base(base, device=resolve_device("auto"), root=root, outputs=outputs)
     set_cone(loaded.model, ConeConfig(enabled=False))  # a prompt is not asked about again, so nothing of it is kept
     model = load_method(adapter, loaded.model, base_sha256=loaded.record.sha256).eval()
-    longest = int(getattr(loaded.model.config, "max_position_embeddings", 0) or 0)
-    return Answerer(model, loaded.tokenizer, spec, longest=longest)
+    return Answerer(model, loaded.tokenizer, spec, longest=longest_row(loaded.model) or 0)

@@ -24,15 +24,15 @@ def run(params: Params, *, root: Path, out: Path) -> BaseRecord:
         out: base.json.
 
     Raises:
-        PipelineError: for a source that cannot be had, that is not a causal language model, or whose tokenizer has
+        PipelineError: for a source that cannot be had, that is no model of the kind, or whose tokenizer has
             tokens that the model cannot read.
     """
     section = params.base
-    record = obtain(section.source, section.sha256, section.dtype, root=root)
+    record = obtain(section.source, section.sha256, section.dtype, section.kind, root=root)
     if not sound(record):
         log.warning("base %s in the store has other bytes than it was written with", record.sha256[:12])
         shutil.rmtree(store_path(record))
-        record = obtain(section.source, section.sha256, section.dtype, root=root)
+        record = obtain(section.source, section.sha256, section.dtype, section.kind, root=root)
     check_tokens(load_tokenizer(record, root=root), record.vocab_size)
     write_record(out, record)
     return record

@@ -11,15 +11,19 @@ import numpy as np
 from pipelines.contracts.evaluation import Against, Evaluation, SystemFigures, write_evaluation
 from pipelines.contracts.predictions import Prediction, Said, write_predictions
 from pipelines.contracts.prepared import Row
+from pipelines.contracts.training import read_training
 from pipelines.errors import PipelineError
 from pipelines.files import whole_directory, write_table
-from pipelines.model.intervals import against, detectable, least_rows
+from pipelines.model.frozen import HeadTraining, head_alone
+from pipelines.model.intervals import against, detectable, figure, least_rows
 from pipelines.model.scores import answers
 from pipelines.model.workspace import Workspace, open_workspace
 from pipelines.params.whole import EvaluateParams, Params
+from pipelines.recipes.methods.reft import Recipe
+from pipelines.recipes.methods.table import REFT, make_recipe
 from pipelines.tasks.family import MAJORITY, Answer, Reading, TaskFamily, open_family
 from pipelines.tasks.measures import Floats
-from reft import adapter_sha256
+from reft import ReftEncoder, adapter_sha256
 from reft.adapters.any_method import MethodModel, load_method
 
 DIGITS = 6  # of numbers in predictions.jsonl
@@ -32,15 +36,21 @@ def run(
     base: Path,
     prepared: Path,
     adapter: Path,
+    train_metrics: Path,
     out: Path,
     predictions: Path,
     plots: Path,
 ) -> Evaluation:
-    """Score every test row with the adapter and with the frozen base, and write figures, predictions and plots."""
+    """Score every test row with the adapter and with the frozen base, and write figures, predictions and plots.
+
+    For an encoder, which has no answer without a head, the base is the head alone, trained as the adapter was.
+    """
     workspace = open_workspace(params.computation(), root=root, base=base, prepared=prepared)
     model = _load(adapter, workspace)
     task, rows = open_family(workspace.task), workspace.rows("test")
     edited = answers(workspace, task, model, rows, batch_size=params.evaluate.batch_size, title="adapter")
+    if isinstance(model, ReftEncoder):
+        model = _head_alone(workspace, params, train_metrics, adapter)
     with model.disabled():
         frozen = answers(workspace, task, model, rows, batch_size=params.evaluate.batch_size, title="base")
     evaluation = compare(
@@ -62,6 +72,18 @@ def _load(adapter: Path, workspace: Workspace) -> MethodModel:
         ) from None
 
 
+def _head_alone(workspace: Workspace, params: Params, train_metrics: Path, adapter: Path) -> ReftEncoder:
+    trained = read_training(train_metrics)
+    if trained.adapter_sha256 != adapter_sha256(adapter):
+        raise PipelineError(
+            "the figures of the training must be the adapter's", got=trained.adapter_sha256, do="Run: dvc repro train"
+        )
+    recipe = make_recipe(REFT, trained.recipe)
+    assert isinstance(recipe, Recipe)
+    rows, asked = workspace.rows("train"), workspace.rows("validation")
+    return head_alone(workspace, HeadTraining(rows, asked, recipe, params.seed, params.evaluate.batch_size))
+
+
 def compare(
     task: TaskFamily[Any],
     rows: Sequence[Row],
@@ -73,11 +95,14 @@ def compare(
     adapter_sha256: str,
 ) -> Evaluation:
     """Both systems' figures and the task's baselines, and the adapter's paired lead over base and majority."""
-    scores = task.scores(rows, edited)
+    confidence, resamples, scores = settings.confidence, settings.bootstrap, task.scores(rows, edited)
 
     def lead(other: Floats) -> Against:
-        confidence, resamples = settings.confidence, settings.bootstrap
         return against(task.measure, [scores], [other], confidence=confidence, resamples=resamples, seed=seed)
+
+    def figures(said: Sequence[Answer]) -> SystemFigures:
+        found = figure(task.measure, task.scores(rows, said), confidence=confidence, resamples=resamples, seed=seed)
+        return SystemFigures(found.value, found.low, found.high, task.figures(rows, said), task.summary(rows, said))
 
     base, baselines = lead(task.scores(rows, frozen)), task.baselines(rows)
     over = lead(baselines[MAJORITY]) if MAJORITY in baselines else None
@@ -85,23 +110,17 @@ def compare(
         adapter_sha256=adapter_sha256,
         measure=task.measure.name,
         rows=len(rows),
-        confidence=settings.confidence,
-        adapter=_figures(task, rows, edited, settings.confidence),
-        base=_figures(task, rows, frozen, settings.confidence),
+        confidence=confidence,
+        adapter=figures(edited),
+        base=figures(frozen),
         difference=base.difference,
         p_value=base.p_value,
-        detectable=detectable(base.difference, len(rows), settings.confidence),
-        least_rows=least_rows(settings.confidence),
+        detectable=detectable(base.difference, len(rows), confidence, is_mean=task.measure.is_mean),
+        least_rows=least_rows(confidence),
         baselines={name: task.measure.add_up(each) for name, each in baselines.items()},
         over_majority=over,
         better=base.better and (over is None or over.better),
     )
-
-
-def _figures(task: TaskFamily[Any], rows: Sequence[Row], answers: Sequence[Answer], confidence: float) -> SystemFigures:
-    value = task.measure.add_up(task.scores(rows, answers))
-    low, high = task.measure.interval(value, len(rows), confidence)
-    return SystemFigures(value, low, high, task.figures(rows, answers), task.summary(rows, answers))
 
 
 def _prediction(row: Row, adapter: Reading, base: Reading) -> Prediction:
@@ -115,6 +134,7 @@ def _prediction(row: Row, adapter: Reading, base: Reading) -> Prediction:
         choices=row.choices,
         references=row.references,
         domain=row.domain,
+        second=row.second,
     )
 
 

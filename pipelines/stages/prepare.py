@@ -11,12 +11,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipelines.bases.load import load_tokenizer
 from pipelines.bases.store import store_path
-from pipelines.contracts.base import read_base
+from pipelines.contracts.base import BaseRecord, read_base
 from pipelines.contracts.card import DataCard, Domains, SplitCard, write_card
 from pipelines.contracts.prepared import (
     Row,
@@ -37,6 +38,9 @@ from pipelines.tasks.keys.prepare import PrepareParams
 from pipelines.tasks.reader import RowReader
 from pipelines.tasks.row_store import row_store
 from pipelines.tasks.splits import cut, near_duplicates
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
@@ -74,10 +78,10 @@ def run(params: Params, *, root: Path, base: Path, out: Path, card: Path) -> Pre
     record = read_base(base)
     check_space(params.recipe_space(), record)  # the search would find it too, but only after this stage's work
     tokenizer = load_tokenizer(record, root=root)
-    _check_length(store_path(record), config.max_tokens)
+    _check_length(record, tokenizer, config.max_tokens)
     task = family_of(config)
     with row_store(out, params.seed) as store:
-        collected = collect(config, RowReader(config, task, tokenizer), root, store)
+        collected = collect(config, RowReader(config, task, tokenizer, record.kind), root, store)
         splits, unused = cut(store, collected.pools, config)
         for split, rows in splits.items():
             task.check_split(split, rows)
@@ -96,12 +100,14 @@ def run(params: Params, *, root: Path, base: Path, out: Path, card: Path) -> Pre
     return result
 
 
-def _check_length(base: Path, max_tokens: int) -> None:
+def _check_length(record: BaseRecord, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> None:
     """Refuse rows that are longer than what the model can read, before any is."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(base, local_files_only=True).get_text_config()
+    config = AutoConfig.from_pretrained(store_path(record), local_files_only=True).get_text_config()
     longest = getattr(config, "max_position_embeddings", None)
+    if isinstance(longest, int) and record.kind == "encoder":  # RoBERTa has positions for the padding too
+        longest = min(longest, tokenizer.model_max_length)
     if isinstance(longest, int) and max_tokens > longest > 0:
         raise PipelineError(
             f"prepare.max_tokens must not be above the {longest} tokens that the base reads",

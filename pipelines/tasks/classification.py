@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -17,6 +17,7 @@ from pipelines.tasks.family import MAJORITY, Answer, Asked, Reading, Target, Tas
 from pipelines.tasks.keys.classification import ACCURACY, ClassificationParams, LabelParams
 from pipelines.tasks.measures import Floats, Measure, Proportion
 from pipelines.tasks.rows import Scalar, as_number, finite_number, same
+from pipelines.tasks.words import check_words, probabilities
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,7 +32,7 @@ TWO_LABELS = "more than one label rule holds"
 
 
 class Classification(TaskFamily[ClassificationParams]):
-    """Which of the labels' words follows the prompt; measured by accuracy."""
+    """Which of the labels' words follows the prompt, or which label a head chooses; measured by accuracy."""
 
     ASKS: ClassVar[Asked] = "choices"
     ANSWER: ClassVar[str] = "label"
@@ -39,8 +40,9 @@ class Classification(TaskFamily[ClassificationParams]):
 
     def __init__(self, spec: TaskSpec) -> None:
         self.spec = spec
-        words: dict[str, str] = dict(spec.settings["labels"])
+        words: dict[str, str] = dict(spec.settings["labels"])  # without words for an encoder, whose head says labels
         self.classes = tuple(words)
+        self.outputs = len(words)
         self.measure: Measure = Proportion(ACCURACY)
         self._words = tuple(words.values())
 
@@ -55,7 +57,7 @@ class Classification(TaskFamily[ClassificationParams]):
         keys: ClassificationParams,
         tokenizer: PreTrainedTokenizerBase,  # noqa: ARG002
     ) -> Target | Rejection:
-        """The word of the label whose rule holds."""
+        """The label whose rule holds, and its word, if it has one."""
         value = raw.values[keys.label_column]
         if isinstance(value, str):
             value = value.strip()
@@ -64,33 +66,15 @@ class Classification(TaskFamily[ClassificationParams]):
         number = as_number(value)
         found = [name for name, label in keys.labels.items() if _holds(label, value, number)]
         if len(found) == 1:
-            return Target(keys.labels[found[0]].word, label=found[0])
+            return Target(keys.labels[found[0]].word or found[0], label=found[0])
         if found:
             return _reject(raw, TWO_LABELS, f"{value}: {', '.join(found)}")
         numeric = any(label.values is None for label in keys.labels.values())
         return _reject(raw, NOT_A_NUMBER if numeric and number is None else NO_LABEL, value)
 
     def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Each word must have tokens of its own, none that the model reads otherwise, and begin no other word."""
-        special = [token for token in tokenizer.all_special_tokens if token.strip()]
-        seen: dict[tuple[int, ...], str] = {}
-        for name, word in zip(self.classes, self._words, strict=True):
-            found = next((token for token in special if token in word), None)
-            if found is not None:
-                raise PipelineError(
-                    "a label's word must not hold a special token of the model",
-                    got=f"{found} in {word!r} of {name}",
-                    do="Choose another word in prepare.labels.",
-                )
-            ids = tuple(tokenizer(word, add_special_tokens=False)["input_ids"])
-            if not ids or ids in seen:
-                raise PipelineError(
-                    "each label's word must have tokens of its own",
-                    got=f"{word!r} of {name}, " + (f"the same as {seen[ids]}'s" if ids else "without tokens"),
-                    do="Choose other words in prepare.labels.",
-                )
-            seen[ids] = name
-        _check_exclusive(seen)
+        """The labels' words must be told apart."""
+        check_words(dict(zip(self.classes, self._words, strict=True)), "prepare.labels", tokenizer)
 
     def check_split(self, split: Split, rows: Sequence[Row]) -> None:
         """At least two labels must be there; one that is missing is warned of."""
@@ -109,9 +93,13 @@ class Classification(TaskFamily[ClassificationParams]):
         """The labels' words."""
         return self._words
 
+    def head_target(self, row: Row) -> float:
+        """The label's place."""
+        return float(self.classes.index(row.label))
+
     def read(self, row: Row, answer: Answer) -> Reading:  # noqa: ARG002  # a label is read as it is
         """The likeliest label, and the probability of each, normalised over their words."""
-        likely = _probabilities([answer])[0]
+        likely = probabilities([answer])[0]
         said = dict(zip(self.classes, map(float, likely), strict=True))
         return Reading(self.classes[int(likely.argmax())], {"probabilities": said})
 
@@ -121,7 +109,7 @@ class Classification(TaskFamily[ClassificationParams]):
 
     def fine_scores(self, rows: Sequence[Row], answers: Sequence[Answer]) -> Floats:
         """The probability of the right label."""
-        found: Floats = _probabilities(answers)[np.arange(len(rows)), self._truth(rows)]
+        found: Floats = probabilities(answers)[np.arange(len(rows)), self._truth(rows)]
         return found
 
     def baselines(self, rows: Sequence[Row]) -> dict[str, Floats]:
@@ -156,30 +144,10 @@ class Classification(TaskFamily[ClassificationParams]):
         return np.array([self.classes.index(row.label) for row in rows])
 
     def _answered(self, answers: Sequence[Answer]) -> NDArray[np.int64]:
-        return _probabilities(answers).argmax(1)
+        return probabilities(answers).argmax(1)
 
 
 FAMILY = Classification
-
-
-def _probabilities(answers: Sequence[Answer]) -> Floats:
-    """[rows, labels]: log-probabilities of words in nats, normalised over the words."""
-    scores = np.stack([np.asarray(answer, np.float64) for answer in answers])
-    likely = np.exp(scores - scores.max(axis=1, keepdims=True))
-    found: Floats = likely / likely.sum(axis=1, keepdims=True)
-    return found
-
-
-def _check_exclusive(words: Mapping[tuple[int, ...], str]) -> None:
-    """No word may begin another: each token makes a text less likely, so the longer of the two would never win."""
-    for ids, name in words.items():
-        beginning = next((words[ids[:end]] for end in range(1, len(ids)) if ids[:end] in words), None)
-        if beginning is not None:
-            raise PipelineError(
-                "no label's word may be the beginning of another's, which would then never be the likelier one",
-                got=f"the tokens of {name} begin with those of {beginning}",
-                do='End each word in prepare.labels with a line end, as " 1\\n" and " 10\\n", or choose other words.',
-            )
 
 
 def _holds(label: LabelParams, value: Scalar, number: float | None) -> bool:

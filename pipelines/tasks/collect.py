@@ -70,7 +70,10 @@ def collect(config: PrepareParams, rows: RowReader, root: Path, store: RowStore)
             )
         read += count
         distinct(store, split)
-        joined_otherwise += _measured(store, split, rows.tokenizer, config.max_tokens)
+        if rows.kind == "encoder":
+            _measure_texts(store, split, rows.tokenizer, config.max_tokens)
+        else:
+            joined_otherwise += _measured(store, split, rows.tokenizer, config.max_tokens)
         pools.append(split)
     if joined_otherwise:
         log.warning(
@@ -153,3 +156,19 @@ def _measured(store: RowStore, pool: Split, tokenizer: PreTrainedTokenizerBase, 
                 otherwise += ids != whole[: len(whole) - behind]
                 store.measured(number, longest)
     return otherwise
+
+
+def _measure_texts(store: RowStore, pool: Split, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> None:
+    """Count the tokens of texts, or pairs of them, as an encoder reads them; reject what is too long."""
+    for batch in tqdm(store.kept(pool), desc="measuring", unit="batch", delay=1.0):
+        for number, row in batch:
+            tokens = text_tokens(tokenizer, row.prompt, row.second)
+            if tokens > max_tokens:
+                store.note(row.reject(TOO_LONG, tokens), number)
+            else:
+                store.measured(number, tokens)
+
+
+def text_tokens(tokenizer: PreTrainedTokenizerBase, text: str, second: str) -> int:
+    """How many tokens an encoder reads of a text, or of a pair of texts, with the tokenizer's own."""
+    return len(tokenizer(text, second or None)["input_ids"])

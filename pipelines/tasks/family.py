@@ -14,7 +14,7 @@ from pipelines.sources.raw_row import RawRow
 from pipelines.tasks.columns import Columns
 from pipelines.tasks.keys.prepare import PrepareParams
 from pipelines.tasks.keys.table import FAMILIES
-from pipelines.tasks.keys.template import template_fields
+from pipelines.tasks.keys.template import text_fields
 from pipelines.tasks.measures import Floats, Measure
 
 if TYPE_CHECKING:
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 Asked = Literal["choices", "text", "number"]
 Answer = Floats | str | float
-"""What the model says to one row: the log-probability of each choice in nats, a text, or a number."""
+"""What the model says to one row: the log-probability of each choice in nats, a text, or a head's number.
+
+A decoder that is asked for a number says how likely each of the row's choices is, which the family reads.
+"""
 
 MAJORITY = "majority"
 """The baseline that always gives the commonest answer."""
@@ -69,6 +72,8 @@ class TaskFamily(Protocol[Keys]):
         measure: what the scores of rows add up to.
         classes: the values that every row's answer is one of, in the order of the reports; () if they are not few.
         max_new_tokens: of a ``text``, at most.
+        outputs: how many numbers an encoder's head answers a row with: one for each of a row's choices, or one
+            for a ``number``; 0 where no head can.
     """
 
     ASKS: ClassVar[Asked]
@@ -79,6 +84,7 @@ class TaskFamily(Protocol[Keys]):
     measure: Measure
     classes: tuple[str, ...] = ()
     max_new_tokens: int = 0
+    outputs: int = 0
 
     def __init__(self, spec: TaskSpec) -> None: ...
 
@@ -86,7 +92,7 @@ class TaskFamily(Protocol[Keys]):
 
     def columns(self) -> Columns:
         """The columns that a row has where it is asked about."""
-        return Columns(tuple(dict.fromkeys(template_fields(self.spec.template))), self.spec.domain_column)
+        return Columns(text_fields(self.spec.template, self.spec.second_template), self.spec.domain_column)
 
     def opened(self, raw: RawRow) -> RawRow | Rejection:
         """The row with the columns that the task makes of others; one that lacks those is as it was."""
@@ -122,6 +128,10 @@ class TaskFamily(Protocol[Keys]):
     def contrast(self, row: Row) -> Contrast | None:  # noqa: ARG002
         """How training sets the choices of a row against each other; None where it learns the completion alone."""
         return None
+
+    def head_target(self, row: Row) -> float:
+        """What an encoder's head is trained to answer: the place of the right choice, or the number itself."""
+        raise NotImplementedError
 
     def read(self, row: Row, answer: Answer) -> Reading:
         """The answer to a row."""
@@ -163,7 +173,9 @@ def open_family(spec: TaskSpec) -> TaskFamily[Any]:
 def family_of(keys: PrepareParams) -> TaskFamily[Any]:
     """The task that the section ``prepare`` of params.yaml describes."""
     family = _family(keys.task)
-    return family(TaskSpec(keys.task, keys.template, keys.chat, keys.domain_column, family.settings(keys)))
+    return family(
+        TaskSpec(keys.task, keys.template, keys.chat, keys.domain_column, family.settings(keys), keys.second_template)
+    )
 
 
 def _family(name: str) -> type[TaskFamily[Any]]:

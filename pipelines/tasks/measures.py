@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+PEARSON, SPEARMAN = "pearson", "spearman"
 
 
 class Measure(Protocol):
@@ -59,3 +60,54 @@ class Proportion:
 
         interval = stats.binomtest(round(value * rows), rows).proportion_ci(confidence, method="wilson")
         return float(interval.low), float(interval.high)
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """How two columns of numbers go together over the rows: each scores what was said and what is right, [rows, 2].
+
+    Attributes:
+        name: ``pearson``, or ``spearman``: of the ranks, of equal numbers their mean.
+    """
+
+    name: str
+    is_mean: bool = False
+    interval_name: str = "Fisher"
+
+    def add_up(self, scores: Floats) -> float:
+        """The coefficient; 0 where the answers, or what is right, are all the same, and nothing goes together."""
+        said, right = (self._ranked(column) for column in scores.T)
+        if np.ptp(said) == 0 or np.ptp(right) == 0:
+            return 0.0
+        return float(np.clip(np.corrcoef(said, right)[0, 1], -1.0, 1.0))
+
+    def error(self, value: float, rows: int) -> float:
+        """About that of a coefficient: the error of Fisher's z, times how fast the coefficient moves with it.
+
+        Infinite of three rows or fewer, which say nothing.
+        """
+        return (1 - value**2) * self._z_error(value, rows) if rows > 3 else math.inf
+
+    def interval(self, value: float, rows: int, confidence: float) -> tuple[float, float]:
+        """By Fisher's z transformation (Fisher 1921)."""
+        from scipy import stats
+
+        if rows <= 3:  # which say nothing
+            return -1.0, 1.0
+        if abs(value) == 1:
+            return value, value
+        reach = stats.norm.ppf((1 + confidence) / 2) * self._z_error(value, rows)
+        return math.tanh(math.atanh(value) - reach), math.tanh(math.atanh(value) + reach)
+
+    def _z_error(self, value: float, rows: int) -> float:
+        """That of Fisher's z, of more than three rows; for ranks after Bonett & Wright 2000."""
+        variance = 1 + value**2 / 2 if self.name == SPEARMAN else 1.0
+        return math.sqrt(variance / (rows - 3))
+
+    def _ranked(self, column: Floats) -> Floats:
+        if self.name != SPEARMAN:
+            return column
+        from scipy import stats
+
+        ranks: Floats = stats.rankdata(column)
+        return ranks

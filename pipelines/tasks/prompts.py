@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from pipelines.contracts.task import TaskSpec
 from pipelines.tasks.keys.template import fill_template
 from reft.data import added_tokens
 
@@ -42,6 +43,11 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, *, template: str, chat: bo
     )
     # The chat template writes the first token that the tokenizer adds by itself; once is right.
     return text.removeprefix(_added_bos(tokenizer))
+
+
+def second_text(spec: TaskSpec, texts: Mapping[str, str]) -> str:
+    """The second text of a row of a task that has one, which an encoder reads as a pair with the prompt; else ""."""
+    return "" if spec.second_template is None else fill_template(spec.second_template, texts)
 
 
 def chance_in(template: str) -> str | None:

@@ -11,11 +11,11 @@ from jinja2 import TemplateError
 
 from pipelines.contracts.prepared import SHOWN, Rejection, Row
 from pipelines.errors import PipelineError, printable
+from pipelines.params.base import Kind
 from pipelines.sources.raw_row import RawRow
 from pipelines.tasks.family import TaskFamily
 from pipelines.tasks.keys.prepare import PrepareParams
-from pipelines.tasks.keys.template import template_fields
-from pipelines.tasks.prompts import chance_in, render_prompt
+from pipelines.tasks.prompts import chance_in, render_prompt, second_text
 from pipelines.tasks.rows import comparable, finite_number
 
 if TYPE_CHECKING:
@@ -41,23 +41,27 @@ class RowReader:
         keys: the section ``prepare``.
         task: what the keys describe.
         tokenizer: of the base.
+        kind: of the base: an encoder answers with a head, so its tokens need not tell answers apart.
 
     Raises:
         PipelineError: if the base's tokens cannot tell the task's answers apart, or ``chat`` is asked of a model
             without a chat template that takes a user's turn.
     """
 
-    def __init__(self, keys: PrepareParams, task: TaskFamily[Any], tokenizer: PreTrainedTokenizerBase) -> None:
-        self.tokenizer = tokenizer
+    def __init__(
+        self, keys: PrepareParams, task: TaskFamily[Any], tokenizer: PreTrainedTokenizerBase, kind: Kind = "decoder"
+    ) -> None:
+        self.tokenizer, self.kind = tokenizer, kind
         self.columns = keys.row_columns()
         self._keys, self._task = keys, task
-        self._fields = tuple(dict.fromkeys(template_fields(keys.template)))
+        self._fields = keys.text_columns()
         self._special = special_tokens(tokenizer)
         if keys.chat and not tokenizer.chat_template:
             raise PipelineError(
                 "chat: true needs a model with a chat template", got="none", do="Set prepare.chat: false."
             )
-        task.check_tokenizer(tokenizer)
+        if kind == "decoder":
+            task.check_tokenizer(tokenizer)
         self._check_chat()
 
     def read(self, raw: RawRow) -> Row | Rejection:
@@ -88,6 +92,7 @@ class RowReader:
             choice_tokens=target.choice_tokens,
             references=target.references,
             group=target.group,
+            second=second_text(self._task.spec, texts),
             key="\x1f".join(map(comparable, (*own, *sorted(target.choices)))),
         )
 

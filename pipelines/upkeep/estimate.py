@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.contracts.base import BaseRecord, read_base
+from pipelines.contracts.task import read_task
 from pipelines.model.fitting import build_model, train_steps
 from pipelines.model.scores import answers
 from pipelines.model.workspace import Workspace, open_workspace
@@ -93,10 +94,12 @@ def estimate(settings: StudySettings, *, root: Path, base: Path, prepared: Path)
         )
     record = read_base(base)
     check_space(recipes, record)
-    check_limit(recipes, search.limits.parameters, record)
-    ends = dict(zip(ENDS, (*extremes(recipes, record), *paces(recipes, record)), strict=True))
+    # Before the data say how many outputs an encoder's head has, one: the others are hundreds of numbers.
+    outputs = open_family(read_task(prepared)).outputs if prepared.is_dir() else 1
+    check_limit(recipes, search.limits.parameters, record, outputs)
+    ends = dict(zip(ENDS, (*extremes(recipes, record, outputs), *paces(recipes, record)), strict=True))
     if not prepared.is_dir():
-        sized: dict[str, Any] = {name: _extreme(recipe, record) for name, recipe in ends.items()}
+        sized: dict[str, Any] = {name: _extreme(recipe, record, outputs) for name, recipe in ends.items()}
         return Estimate(**known, **sized, missing="the data: dvc repro prepare")
     workspace = open_workspace(settings.computation, root=root, base=base, prepared=prepared)
     # What a process begins with is little beside the slowest recipe's steps, so that is first.
@@ -107,8 +110,8 @@ def estimate(settings: StudySettings, *, root: Path, base: Path, prepared: Path)
     return Estimate(**known, **found, missing=None)
 
 
-def _extreme(recipe: AnyRecipe, record: BaseRecord) -> Extreme:
-    return Extreme(recipe, parameters_of(recipe, record), None, None)
+def _extreme(recipe: AnyRecipe, record: BaseRecord, outputs: int) -> Extreme:
+    return Extreme(recipe, parameters_of(recipe, record, outputs), None, None)
 
 
 def _measured(settings: StudySettings, workspace: Workspace, recipe: AnyRecipe, record: BaseRecord) -> Extreme:
@@ -124,10 +127,10 @@ def _measured(settings: StudySettings, workspace: Workspace, recipe: AnyRecipe, 
     step_seconds = statistics.median(step.seconds for step in steps[1:] or steps)
     total = _steps(len(rows), recipe)
     started = time.perf_counter()
-    answers(workspace, open_family(workspace.task), model, validation[:ROWS], batch_size=size, title="a few rows")
+    answers(workspace, workspace.family, model, validation[:ROWS], batch_size=size, title="a few rows")
     scoring = (time.perf_counter() - started) / len(validation[:ROWS]) * len(validation)
     trial = total * step_seconds + min(settings.search.reports, total) * scoring
-    return Extreme(recipe, parameters_of(recipe, record), step_seconds, trial)
+    return Extreme(recipe, parameters_of(recipe, record, workspace.family.outputs), step_seconds, trial)
 
 
 def _steps(rows: int, recipe: AnyRecipe) -> int:

@@ -25,7 +25,9 @@ from reft.adapters.directory import (
     check_base,
     check_tensors,
     load_adapter,
+    load_encoder,
     read_adapter,
+    read_kind,
     save_adapter,
 )
 from reft.adapters.files import (
@@ -45,18 +47,20 @@ from reft.adapters.files import (
 from reft.edits.config import ReftConfig, count_parameters
 from reft.files import sha256, write_directory
 from reft.models.decoder import ReftModel
+from reft.models.encoder import ReftEncoder
+from reft.models.heads import head_modules, start_head
 from reft.peers.methods import PeerConfig, config_from_dict
 from reft.peers.model import PeerModel
 from reft.peers.parts import PartConfig
 from reft.peers.stacked import StackedConfig, StackedModel
 
 FORMAT = 2
-MethodModel = ReftModel | PeerModel | StackedModel
-"""A frozen decoder with what some method trains; each has the same interface."""
+MethodModel = ReftModel | PeerModel | StackedModel | ReftEncoder
+"""A frozen base with what some method trains: a decoder, or an encoder with edits and a head."""
 
 
 def build_method(base: nn.Module, config: ReftConfig | PeerConfig, *, seed: int) -> MethodModel:
-    """Return a new model of a method.
+    """Return a new model of a method on a decoder.
 
     Raises:
         ValueError: if the base is not one that the config fits.
@@ -69,6 +73,22 @@ def build_method(base: nn.Module, config: ReftConfig | PeerConfig, *, seed: int)
     return PeerModel(base, config, seed=seed)
 
 
+def build_encoder(base: nn.Module, config: ReftConfig, *, seed: int) -> ReftEncoder:
+    """Return new edits and a new head on an encoder, the head in place of what the base had of one.
+
+    Args:
+        base: a ``transformers`` model for sequence classification.
+        config: what to edit.
+        seed: of the initial values of edits and head.
+
+    Raises:
+        ValueError: if the base has no head, or is not one that the config fits.
+    """
+    names = head_modules(base)
+    start_head(base, names, seed=seed)
+    return ReftEncoder(base, config, seed=seed, head=names)
+
+
 def save_method(model: MethodModel, path: Path, info: AdapterInfo) -> str:
     """Write the adapter directory whole and return its sha256; see :func:`reft.save_adapter`.
 
@@ -76,7 +96,7 @@ def save_method(model: MethodModel, path: Path, info: AdapterInfo) -> str:
         FileExistsError: if there is anything at ``path``.
         ValueError: if a number is NaN or infinite, or ``info`` holds other than plain JSON values.
     """
-    if isinstance(model, ReftModel):
+    if isinstance(model, ReftModel | ReftEncoder):
         return save_adapter(model, path, info)
     files = _contents(model, info)
     record = {
@@ -111,7 +131,7 @@ def load_method(path: Path, base: nn.Module, *, base_sha256: str | None) -> Meth
 
     Args:
         path: the adapter directory.
-        base: the decoder-only model it was trained on.
+        base: the model it was trained on: decoder-only, or one for sequence classification, with as many labels.
         base_sha256: that model's identity, from the caller's base store.
 
     Raises:
@@ -119,7 +139,8 @@ def load_method(path: Path, base: nn.Module, *, base_sha256: str | None) -> Meth
     """
     record = _read(path)
     if record is None:
-        return load_adapter(path, base, base_sha256=base_sha256)
+        load = load_encoder if read_kind(path) == ReftEncoder.KIND else load_adapter
+        return load(path, base, base_sha256=base_sha256)
     check_base(record.info, base_sha256)
     _check_count(path, base, record)
     model = build_method(base, record.config, seed=record.info.seed)

@@ -121,6 +121,16 @@ def read_adapter(path: Path) -> tuple[ReftConfig, AdapterInfo]:
     return record.config, record.info
 
 
+def read_kind(path: Path) -> str:
+    """Read which kind of model an adapter is of, as :data:`LOADERS` names them; errors as :func:`read_adapter`."""
+    return _read_record(path).kind
+
+
+def read_outputs(path: Path) -> int:
+    """Read how many numbers an adapter's head answers with, 0 without a head; errors as :func:`read_adapter`."""
+    return int(_read_record(path).head.get("num_labels", 0))
+
+
 def read_interventions(path: Path) -> dict[str, dict[str, Tensor]]:
     """Read the checked tensors of a decoder's adapter without its base: slot -> name -> tensor.
 

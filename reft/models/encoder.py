@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, cast
 
@@ -108,7 +108,7 @@ class ReftEncoder(AdaptedModel):
         backbone = find_stack(base, int(described.num_hidden_layers))
         super().__init__(base, backbone, int(described.hidden_size), config, seed=seed)
         self.num_labels = int(described.num_labels)
-        self.head_names = _head_names(base) if head is None else tuple(head)
+        self.head_names = beside_backbone(base) if head is None else tuple(head)
         inside = {name for name, _ in base.named_modules() if name}
         if not inside.issuperset(self.head_names):
             raise ValueError(
@@ -189,8 +189,22 @@ class ReftEncoder(AdaptedModel):
         return functional.cross_entropy(answers, batch.labels.long(), reduction="none")
 
     @torch.no_grad()
-    def predict(self, rows: Sequence[Labelled], *, pad_id: int, batch_size: int) -> Tensor:
-        """Return the head's answers to rows in their order, fp32 [rows, labels] on the CPU, in evaluation mode."""
+    def predict(
+        self,
+        rows: Sequence[Labelled],
+        *,
+        pad_id: int,
+        batch_size: int,
+        progress: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        """Return the head's answers to rows in their order, fp32 [rows, labels] on the CPU, in evaluation mode.
+
+        Args:
+            rows: in any order.
+            pad_id: token id that fills short rows.
+            batch_size: rows in one pass.
+            progress: called with the number of rows done since the last call.
+        """
         was_training = self.training
         self.eval()
         self.begin_rows()
@@ -201,11 +215,18 @@ class ReftEncoder(AdaptedModel):
             batch = self.collate([rows[place] for place in chosen], pad_id).to(self.device)
             with skipping(self, [rows[place] for place in chosen], batch):
                 answers[chosen] = self(batch).cpu()
+            if progress is not None:
+                progress(len(chosen))
         self.train(was_training)
         return answers
 
 
-def _head_names(base: nn.Module) -> tuple[str, ...]:
+def beside_backbone(base: nn.Module) -> tuple[str, ...]:
+    """Return the names of a base's modules outside its backbone.
+
+    Raises:
+        ValueError: if there is none.
+    """
     prefix = cast(str, getattr(base, "base_model_prefix", ""))
     names = tuple(
         name for name, module in base.named_children() if name != prefix and any(True for _ in module.parameters())

@@ -8,17 +8,29 @@ from torch import nn
 
 from reft.data import Encoded
 from reft.models.decoder import text_config
+from reft.models.encoder import Labelled
 
 
 class BaseLimitError(ValueError):
     """A pass asks for more than the base can run: rows beyond its positions, its window or its vocabulary."""
 
 
-def check_rows(base: nn.Module, rows: Sequence[Encoded], *, more: int = 0) -> None:
+def longest_row(base: nn.Module) -> int | None:
+    """Return how many tokens a base's positions are enough for; None where its config does not say."""
+    positions = getattr(text_config(base), "max_position_embeddings", None)
+    if not isinstance(positions, int) or positions <= 0:
+        return None
+    # RoBERTa and its kin count positions from behind the padding id, so the first ones are never a token's.
+    embeddings = getattr(getattr(base, "base_model", None), "embeddings", None)
+    padding = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
+    return positions if padding is None else positions - padding - 1
+
+
+def check_rows(base: nn.Module, rows: Sequence[Encoded | Labelled], *, more: int = 0) -> None:
     """Refuse rows that a base cannot run, which torch would tell of by an index alone, and on CUDA by ending.
 
     Args:
-        base: a decoder-only language model.
+        base: a decoder-only language model, or an encoder.
         rows: of tokens.
         more: columns that are put beside each row's own.
 
@@ -33,8 +45,8 @@ def check_rows(base: nn.Module, rows: Sequence[Encoded], *, more: int = 0) -> No
             "give the base its own tokenizer"
         )
     longest = max((len(row.input_ids) for row in rows), default=0) + more
-    positions = getattr(text_config(base), "max_position_embeddings", None)
-    if isinstance(positions, int) and longest > positions > 0:
+    positions = longest_row(base)
+    if positions is not None and longest > positions:
         raise BaseLimitError(
             f"a row must fit the base's {positions} positions; got {longest} tokens, {more} of them virtual; "
             "shorten the rows, or take fewer virtual tokens"

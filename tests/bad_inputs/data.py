@@ -160,7 +160,7 @@ DATA = (
           "set prepare.domain_column: null"),
     _case("parquet that is none", own("x.parquet", b"PAR1 no"), "must be a readable parquet file", "Got: ",
           "correct prepare.format"),
-    _case("a word that is a token of the model", worded("</s>"), "a label's word must not hold a special token", "</s>",
+    _case("a word that is a token of the model", worded("</s>"), "must not hold a special token of the model", "</s>",
           "Choose another"),
     _case("an empty word", worded(""), "should have at least 1 character", "''", "correct each of them"),
     _case("a chat template that is none", chatty, "the model's chat template must take a user's turn",

@@ -15,9 +15,9 @@ ACCURACY = "accuracy"
 
 
 class LabelParams(Section):
-    """One label: the word that the model is to answer with, and which values of the label column mean it."""
+    """One label: the word that a decoder is to answer with, and which values of the label column mean it."""
 
-    word: Annotated[str, Field(min_length=1)]
+    word: Annotated[str, Field(min_length=1)] | None
     min: float | None
     max: float | None
     values: list[str | int | float | bool] | None
@@ -65,13 +65,17 @@ class ClassificationParams(PrepareParams):
         """The column of the label."""
         return {"label_column": self.label_column}
 
+    def wordless(self) -> list[str]:
+        """The labels without a word."""
+        return [f"labels.{name}.word" for name, label in self.labels.items() if label.word is None]
+
     def family_problems(self) -> list[str]:
         """There must be labels to choose from, and none may be mistaken for another."""
         problems = []
         if len(self.labels) < 2:
             problems.append(f"classification needs at least two labels; got {', '.join(self.labels) or 'none'}")
         for (one, a), (other, b) in combinations(self.labels.items(), 2):
-            if a.word == b.word:
+            if a.word is not None and a.word == b.word:
                 problems.append(f"two labels must not have the same word; got {a.word!r} of {one} and {other}")
             if a.overlaps(b):
                 problems.append(f"no value may have two labels; got one that {one} and {other} both hold for")

@@ -10,7 +10,7 @@ from pipelines.errors import PipelineError
 from pipelines.sections import Count, Section, Sha256, refuse
 from pipelines.sources.addresses import HubSource, PypiSource, parse_source
 from pipelines.sources.raw_row import DELIMITERS, Format
-from pipelines.tasks.keys.template import template_fields
+from pipelines.tasks.keys.template import template_fields, text_fields
 
 
 class SourceParams(Section):
@@ -37,6 +37,7 @@ class PrepareParams(SourceParams):
     columns: list[str] | None
     quoting: bool
     template: str
+    second_template: str | None
     chat: bool
     domain_column: str | None
     train_rows: Count
@@ -52,13 +53,21 @@ class PrepareParams(SourceParams):
         """The columns that hold what is to be told, by the key that names each."""
         raise NotImplementedError
 
+    def wordless(self) -> list[str]:
+        """The keys whose words a decoder needs to be asked, and that are null, which is for an encoder alone."""
+        return []
+
     def family_problems(self) -> list[str]:
         """The broken rules between the family's own keys."""
         return []
 
+    def text_columns(self) -> tuple[str, ...]:
+        """The columns that the model reads, in the order of the templates."""
+        return text_fields(self.template, self.second_template)
+
     def task_columns(self) -> tuple[str, ...]:
-        """The columns of the data that the task reads: the template's first."""
-        return tuple(dict.fromkeys((*template_fields(self.template), *self.answer_columns().values())))
+        """The columns of the data that the task reads: the templates' first."""
+        return tuple(dict.fromkeys((*self.text_columns(), *self.answer_columns().values())))
 
     def row_columns(self) -> tuple[str, ...]:
         """Every column that is read."""
@@ -71,11 +80,10 @@ class PrepareParams(SourceParams):
         refuse([] if source is None else _source_problems(source))
         return source
 
-    @field_validator("template")
+    @field_validator("template", "second_template")
     @classmethod
-    def _plain_fields(cls, template: str) -> str:
-        fields = template_fields(template)
-        if not fields:
+    def _plain_fields(cls, template: str | None) -> str | None:
+        if template is not None and not template_fields(template):
             raise ValueError("the template must name at least one column, like {text}")
         return template
 
@@ -109,7 +117,7 @@ class PrepareParams(SourceParams):
             for key, column in self.answer_columns().items()
             if column == self.domain_column
         ]
-        if set(template_fields(self.template)) == {self.domain_column}:
+        if set(self.text_columns()) == {self.domain_column}:
             problems.append(f"the template must name a column beside domain_column; got {self.domain_column!r} alone")
         return problems
 

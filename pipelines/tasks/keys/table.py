@@ -10,9 +10,10 @@ from pipelines.tasks.keys.choice import ChoiceParams
 from pipelines.tasks.keys.classification import ClassificationParams
 from pipelines.tasks.keys.generation import GenerationParams
 from pipelines.tasks.keys.prepare import PrepareParams
+from pipelines.tasks.keys.regression import RegressionParams
 
 # The section `prepare` of params.yaml, whose key `task` says which of these it is.
-Families = ClassificationParams | GenerationParams | ChoiceParams
+Families = ClassificationParams | GenerationParams | ChoiceParams | RegressionParams
 AnyPrepareParams = Annotated[Families, Field(discriminator="task")]
 
 # The keys of each family, by its name, in that order.

@@ -27,6 +27,11 @@ def template_fields(template: str) -> list[str]:
     return fields
 
 
+def text_fields(template: str, second: str | None) -> tuple[str, ...]:
+    """Return the names of the columns in a template and in that of a second text, once each."""
+    return tuple(dict.fromkeys([*template_fields(template), *([] if second is None else template_fields(second))]))
+
+
 def fill_template(template: str, texts: Mapping[str, str]) -> str:
     """Put the texts of the columns into a template; nothing in a text is a placeholder.
 

@@ -169,7 +169,8 @@ def test_a_rival_goes_through_the_whole_pipeline(
     assert plain_parts(recipe) == resumed.recipe
 
     evaluate.run(
-        chosen, root=root, base=base, prepared=prepared, adapter=folder / "adapter", out=folder / "evaluation.json",
+        chosen, root=root, base=base, prepared=prepared, adapter=folder / "adapter",
+        train_metrics=folder / "train.json", out=folder / "evaluation.json",
         predictions=folder / "predictions.jsonl", plots=folder / "evaluate",
     )  # fmt: skip
     made = register.run(

@@ -59,7 +59,8 @@ def test_it_goes_through_the_whole_pipeline(tmp_path: Path, monkeypatch: pytest.
     recipe = project.params.recipe_space().whole(trained.chosen)
     assert parameters_of(recipe, read_base(base)) == trained.trainable_parameters
     evaluate.run(
-        project.params, **places, adapter=root / "models" / "adapter", out=root / "metrics" / "evaluation.json",
+        project.params, **places, adapter=root / "models" / "adapter",
+        train_metrics=root / "metrics" / "train.json", out=root / "metrics" / "evaluation.json",
         predictions=root / "predictions.jsonl", plots=root / "evaluate",
     )  # fmt: skip
     made = register.run(

@@ -72,7 +72,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
             plots=root / "train",
         )  # fmt: skip
         evaluate.run(
-            params, **inputs, adapter=root / "adapter", out=root / "evaluation.json",
+            params, **inputs, adapter=root / "adapter", train_metrics=root / "train.json",
+            out=root / "evaluation.json",
             predictions=root / "predictions.jsonl", plots=root / "plots",
         )  # fmt: skip
     return root

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from reft.data import Encoded
-from reft.models.limits import BaseLimitError, check_rows
-from tests.reft.tiny import VOCABULARY, build_base
+from reft.models.encoder import Labelled
+from reft.models.limits import BaseLimitError, check_rows, longest_row
+from tests.reft.tiny import VOCABULARY, build_base, build_encoder_base
 
 
 def row(length: int, highest: int = 5) -> Encoded:
@@ -33,3 +34,16 @@ def test_rows_and_virtual_tokens_together_must_fit_the_positions() -> None:
         check_rows(base, [Encoded(ids, 59)], more=5)
     with pytest.raises(IndexError):
         base(input_ids=torch.full((1, 65), 3))
+
+
+@pytest.mark.parametrize(("family", "positions"), [("bert", 64), ("roberta", 63)])
+def test_an_encoder_reads_as_many_tokens_as_it_has_positions_for(family: str, positions: int) -> None:
+    """Both have 64; RoBERTa's first one is the padding's, whose id is 0."""
+    base = build_encoder_base(family)
+    assert longest_row(base) == positions
+    check_rows(base, [Labelled((3,) * positions, 0)])
+    base(input_ids=torch.full((1, positions), 3))
+    with pytest.raises(BaseLimitError, match=f"fit the base's {positions} positions; got {positions + 1} tokens"):
+        check_rows(base, [Labelled((3,) * (positions + 1), 0)])
+    with pytest.raises((IndexError, RuntimeError)):
+        base(input_ids=torch.full((1, positions + 1), 3))
