@@ -71,7 +71,7 @@ def run_stages(root: Path, params: Params) -> None:
         plots=root / "train",
     )  # fmt: skip
     evaluate.run(
-        params, **inputs, adapter=root / "adapter", out=root / "evaluation.json",
+        params, **inputs, adapter=root / "adapter", train_metrics=root / "train.json", out=root / "evaluation.json",
         predictions=root / "predictions.jsonl", plots=root / "plots",
     )  # fmt: skip
 
