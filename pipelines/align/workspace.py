@@ -29,6 +29,7 @@ from reft.causal import DecoderProbe, answer_accuracy, probe_decoder, token_plac
 # What decides a cell of a map.
 CODE = (
     "pipelines/align",
+    "pipelines/bases/backbone.py",
     "pipelines/bases/load.py",
     "pipelines/contracts/base.py",
     "pipelines/model/cone.py",

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from pipelines.contracts.task import TaskSpec
 from pipelines.tasks.keys.template import fill_template
-from reft.data import added_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -62,6 +61,8 @@ def _fixed_day(call: re.Match[str]) -> str:
 
 def _added_bos(tokenizer: PreTrainedTokenizerBase) -> str:
     """Return the text of the first token if the tokenizer puts it before every text by itself, or ""."""
+    from reft.data import added_tokens  # loads torch, which reading the rows of a file does without
+
     before, _ = added_tokens(tokenizer)
     ids = tokenizer("")["input_ids"][:before]
     return str(tokenizer.bos_token) if ids and ids[0] == tokenizer.bos_token_id else ""
