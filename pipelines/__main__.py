@@ -70,7 +70,8 @@ def _not_written(error: Exception) -> PipelineError | None:
     """The error for a folder that may not be written in; None for any other."""
     if not isinstance(error, OSError) or error.errno not in DISK:
         return None
-    do = "Mend the permissions, then run again."
+    a_file = error.errno in (errno.ENOTDIR, errno.EEXIST)
+    do = f"{'Move away the file where a folder belongs' if a_file else 'Mend the permissions'}, then run again."
     return PipelineError("the disk must take what the stage writes", got=error, do=do)
 
 

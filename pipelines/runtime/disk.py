@@ -13,7 +13,7 @@ from pipelines.files import require_space
 PROJECT_BYTES = 500_000_000  # DVC's cache, MLflow's store, checkpoints, plots
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # How libraries say it that raise errors of their own: Rust's and SQLite's.
-SAID = ("No space left on device", "database or disk is full", "Disk quota exceeded")
+SAID = ("No space left on device", "database or disk is full", "disk I/O error", "Disk quota exceeded")
 
 
 def check_project_space(root: Path) -> None:

@@ -104,7 +104,7 @@ STAGES = (
           TRAIN),
     _case("adapter cut short", "evaluate", adapter_cut, ADAPTER, "it differs in", TRAIN),
     _case("adapter's description cut short", "evaluate", written("models/adapter/adapter_config.json", '{"format"'),
-          ADAPTER, "must be what save_adapter or save_method writes", TRAIN),
+          ADAPTER, "must be what save_adapter writes, or save_method", TRAIN),
     _case("metrics cut short", "register", written("metrics/evaluation.json", "{"), "must be JSON", "evaluation.json",
           "Run the stage that writes it again"),
 )  # fmt: skip

@@ -31,7 +31,7 @@ SMALL: dict[str, Any] = {
 
 def make_params(**changes: Any) -> Params:
     raw = copy.deepcopy(RAW)
-    raw["base"] = {"source": "file:models/own/tiny", "sha256": None, "dtype": "float32"}
+    raw["base"] |= {"source": "file:models/own/tiny", "sha256": None, "dtype": "float32"}
     raw["run"] |= {"threads": 1, "device": "cpu"}
     raw["align"] |= SMALL | changes
     return check_params(raw, "params.yaml")

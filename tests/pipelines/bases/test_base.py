@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[3]
 
 def params(source: str = "file:models/own/tiny", sha256: str | None = None, dtype: str = "float32") -> Params:
     raw: Any = yaml.safe_load((ROOT / "params.yaml").read_text())
-    raw["base"] = {"source": source, "sha256": sha256, "dtype": dtype}
+    raw["base"] |= {"source": source, "sha256": sha256, "dtype": dtype}
     return check_params(raw, "params.yaml")
 
 
