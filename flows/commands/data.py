@@ -289,8 +289,9 @@ def _placed(path: Path, target: Path) -> Iterator[None]:
             for file in files:
                 shutil.copyfile(file, new / file.name)
         old = folder / "old"
-        with suppress(OSError):  # a link, so that there is a file in its place at any moment; a folder has none
-            os.link(target, old, follow_symlinks=False)
+        if new.is_file():
+            with suppress(OSError):  # a link, so that there is a file in its place at any moment; a folder has none
+                os.link(target, old, follow_symlinks=False)
         if not os.path.lexists(old) and os.path.lexists(target):
             target.rename(old)
         put_in_place(new, target)

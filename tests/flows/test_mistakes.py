@@ -20,7 +20,7 @@ from flows.runs.project import check_prefect
 from flows.runs.tasks import warn
 from flows.search import Runner, check_workers
 from pipelines.errors import PipelineError
-from pipelines.runtime.process import locked
+from pipelines.runtime.process import FLOW_PID, locked
 from tests.project import Project, make_tiny_project
 from tests.searching import make_params
 from tests.tiny import write_tiny_base
@@ -138,10 +138,14 @@ def test_half_a_dvc_lock_is_what_it_was_before(tmp_path: Path, former: str) -> N
         assert (lock.read_text(encoding="utf-8") if lock.exists() else "") == former
 
 
-def test_a_warning_is_seen_on_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
-    with disable_run_logger():
-        warn("careful")
-    assert capfd.readouterr().err == "warning: careful\n"
+def test_a_warning_is_seen_on_the_terminal_of_a_run_and_not_twice_in_a_workers_log(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for process, seen in ((os.getpid(), "warning: careful\n"), (1, "")):
+        monkeypatch.setenv(FLOW_PID, str(process))
+        with disable_run_logger():
+            warn("careful")
+        assert capfd.readouterr().err == seen
 
 
 def test_the_pages_of_a_store() -> None:

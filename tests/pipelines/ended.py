@@ -19,11 +19,17 @@ from pipelines.tasks.measures import Proportion
 from tests.searching import RAW, make_params
 
 REPORTS, TRAINING_ROWS, ROWS = 4, 600, 200
+# Around the best rate of `record`, whatever is shipped.
+RATES = {"learning_rate": {"low": 5.0e-4, "high": 8.0e-3, "log": True}}
+ENQUEUED = [
+    {"layers": "all", "positions": "l4", "rank": 8, "learning_rate": 9.0e-4},
+    {"layers": "upper-half", "positions": "l4", "rank": 8, "learning_rate": 2.0e-3},
+]
 
 
 def settings(others: Mapping[str, Any] | None = None, **search: Any) -> Params:
     """The default search, with other settings; four reports, and the best one is chosen."""
-    default = {f"search.{key}": RAW["search"][key] for key in ("space", "enqueue", "train_rows")}
+    default = {"search.space": RAW["search"]["space"] | RATES, "search.enqueue": ENQUEUED, "search.train_rows": 192}
     rows = {"prepare.train_rows": 2000, "search.reports": REPORTS, "search.choose": "best"}
     return make_params(
         {**default, **rows, **{f"search.{key}": value for key, value in search.items()}, **(others or {})}

@@ -131,7 +131,7 @@ VALUES: tuple[Any, ...] = (
     {"a": 1},
 )
 FIELDS = (
-    "format", "source", "source_sha256", "dtype", "sha256", "files", "model_type", "hidden_size", "num_layers",
+    "format", "kind", "source", "source_sha256", "dtype", "sha256", "files", "model_type", "hidden_size", "num_layers",
     "vocab_size", "parameters",
 )  # fmt: skip
 

@@ -50,7 +50,7 @@ UNDATED = "2224e3d6ff46a6cb05512c2fe64972d85b47e595a43dce88f5893810c2abc622"  # 
 
 def raw_params(**changes: Any) -> dict[str, Any]:
     raw: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
-    raw["base"] = {"source": "file:models/own/tiny", "sha256": None, "dtype": "float32"}
+    raw["base"] |= {"source": "file:models/own/tiny", "sha256": None, "dtype": "float32"}
     raw["prepare"] |= OWN | changes
     raw["search"]["train_rows"] = 1
     return raw
