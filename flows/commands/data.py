@@ -300,7 +300,7 @@ def _placed(path: Path, target: Path) -> Iterator[None]:
         except BaseException:
             target.rename(folder / "refused")
             if os.path.lexists(old):
-                old.rename(target)
+                put_in_place(old, target)
             raise
 
 
