@@ -28,7 +28,7 @@ test: $(READY)  ## all tests but the long ones, three files at a time: on two co
 test-fast: $(READY)  ## the tests that need no real model, server or pipeline
 	$(BIN)/python -m pytest -m "not slow and not long"
 
-test-long: $(READY)  ## races, kills, damage and the wheel by itself; at most 40 minutes
+test-long: $(READY)  ## races, kills, damage, fuzzing, searches of several processes and the wheel by itself
 	$(BIN)/python -m pytest -m long --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 audit:  ## known holes of what constraints.txt installs, by the advisories of PyPI; pip-audit has an environment of its own

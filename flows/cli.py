@@ -67,7 +67,7 @@ def run(
     with importing():
         check_prefect()  # the first to import Prefect, which reads these settings then
         from flows.commands.summary import summary
-        from flows.runs.schedule import server_address
+        from flows.runs.server import server_address
         from flows.runs.up_to_date import run_without_work
 
     result = None if server_address() else run_without_work(project.resolve(), params)
@@ -386,8 +386,7 @@ def main() -> None:
     try:
         app()
     except (PipelineError, StageFailedError, OSError) as error:
-        error = full_disk(error, Path.cwd()) or error
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {full_disk(error, Path.cwd()) or error}\n")
         _end(2 if isinstance(error, PipelineError) else 1)
     except SystemExit as end:
         _end(end.code)

@@ -28,4 +28,4 @@ def test_damage_is_mended_or_refused_or_harmless(project: FinishedProject, damag
 
 
 def test_each_damage_has_a_name_of_its_own() -> None:
-    assert len({damage.name for damage in DAMAGES}) == len(DAMAGES) >= 30
+    assert len({damage.name for damage in DAMAGES}) == len(DAMAGES) > 50  # as docs/schedule.md says

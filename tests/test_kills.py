@@ -70,7 +70,7 @@ def kill_servers(flow: int) -> None:
                 child.kill()
 
 
-@pytest.mark.timeout(2400)
+@pytest.mark.timeout(max(2400, 60 * KILLS))
 def test_random_kills_leave_what_an_undisturbed_run_leaves(tmp_path: Path) -> None:
     found = list(lives(KILLS, seed=0, folder=tmp_path.resolve()))
     assert [life.problems for life in found] == [() for _ in found]

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from benchmarks.quality.cells import VARIABLE
-from pipelines.bases.load import load_base
+from pipelines.bases.load import LoadedBase, load_base
 from pipelines.contracts.base import BaseRecord, read_base
 from pipelines.contracts.prepared import Row
 from pipelines.intake.columns import question_texts
@@ -44,6 +44,15 @@ BOOLQ: dict[str, Any] = {  # the same options for every row, so intake takes it 
     "template": "{instruction}\nthe correct answer is", "split": None, "option_columns": [],
     "options": ["true", "false"], "answer_column": "answer", "answer_as": "text",
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What is measured: the folder of data sets, params.yaml, and its base, on the processor."""
+
+    data: Path
+    params: Params
+    base: LoadedBase
 
 
 @dataclass(frozen=True)
@@ -70,28 +79,23 @@ class Agreement:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print a table; 1 if any score is further apart than the bound."""
+    """Print a table; 1 if any score is further apart than the bound, or none could be compared."""
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("--rows", type=int, default=200, help="test rows of each task")
     words.add_argument("--adapter", type=Path, help="an adapter directory; a random one where none is given")
     words.add_argument("--params", type=Path, default=Path("params.yaml"))
     given = words.parse_args(arguments)
-    folder = os.environ.get(VARIABLE)
-    if not folder:
-        print(f"{VARIABLE} is not set", file=sys.stderr)
-        return 2
-    params = load_params(given.params)
-    torch.set_num_threads(params.run.threads)
-    loaded = load_base(base_record(params), device=torch.device("cpu"), root=Path())
+    opened = open_named(words, given.params)
+    loaded = opened.base
     model = _model(given.adapter, loaded.model, loaded.record.sha256)
     print("| task | system | rows | options | same tokens | furthest, nats | acc | acc_norm | seconds |")
     print("|---|---|---|---|---|---|---|---|---|")
     far = 0.0
     for name in TASKS:
-        task, rows = questions(Path(folder) / name, params, loaded.tokenizer, given.rows)
+        task, rows = questions(opened.data / name, opened.params, loaded.tokenizer, given.rows)
         for system in ("base", "adapter"):
             found = compare(model, loaded.tokenizer, task, rows, edited=system == "adapter")
-            far = max(far, found.furthest)
+            far = max(far, found.furthest if found.tokens else np.inf)
             pairs = [f"{ours:.3f} / {theirs:.3f}" for ours, theirs in (found.sum, found.per_byte)]
             seconds = f"{found.seconds[0]:.1f} / {found.seconds[1]:.1f}"
             print(
@@ -100,6 +104,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 flush=True,
             )
     return int(far > BOUND)
+
+
+def open_named(words: argparse.ArgumentParser, path: Path) -> Opened:
+    """Open what the variable and params.yaml name; where the variable names nothing the program ends with 2."""
+    folder = os.environ.get(VARIABLE)
+    if not folder:
+        words.error(f"{VARIABLE} must name the folder of data sets; it is not set; set it")
+    params = load_params(path)
+    torch.set_num_threads(params.run.threads)
+    return Opened(Path(folder), params, load_base(base_record(params), device=torch.device("cpu"), root=Path()))
 
 
 def questions(folder: Path, params: Params, tokenizer: Any, count: int) -> tuple[TaskFamily[Any], list[Row]]:

@@ -7,21 +7,16 @@ products and attention as torch counts them.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.quality.cells import VARIABLE
-from benchmarks.quality.harness import base_record, questions
-from pipelines.bases.load import load_base
+from benchmarks.quality.harness import open_named, questions
 from pipelines.model.scores import ask
-from pipelines.params.whole import load_params
 from reft import ConeConfig, Encoded, FitConfig, Question, ReftConfig, ReftModel, encode, fit, set_cone
 
 FIT = FitConfig(
@@ -36,14 +31,9 @@ def main() -> int:
     words.add_argument("--rows", type=int, default=96)
     words.add_argument("--params", type=Path, default=Path("params.yaml"))
     given = words.parse_args()
-    folder = os.environ.get(VARIABLE)
-    if not folder:
-        print(f"{VARIABLE} is not set", file=sys.stderr)
-        return 2
-    params = load_params(given.params)
-    torch.set_num_threads(params.run.threads)
-    loaded = load_base(base_record(params), device=torch.device("cpu"), root=Path())
-    task, rows = questions(Path(folder) / "ARC-Easy", params, loaded.tokenizer, given.rows)
+    opened = open_named(words, given.params)
+    loaded = opened.base
+    task, rows = questions(opened.data / "ARC-Easy", opened.params, loaded.tokenizer, given.rows)
     layers = tuple(range(loaded.model.config.num_hidden_layers // 2, loaded.model.config.num_hidden_layers))
     model = ReftModel(loaded.model, ReftConfig(layers, "l4", 8), seed=0).eval()
     plain = [encode(loaded.tokenizer, row.prompt, row.completion) for row in rows]

@@ -6,7 +6,7 @@ that of a case of a thousand rows. Prints a Markdown table:
   python -m benchmarks.speed.preparation --base models/base.json
   python -m benchmarks.speed.preparation --base models/base.json --cases csv-1000,csv-1000000
 
-The rows are made up: words by number, so that no two are the same text, and every hundredth is one again.
+The rows are made up: words by number, so that few are the same text, but every hundredth, which is the one before it.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def prepare_once(name: str, base: Path) -> dict[str, Any]:
             file.writelines(lines(case))
         raw: Any = read_yaml(Path("params.yaml"))
         record = json.loads(base.read_text(encoding="utf-8"))
-        raw["base"] = {"source": record["source"], "sha256": record["source_sha256"], "dtype": record["dtype"]}
+        raw["base"] |= {"source": record["source"], "sha256": record["source_sha256"], "dtype": record["dtype"]}
         share = case.rows // 10
         raw["prepare"] |= {
             "source": f"file:data/own/{data.name}", "sha256": None, "format": case.format, "columns": None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import hashlib
 import os
 import re
 import shutil
@@ -19,7 +20,7 @@ from rich.text import Text
 from flows.runs import dvc
 from pipelines.contracts.prepared import Split
 from pipelines.errors import PipelineError, printable
-from pipelines.files import require_space, temporary_directory, write_text
+from pipelines.files import read_json, require_space, temporary_directory, write_text
 from pipelines.intake.layout import SAMPLE
 from pipelines.intake.proposal import Changes, Example, Proposal, apply_changes, propose
 from pipelines.params.whole import Params, load_params
@@ -108,7 +109,8 @@ def _linked(path: Path) -> Path | None:
         raise PipelineError(
             "a link may lead to what stands in its own folder alone",
             got=f"{path}, a link to {target}",
-            do="Add what it leads to by its own path, if that is meant.",
+            do="Add what it leads to by its own path, if that is meant; of a folder of such links, as a hub's cache is,"
+            " a copy without them (cp -rL), or name the model as hub:NAME@COMMIT in base.source.",
         )
     check_plain(path)
     return target if path.is_symlink() else None
@@ -156,7 +158,10 @@ def take_in(root: Path, addition: Addition, *, force: bool) -> None:
 
 @contextmanager
 def _dvc_as_before(root: Path, target: Path) -> Iterator[None]:
-    """If the block fails, what DVC has written is as it was: the file's note, git's list beside it, and the cache."""
+    """If the block fails, what DVC wrote of the target is gone: its note, its line in git's list, its cached content.
+
+    What another process of DVC puts into the cache meanwhile stays.
+    """
     notes = [target.with_name(f"{target.name}.dvc"), target.with_name(".gitignore")]
     before = {note: note.read_bytes() if note.is_file() else None for note in notes}
     cache = root / ".dvc" / "cache" / "files"
@@ -169,10 +174,29 @@ def _dvc_as_before(root: Path, target: Path) -> Iterator[None]:
                 note.unlink(missing_ok=True)
             elif note.read_bytes() != content:
                 note.write_bytes(content)
-        for new in set(cache.rglob("*")) - cached:
-            if new.is_file():
-                new.unlink()
+        for new in _objects(target, set(cache.rglob("*")) - cached):
+            new.unlink()
         raise
+
+
+def _objects(target: Path, found: set[Path]) -> list[Path]:
+    """Those files of DVC's cache that are the content of a file, or of a folder's files, or the list of these."""
+    files = [target] if target.is_file() else [path for path in target.rglob("*") if path.is_file()]
+    own = {_md5(path) for path in files}
+    return [path for path in found if path.is_file() and _content(path) <= own]
+
+
+def _md5(path: Path) -> str:
+    """The name that DVC gives a file's content; no defence against anybody."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _content(cached: Path) -> set[str]:
+    """The md5 of what an object of DVC's cache is, which is its name; of a folder's list, of all that is listed."""
+    if cached.suffix != ".dir":
+        return {cached.parent.name + cached.name}
+    return {entry["md5"] for entry in read_json(cached)}
 
 
 def changed_params(root: Path, changes: Changes) -> tuple[str, str]:
@@ -289,16 +313,17 @@ def _placed(path: Path, target: Path) -> Iterator[None]:
             for file in files:
                 shutil.copyfile(file, new / file.name)
         old = folder / "old"
-        if new.is_file():
-            with suppress(OSError):  # a link, so that there is a file in its place at any moment; a folder has none
-                os.link(target, old, follow_symlinks=False)
-        if not os.path.lexists(old) and os.path.lexists(target):
-            target.rename(old)
-        put_in_place(new, target)
         try:
+            if new.is_file():
+                with suppress(OSError):  # a link, so that there is a file in its place at any moment; a folder has none
+                    os.link(target, old, follow_symlinks=False)
+            if not os.path.lexists(old) and os.path.lexists(target):
+                target.rename(old)
+            put_in_place(new, target)
             yield
-        except BaseException:
-            target.rename(folder / "refused")
+        except BaseException:  # Ctrl-C too, between the two renames: what was there is in a folder that goes
+            if not os.path.lexists(new) and os.path.lexists(target):
+                target.rename(folder / "refused")
             if os.path.lexists(old):
                 put_in_place(old, target)
             raise

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from flows.runs import dvc, orphans, running
-from flows.runs.dvc import StageFailedError
 from flows.runs.outcome import FlowResult, StageRun
 from pipelines.params.whole import Params
 from pipelines.project.code import refresh_code
@@ -22,11 +21,10 @@ def run_without_work(root: Path, params: Params) -> FlowResult | None:
     run that no server of the user's would show.
 
     Returns:
-        None if a stage has something to do, or a run that was killed is to be marked so in Prefect.
+        None if a stage has something to do, the push failed, or a run that was killed is to be marked so in Prefect.
 
     Raises:
         BusyError: while another run works in the project, after ``run.wait_seconds``.
-        StageFailedError: if the push failed.
     """
     with locked(root, "run", wait_seconds=params.run.wait_seconds):
         orphans.end_orphans(root)
@@ -42,6 +40,6 @@ def run_without_work(root: Path, params: Params) -> FlowResult | None:
             return None
         remote = dvc.has_remote(root)
         if remote and dvc.call(root, ["push"]) != 0:
-            raise StageFailedError("dvc push failed; its own messages stand above")
+            return None  # the flow tries it again, and tells whoever is to be told
     runs = [StageRun(name, "skipped", 0.0) for name in names]
     return FlowResult(root, graph, runs, public_store(params.tracking, root), pushed=remote)

@@ -7,6 +7,7 @@ regular expressions. None of them is code that is run by name, and each can take
 from __future__ import annotations
 
 import json
+import logging
 import math
 import struct
 from collections.abc import Iterator
@@ -15,12 +16,13 @@ from typing import Any
 
 import torch
 from jinja2 import TemplateError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from pipelines.errors import PipelineError
 from pipelines.limited import Limits, answers
 
+log = logging.getLogger(__name__)
 MOST_LAYERS = 1000  # the deepest language model that is known has 126
 MOST_HEADER = 100_000_000  # bytes of a safetensors header, as the library has it
 SLACK = 1 << 24  # weights that may be missing, for which there is memory anywhere
@@ -56,23 +58,30 @@ def tried(place: str) -> Iterator[bytes]:
     folder, gguf = (path.parent, path.name) if path.is_file() else (path, None)
     torch.set_num_threads(1)
     transformers_logging.set_verbosity_error()
-    try:
-        config = AutoConfig.from_pretrained(folder, gguf_file=gguf, local_files_only=True, trust_remote_code=False)
-        _check_depth(config)
+    opened: Any = {"gguf_file": gguf, "local_files_only": True, "trust_remote_code": False}
+    parts = (
+        lambda: _check_config(folder, AutoConfig.from_pretrained(folder, **opened), weights=gguf is None),
+        lambda: _check_tokenizer(AutoTokenizer.from_pretrained(folder, **opened)),
+    )
+    for part in parts:
+        try:
+            part()
+        except (PipelineError, MemoryError):
+            raise
+        except Exception as error:  # noqa: BLE001  # of any kind; whoever opens the model meets it and says what to do
+            log.info("%s of the model: %s", type(error).__name__, error)
         yield b""
-        if gguf is None:
-            _check_weights(folder, config)
-        yield b""
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, gguf_file=gguf, local_files_only=True, trust_remote_code=False
-        )
-        tokenizer("a")
-        yield b""
-        _check_template(tokenizer)
-    except (PipelineError, MemoryError):
-        raise
-    except Exception:  # noqa: BLE001  # of any kind, and raised again where the model is opened, with advice
-        return
+
+
+def _check_config(folder: Path, config: Any, *, weights: bool) -> None:
+    _check_depth(config)
+    if weights:
+        _check_weights(folder, config)
+
+
+def _check_tokenizer(tokenizer: Any) -> None:
+    tokenizer("a")
+    _check_template(tokenizer)
 
 
 def _check_depth(config: Any) -> None:
@@ -87,7 +96,7 @@ def _check_weights(folder: Path, config: Any) -> None:
     Where a few are missing, whoever opens the model names them.
     """
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        model = AutoModel.from_config(config, trust_remote_code=False)  # of any kind, without what it answers with
     described = model.num_parameters()
     files = list(folder.glob("*.safetensors"))
     stored = sum(map(_stored, files))

@@ -26,18 +26,22 @@ def is_intact(folder: Path, record: BaseRecord) -> bool:
     """Whether each file of the record is in the folder, as it was written."""
     known = _read(folder)
     found = _hash(folder, record, known)
+    return _is_record(folder, record, found, known)
+
+
+def is_sound(folder: Path, record: BaseRecord) -> bool:
+    """As :func:`is_intact`, reading every byte again: a disk may give others than were written without a change."""
+    return _is_record(folder, record, _hash(folder, record, {}), {})
+
+
+def _is_record(folder: Path, record: BaseRecord, found: Hashed | None, known: Hashed) -> bool:
+    """Whether the hashes are the record's, which are kept where they were not known."""
     if found is None or _digests(found) != record.files:
         return False
     if found != known:
         with suppress(OSError):
             write_json(folder / HASHES, found)
     return True
-
-
-def is_sound(folder: Path, record: BaseRecord) -> bool:
-    """As :func:`is_intact`, reading every byte again: a disk may give others than were written without a change."""
-    found = _hash(folder, record, {})
-    return found is not None and _digests(found) == record.files
 
 
 def _hash(folder: Path, record: BaseRecord, known: Mapping[str, tuple[Stamp, str]]) -> Hashed | None:

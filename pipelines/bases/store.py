@@ -10,7 +10,6 @@ import logging
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
@@ -23,9 +22,6 @@ from pipelines.params.base import Kind
 from pipelines.params.whole import Params
 from pipelines.sources.addresses import FileSource, own_path, parse_source
 from reft.files import put_in_place
-
-if TYPE_CHECKING:  # torch and transformers take seconds to load, and reading a record needs neither
-    pass
 
 log = logging.getLogger(__name__)
 CONVERTER = 1  # raise it when the conversion writes other bits, so that no older conversion is taken for the new one

@@ -26,7 +26,6 @@ from pipelines.params.compare import CompareParams
 from pipelines.params.whole import Params
 from pipelines.project.keys import cells_folder, cells_key
 from pipelines.runtime.memory import OutOfMemoryError, memory_errors, peak_memory
-from pipelines.tasks.family import open_family
 from reft import CausalModel, ConeConfig, NonFiniteLossError, ReftConfig, ReftModel, set_cone
 from reft.models.limits import BaseLimitError
 
@@ -141,7 +140,7 @@ class CellMaker:
                     got=count,
                     do=f"Lower it, or raise prepare.{split}_rows.",
                 )
-        self._task = open_family(workspace.task)
+        self._task = workspace.family
         self.measure = self._task.measure
         self.folder = cells_folder(root) / cells_key(
             workspace, params.computation(), score_batch=params.evaluate.batch_size

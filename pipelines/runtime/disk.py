@@ -34,14 +34,18 @@ def full_disk(error: BaseException, root: Path) -> PipelineError | None:
     """
     for each in _chain(error):
         full = each.errno in FULL if isinstance(each, OSError) else any(said in str(each) for said in SAID)
-        if full:
+        if full and not isinstance(each, PipelineError):  # which says what it means, as a stage did that met this
             named = getattr(each, "filename", None)
             place = Path(named) if isinstance(named, str | Path) else root
+            free = _free(place)
+            do = "Free some (reft clean tells what takes room)"
+            if free >= PROJECT_BYTES:  # EFBIG, a quota, and "disk I/O error", which SQLite says of a failing disk too
+                do = "There is room, so see what else is in the way: a limit on files (ulimit -f), a quota, the disk"
             return PipelineError(
                 f"the disk must take {place if named else f'what is written in {root}'}",
-                got=f"{' '.join(str(each).split())[:300]}: {_free(place) / 1e6:.0f} MB free, and a stage needs "
+                got=f"{' '.join(str(each).split())[:300]}: {free / 1e6:.0f} MB free, and a stage needs "
                 f"{PROJECT_BYTES / 1e6:.0f} MB",
-                do="Free some (reft clean tells what takes room), then run again: what was done by then is kept.",
+                do=f"{do}, then run again: what was done by then is kept.",
             )
     return None
 

@@ -21,7 +21,7 @@ from pipelines.model.workspace import Workspace, open_workspace
 from pipelines.params.whole import EvaluateParams, Params
 from pipelines.recipes.methods.reft import Recipe
 from pipelines.recipes.methods.table import REFT, make_recipe
-from pipelines.tasks.family import MAJORITY, Answer, Reading, TaskFamily, open_family
+from pipelines.tasks.family import MAJORITY, Answer, Reading, TaskFamily
 from pipelines.tasks.measures import Floats
 from reft import ReftEncoder, adapter_sha256
 from reft.adapters.any_method import MethodModel, load_method
@@ -47,7 +47,7 @@ def run(
     """
     workspace = open_workspace(params.computation(), root=root, base=base, prepared=prepared)
     model = _load(adapter, workspace)
-    task, rows = open_family(workspace.task), workspace.rows("test")
+    task, rows = workspace.family, workspace.rows("test")
     edited = answers(workspace, task, model, rows, batch_size=params.evaluate.batch_size, title="adapter")
     if isinstance(model, ReftEncoder):
         model = _head_alone(workspace, params, train_metrics, adapter)

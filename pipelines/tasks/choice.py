@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 class Choice(TaskFamily[ChoiceParams]):
     """Which option follows the prompt; measured by accuracy.
 
-    The score of an option is the log-probability of its text in nats: of all its tokens (``sum``), or divided by their
-    number (``per_token``) or by that of the text's bytes (``per_byte``), as lm-evaluation-harness has them; or that of
-    its ``letter`` alone.
+    The score of an option is the log-probability of its text in nats: of all its tokens (``sum``, acc of
+    lm-evaluation-harness), or divided by their number (``per_token``) or by that of the text's bytes (``per_byte``, its
+    acc_bytes); or that of its ``letter`` alone.
     """
 
     ASKS: ClassVar[Asked] = "choices"
@@ -99,7 +99,8 @@ class Choice(TaskFamily[ChoiceParams]):
         right = right_option(answer, options, keys.answer_as)
         if right is None:
             return reject(raw, NO_ANSWER, answer)
-        question = [comparable(str(raw.values[name])) for name in self.columns().texts if name in raw.values]
+        own_texts = [name for name in self.columns().texts if name in raw.values and name != keys.domain_column]
+        question = [comparable(str(raw.values[name])) for name in own_texts]  # the same in each of its domains
         return replace(
             own, completion=own.choices[right], label=LETTERS[right], group="\x1f".join(question) if question else None
         )

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.contracts.prepared import SHOWN, Rejection, Row, Split
+from pipelines.contracts.prepared import Rejection, Row, Split
 from pipelines.contracts.task import TaskSpec
-from pipelines.errors import PipelineError, printable
+from pipelines.errors import PipelineError
 from pipelines.sources.raw_row import RawRow
 from pipelines.tasks.family import MAJORITY, Answer, Asked, Reading, Target, TaskFamily
 from pipelines.tasks.keys.classification import ACCURACY, ClassificationParams, LabelParams
 from pipelines.tasks.measures import Floats, Measure, Proportion
+from pipelines.tasks.reader import reject
 from pipelines.tasks.rows import Scalar, as_number, finite_number, same
 from pipelines.tasks.words import check_words, probabilities
 
@@ -62,15 +63,15 @@ class Classification(TaskFamily[ClassificationParams]):
         if isinstance(value, str):
             value = value.strip()
         if not isinstance(value, str | int | float):
-            return _reject(raw, NO_LABEL, f"a {type(value).__name__}")  # not its text: it may be nested without end
+            return reject(raw, NO_LABEL, f"a {type(value).__name__}")  # not its text: it may be nested without end
         number = as_number(value)
         found = [name for name, label in keys.labels.items() if _holds(label, value, number)]
         if len(found) == 1:
             return Target(keys.labels[found[0]].word or found[0], label=found[0])
         if found:
-            return _reject(raw, TWO_LABELS, f"{value}: {', '.join(found)}")
+            return reject(raw, TWO_LABELS, f"{value}: {', '.join(found)}")
         numeric = any(label.values is None for label in keys.labels.values())
-        return _reject(raw, NOT_A_NUMBER if numeric and number is None else NO_LABEL, value)
+        return reject(raw, NOT_A_NUMBER if numeric and number is None else NO_LABEL, value)
 
     def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """The labels' words must be told apart."""
@@ -156,7 +157,3 @@ def _holds(label: LabelParams, value: Scalar, number: float | None) -> bool:
     if number is None:
         return False
     return (label.min is None or number >= label.min) and (label.max is None or number <= label.max)
-
-
-def _reject(raw: RawRow, reason: str, value: object) -> Rejection:
-    return Rejection(raw.file, raw.line, reason, printable(str(value)[:SHOWN]))

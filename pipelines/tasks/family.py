@@ -130,7 +130,11 @@ class TaskFamily(Protocol[Keys]):
         return None
 
     def head_target(self, row: Row) -> float:
-        """What an encoder's head is trained to answer: the place of the right choice, or the number itself."""
+        """What an encoder's head is trained to answer: the place of the right choice, or the number itself.
+
+        Raises:
+            NotImplementedError: of a family that has no ``outputs``, which no encoder is opened for.
+        """
         raise NotImplementedError
 
     def read(self, row: Row, answer: Answer) -> Reading:

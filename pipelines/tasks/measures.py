@@ -24,10 +24,6 @@ class Measure(Protocol):
     def is_mean(self) -> bool:
         """Whether :meth:`add_up` is the mean of rows' scores."""
 
-    @property
-    def interval_name(self) -> str:
-        """Whose interval :meth:`interval` is."""
-
     def add_up(self, scores: Floats) -> float:
         """The figure of rows with these scores: [rows, ...]."""
 
@@ -44,7 +40,6 @@ class Proportion:
 
     name: str
     is_mean: bool = True
-    interval_name: str = "Wilson"
 
     def add_up(self, scores: Floats) -> float:
         """The mean."""
@@ -72,7 +67,6 @@ class Correlation:
 
     name: str
     is_mean: bool = False
-    interval_name: str = "Fisher"
 
     def add_up(self, scores: Floats) -> float:
         """The coefficient; 0 where the answers, or what is right, are all the same, and nothing goes together."""

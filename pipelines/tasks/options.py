@@ -12,7 +12,7 @@ from typing import Any
 from pipelines.contracts.prepared import Rejection
 from pipelines.sources.raw_row import RawRow
 from pipelines.tasks.keys.choice import AnswerAs, SplitParams
-from pipelines.tasks.reader import MISSING, reject, usable_text
+from pipelines.tasks.reader import MISSING, present, reject, usable_text
 from pipelines.tasks.rows import as_number, comparable
 
 NO_PARTS = "the text has not the parts that split.pattern names"
@@ -95,7 +95,7 @@ class OptionReader:
         if len(self.columns) == 1:
             listed = _listed(raw.values[self.columns[0]])
             return reject(raw, NO_LIST, raw.values[self.columns[0]]) if listed is None else listed
-        cells = [(column, raw.values.get(column)) for column in self.columns]
+        cells = [(column, present(raw.values.get(column))) for column in self.columns]
         if any(not isinstance(value, str | int | float | None) for _, value in cells):
             return reject(raw, NO_LIST, raw.values)
         texts = [(column, "" if value is None else str(value).strip()) for column, value in cells]

@@ -54,6 +54,7 @@ class RowReader:
         self.tokenizer, self.kind = tokenizer, kind
         self.columns = keys.row_columns()
         self._keys, self._task = keys, task
+        self._needed = [name for name in self.columns if name not in task.columns().optional]
         self._fields = keys.text_columns()
         self._special = special_tokens(tokenizer)
         if keys.chat and not tokenizer.chat_template:
@@ -70,7 +71,7 @@ class RowReader:
         if isinstance(opened, Rejection):
             return opened
         raw = opened
-        texts = usable_texts(raw, self.columns, self._fields, self._special)
+        texts = usable_texts(raw, self._needed, self._fields, self._special)
         if isinstance(texts, Rejection):
             return texts
         target = self._task.target(raw, self._keys, self.tokenizer)
@@ -142,11 +143,14 @@ def usable_texts(
     return texts
 
 
+def present(value: Any) -> Any:
+    """A cell's value; None for what a frame has where there is none."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def usable_text(raw: RawRow, column: str, special: tuple[str, ...]) -> str | Rejection:
     """The text in a column, or why it is none that a model can be asked or trained on."""
-    value = raw.values[column]
-    if isinstance(value, float) and not math.isfinite(value):
-        value = None
+    value = present(raw.values[column])
     if value is not None and not isinstance(value, str | int | float):
         return reject(raw, NOT_TEXT, f"{column}: {type(value).__name__}")
     text = "" if value is None else str(value).strip()

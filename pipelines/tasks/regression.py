@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from pipelines.contracts.prepared import SHOWN, Rejection, Row, Split
+from pipelines.contracts.prepared import Rejection, Row, Split
 from pipelines.contracts.task import TaskSpec
-from pipelines.errors import PipelineError, printable
+from pipelines.errors import PipelineError
 from pipelines.sources.raw_row import RawRow
 from pipelines.tasks.family import Answer, Asked, Reading, Target, TaskFamily
 from pipelines.tasks.keys.regression import RegressionParams
 from pipelines.tasks.measures import PEARSON, SPEARMAN, Correlation, Floats, Measure
+from pipelines.tasks.reader import reject
 from pipelines.tasks.rows import finite_number
 from pipelines.tasks.words import check_words, probabilities
 
@@ -58,9 +59,9 @@ class Regression(TaskFamily[RegressionParams]):
         value = raw.values[keys.number_column]
         number = finite_number(value)
         if number is None:
-            return _reject(raw, NOT_A_NUMBER, value)
+            return reject(raw, NOT_A_NUMBER, value)
         if not self._low <= number <= self._high:
-            return _reject(raw, OUTSIDE, value)
+            return reject(raw, OUTSIDE, value)
         said = self._words[int(np.abs(self._numbers - number).argmin())] if self._words else repr(number)
         return Target(said, references=(repr(number),))
 
@@ -115,7 +116,3 @@ class Regression(TaskFamily[RegressionParams]):
 
 
 FAMILY = Regression
-
-
-def _reject(raw: RawRow, reason: str, value: object) -> Rejection:
-    return Rejection(raw.file, raw.line, reason, printable(str(value)[:SHOWN]))

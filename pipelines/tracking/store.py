@@ -12,11 +12,10 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from filelock import FileLock
-
 from pipelines.errors import PipelineError
 from pipelines.files import set_aside
 from pipelines.params.whole import TrackingParams
+from pipelines.runtime.database_lock import database_lock
 from pipelines.runtime.process import work_folder
 
 PING_SECONDS = 5.0
@@ -84,7 +83,7 @@ def _set_aside_damaged(path: Path) -> None:
     """Set a database aside whose pages are not those of one, with its journal, which would be taken for the next's."""
     if _damage(path) is None:
         return
-    with FileLock(path.with_name(f"{path.name}.lock")):  # of pipelines.search.lock: under it the tables are made
+    with database_lock(f"sqlite:///{path}", "tables", wait_seconds=None):  # under it the tables are made
         why = _damage(path)  # another process may have been here
         if why is not None:
             set_aside(path, why)

@@ -143,7 +143,10 @@ def load_method(path: Path, base: nn.Module, *, base_sha256: str | None) -> Meth
         return load(path, base, base_sha256=base_sha256)
     check_base(record.info, base_sha256)
     _check_count(path, base, record)
-    model = build_method(base, record.config, seed=record.info.seed)
+    if isinstance(record.config, PartConfig):
+        model: MethodModel = PeerModel(base, record.config, seed=record.info.seed, as_saved=True)
+    else:
+        model = build_method(base, record.config, seed=record.info.seed)
     if (model.hidden_size, model.num_layers) != (record.hidden_size, record.num_layers):
         raise ValueError(
             f"the base must have {record.num_layers} layers of width {record.hidden_size}; "
@@ -204,9 +207,6 @@ def _read(path: Path) -> _Record | None:
     return record
 
 
-MOST_UNSAVED = 1000  # numbers of a prefix's perceptron, which is trained and not saved, to one that is
-
-
 def _check_count(path: Path, base: nn.Module, record: _Record) -> None:
     """Refuse a config of more numbers than its files hold, before there is memory taken for them."""
     held = sum((path / name).stat().st_size for name in _names(record.config) if (path / name).is_file()) // 4
@@ -214,8 +214,7 @@ def _check_count(path: Path, base: nn.Module, record: _Record) -> None:
         described = _count(base, record)
     except STRANGE as error:
         raise not_ours(path, error) from error
-    unsaved = isinstance(record.config, PartConfig) and record.config.method == "prefix"
-    if described > held * (MOST_UNSAVED if unsaved else 1):
+    if described > held:
         raise ValueError(
             f"an adapter's files must hold the numbers of its config; got {described} in {CONFIG_NAME} and room for "
             f"{held} in the files of {path}; save the adapter again"
@@ -227,7 +226,7 @@ def _count(base: nn.Module, record: _Record) -> int:
     if isinstance(config, StackedConfig):
         return config.lora.count(base) + count_parameters(config.reft, record.hidden_size)
     assert isinstance(config, PartConfig)
-    return config.count(base)
+    return config.saved().count(base)
 
 
 def _names(config: PeerConfig) -> tuple[str, ...]:

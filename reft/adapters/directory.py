@@ -275,11 +275,14 @@ def _check_types(record: _Record, path: Path) -> None:
     hashes = (info.base_sha256 or "", info.data_sha256 or "")
     texts = (*hashes, info.base_name, record.tensors_sha256)
     right = all(isinstance(value, str) for value in texts) and are_numbers(info, record.hidden_size, record.num_layers)
-    head = record.head
-    if record.kind == ReftEncoder.KIND:
-        names = head.get("modules") if isinstance(head, dict) else None
+    head = record.head if isinstance(record.head, dict) else None
+    right = right and head is not None
+    if record.kind == ReftEncoder.KIND and head is not None:
+        names, outputs = head.get("modules"), head.get("num_labels")
         right = right and isinstance(names, list) and all(isinstance(name, str) for name in names)
-        right = right and type(head.get("num_labels")) is int
+        tensors = path / TENSORS_NAME
+        held = tensors.stat().st_size // 4 if tensors.is_file() else 0  # each output has a bias in it
+        right = right and type(outputs) is int and 0 < outputs <= held
     if not right or not isinstance(info.prompt, dict) or not isinstance(record.kind, str) or record.kind not in LOADERS:
         raise not_ours(path, record)
 

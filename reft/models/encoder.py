@@ -117,7 +117,8 @@ class ReftEncoder(AdaptedModel):
             )
         for module in self._head_modules():
             module.requires_grad_(True).float()
-            module.register_forward_pre_hook(_to_float)
+            if _to_float not in module._forward_pre_hooks.values():  # of an earlier model on this base
+                module.register_forward_pre_hook(_to_float)
 
     def _head_modules(self) -> list[nn.Module]:
         return [self.base.get_submodule(name) for name in self.head_names]

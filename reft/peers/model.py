@@ -43,6 +43,7 @@ class PeerModel(PlainRows, CausalModel, nn.Module):
         base: a ``transformers`` model for causal language modelling; its parameters stop requiring gradients.
         config: what is trained.
         seed: of its initial values.
+        as_saved: whether it is to be filled from files, which hold :meth:`PartConfig.saved`; it is trained no further.
 
     Attributes:
         gradient_checkpointing: whether training runs each layer of the base again in the backward pass.
@@ -51,7 +52,7 @@ class PeerModel(PlainRows, CausalModel, nn.Module):
         ValueError: if the base is no decoder-only model, or lacks a layer or module that the config names.
     """
 
-    def __init__(self, base: nn.Module, config: PartConfig, *, seed: int) -> None:
+    def __init__(self, base: nn.Module, config: PartConfig, *, seed: int, as_saved: bool = False) -> None:
         super().__init__()
         self.config = config
         self.seed = seed
@@ -60,7 +61,7 @@ class PeerModel(PlainRows, CausalModel, nn.Module):
         self.hidden_size = int(text_config(base).hidden_size)
         self._stack = (causal_stack(base),)  # in a tuple: no second registration of the modules
         self.num_layers = len(self.stack.layers)
-        self.part = config.build(base, seed=seed)
+        self.part = (config.saved() if as_saved else config).build(base, seed=seed)
         self._enabled = True
         self.train(False)
 

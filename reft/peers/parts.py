@@ -85,6 +85,10 @@ class PartConfig(PeerConfig, ABC):
         """Between which domains it is trained; None if it reads no domain."""
         return None
 
+    def saved(self) -> PartConfig:
+        """Return the config of what an adapter's files hold, which may be less than what is trained."""
+        return self
+
     @abstractmethod
     def build(self, base: nn.Module, *, seed: int) -> Part:
         """Return what is trained, new.

@@ -11,7 +11,7 @@ import inspect
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
@@ -88,6 +88,10 @@ class PrefixConfig(PartConfig):
     def method(self) -> str:
         """Its name in the table."""
         return "p_tuning_v2" if self.width is None else "prefix"
+
+    def saved(self) -> PrefixConfig:
+        """Return the config of the keys and values alone, which the perceptron has made by then."""
+        return replace(self, width=None)
 
     def build(self, base: nn.Module, *, seed: int) -> PrefixPart:
         """Return what is trained, new."""

@@ -104,7 +104,7 @@ MACHINE = (
     _case("full disk, before any work", "base", params(base__dtype="bfloat16"), "of free disk space", "Got: 0 MB",
           "Free some", full_disk),
     _case("full disk, in the middle", "prepare", params(), "the disk must take what is written in", "disk I/O error",
-          "Free some", small_files),
+          "ulimit -f", small_files),
     _case("REFT_HOME that is a file", "base", home_is_a_file, "the disk must take what the stage writes", "reft",
           "Move away the file"),
     _case("not a project", "reft run", without("dvc.yaml"), "a project folder must hold dvc.yaml", "project",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -45,13 +46,13 @@ class PrepareParams(SourceParams):
     test_rows: Count
     max_tokens: Annotated[int, Field(ge=4)]
 
+    @abstractmethod
     def measure_name(self) -> str:
         """What the answers are measured by: the first of search.objectives."""
-        raise NotImplementedError
 
+    @abstractmethod
     def answer_columns(self) -> dict[str, str]:
         """The columns that hold what is to be told, by the key that names each."""
-        raise NotImplementedError
 
     def wordless(self) -> list[str]:
         """The keys whose words a decoder needs to be asked, and that are null, which is for an encoder alone."""

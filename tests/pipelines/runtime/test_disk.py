@@ -73,6 +73,7 @@ def test_a_stage_goes_on_when_there_is_room_again(small: Path, tmp_path: Path) -
         (RuntimeError("I/O error: No space left on device (os error 28)"), True),  # safetensors
         (RuntimeError("(sqlite3.OperationalError) database or disk is full"), True),  # sqlalchemy
         (OSError(errno.EACCES, "Permission denied", "/x/y"), False),
+        (PipelineError("stage train: the disk must take x", got="No space left on device"), False),  # said already
         (ValueError("no"), False),
     ],
 )

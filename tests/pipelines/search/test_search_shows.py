@@ -126,7 +126,8 @@ def test_the_card_on_the_runs_page_says_what_won_and_links_the_report(
     page = context.root / "search" / "report.html"
     card = search_card(figures, trials, page=page)
     assert f"# Search: trial {result.best_trial} won" in card
-    assert f"| the frozen base | {100 * (figures.base_value or 0):.1f} % |" in card
+    assert figures.base_value is not None
+    assert f"| the frozen base | {100 * figures.base_value:.1f} % |" in card
     assert f"[report.html]({page.as_uri()})" in card
     assert "2 trials (2 complete, 0 pruned, 0 failed) in " in card
 

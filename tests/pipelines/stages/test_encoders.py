@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -41,6 +40,8 @@ from reft.adapters.any_method import load_method
 from tests.pipelines.staged import run_stages, write_json_rows
 from tests.searching import FEW, raw_params
 from tests.tiny import encoder_tokenizer, tiny_encoder, write_tiny_base, write_tiny_encoder
+
+pytestmark = pytest.mark.usefixtures("same_home")
 
 CHANGES: dict[str, Any] = FEW | {
     "base.kind": "encoder",
@@ -102,20 +103,6 @@ def bert(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def roberta(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_project(tmp_path_factory.mktemp("roberta"), "roberta", make_params("classification"))
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The base store of these tests."""
-    folder = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("REFT_HOME", str(folder))
-        yield folder
-
-
-@pytest.fixture(autouse=True)
-def _same_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("REFT_HOME", str(home))
 
 
 def opened(project: Path, params: Params) -> Workspace:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,15 +18,15 @@ from pipelines.files import read_jsonl
 from pipelines.params.whole import Params, check_params
 from pipelines.serving.pyfunc import AdapterModel
 from pipelines.sources.raw_row import RawRow
-from pipelines.stages import base, evaluate, prepare, search, train
 from pipelines.tasks.family import family_of, open_family
 from pipelines.tasks.reader import RowReader
+from tests.pipelines.staged import run_stages, write_json_rows
 from tests.searching import FEW, raw_params
 from tests.tiny import tiny_tokenizer, write_tiny_base
 
 CHANGES: dict[str, Any] = FEW | {
     "prepare.task": "choice",
-    "prepare.source": "file:data/own/questions.jsonl",
+    "prepare.source": "file:data/own/rows.jsonl",
     "prepare.format": "jsonl",
     "prepare.template": "Question: {question}\nAnswer:",
     "search.trials": 1,
@@ -50,30 +50,16 @@ def make_params(template: str | None = None, **changes: Any) -> Params:
     return check_params(raw, "params.yaml")
 
 
-def run_stages(root: Path, params: Params) -> None:
+def make_project(root: Path, params: Params) -> None:
     """Run every stage up to evaluate: the option that says bad is right, where the random base likes the other more."""
     write_tiny_base(root / "models" / "own" / "tiny")
-    (root / "data" / "own").mkdir(parents=True)
     rows = []
     for number in range(40):
         options = ["positive", "negative"]
         options = options if number % 2 else options[::-1]
         rows.append({"question": f"a film, number {number}.", "options": options, "answer": number % 2})
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    (root / "data" / "own" / "questions.jsonl").write_text(lines, encoding="utf-8")
-    record, prepared = root / "base.json", root / "prepared"
-    base.run(params, root=root, out=record)
-    prepare.run(params, root=root, base=record, out=prepared, card=root / "card.json")
-    inputs = {"root": root, "base": record, "prepared": prepared}
-    search.run(params, **inputs, out=root / "search", metrics=root / "search.json")
-    train.run(
-        params, **inputs, search=root / "search", out=root / "adapter", metrics=root / "train.json",
-        plots=root / "train",
-    )  # fmt: skip
-    evaluate.run(
-        params, **inputs, adapter=root / "adapter", train_metrics=root / "train.json", out=root / "evaluation.json",
-        predictions=root / "predictions.jsonl", plots=root / "plots",
-    )  # fmt: skip
+    write_json_rows(root, rows)
+    run_stages(root, params)
 
 
 @pytest.fixture(scope="module", params=["answer", "options"])
@@ -82,7 +68,7 @@ def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     root = tmp_path_factory.mktemp("project")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REFT_HOME", str(root / "home"))
-        run_stages(root, make_params(train_on=request.param))
+        make_project(root, make_params(train_on=request.param))
     return root
 
 
@@ -133,6 +119,8 @@ PATTERN = (
         ({"option1": "good", "option2": "bad", "answer": "2"}, ["option1", "option2"], "answer", "number"),
         ({"option1": "good", "option2": "bad", "answer": "option2"}, ["option1", "option2"], "answer", "label"),
         ({"answerA": "good", "answerB": "bad", "answerC": "", "label": "2\n"}, THREE, "label", "number"),
+        ({"answerA": "good", "answerB": "bad", "answerC": math.nan, "label": "2"}, THREE, "label", "number"),
+        ({"answerA": "good", "answerB": "bad", "label": "2"}, THREE, "label", "number"),
         ({"endings": ["good", "bad"], "label": "1"}, ["endings"], "label", "index"),
         ({"endings": '["good", "bad"]', "label": "1"}, ["endings"], "label", "index"),
         ({"endings": np.array(["good", "bad"]), "label": 1}, ["endings"], "label", "index"),
@@ -212,6 +200,15 @@ def test_one_question_with_other_options_is_another_row_of_one_group() -> None:
     assert one.key != other.key
     assert one.key == same.key
     assert one.unit == other.unit == "why"
+
+
+def test_one_question_in_two_domains_is_one_group() -> None:
+    rows = [
+        read({"options": ["good", "bad"], "answer": 0, "year": year}, "In {year}: {question}", domain_column="year")
+        for year in (2001, 2002)
+    ]
+    assert [row.domain for row in rows if isinstance(row, Row)] == [2001, 2002]
+    assert {row.unit for row in rows if isinstance(row, Row)} == {"why"}
 
 
 def test_each_way_to_score_divides_by_its_own_length() -> None:

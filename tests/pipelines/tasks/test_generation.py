@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,15 +18,15 @@ from pipelines.files import read_json
 from pipelines.params.whole import Params, check_params
 from pipelines.serving.pyfunc import AdapterModel
 from pipelines.sources.raw_row import RawRow
-from pipelines.stages import base, evaluate, prepare, search, train
 from pipelines.tasks.family import family_of, open_family
 from pipelines.tasks.reader import RowReader
+from tests.pipelines.staged import run_stages, write_json_rows
 from tests.searching import FEW, raw_params
 from tests.tiny import tiny_tokenizer, write_tiny_base
 
 CHANGES: dict[str, Any] = FEW | {
     "prepare.task": "generation",
-    "prepare.source": "file:data/own/questions.jsonl",
+    "prepare.source": "file:data/own/rows.jsonl",
     "prepare.format": "jsonl",
     "prepare.template": "Review: {text}\nSentiment:",
     "search.objectives": ["exact_match"],
@@ -54,28 +53,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     It is one token of the tiny base, and no more are asked for: a random base does not learn so fast to stop.
     """
-    root, params = tmp_path_factory.mktemp("project"), make_params()
+    root = tmp_path_factory.mktemp("project")
     write_tiny_base(root / "models" / "own" / "tiny")
-    (root / "data" / "own").mkdir(parents=True)
-    rows = [{"text": f"a good film, number {number}.", "answer": "positive"} for number in range(40)]
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    (root / "data" / "own" / "questions.jsonl").write_text(lines, encoding="utf-8")
-    record, prepared = root / "base.json", root / "prepared"
+    write_json_rows(root, [{"text": f"a good film, number {number}.", "answer": "positive"} for number in range(40)])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REFT_HOME", str(root / "home"))
-        base.run(params, root=root, out=record)
-        prepare.run(params, root=root, base=record, out=prepared, card=root / "card.json")
-        inputs = {"root": root, "base": record, "prepared": prepared}
-        search.run(params, **inputs, out=root / "search", metrics=root / "search.json")
-        train.run(
-            params, **inputs, search=root / "search", out=root / "adapter", metrics=root / "train.json",
-            plots=root / "train",
-        )  # fmt: skip
-        evaluate.run(
-            params, **inputs, adapter=root / "adapter", train_metrics=root / "train.json",
-            out=root / "evaluation.json",
-            predictions=root / "predictions.jsonl", plots=root / "plots",
-        )  # fmt: skip
+        run_stages(root, make_params())
     return root
 
 

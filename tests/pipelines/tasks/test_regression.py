@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +25,8 @@ from pipelines.tasks.reader import RowReader
 from tests.pipelines.staged import run_stages, write_json_rows
 from tests.searching import FEW, raw_params
 from tests.tiny import tiny_tokenizer, write_tiny_base
+
+pytestmark = pytest.mark.usefixtures("same_home")
 
 CHANGES: dict[str, Any] = FEW | {
     "prepare.task": "regression",
@@ -55,20 +56,6 @@ def make_params(**changes: Any) -> Params:
 
 def rows_of(numbers: list[float]) -> list[Row]:
     return [Row(f"f:{place}", "p", " 1", references=(repr(number),)) for place, number in enumerate(numbers)]
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The base store of these tests."""
-    folder = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("REFT_HOME", str(folder))
-        yield folder
-
-
-@pytest.fixture(autouse=True)
-def _same_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("REFT_HOME", str(home))
 
 
 @pytest.fixture(scope="module")

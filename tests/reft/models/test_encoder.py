@@ -52,6 +52,14 @@ def test_the_edit_is_where_the_mask_says_and_all_else_keeps_its_bits(family: str
         assert torch.equal(after[mask], model.interventions["layer_1"](before[mask]))
 
 
+def test_models_on_one_base_leave_one_hook_on_its_head() -> None:
+    """A search makes one for each trial."""
+    base = build_encoder_base("bert")
+    for seed in range(3):
+        model = ReftEncoder(base, build_config(layers=(1,)), seed=seed)
+    assert {len(base.get_submodule(name)._forward_pre_hooks) for name in model.head_names} == {1}
+
+
 @every_family
 @either_task
 @pytest.mark.parametrize("tied", [True, False])
