@@ -110,11 +110,14 @@ def keys_of_several(
     every = tuple(name for each in names for name in each)
     yield Key(f"{path}.{tag}", shipped_at(value, tag), {"enum": every})
     for name in dict.fromkeys(name for member in members for name in member["properties"] if name != tag):
-        having = [place for place, member in enumerate(members) if name in member["properties"]]
-        among = () if len(having) == len(members) else tuple(each for place in having for each in names[place])
-        inner = members[having[0]]["properties"][name]
-        rows = keys(f"{path}.{name}", shipped_at(value, name), inner, whole)
-        yield from (replace(row, among=among) for row in rows)
+        alike: dict[str, list[int]] = {}  # those that have the same rules for it
+        for place, member in enumerate(members):
+            if name in member["properties"]:
+                alike.setdefault(json.dumps(member["properties"][name], sort_keys=True), []).append(place)
+        for rules, having in alike.items():
+            among = () if len(having) == len(members) else tuple(each for place in having for each in names[place])
+            rows = keys(f"{path}.{name}", shipped_at(value, name), json.loads(rules), whole)
+            yield from (replace(row, among=among) for row in rows)
 
 
 def shipped_at(value: Any, name: str) -> Any:

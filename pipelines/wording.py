@@ -11,8 +11,8 @@ def share(value: float) -> str:
 
 
 def measure_words(name: str) -> str:
-    """A measure's name as people read it: "exact match" of exact_match."""
-    return name.replace("_", " ")
+    """A measure's name as people read it: "exact match" of exact_match, "macro F1" of macro_f1."""
+    return name.replace("_f1", "_F1").replace("_", " ")
 
 
 def points(value: float, *, sign: bool = True) -> str:

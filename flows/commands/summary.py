@@ -13,7 +13,7 @@ from pipelines.contracts.evaluation import SystemFigures, read_evaluation
 from pipelines.contracts.registration import read_registration
 from pipelines.contracts.search import read_search
 from pipelines.contracts.training import read_training
-from pipelines.reports.evaluation import detectable_words, verdict_words
+from pipelines.reports.evaluation import detectable_words, other_figures, verdict_words
 from pipelines.wording import measure_words, part_value, share
 
 COLOURS = {"ran": "green", "restored": "cyan", "skipped": "bright_black"}
@@ -48,6 +48,8 @@ def _outcome(result: FlowResult) -> Table:
     table.add_row(f"adapter {measure}", _figure(evaluation.adapter))
     difference = evaluation.difference
     points = f"{100 * difference.value:+.1f} points [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
+    for name, (of_base, of_adapter) in other_figures(evaluation).items():
+        table.add_row(name, f"base {of_base}, adapter {of_adapter}")
     for name, value in evaluation.baselines.items():
         table.add_row(f"{name} baseline", share(value))
     table.add_row("paired difference", points)

@@ -14,7 +14,7 @@ from pipelines.contracts.registration import Registration
 from pipelines.contracts.search import SearchResult
 from pipelines.contracts.trials import TrialRecord
 from pipelines.markdown import code, table, text
-from pipelines.reports.evaluation import detectable_words, verdict_words
+from pipelines.reports.evaluation import detectable_words, other_figures, verdict_words
 from pipelines.wording import (
     duration,
     many,
@@ -103,9 +103,8 @@ def evaluation_table(evaluation: Evaluation) -> str:
     ]
     if least := detectable_words(evaluation):
         lines += [f"So many rows show a difference of {least}.", ""]
-    if "macro_f1" in adapter.summary:
-        both = (f"{system.summary['macro_f1']:.3f}" for system in (base, adapter))
-        lines += ["Macro F1: base {}, adapter {}.".format(*both), ""]
+    for name, (of_base, of_adapter) in other_figures(evaluation).items():
+        lines += [f"{name[:1].upper()}{name[1:]}: base {of_base}, adapter {of_adapter}.", ""]
     if adapter.per_class:
         lines += _table(*_parts(adapter.per_class, base.per_class))
     return "\n".join(lines)

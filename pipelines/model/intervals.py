@@ -69,8 +69,8 @@ def measured_difference(
 
 
 def figure(measure: Measure, scores: Floats, *, confidence: float, resamples: int, seed: int) -> Interval:
-    """The figure of rows with these scores: with the measure's own interval of a mean, else by resampling the rows."""
-    if not measure.is_mean:
+    """The figure of rows with these scores: of a share with the measure's own interval, else by resampling the rows."""
+    if not measure.counts:
         return measured_difference(measure, [scores], [], confidence=confidence, resamples=resamples, seed=seed)
     value = measure.add_up(scores)
     return Interval(value, *measure.interval(value, len(scores), confidence))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipelines.contracts.evaluation import Evaluation
-from pipelines.wording import points
+from pipelines.wording import measure_words, points
 
 
 def verdict_words(evaluation: Evaluation) -> str:
@@ -23,3 +23,13 @@ def detectable_words(evaluation: Evaluation) -> str:
     if evaluation.detectable is None:
         return ""
     return f"{points(evaluation.detectable, sign=False)} at {evaluation.confidence:.0%} confidence and 80 % power"
+
+
+def other_figures(evaluation: Evaluation) -> dict[str, tuple[str, str]]:
+    """What else the task reports of all rows, by its name in words: of the frozen base, and of the adapter."""
+    base, adapter = evaluation.base.summary, evaluation.adapter.summary
+    return {measure_words(name): (_figure(base[name]), _figure(adapter[name])) for name in adapter if name in base}
+
+
+def _figure(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.3f}"

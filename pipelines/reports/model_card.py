@@ -12,7 +12,7 @@ from pipelines.contracts.evaluation import Evaluation
 from pipelines.contracts.task import prompt_task
 from pipelines.markdown import block, code, table, text
 from pipelines.recipes.methods.table import DECLARED as RIVALS
-from pipelines.reports.evaluation import detectable_words, verdict_words
+from pipelines.reports.evaluation import detectable_words, other_figures, verdict_words
 from pipelines.sources.addresses import FileSource, HubSource, parse_source
 from pipelines.tasks.family import open_family
 from pipelines.wording import measure_words, share
@@ -134,9 +134,8 @@ def _figures(evaluation: Evaluation, base: BaseRecord) -> str:
     rows["paired difference"] = f"{points[0]} points ({points[1]} to {points[2]})"
     for name, value in evaluation.baselines.items():
         rows[f"{name} baseline"] = share(value)
-    for name, figures in (("adapter", evaluation.adapter), ("frozen base", evaluation.base)):
-        if "macro_f1" in figures.summary:
-            rows[f"macro F1, {name}"] = f"{figures.summary['macro_f1']:.3f}"
+    for name, (of_base, of_adapter) in other_figures(evaluation).items():
+        rows |= {f"{name}, adapter": of_adapter, f"{name}, frozen base": of_base}
     if least := detectable_words(evaluation):
         rows["least difference that so many rows show"] = least
     rows["verdict"] = verdict_words(evaluation)

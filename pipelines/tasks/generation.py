@@ -7,21 +7,27 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from pipelines.contracts.prepared import Rejection, Row
+from pipelines.contracts.prepared import Rejection, Row, Split
 from pipelines.contracts.task import TaskSpec
 from pipelines.errors import PipelineError
 from pipelines.sources.raw_row import RawRow
 from pipelines.tasks.family import Answer, Asked, Reading, Target, TaskFamily
 from pipelines.tasks.keys.generation import EXACT_MATCH, GenerationParams
-from pipelines.tasks.measures import Floats, Measure, Proportion
-from pipelines.tasks.reader import special_tokens, usable_text
+from pipelines.tasks.measures import Floats, Mean, Measure, Proportion
+from pipelines.tasks.overlap import CHRF_MEASURE, CorpusChrf, chrf_statistics, rouge
+from pipelines.tasks.reader import reject, special_tokens, usable_text
+from pipelines.tasks.readers import Math, open_reader
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+NO_ANSWER = "the reference has no answer that the reader finds"
+OTHER_ANSWER = "the solution has another answer than the reference"
+TOO_LONG = "the reference has more tokens than max_new_tokens"
+
 
 class Generation(TaskFamily[GenerationParams]):
-    """What follows the prompt; measured by exact match, but for case, spacing and a full stop at the end."""
+    """What follows the prompt. A reader finds the answer in it, which is right (exact match) or like the reference."""
 
     ASKS: ClassVar[Asked] = "text"
     ANSWER: ClassVar[str] = "text"
@@ -29,21 +35,35 @@ class Generation(TaskFamily[GenerationParams]):
 
     def __init__(self, spec: TaskSpec) -> None:
         self.spec = spec
-        self.measure: Measure = Proportion(EXACT_MATCH)
+        self.measure: Measure = _measure(spec.settings["measure"])
         self.max_new_tokens = int(spec.settings["max_new_tokens"])
+        self._reader = open_reader(spec.settings["reader"])
+        self._apart = isinstance(self._reader, Math)  # answers are compared in a process of its own, not row by row
 
     @classmethod
     def settings(cls, keys: GenerationParams) -> dict[str, Any]:
-        """How long an answer may be."""
-        return {"max_new_tokens": keys.max_new_tokens}
+        """How long an answer may be, how it is read, and what it is measured by."""
+        return keys.model_dump(include={"max_new_tokens", "reader", "measure"})
 
     def target(self, raw: RawRow, keys: GenerationParams, tokenizer: PreTrainedTokenizerBase) -> Target | Rejection:
         """The reference, and the token that says that it is all: without, a model would never learn to stop."""
-        text = usable_text(raw, keys.answer_column, special_tokens(tokenizer))
-        if isinstance(text, Rejection):
-            return text
-        space = "" if keys.chat or keys.template[-1:].isspace() else " "
-        return Target(f"{space}{text}{tokenizer.eos_token}", references=(text,))
+        special = special_tokens(tokenizer)
+        reference = usable_text(raw, keys.answer_column, special)
+        solution = reference if keys.solution_column is None else usable_text(raw, keys.solution_column, special)
+        if isinstance(reference, Rejection):
+            return reference
+        if isinstance(solution, Rejection):
+            return solution
+        right, told = self._reader.reference(reference), self._reader.reference(solution)
+        if right is None or told is None:
+            return reject(raw, NO_ANSWER, reference if right is None else solution)
+        if keys.solution_column is not None and not (self._apart or self._reader.same(told, right)):
+            return reject(raw, OTHER_ANSWER, f"{told}, not {right}")
+        said = solution if keys.chat or keys.template[-1:].isspace() else f" {solution}"
+        tokens = len(tokenizer(said, add_special_tokens=False)["input_ids"])
+        if tokens > keys.max_new_tokens:
+            return reject(raw, TOO_LONG, tokens)
+        return Target(f"{said}{tokenizer.eos_token}", references=(reference,))
 
     def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """There must be a token that ends a text."""
@@ -55,18 +75,61 @@ class Generation(TaskFamily[GenerationParams]):
                 do="Set eos_token in the base's tokenizer_config.json, or take another base.",
             )
 
-    def read(self, row: Row, answer: Answer) -> Reading:  # noqa: ARG002  # a text is read as it is
-        """The text, without the space around it."""
-        return Reading(str(answer).strip())
+    def check_split(self, split: Split, rows: Sequence[Row]) -> None:
+        """What rows are measured by must be mathematics, where it is compared in a process of its own."""
+        if split == "train" or not self._apart:
+            return
+        references = [row.references[0] for row in rows]
+        right = self._reader.judge([(text, text) for text in references])
+        wrong = [text for text, equal in zip(references, right, strict=True) if not equal]
+        if wrong:
+            raise PipelineError(
+                f"each reference of the {split} split must be mathematics, equal to itself as math-verify reads it",
+                got=f"{wrong[0]!r}, and {len(wrong)} of {len(rows)} in all",
+                do="Take those rows out, or another prepare.reader.",
+            )
+
+    def read(self, row: Row, answer: Answer) -> Reading:  # noqa: ARG002  # a text is read whatever was asked
+        """The text, without the space around it, and what the reader finds in it."""
+        text = str(answer).strip()
+        return Reading(text, {"answer": self._reader.read(text)} if self._reader.shown else {})
 
     def scores(self, rows: Sequence[Row], answers: Sequence[Answer]) -> Floats:
-        """1 where the text is a reference."""
-        said = zip(rows, answers, strict=True)
-        return np.array([_plain(str(answer)) in map(_plain, row.references) for row, answer in said], dtype=np.float64)
+        """Exact match: 1 where the answer is a reference's. ROUGE: its F1. chrF: what is counted, [rows, 18]."""
+        if self.measure.name == EXACT_MATCH:
+            return np.array([right or False for right in self._judged(rows, answers)], dtype=np.float64)
+        said = [self._reader.read(str(answer)) for answer in answers]
+        rights = [[str(self._reader.read(text)) for text in row.references] for row in rows]
+        pairs = [("" if value is None else str(value), right) for value, right in zip(said, rights, strict=True)]
+        return chrf_statistics(pairs) if self.measure.name == CHRF_MEASURE else rouge(self.measure.name, pairs)
+
+    def fine_scores(self, rows: Sequence[Row], answers: Sequence[Answer]) -> Floats:
+        """The score of each row by itself."""
+        scores = self.scores(rows, answers)
+        return self.measure.by_row(scores) if isinstance(self.measure, CorpusChrf) else scores
+
+    def summary(self, rows: Sequence[Row], answers: Sequence[Answer]) -> dict[str, float]:
+        """How many answers the reader finds nothing in; they are wrong."""
+        if self._apart:
+            return {"unreadable_answers": self._judged(rows, answers).count(None)}
+        return {"unreadable_answers": [self._reader.read(str(answer)) for answer in answers].count(None)}
+
+    def _judged(self, rows: Sequence[Row], answers: Sequence[Answer]) -> list[bool | None]:
+        """Whether each answer is right, by any of its references; None where it cannot be read."""
+        every = zip(rows, answers, strict=True)
+        pairs = [(str(answer), reference) for row, answer in every for reference in row.references]
+        judged = iter(self._reader.judge(pairs))
+        found: list[bool | None] = []
+        for row in rows:
+            of_row = [next(judged) for _ in row.references]
+            found.append(None if of_row.count(None) == len(of_row) else any(of_row))
+        return found
 
 
 FAMILY = Generation
 
 
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split()).removesuffix(".")
+def _measure(name: str) -> Measure:
+    if name == EXACT_MATCH:
+        return Proportion(name)
+    return CorpusChrf() if name == CHRF_MEASURE else Mean(name)

@@ -24,6 +24,10 @@ class Measure(Protocol):
     def is_mean(self) -> bool:
         """Whether :meth:`add_up` is the mean of rows' scores."""
 
+    @property
+    def counts(self) -> bool:
+        """Whether rows score 1 or 0 alone, so that the figure and the number of rows say how sure it is."""
+
     def add_up(self, scores: Floats) -> float:
         """The figure of rows with these scores: [rows, ...]."""
 
@@ -40,6 +44,7 @@ class Proportion:
 
     name: str
     is_mean: bool = True
+    counts: bool = True
 
     def add_up(self, scores: Floats) -> float:
         """The mean."""
@@ -58,6 +63,34 @@ class Proportion:
 
 
 @dataclass(frozen=True)
+class Mean:
+    """The mean of the rows' scores, each from 0 to 1.
+
+    Without the rows, their spread is not known: it is at most that of scores of 0 and 1 (Bhatia & Davis 2000), which
+    error and interval take.
+    """
+
+    name: str
+    is_mean: bool = True
+    counts: bool = False
+
+    def add_up(self, scores: Floats) -> float:
+        """The mean."""
+        return float(scores.mean())
+
+    def error(self, value: float, rows: int) -> float:
+        """At most this."""
+        return math.sqrt(max(value * (1 - value), 0.0) / rows)
+
+    def interval(self, value: float, rows: int, confidence: float) -> tuple[float, float]:
+        """By the normal distribution, within 0 and 1."""
+        from scipy import stats
+
+        reach = float(stats.norm.ppf((1 + confidence) / 2)) * self.error(value, rows)
+        return max(value - reach, 0.0), min(value + reach, 1.0)
+
+
+@dataclass(frozen=True)
 class Correlation:
     """How two columns of numbers go together over the rows: each scores what was said and what is right, [rows, 2].
 
@@ -67,6 +100,7 @@ class Correlation:
 
     name: str
     is_mean: bool = False
+    counts: bool = False
 
     def add_up(self, scores: Floats) -> float:
         """The coefficient; 0 where the answers, or what is right, are all the same, and nothing goes together."""

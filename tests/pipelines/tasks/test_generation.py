@@ -11,14 +11,14 @@ import pytest
 
 from pipelines.contracts.evaluation import read_evaluation
 from pipelines.contracts.predictions import read_predictions
-from pipelines.contracts.prepared import Rejection, Row, read_rows
-from pipelines.contracts.task import TaskSpec, read_task
+from pipelines.contracts.prepared import Rejection, read_rows
+from pipelines.contracts.task import read_task
 from pipelines.errors import PipelineError
 from pipelines.files import read_json
 from pipelines.params.whole import Params, check_params
 from pipelines.serving.pyfunc import AdapterModel
 from pipelines.sources.raw_row import RawRow
-from pipelines.tasks.family import family_of, open_family
+from pipelines.tasks.family import family_of
 from pipelines.tasks.reader import RowReader
 from tests.pipelines.staged import run_stages, write_json_rows
 from tests.searching import FEW, raw_params
@@ -38,12 +38,20 @@ CHANGES: dict[str, Any] = FEW | {
     "train.batch_size": 8,
 }
 
+GENERATION: dict[str, Any] = {
+    "answer_column": "answer",
+    "solution_column": None,
+    "max_new_tokens": 1,
+    "reader": {"name": "exact"},
+    "measure": "exact_match",
+}
+
 
 def make_params(**changes: Any) -> Params:
     raw = raw_params(CHANGES)
     for key in ("label_column", "labels"):
         del raw["prepare"][key]
-    raw["prepare"] |= {"answer_column": "answer", "max_new_tokens": 1} | changes
+    raw["prepare"] |= GENERATION | changes
     return check_params(raw, "params.yaml")
 
 
@@ -65,7 +73,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_rows_are_trained_on_the_reference_and_the_token_that_ends_it(project: Path) -> None:
     row = read_rows(project / "prepared", "train")[0]
     assert (row.completion, row.references, row.label) == (" positive</s>", ("positive",), "")
-    assert read_task(project / "prepared").settings == {"max_new_tokens": 1}
+    assert read_task(project / "prepared").settings == {
+        "max_new_tokens": 1, "reader": {"name": "exact"}, "measure": "exact_match"
+    }  # fmt: skip
 
 
 def test_search_and_evaluation_tell_of_exact_match(project: Path) -> None:
@@ -85,16 +95,6 @@ def test_the_served_model_says_what_the_evaluation_noted(project: Path, monkeypa
     rows = read_predictions(project / "predictions.jsonl")[:3]
     texts = [row.prompt.removeprefix("Review: ").removesuffix("\nSentiment:") for row in rows]
     assert served.predict(texts) == [{"text": row.adapter.value} for row in rows]
-
-
-@pytest.mark.parametrize(
-    ("said", "score"),
-    [("Paris", 1.0), ("  paris. ", 1.0), ("the  capital", 1.0), ("Paris, France", 0.0), ("", 0.0), ("-5", 0.0)],
-)
-def test_case_spacing_and_a_full_stop_do_not_count(said: str, score: float) -> None:
-    task = open_family(TaskSpec("generation", "{text}", False, settings={"max_new_tokens": 8}))
-    row = Row("f:1", "p", " Paris", references=("Paris", "The capital", "5"))
-    assert task.scores([row], [said]).tolist() == [score]
 
 
 def test_an_empty_reference_or_one_with_a_token_of_the_model_is_rejected() -> None:

@@ -1,0 +1,232 @@
+"""What of a generated text is the answer, and whether it is the right one."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from typing import Any, Protocol
+
+import regex
+
+from pipelines.errors import PipelineError
+from pipelines.limited import Limits, answers
+from pipelines.tasks.rows import as_number
+
+Value = str | float
+
+TOLERANCE = 1e-3
+"""How far a number may be from the right one: as in LLM-Adapters (evaluate.py) and pyreft (compute_metrics.py)."""
+
+SECONDS = 1.0  # that a pattern may search one text
+OBJECTS = 100  # braces of a text that an object may begin with
+_NUMBER = re.compile(r"-?\d+\.?\d*")
+_PART = re.compile(r"(?:\.|/\s*|\d[eE]\+?)$")  # what stands before digits that are the end of another number
+_LETTER = re.compile(r"(?<![^\W_])[A-E](?![^\W_])")
+
+MATH_LIMITS = Limits(
+    memory=1 << 30,
+    cpu_seconds=3600,
+    answer_seconds=12.0,
+    imports=("math_verify",),
+    do="Take reader number, or another.",
+)
+MATH_SECONDS = 3  # of one parsing or one comparison
+KNOWN = ("1", "1")
+
+
+class Reader(Protocol):
+    """Finds the answer in a text.
+
+    Attributes:
+        shown: whether the answer that is read is told beside the text.
+    """
+
+    shown: bool
+
+    def read(self, text: str) -> Value | None:
+        """The answer; None where the text has none that can be read."""
+
+    def same(self, said: Value, right: Value) -> bool:
+        """Whether an answer is the one that was read in the reference."""
+
+    def reference(self, text: str) -> Value | None:
+        """The answer of a reference; None also where the reader would find another one than is meant."""
+        return self.read(text)
+
+    def judge(self, pairs: Sequence[tuple[str, str]]) -> list[bool | None]:
+        """Of pairs of an answer and its reference: whether it is right; None where it cannot be read."""
+        found = []
+        for said, reference in pairs:
+            value, right = self.read(said), self.read(reference)
+            found.append(None if value is None else right is not None and self.same(value, right))
+        return found
+
+
+@dataclass(frozen=True)
+class Exact(Reader):
+    """The whole text; case, spacing and a full stop at the end do not count."""
+
+    shown: bool = False
+
+    def read(self, text: str) -> Value | None:
+        """The text without the space around it."""
+        return text.strip() or None
+
+    def same(self, said: Value, right: Value) -> bool:
+        """Whether both are one text."""
+        return _plain(said) == _plain(right)
+
+
+@dataclass(frozen=True)
+class Number(Reader):
+    """The last number, commas taken out: the rule of LLM-Adapters and pyreft, so that figures can be compared.
+
+    It knows neither fractions nor per cent: of "3/4" it reads 4, of "12 %" 12.
+    """
+
+    shown: bool = True
+
+    def read(self, text: str) -> Value | None:
+        """The number, if it is finite."""
+        found = _NUMBER.findall(text.replace(",", ""))
+        number = float(found[-1]) if found else math.inf
+        return number if math.isfinite(number) else None
+
+    def same(self, said: Value, right: Value) -> bool:
+        """Whether they are within the tolerance."""
+        return abs(float(said) - float(right)) <= TOLERANCE
+
+    def reference(self, text: str) -> Value | None:
+        """The number, unless it is the end of a fraction, of .5 or of 1e5, which the rule reads as another number."""
+        bare = text.replace(",", "")
+        last = max((match.start() for match in _NUMBER.finditer(bare)), default=0)
+        return None if _PART.search(bare[:last]) else self.read(text)
+
+
+@dataclass(frozen=True)
+class Letter(Reader):
+    """The first of the letters A to E that stands alone; in LLM-Adapters and pyreft, also one within a word."""
+
+    shown: bool = True
+
+    def read(self, text: str) -> Value | None:
+        """The letter."""
+        found = _LETTER.search(text)
+        return found.group() if found else None
+
+    def same(self, said: Value, right: Value) -> bool:
+        """Whether they are one letter."""
+        return said == right
+
+
+@dataclass(frozen=True)
+class Regex(Exact):
+    """What the one group of a pattern matches first, compared as the whole text is.
+
+    A search that takes longer than :data:`SECONDS` finds nothing: a pattern may take for ever on a text.
+    """
+
+    pattern: str = "(.*)"
+    shown: bool = True
+
+    def read(self, text: str) -> Value | None:
+        """The group, without the space around it."""
+        try:
+            found = regex.search(self.pattern, text, timeout=SECONDS)
+        except TimeoutError:
+            return None
+        return (found[1] or "").strip() or None if found else None
+
+
+@dataclass(frozen=True)
+class Json(Reader):
+    """A field of the first JSON object in the text that has it: a number, or what is compared as text."""
+
+    field: str = "answer"
+    shown: bool = True
+
+    def read(self, text: str) -> Value | None:
+        """The field's value; what is neither text nor number, as JSON."""
+        decoder = json.JSONDecoder()
+        for brace in islice(re.finditer(r"\{", text), OBJECTS):
+            try:
+                value: Any = decoder.raw_decode(text, brace.start())[0]
+            except (ValueError, RecursionError):
+                continue
+            if self.field in value and value[self.field] is not None:
+                return _value(value[self.field])
+        return None
+
+    def same(self, said: Value, right: Value) -> bool:
+        """Whether both are one number, or one text."""
+        if isinstance(said, float) and isinstance(right, float):
+            return said == right
+        return _plain(said) == _plain(right)
+
+
+@dataclass(frozen=True)
+class Math(Exact):
+    """The mathematics of the text, and whether it is equal to the reference's, as ``math-verify`` finds both."""
+
+    def judge(self, pairs: Sequence[tuple[str, str]]) -> list[bool | None]:
+        """Compare them in a process of its own: an expression may stand for more than a machine can compute."""
+        return list(_judged(tuple(pairs)))
+
+
+@lru_cache(maxsize=4)  # an evaluation asks of the same answers for their scores, their number and more
+def _judged(pairs: tuple[tuple[str, str], ...]) -> tuple[bool | None, ...]:
+    found: list[bool | None] = []
+    while len(found) < len(pairs):
+        judged = answers(judged_mathematics, [[KNOWN, *pairs[len(found) :]]], MATH_LIMITS, what="an answer")
+        next(judged)  # what fails here is no answer's fault
+        try:
+            for each in judged:
+                found.append({b"+": True, b"-": False}.get(each))
+        except PipelineError:  # what passes the limits cannot be read; the next is asked in another process
+            found.append(None)
+    return tuple(found)
+
+
+def judged_mathematics(pairs: Sequence[tuple[str, str]]) -> Iterator[bytes]:
+    """Yield of each pair of answer and reference + where they are equal, - where not, ? where nothing was read."""
+    from math_verify import parse, verify  # loads sympy, which takes a second
+
+    for said, reference in pairs:
+        value = parse(said, parsing_timeout=MATH_SECONDS)
+        right = parse(reference, parsing_timeout=MATH_SECONDS)
+        equal = bool(value) and verify(right, value, timeout_seconds=MATH_SECONDS)
+        yield b"?" if not value else b"+" if equal else b"-"
+
+
+def open_reader(settings: Mapping[str, Any]) -> Reader:
+    """The reader that the key ``reader`` of params.yaml names."""
+    match settings["name"]:
+        case "number":
+            return Number()
+        case "letter":
+            return Letter()
+        case "math":
+            return Math()
+        case "regex":
+            return Regex(pattern=settings["pattern"])
+        case "json":
+            return Json(field=settings["field"])
+        case _:
+            return Exact()
+
+
+def _plain(value: Value) -> str:
+    return " ".join(str(value).casefold().split()).removesuffix(".")
+
+
+def _value(value: object) -> Value | None:
+    if isinstance(value, str):
+        return value.strip() or None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return as_number(value)

@@ -1,0 +1,105 @@
+"""How rows' scores add up: the figures of scikit-learn, scipy, rouge-score and sacrebleu, called directly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from rouge_score.rouge_scorer import RougeScorer
+from sacrebleu.metrics import CHRF
+from scipy import stats
+from sklearn.metrics import accuracy_score
+
+from pipelines.contracts.prepared import Row
+from pipelines.contracts.task import TaskSpec
+from pipelines.model.intervals import against, figure
+from pipelines.tasks.family import TaskFamily, open_family
+from pipelines.tasks.measures import Correlation, Floats, Mean, Measure, Proportion
+from pipelines.tasks.overlap import CorpusChrf
+
+RIGHT = ["The cat sat on the mat.", "A storm hit the coast", "Prices rose again in May", "It rained", "naïve café"]
+SAID = ["the cat sat on a mat", "The coast was hit by a storm.", "", "It rained", "naive cafe"]
+
+
+def rows() -> list[Row]:
+    return [Row(f"f:{place}", "p", f" {right}", references=(right,)) for place, right in enumerate(RIGHT)]
+
+
+def task(measure: str, reader: Mapping[str, Any] | None = None) -> TaskFamily[Any]:
+    settings = {"max_new_tokens": 8, "reader": reader or {"name": "exact"}, "measure": measure}
+    return open_family(TaskSpec("generation", "{text}", False, settings=settings))
+
+
+@pytest.mark.parametrize("kind", ["rouge1", "rouge2", "rougeL"])
+def test_rouge_is_that_of_rouge_score(kind: str) -> None:
+    family, scorer = task(kind), RougeScorer([kind])
+    expected = [scorer.score(right, said)[kind].fmeasure for right, said in zip(RIGHT, SAID, strict=True)]
+    scores = family.scores(rows(), SAID)
+    assert scores.tolist() == expected
+    assert 0 < family.measure.add_up(scores) == np.mean(expected) < 1
+    assert family.fine_scores(rows(), SAID).tolist() == expected
+
+
+def test_chrf_of_all_rows_and_of_each_is_that_of_sacrebleu() -> None:
+    family, library = task("chrf"), CHRF()
+    scores = family.scores(rows(), SAID)
+    whole = library.corpus_score(SAID, [RIGHT]).score / 100
+    assert family.measure.add_up(scores) == pytest.approx(whole, abs=1e-12)
+    by_row = [library.sentence_score(said, [right]).score / 100 for said, right in zip(SAID, RIGHT, strict=True)]
+    assert family.fine_scores(rows(), SAID) == pytest.approx(by_row, abs=1e-12)
+    assert np.mean(by_row) != pytest.approx(whole, abs=1e-3)  # a corpus's figure is no mean of its rows'
+
+
+def test_the_best_of_several_references_counts() -> None:
+    row = Row("f:1", "p", " a", references=("Paris", "the city of Paris"))
+    assert task("rouge1").scores([row], ["the city of Paris"]).tolist() == [1.0]
+    assert task("chrf").measure.add_up(task("chrf").scores([row], ["the city of Paris"])) == pytest.approx(1.0)
+    assert task("exact_match").scores([row], ["The city of paris."]).tolist() == [1.0]
+
+
+def test_exact_match_is_the_accuracy_of_what_was_read() -> None:
+    family = task("exact_match", {"name": "number"})
+    right, said = ["8.0", "so 3 + 4 = 7", "1,200", "5"], ["8 dogs", "7.01", "it is 1200.", "none"]
+    asked = [Row("f:1", "p", " c", references=(text,)) for text in right]
+    scores = family.scores(asked, said)
+    assert family.measure.add_up(scores) == accuracy_score(["8", "7", "1200", "5"], ["8", "7.01", "1200", ""])
+    assert family.summary(asked, said) == {"unreadable_answers": 1}
+
+
+@pytest.mark.parametrize(("name", "library"), [("pearson", stats.pearsonr), ("spearman", stats.spearmanr)])
+def test_correlations_are_those_of_scipy(name: str, library: Any) -> None:
+    pairs = np.array([[1.0, 2.0], [2.0, 1.0], [2.0, 5.0], [4.0, 4.0], [0.5, 0.0]])
+    assert Correlation(name).add_up(pairs) == pytest.approx(library(*pairs.T).statistic, abs=1e-12)
+
+
+def scored(measure: Measure) -> Floats:
+    return task(measure.name).scores(rows() * 4, SAID * 4)
+
+
+@pytest.mark.parametrize("measure", [Mean("rougeL"), CorpusChrf()])
+def test_an_interval_of_graded_scores_resamples_rows(measure: Measure) -> None:
+    scores = scored(measure)
+    drawn = np.random.default_rng(7)
+    values = [measure.add_up(scores[drawn.integers(0, len(scores), len(scores))]) for _ in range(2000)]
+    found = figure(measure, scores, confidence=0.9, resamples=2000, seed=42)
+    assert found.value == measure.add_up(scores)
+    assert (found.low, found.high) == pytest.approx(np.quantile(values, [0.05, 0.95]), abs=0.02)
+
+
+@pytest.mark.parametrize("measure", [Mean("rougeL"), CorpusChrf()])
+def test_graded_scores_tell_a_better_system_from_an_equal_one(measure: Measure) -> None:
+    better, worse = task(measure.name).scores(rows() * 8, RIGHT * 8), task(measure.name).scores(rows() * 8, SAID * 8)
+    assert against(measure, [better], [worse], confidence=0.95, resamples=200, seed=1).better
+    same = against(measure, [worse], [worse], confidence=0.95, resamples=200, seed=1)
+    assert (same.difference.value, same.better) == (0.0, False)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
+def test_without_the_rows_a_mean_is_no_surer_than_a_share(value: float) -> None:
+    """The standard error of scores of 0 and 1 is the largest that scores between can have."""
+    mean, share = Mean("rougeL"), Proportion("exact_match")
+    assert mean.error(value, 50) == pytest.approx(share.error(value, 50))
+    low, high = mean.interval(value, 50, 0.95)
+    assert 0 <= low <= value <= high <= 1
