@@ -13,7 +13,7 @@ from pipelines.recipes.methods.lora_then_reft import StackedRecipe
 from pipelines.recipes.methods.parts import PartRecipe
 from pipelines.recipes.methods.reft import Recipe
 from pipelines.recipes.methods.table import READS_DOMAIN, AnyRecipe
-from reft import FitConfig, Labelled, StepMetrics, fit
+from reft import FitConfig, Labelled, ReftModel, StepMetrics, fit
 from reft.adapters.any_method import MethodModel, build_encoder, build_method
 from reft.models.limits import check_rows
 from reft.peers.model import PeerModel
@@ -55,9 +55,10 @@ def train_steps(
     """Train a model of the recipe, one step for each item; see :func:`reft.fit`.
 
     Raises:
-        PipelineError: if there are too few steps for a recipe of two methods.
+        PipelineError: if there are too few steps for a recipe of two methods, or no row has a token that is edited.
         BaseLimitError: if rows and virtual tokens are more than the base's positions; in a step, than its window.
     """
+    _check_reached(model, rows)
     if isinstance(model, PeerModel):
         check_rows(model.base, base_rows(rows), more=model.part.virtual_tokens)
     if isinstance(model, StackedModel) and isinstance(recipe, StackedRecipe):
@@ -73,6 +74,18 @@ def train_steps(
     assert isinstance(recipe, Recipe | PartRecipe)
     config = fit_config(recipe, settings, seed=seed)
     return fit(model, rows, config, pad_id=pad_id, checkpoint=checkpoint, max_steps=max_steps)
+
+
+def _check_reached(model: MethodModel, rows: Sequence[TrainingRow]) -> None:
+    """Refuse positions that no row has a token at, with which a training would end where it began."""
+    edited = model.reft if isinstance(model, StackedModel) else model
+    if isinstance(edited, ReftModel) and not edited.reaches(base_rows(rows)):
+        raise PipelineError(
+            "a training must have rows with a token at the edited positions; gN needs completions of two tokens or "
+            "more, because the last one is not read",
+            got=edited.config.positions,
+            do="Take other positions, in train or in search.space.",
+        )
 
 
 def fit_config(recipe: Recipe | PartRecipe, settings: TrainingSettings, *, seed: int) -> FitConfig:

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from pipelines.recipes.methods.reft import Layers, PositionsSpec
 from pipelines.sections import Count, Name, Section, refuse
+from reft.edits.positions import parse_positions
+
+
+def _of_prompt(spec: str) -> str:
+    if parse_positions(spec).generated:
+        raise ValueError("a variable is looked for at tokens of prompts, and gN is behind them; take it out")
+    return spec
+
+
+PromptPositions = Annotated[PositionsSpec, AfterValidator(_of_prompt)]
 
 
 class TeachParams(Section):
     """A LoReFT adapter that learns the task before an alignment is looked for in the edited model."""
 
     layers: Layers
-    positions: PositionsSpec
+    positions: PromptPositions
     rank: Count
     learning_rate: Annotated[float, Field(gt=0)]
     rows: Count
@@ -34,7 +44,7 @@ class AlignParams(Section):
     validation_rows: Count
     test_rows: Count
     layers: Layers
-    positions: Annotated[list[PositionsSpec], Field(min_length=1)]
+    positions: Annotated[list[PromptPositions], Field(min_length=1)]
     dimensions: Annotated[list[Count], Field(min_length=1)]
     blocks: list[Count]
     method: Literal["das", "boundless"]

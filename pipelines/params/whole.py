@@ -28,6 +28,7 @@ from pipelines.recipes.recipe_space import RecipeSpace, recipe_space
 from pipelines.sections import Count, Name, Section, refuse
 from pipelines.tasks.keys.table import AnyPrepareParams
 from pipelines.yaml_file import read_yaml
+from reft.edits.positions import parse_positions
 
 MAX_LINES = 20  # broken rules in one message
 # Parts that do not go with each other in every way.
@@ -107,6 +108,8 @@ class Params(Section):
         problems += [*self._measure_problems(), *self._domain_problems(), *self._kind_problems()]
         recipes = self.recipe_space()
         sampling = [f"search: {problem}" for problem in self.search.sampler_problems(recipes.space)]
+        if self.base.kind == "encoder":
+            problems += self._behind_problems(recipes)
         refuse([*problems, *self._part_problems(recipes), *sampling])
         refuse(_form_problems(recipes))
         return self
@@ -141,6 +144,16 @@ class Params(Section):
             f"{key} must be {plain} with base.kind: encoder; got {found}; correct it"
             for key, (found, plain) in given.items()
             if found != plain
+        ]
+
+    def _behind_problems(self, recipes: RecipeSpace) -> list[str]:
+        """An encoder writes nothing, so there is no token behind what it reads."""
+        own = [override.positions for override in self.train.overrides]
+        texts = [*recipes.values("positions"), *own] if recipes.has("positions") else own
+        behind = [text for text in texts if text not in (None, SEARCHED) and parse_positions(text).generated]
+        return [
+            f"positions must leave out gN with base.kind: encoder, which writes no token; got {text}; take it out"
+            for text in dict.fromkeys(behind)
         ]
 
     def _domain_problems(self) -> list[str]:

@@ -107,7 +107,7 @@ def _summary(facts: CardFacts) -> str:
     head = " Among them are those of the head, which answers." if encoder else ""
     return (
         f"A {_TITLES[config.method]} adapter: {count:,} trained numbers that edit hidden states of a frozen "
-        f"{'encoder' if encoder else 'language model'} of {facts.base.parameters:,} parameters, at the prompt tokens "
+        f"{'encoder' if encoder else 'language model'} of {facts.base.parameters:,} parameters, at the tokens "
         f"{code(config.positions)} of the layers {layers}.{head} The model's own weights are not in this repository "
         "and are not changed."
     )

@@ -100,13 +100,13 @@ def paces(recipes: RecipeSpace, record: BaseRecord) -> tuple[AnyRecipe, AnyRecip
 def work_of(recipe: AnyRecipe, num_layers: int) -> tuple[float, float]:
     """How much a trial computes, for comparison with others of the space: passes over the rows, then steps.
 
-    A pass counts in whole passes of the base. Where ReFT edits the prompt's end alone, what stands before is computed
-    once (the cone), and so are the layers below the lowest edited one; such a pass counts a tenth.
+    A pass counts in whole passes of the base. Where ReFT edits the prompt's end or what follows it, what stands before
+    is computed once (the cone), and so are the layers below the lowest edited one; such a pass counts a tenth.
     """
     pass_ = 1.0
     if isinstance(recipe, Recipe):
         placed = recipe.placement(num_layers)
-        at_end = all(positions.last and not positions.first for positions in placed.every())
+        at_end = all("first" not in positions.parts for positions in placed.every())
         pass_ = (num_layers - placed.layers[0]) / num_layers * (0.1 if at_end else 1.0)
     return recipe.epochs * pass_, recipe.epochs / (recipe.batch_size * recipe.accumulation)
 

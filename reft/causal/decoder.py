@@ -262,8 +262,11 @@ def token_places(inputs: Sequence[Encoded], positions: str) -> Tensor:
 
 @lru_cache(maxsize=1 << 12)
 def _places(positions: str, length: int, spans: tuple[tuple[int, int], ...]) -> tuple[int, ...]:
+    parsed = parse_positions(positions)
+    if parsed.generated:
+        raise ValueError(f"a site is of a prompt's tokens, and gN is behind it; got {positions!r}; leave gN out")
     own = span_mask([spans], torch.Size((1, length)))
-    masks = position_masks(parse_positions(positions), torch.ones(1, length), torch.tensor([length]), own)
+    masks = position_masks(parsed, torch.ones(1, length), torch.tensor([length]), own)
     return tuple(masks.either[0].nonzero().flatten().tolist())
 
 

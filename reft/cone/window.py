@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from reft.cone.constants import Constants, Ids
-from reft.data import Encoded
+from reft.data import Encoded, span_mask
 from reft.edits.positions import Positions, position_masks
 
 
@@ -105,12 +105,17 @@ def first_edited(positions: frozenset[Positions], row: Encoded) -> int:
 
 @lru_cache(maxsize=1 << 16)
 def _first_edited(positions: frozenset[Positions], length: int, spans: tuple[tuple[int, int], ...]) -> int:
-    mask = torch.ones(1, length, dtype=torch.bool)
-    own = torch.zeros_like(mask)
-    for start, stop in spans:
-        own[0, start:stop] = True
+    mask, own = torch.ones(1, length, dtype=torch.bool), span_mask([spans], torch.Size((1, length)))
     edited = [position_masks(each, mask, torch.tensor([length]), own).either[0] for each in positions]
     return min([length - 1, *torch.stack(edited).any(0).nonzero().flatten().tolist()])
+
+
+def edits_some(positions: frozenset[Positions], row: Encoded) -> bool:
+    """Whether a token of a row that runs is edited."""
+    end = end_of(row)
+    mask, own = torch.ones(1, end, dtype=torch.bool), span_mask([row.spans], torch.Size((1, end)))
+    length = torch.tensor([row.prompt_length])
+    return any(bool(position_masks(each, mask, length, own).either.any()) for each in positions)
 
 
 def lay_out(rows: Sequence[Kept], layer: int, device: torch.device) -> Window:
@@ -163,7 +168,7 @@ class Behind:
 
 
 def lay_out_behind(prompts: Behind, following: Sequence[tuple[int, Ids]], layer: int, device: torch.device) -> Window:
-    """Lay out what follows prompts: a row for each, with nothing edited, as edits are at prompts' tokens.
+    """Lay out what follows prompts: a row for each.
 
     Args:
         prompts: that were run.

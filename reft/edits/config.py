@@ -41,11 +41,12 @@ class ReftConfig:
 
     Attributes:
         layers: edited layers, numbered from 0, ascending; the edit is at a layer's output.
-        positions: edited prompt tokens, as :func:`reft.edits.positions.parse_positions` reads them.
+        positions: edited tokens, as :func:`reft.edits.positions.parse_positions` reads them.
         rank: dimensions of the edited subspace; None for a method without one.
         method: of :data:`reft.edits.methods.table.METHOD_NAMES`.
         init: where training starts: ``identity`` or ``paper``.
-        tied: whether one intervention a layer edits both ends of the prompt; without two ends it changes nothing.
+        tied: whether one intervention a layer edits all of its tokens; if not, the prompt's first tokens (or those that
+            are named without regard to its ends), its last ones and those behind it have one each.
         activation: f in the formula, a key of :data:`reft.edits.interventions.ACTIVATIONS`.
         dropout: in training, of what ``dropout_on`` says.
         dropout_on: ``edit``, or ``output`` as the authors' code does.
@@ -103,12 +104,14 @@ class ReftConfig:
         return self._positions[layer]
 
     def untied_at(self, layer: int) -> bool:
-        """Whether the layer has two interventions, one for each end of the prompt."""
-        return not self.tied and self.positions_at(layer).two_sided
+        """Whether the layer has several interventions, one for each part of its positions."""
+        return not self.tied and len(self.positions_at(layer).parts) > 1
 
     def slots(self, layer: int) -> tuple[str, ...]:
-        """Return the names of the interventions at ``layer``: one, or one for each end of the prompt."""
-        return (f"layer_{layer}_first", f"layer_{layer}_last") if self.untied_at(layer) else (f"layer_{layer}",)
+        """Return the names of the interventions at ``layer``: one, or one for each part of its positions."""
+        if not self.untied_at(layer):
+            return (f"layer_{layer}",)
+        return tuple(f"layer_{layer}_{part}" for part in self.positions_at(layer).parts)
 
     def forms(self) -> dict[str, EditForm]:
         """Return the form of every intervention, by its slot's name, from the lowest layer up."""

@@ -53,7 +53,7 @@ class Placed:
 
     Attributes:
         intervention: h -> h on [edited, hidden].
-        mask: bool [batch, sequence], over the prompt batch.
+        mask: bool [batch, sequence], over the prompt batch and what follows it, as far as it is known to be edited.
     """
 
     intervention: nn.Module
@@ -64,9 +64,9 @@ class Edits:
     """Applies interventions at the edited tokens of one prompt batch, for one or more forward passes.
 
     A token's column in the whole sequence is the length of the cache before the pass plus its column in the pass. So
-    the same prompt tokens are edited with the cache on or off and in a prefill by chunks, and tokens generated later
-    are not. When the passes have k rows for each of the batch (beams, several samples), each of its rows stands for k
-    in a run.
+    the same tokens are edited with the cache on or off and in a prefill by chunks, and of those generated later the
+    ones alone whose columns the masks hold. When the passes have k rows for each of the batch (beams, several samples),
+    each of its rows stands for k in a run.
 
     Args:
         placed: what is applied at each layer's output, in this order.
@@ -74,7 +74,8 @@ class Edits:
 
     def __init__(self, placed: Mapping[int, Sequence[Placed]]) -> None:
         self._placed = placed
-        self._width = max((each.mask.shape[1] for chosen in placed.values() for each in chosen), default=0)
+        masks = {id(each.mask): each.mask for chosen in placed.values() for each in chosen}
+        self._end = max((_end(mask) for mask in masks.values()), default=0)
         self._past = 0
         self._places: dict[int, Tensor] = {}
 
@@ -102,8 +103,8 @@ class Edits:
 
     @property
     def over(self) -> bool:
-        """Whether the pass is behind the prompts, as those of generated tokens are."""
-        return self._past >= self._width
+        """Whether the pass is behind the last edited column, as those of most generated tokens are."""
+        return self._past >= self._end
 
     def places(self, mask: Tensor, rows: int, columns: int) -> Tensor:
         """Return the flat places [edited] of a mask in a pass of [rows, columns] tokens."""
@@ -177,6 +178,12 @@ def replace_forward(module: nn.Module, forward: Callable[..., Any], undo: ExitSt
         undo.callback(own.pop, "forward")
     else:
         undo.callback(own.__setitem__, "forward", before)
+
+
+def _end(mask: Tensor) -> int:
+    """Return the number of columns up to the last one that has an edited token."""
+    edited = mask.any(0).nonzero()
+    return int(edited[-1]) + 1 if len(edited) else 0
 
 
 def _flat_places(mask: Tensor, past: int, rows: int, columns: int) -> Tensor:

@@ -38,11 +38,21 @@ class Usage:
         positions: edited prompt tokens, as :func:`reft.edits.positions.parse_positions` reads them.
         activation: f in the formula.
         dropout: in training, of h + edit, as the other libraries have it.
+
+    Raises:
+        ValueError: at construction, for positions behind the prompt, which the other libraries do not train.
     """
 
     positions: str
     activation: Activation
     dropout: float
+
+    def __post_init__(self) -> None:
+        if parse_positions(self.positions).generated:
+            raise ValueError(
+                "the other libraries train edits of prompts' tokens, none of those that follow; "
+                f"got the positions {self.positions!r}; leave gN out"
+            )
 
 
 @dataclass(frozen=True)

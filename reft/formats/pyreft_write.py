@@ -40,7 +40,8 @@ def write_pyreft(path: Path, config: ReftConfig, interventions: Mapping[str, Map
     Raises:
         FileExistsError: if there is anything at ``path``.
         ValueError: for what pyreft would not load, or would load as another edit: noreft and direft (it wants an
-            ``add_bias`` that it does not save), an activation (it does not save it and takes none).
+            ``add_bias`` that it does not save), an activation (it does not save it and takes none), positions behind
+            the prompt.
     """
     if config.method not in _CLASS:
         raise ValueError(
@@ -56,6 +57,11 @@ def write_pyreft(path: Path, config: ReftConfig, interventions: Mapping[str, Map
         raise ValueError(
             f"pyreft does not save the activation and would load a linear one; got {config.activation!r}; "
             "train with the linear activation"
+        )
+    if any(config.positions_at(layer).generated for layer in config.layers):
+        raise ValueError(
+            "pyreft edits prompts alone: it generates with edits in the first pass, so those of tokens that follow "
+            f"would be lost; got the positions {config.positions!r}; keep our own directory, or train without gN"
         )
     slots = _ordered_slots(config)
     files = {

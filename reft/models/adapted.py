@@ -35,6 +35,16 @@ class Row(Protocol):
 R = TypeVar("R", bound=Row)
 
 
+def refuse_generated(config: ReftConfig, model: str) -> None:
+    """Raise ValueError for positions behind the prompt, for a model whose edited layers read nothing but the prompt."""
+    positions = {config.positions_at(layer) for layer in config.layers}
+    if any(each.generated for each in positions):
+        raise ValueError(
+            f"gN edits tokens that follow a prompt, and {model} has none in its edited layers: its whole input is the "
+            f"prompt; got positions {config.positions!r}; leave gN out, or use a decoder"
+        )
+
+
 class AdaptedModel(nn.Module, ABC):
     """A base that is frozen, and one or two interventions for each edited layer.
 
@@ -204,7 +214,7 @@ class AdaptedModel(nn.Module, ABC):
             positions, untied = self.config.positions_at(layer), self.config.untied_at(layer)
             if (positions, untied) not in found:  # layers with the same positions share their masks
                 masks = position_masks(positions, attention_mask, prompt_lengths, spans)
-                found[positions, untied] = (masks.first, masks.last) if untied else (masks.either,)
+                found[positions, untied] = masks.parts(positions) if untied else (masks.either,)
             modules = [self.interventions[slot] for slot in self.config.slots(layer)]
             result[layer] = [Placed(*pair) for pair in zip(modules, found[positions, untied], strict=True)]
         return result

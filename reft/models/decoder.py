@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from reft.cone.constants import RowKey
 from reft.cone.decoder import Cone, edited_positions, token_losses
 from reft.cone.lower_layers import changing_rope
-from reft.cone.window import first_edited
+from reft.cone.window import edits_some, first_edited
 from reft.data import IGNORED, Batch, Collator, Encoded
 from reft.edits.config import ReftConfig
 from reft.edits.hooks import Stack, find_stack
@@ -106,7 +106,9 @@ class CausalModel:
         streamer: Streamer | None = None,
         assistant: nn.Module | None = None,
     ) -> Tensor:
-        """Continue prompts; the edits are at the prompts' tokens, whatever the way of decoding.
+        """Continue prompts; the same tokens are edited whatever the way of decoding.
+
+        Those are the prompts', and with ``gN`` the first N that are written, as each is read to write the next.
 
         Args:
             input_ids: [batch, sequence], prompts padded on the left.
@@ -124,7 +126,10 @@ class CausalModel:
             ValueError: if a row ends in padding, which a continuation would follow.
         """
         check_left_padding(attention_mask)
-        editing = self.editing(attention_mask, attention_mask.long().sum(-1), spans, domains)
+        to_come = attention_mask.new_ones(len(attention_mask), decoding.max_new_tokens)
+        whole = torch.cat([attention_mask, to_come], dim=-1)
+        named = None if spans is None else torch.cat([spans, torch.zeros_like(to_come).bool()], dim=-1)
+        editing = self.editing(whole, attention_mask.long().sum(-1), named, domains)
         return generate(self.base, editing, input_ids, attention_mask, decoding, streamer=streamer, assistant=assistant)
 
 
@@ -220,6 +225,10 @@ class ReftModel(CausalModel, AdaptedModel):
         """Return the cross-entropy of each label token of the rows in nats, fp32 [labels]; computed by its cone."""
         cone = Cone.of(self)
         return AdaptedModel.row_losses(self, rows, pad_id) if cone is None else cone.losses(rows)
+
+    def reaches(self, rows: Sequence[Encoded]) -> bool:
+        """Return whether some row has an edited token that a pass for its losses reads: else nothing can be learned."""
+        return any(edits_some(edited_positions(self.config), row) for row in rows)
 
     def costs(self, rows: Sequence[Encoded]) -> tuple[int, ...]:
         """Return the rows' ranks by the tokens that run in the cone, then by all of them."""

@@ -1,4 +1,4 @@
-"""How text is generated from an edited model: every way of decoding, with the edits at the prompts' tokens."""
+"""How text is generated from an edited model: every way of decoding, with the edits at the same tokens."""
 
 from __future__ import annotations
 

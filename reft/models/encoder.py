@@ -15,7 +15,7 @@ from reft.cone.lower_layers import skipping
 from reft.data import check_spans, pad_right, span_mask
 from reft.edits.config import ReftConfig
 from reft.edits.hooks import find_stack
-from reft.models.adapted import AdaptedModel
+from reft.models.adapted import AdaptedModel, refuse_generated
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,8 @@ class ReftEncoder(AdaptedModel):
             too when the checkpoint has none, because its random start is then no part of the base.
 
     Raises:
-        ValueError: if the base has no such head, lacks an edited layer, or is narrower than the rank.
+        ValueError: if the base has no such head, lacks an edited layer, or is narrower than the rank; or for positions
+            of tokens that follow a prompt.
     """
 
     KIND = "sequence_classification"
@@ -105,6 +106,7 @@ class ReftEncoder(AdaptedModel):
         described: Any = base.config
         if getattr(described, "is_encoder_decoder", False):
             raise ValueError(f"a base must be an encoder; got {type(base).__name__}; choose another, or ReftSeq2Seq")
+        refuse_generated(config, "an encoder")
         backbone = find_stack(base, int(described.num_hidden_layers))
         super().__init__(base, backbone, int(described.hidden_size), config, seed=seed)
         self.num_labels = int(described.num_labels)

@@ -14,7 +14,7 @@ from reft.cone.constants import RowKey
 from reft.data import IGNORED, check_spans, pad_right, span_mask
 from reft.edits.config import ReftConfig
 from reft.edits.hooks import find_stack
-from reft.models.adapted import AdaptedModel
+from reft.models.adapted import AdaptedModel, refuse_generated
 from reft.models.decoding import Decoding, Streamer, generate
 
 
@@ -85,7 +85,8 @@ class ReftSeq2Seq(AdaptedModel):
         seed: of the interventions' initial values.
 
     Raises:
-        ValueError: if the base is no encoder-decoder, lacks an edited layer, or is narrower than the rank.
+        ValueError: if the base is no encoder-decoder, lacks an edited layer, or is narrower than the rank; or for
+            positions of tokens that follow a prompt.
     """
 
     KIND = "seq2seq_lm"
@@ -94,6 +95,7 @@ class ReftSeq2Seq(AdaptedModel):
         described: Any = base.config
         if not getattr(described, "is_encoder_decoder", False):
             raise ValueError(f"a base must be an encoder-decoder; got {type(base).__name__}; use ReftModel for it")
+        refuse_generated(config, "an encoder-decoder")
         stack = find_stack(base.get_encoder(), int(described.num_hidden_layers))  # type: ignore[operator]
         super().__init__(base, stack, int(described.hidden_size), config, seed=seed)
 

@@ -116,7 +116,7 @@ class StackedModel(PlainRows, CausalModel, nn.Module):
         spans: Tensor | None = None,
         _domains: Tensor | None = None,
     ) -> Iterator[None]:
-        """Let the base run with both inside the context, ReFT at the prompts' tokens."""
+        """Let the base run with both inside the context, ReFT at the tokens of its positions."""
         self.lora.gradient_checkpointing = self.gradient_checkpointing
         with ExitStack() as undo:
             undo.enter_context(self.lora.editing(attention_mask, prompt_lengths, spans))

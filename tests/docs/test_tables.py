@@ -68,7 +68,7 @@ POSITIONS = [
 
 @pytest.mark.parametrize(("spec", "tokens"), POSITIONS)
 def test_positions_are_the_tokens_that_the_page_says(spec: str, tokens: list[int]) -> None:
-    masks = position_masks(parse_positions(spec), torch.ones(1, PROMPT), torch.tensor([PROMPT]))
+    masks = position_masks(parse_positions(spec), torch.ones(1, 2 * PROMPT), torch.tensor([PROMPT]))
     assert masks.either[0].nonzero().flatten().tolist() == tokens
 
 

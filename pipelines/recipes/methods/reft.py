@@ -126,7 +126,7 @@ class Recipe(Section):
         return self.model_dump() | {
             "layers": list(placed.layers),
             "positions": asdict(placed.positions.simplest()),
-            "tied": self.tied or not any(positions.two_sided for positions in placed.every()),
+            "tied": self.tied or not any(len(positions.parts) > 1 for positions in placed.every()),
             "dropout_on": self.dropout_on if self.dropout else None,
             "init": self.init if "init" in DECLARED[self.method].parts else None,
         }

@@ -153,6 +153,7 @@ def test_what_is_refused_before_anything_is_learned(
         ({"data": "prices"}, "data is price-range or a file: source; got prices"),
         ({"positions": ["l1", "l1"]}, "positions are tried once each"),
         ({"positions": ["f7&l7"]}, "positions are fN, lN"),
+        ({"positions": ["l1", "g1"]}, "tokens of prompts, and gN is behind them"),
         ({"method": "boundless"}, "boundless learns the dimension"),
         ({"layer": "1"}, "align.layer: unknown key"),
     ],

@@ -161,6 +161,9 @@ def test_recipes_that_do_the_same_to_the_base_have_the_same_effect() -> None:
     assert effect(dropout_on="edit") == effect(dropout_on="output")
     assert effect(positions="f4") == effect(positions="0:4") == effect(positions="2:4,0:3") != effect(positions="l4")
     assert effect(positions="1:3") == effect(positions="2:3,1:2") != effect(positions="1:4")
+    assert effect(positions="f4+g2") == effect(positions="0:4+g2") != effect(positions="f4+g3")
+    assert effect(positions="l4+g2", tied=True) != effect(positions="l4+g2", tied=False)
+    assert effect(positions="g2", tied=True) == effect(positions="g2", tied=False)
 
 
 def test_targets_in_another_order_are_the_same_adapter_s() -> None:
@@ -174,13 +177,13 @@ def test_targets_in_another_order_are_the_same_adapter_s() -> None:
 
 def test_the_quickest_and_the_slowest_recipe_are_those_with_least_and_most_to_compute() -> None:
     searched = {"train.epochs": "searched", "search.epochs": None, "search.space.epochs": [3, 1], "search.enqueue": []}
-    space = {"search.space.positions": ["l4", "f7+l7"], "search.space.layers": ["all", "upper-half"]}
-    found = params({**searched, **space})
-    quickest, slowest = paces(found.recipe_space(), LLAMA)
-    assert isinstance(quickest, Recipe)
-    assert isinstance(slowest, Recipe)
-    assert (quickest.epochs, quickest.positions, quickest.layers) == (1, "l4", "upper-half")
-    assert (slowest.epochs, slowest.positions, slowest.layers) == (3, "f7+l7", "all")
+    for end, whole in (("l4", "f7+l7"), ("g4", "all"), ("l4+g4", "0:2+g4")):
+        space = {"search.space.positions": [end, whole], "search.space.layers": ["all", "upper-half"]}
+        quickest, slowest = paces(params({**searched, **space}).recipe_space(), LLAMA)
+        assert isinstance(quickest, Recipe)
+        assert isinstance(slowest, Recipe)
+        assert (quickest.epochs, quickest.positions, quickest.layers) == (1, end, "upper-half")
+        assert (slowest.epochs, slowest.positions, slowest.layers) == (3, whole, "all")
 
 
 def test_a_published_recipe_is_named_and_has_what_the_space_searches() -> None:

@@ -267,6 +267,10 @@ def test_the_registered_model_is_shown_both_texts(bert: Path) -> None:
     [
         ({"prepare__chat": True}, "prepare.chat must be False with base.kind: encoder"),
         ({"method__name": "lora"}, "method.name must be reft with base.kind: encoder; got lora"),
+        (
+            {"train__overrides": [{"layer": 1, "rank": None, "positions": "f1+g2"}]},
+            "gN with base.kind: encoder, which writes no token; got f1.g2",
+        ),
         ({"base__kind": "decoder"}, "prepare.second_template must be null"),
         ({"base__kind": "decoder", "prepare__second_template": None}, "prepare.words must not be null"),
     ],

@@ -124,6 +124,7 @@ def test_a_module_is_read_and_edited_at_its_submodules() -> None:
         (lambda: _read("5:7"), "as many tokens, one or more"),
         (lambda: _read("l9"), r"got \[3, 5, 7\] for 'l9'"),
         (lambda: _read("last"), "positions are fN, lN"),
+        (lambda: _read("l1+g1"), "a prompt's tokens, and gN is behind it"),
         (lambda: ModuleProbe(torch.nn.Sequential(torch.nn.ReLU())).read([torch.ones(4)], "layers.0"), "0; got 'lay"),
     ],
 )

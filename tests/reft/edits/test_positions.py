@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from typing import Literal
@@ -14,6 +15,14 @@ from reft.edits.positions import Positions, parse_positions, position_masks
 @pytest.mark.parametrize(("spec", "first", "last"), [("f7+l7", 7, 7), ("f3", 3, 0), ("l4", 0, 4), ("f1+l12", 1, 12)])
 def test_each_form_is_read(spec: str, first: int, last: int) -> None:
     assert parse_positions(spec) == Positions(first, last)
+    assert parse_positions(f"{spec}+g8") == Positions(first, last, generated=8)
+
+
+def test_tokens_behind_the_prompt_stand_alone_or_behind_any_other_positions() -> None:
+    assert parse_positions("g3") == Positions(generated=3)
+    assert parse_positions("all+g3") == Positions(everything=True, generated=3)
+    assert parse_positions("spans+g3") == Positions(spans=True, generated=3)
+    assert parse_positions("3:4,0:3+g3").simplest() == Positions(first=4, generated=3)
 
 
 @pytest.mark.parametrize(
@@ -38,6 +47,12 @@ def test_each_form_is_read(spec: str, first: int, last: int) -> None:
         "f٣",
         "f1+",
         "f01",
+        "g0",
+        "g",
+        "g2+f1",
+        "g2+g3",
+        "f1+g2+l1",
+        "+g2",
     ],
 )
 def test_other_texts_are_refused(spec: str) -> None:
@@ -74,6 +89,28 @@ def test_edited_set(spec: str, length: int, first: range, last: range, side: str
     masks = position_masks(parse_positions(spec), mask, torch.tensor([length]))
     assert masks.first[0].nonzero().flatten().tolist() == [offset + index for index in first]
     assert masks.last[0].nonzero().flatten().tolist() == [offset + index for index in last]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize(
+    ("spec", "parts"),
+    [
+        ("g2", {"generated": [5, 6]}),
+        ("g9", {"generated": [5, 6, 7]}),  # the completion has three
+        ("f1+l2+g1", {"first": [0], "last": [3, 4], "generated": [5]}),
+        ("all+g2", {"first": list(range(5)), "generated": [5, 6]}),
+    ],
+)
+def test_tokens_behind_the_prompt_are_the_completions_first(
+    spec: str, parts: dict[str, list[int]], side: Literal["left", "right"]
+) -> None:
+    batch = Collator(0, side)([Encoded(tuple(range(1, 9)), 5), Encoded(tuple(range(12)), 9)])
+    positions = parse_positions(spec)
+    masks = position_masks(positions, batch.attention_mask, batch.prompt_lengths)
+    offset = 4 if side == "left" else 0
+    found = [mask[0].nonzero().flatten().sub(offset).tolist() for mask in masks.parts(positions)]
+    assert dict(zip(positions.parts, found, strict=True)) == parts
+    assert masks.either[0].nonzero().flatten().sub(offset).tolist() == sorted(itertools.chain(*parts.values()))
 
 
 @pytest.mark.parametrize("spec", ["2:2", "3:1", "0:1,5:2"])

@@ -218,10 +218,11 @@ def test_writing_and_reading_gives_the_same_bits(tmp_path: Path) -> None:
         ({"method": "noreft"}, "cannot load"),
         ({"method": "direft"}, "cannot load"),
         ({"activation": "relu"}, "would load a linear one"),
+        ({"positions": "f2+g3"}, "edits in the first pass, so those of tokens that follow would be lost"),
     ],
 )
 def test_what_pyreft_would_load_wrongly_is_not_written(tmp_path: Path, change: dict[str, str], words: str) -> None:
-    config = ReftConfig((0,), "f2", 2, init="paper", **change)
+    config = ReftConfig(**{"layers": (0,), "positions": "f2", "rank": 2, "init": "paper", **change})
     with pytest.raises(ValueError, match=words):
         write_pyreft(tmp_path / "peer", config, tensors_of(ReftModel(build_base(), config, seed=3)))
     assert not list(tmp_path.iterdir())
@@ -360,6 +361,8 @@ def test_positions_must_go_with_the_number_of_interventions(tmp_path: Path) -> N
     saved(tmp_path, "LobireftIntervention", untied=True)
     with pytest.raises(ValueError, match="first and the last tokens; got the positions 'f2'"):
         read(tmp_path, "f2")
+    with pytest.raises(ValueError, match="none of those that follow; got the positions 'f2\\+g3'"):
+        read(tmp_path, "f2+g3")
 
 
 def test_a_model_of_another_config_or_width_is_refused(tmp_path: Path) -> None:

@@ -245,6 +245,7 @@ def test_each_row_may_name_its_own_tokens() -> None:
         (lambda: build_encoder().collate([Labelled((1,), 3)], 0), "0 to 2"),
         (lambda: build_encoder().collate([Labelled((1,), 0.5)], 0), "a class's number"),
         (lambda: build_encoder(layers=(3,)), "below 3"),
+        (lambda: build_encoder(positions="f1+g2"), "its whole input is the prompt; got positions 'f1.g2'"),
         (lambda: ReftEncoder(build_encoder_base().bert, build_config(), seed=0), "a head beside it"),
         (lambda: ReftEncoder(build_encoder_base(), build_config(), seed=0, head=("pooler",)), "got pooler"),
         (lambda: ReftEncoder(build_encoder_base(), build_config(), seed=0, head=("",)), "modules in"),

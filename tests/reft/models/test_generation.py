@@ -1,4 +1,4 @@
-"""Every way of decoding edits the prompt's tokens alone: each is compared with whole forward passes without a cache."""
+"""Every way of decoding edits the same tokens: each is compared with whole forward passes without a cache."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from transformers import DynamicCache
 from reft.data import Batch, Collator, Encoded
 from reft.models.decoder import ReftModel, position_ids
 from reft.models.decoding import Decoding
-from tests.reft.tiny import FAMILIES, build_base, build_model, prompts
+from tests.reft.tiny import FAMILIES, build_base, build_model, layer_outputs, prompts
 
 LENGTHS = (9, 6, 1)
 TOKENS = 7
@@ -21,6 +21,7 @@ CLOSE = {"atol": 1e-5, "rtol": 0.0}
 Choice = Callable[[Tensor], Tensor]
 every_family = pytest.mark.parametrize("family", FAMILIES)
 windowed_or_not = pytest.mark.parametrize("family", ["llama", "gemma2"])
+of_the_prompt_or_behind = pytest.mark.parametrize("positions", ["f2+l2", "l1+g3"])
 
 
 def likeliest(logits: Tensor) -> Tensor:
@@ -64,8 +65,9 @@ def last_logits(model: ReftModel) -> Iterator[list[Tensor]]:
 
 
 @every_family
-def test_greedy_decoding_computes_what_whole_passes_do(family: str) -> None:
-    model = build_model(family)
+@of_the_prompt_or_behind
+def test_greedy_decoding_computes_what_whole_passes_do(family: str, positions: str) -> None:
+    model = build_model(family, positions=positions)
     ids, mask = prompts(LENGTHS)
     tokens, steps = by_whole_passes(model, ids, mask, TOKENS)
     cached, uncached = Decoding(TOKENS), Decoding(TOKENS, use_cache=False)
@@ -77,7 +79,7 @@ def test_greedy_decoding_computes_what_whole_passes_do(family: str) -> None:
         torch.testing.assert_close(torch.stack(seen[-TOKENS:]), torch.stack(steps), **CLOSE)
 
 
-@pytest.mark.parametrize("positions", ["f3", "l2", "all", "0:1,3:5"])
+@pytest.mark.parametrize("positions", ["f3", "l2", "all", "0:1,3:5", "g3", "g99", "f1+l1+g2", "all+g4", "0:2+g1"])
 @pytest.mark.parametrize("tied", [True, False])
 def test_every_kind_of_position_is_kept_while_decoding(positions: str, tied: bool) -> None:
     model = build_model(positions=positions, tied=tied)
@@ -101,11 +103,12 @@ def test_spans_are_kept_while_decoding() -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "cut"), [*((family, 4) for family in FAMILIES), *(("gemma2", cut) for cut in (1, 6, 8))]
+    ("family", "cut"), [*((family, 4) for family in FAMILIES), *(("gemma2", cut) for cut in (1, 6, 7, 8))]
 )
-def test_however_a_sequence_is_cut_the_same_tokens_are_edited(family: str, cut: int) -> None:
+@of_the_prompt_or_behind
+def test_however_a_sequence_is_cut_the_same_tokens_are_edited(family: str, cut: int, positions: str) -> None:
     """A prompt of 6 tokens and 4 later ones, in two passes of which either holds part of the other's."""
-    model = build_model(family, positions="f2+l2")
+    model = build_model(family, positions=positions)
     ids, _ = prompts((10,))
     mask, lengths = torch.ones_like(ids), torch.tensor([6])
     with torch.no_grad():
@@ -119,9 +122,22 @@ def test_however_a_sequence_is_cut_the_same_tokens_are_edited(family: str, cut: 
     torch.testing.assert_close(torch.cat(parts, dim=1), whole, **CLOSE)
 
 
+def test_a_token_is_edited_as_it_is_read_and_so_decides_the_next() -> None:
+    """The first token that is written follows from the prompt alone; behind the second, nothing is edited directly."""
+    ids, mask = prompts((6,))
+    plain, behind = (build_model(positions=positions, layers=(1,)) for positions in ("l1", "l1+g2"))
+    tokens, steps = by_whole_passes(behind, ids, mask, TOKENS)
+    forced = plain.logits(Batch(tokens, torch.ones_like(tokens), tokens, torch.tensor([6])))[0, 5:]
+    torch.testing.assert_close(steps[0][0], forced[0], **CLOSE)
+    assert all((step[0] - other).abs().max() > 1e-3 for step, other in zip(steps[1:], forced[1:], strict=False))
+    before, after = layer_outputs(behind, 1, Batch(tokens, torch.ones_like(tokens), tokens, torch.tensor([6])))
+    assert (before != after).any(-1)[0].nonzero().flatten().tolist() == [5, 6, 7]
+
+
 @windowed_or_not
-def test_a_padded_batch_equals_each_prompt_alone(family: str) -> None:
-    model = build_model(family)
+@of_the_prompt_or_behind
+def test_a_padded_batch_equals_each_prompt_alone(family: str, positions: str) -> None:
+    model = build_model(family, positions=positions)
     ids, mask = prompts(LENGTHS)
     together = model.generate(ids, mask, Decoding(TOKENS))
     for row, length in enumerate(LENGTHS):
@@ -130,9 +146,10 @@ def test_a_padded_batch_equals_each_prompt_alone(family: str) -> None:
 
 
 @windowed_or_not
+@of_the_prompt_or_behind
 @pytest.mark.parametrize("use_cache", [True, False])
-def test_beams_are_those_of_a_search_by_hand(family: str, use_cache: bool) -> None:
-    model = build_model(family)
+def test_beams_are_those_of_a_search_by_hand(family: str, positions: str, use_cache: bool) -> None:
+    model = build_model(family, positions=positions)
     ids, mask = prompts(LENGTHS)
     found = model.generate(ids, mask, Decoding(5, num_beams=3, num_return_sequences=2, use_cache=use_cache))
     for row, length in enumerate(LENGTHS):
@@ -143,9 +160,10 @@ def test_beams_are_those_of_a_search_by_hand(family: str, use_cache: bool) -> No
 
 
 @windowed_or_not
+@of_the_prompt_or_behind
 @pytest.mark.parametrize("copies", [1, 3])
-def test_sampling_draws_from_the_edited_distribution(family: str, copies: int) -> None:
-    model = build_model(family)
+def test_sampling_draws_from_the_edited_distribution(family: str, positions: str, copies: int) -> None:
+    model = build_model(family, positions=positions)
     ids, mask = prompts(LENGTHS)
     repeated = ids.repeat_interleave(copies, dim=0), mask.repeat_interleave(copies, dim=0)
     torch.manual_seed(5)
@@ -171,9 +189,12 @@ def test_a_sample_of_the_likeliest_tokens_is_greedy() -> None:
 @windowed_or_not
 @pytest.mark.parametrize("chunk", [None, 4])
 @pytest.mark.parametrize("helper", ["another", "itself", "prompt"])
-def test_assisted_decoding_writes_what_greedy_decoding_does(family: str, helper: str, chunk: int | None) -> None:
+@of_the_prompt_or_behind
+def test_assisted_decoding_writes_what_greedy_decoding_does(
+    family: str, positions: str, helper: str, chunk: int | None
+) -> None:
     """Guessed tokens are checked in one pass, some past the prompt, and those refused are cut from the cache."""
-    model = build_model(family)
+    model = build_model(family, positions=positions)
     ids, mask = prompts((9,))
     tokens, _ = by_whole_passes(model, ids, mask, 2 * TOKENS)
     assistant = {"another": build_base("llama", seed=9), "itself": model.base, "prompt": None}[helper]
@@ -198,6 +219,25 @@ class Listener:
 
     def end(self) -> None:
         self.ended = True
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3", "gpt2"])
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-9), (torch.float32, 1e-5)])
+def test_a_completion_costs_what_writing_it_token_by_token_says(family: str, dtype: torch.dtype, bound: float) -> None:
+    """Losses in training, by the cone and whole, padded and alone, are those of decoding with a cache."""
+    model = build_model(family, positions="l1+g3", tied=False).to(dtype)
+    ids, mask = prompts(LENGTHS)
+    with last_logits(model) as seen:
+        written = model.generate(ids, mask, Decoding(TOKENS))[:, -TOKENS:]
+    likely = torch.stack(seen, dim=1).to(dtype).log_softmax(-1).gather(-1, written.unsqueeze(-1)).squeeze(-1)
+    rows = [
+        Encoded((*ids[row, -length:].tolist(), *written[row].tolist()), length) for row, length in enumerate(LENGTHS)
+    ]
+    with torch.no_grad():
+        padded = [model.target_losses(Collator(0, side)(rows)) for side in ("left", "right")]
+        alone = [model.target_losses(Collator(0)([row])) for row in rows]
+        for losses in (*padded, torch.cat(alone), model.row_losses(rows, 0)):
+            assert (losses.view_as(likely) + likely).abs().max() <= bound
 
 
 def test_a_streamer_hears_the_prompt_and_each_edited_token() -> None:

@@ -23,9 +23,10 @@ CONFIGS = {
     "three": ReftConfig((0, 1, 2), "f1+l3", 1, method="noreft", init="paper", tied=False, projection_bias=True),
     "four": ReftConfig((2,), "all", 3, method="lobireft", init="paper", overrides=(LayerOverride(2, positions="0:1"),)),
     "five": ReftConfig((0, 2), "spans", 2, method="consreft", init="paper"),
+    "six": ReftConfig((0, 2), "l1+g2", 2, init="paper", tied=False, overrides=(LayerOverride(2, positions="g4"),)),
 }
-NAMES = ("two", None, "one", "three", "two", "four", "one", None, "five")
-LENGTHS = (5, 3, 8, 6, 1, 4, 2, 7, 6)
+NAMES = ("two", None, "one", "three", "two", "four", "one", None, "five", "six", "six")
+LENGTHS = (5, 3, 8, 6, 1, 4, 2, 7, 6, 5, 1)
 
 
 @pytest.fixture(scope="module", params=["llama", "gemma2"])
@@ -125,7 +126,7 @@ def test_mixed_rows_are_continued_as_each_row_alone(adapters: AdapterSet, decodi
 @pytest.mark.parametrize("choices", [[(3,), (9,)], [(3, 4), (9,)]], ids=["one token", "more"])
 def test_answers_of_mixed_rows_are_scored(adapters: AdapterSet, choices: list[tuple[int, ...]]) -> None:
     """A scorer runs rows in the order of their lengths, in batches of its own; each keeps its adapter."""
-    names, texts = ("two", None, "one", "four"), [(5, 6, 7), (8, 9), (4, 4, 4, 4), (1,)]
+    names, texts = ("two", None, "one", "four", "six"), [(5, 6, 7), (8, 9), (4, 4, 4, 4), (1,), (2, 3)]
     alone = []
     for name, text in zip(names, texts, strict=True):
         model = adapters[name or "one"]
@@ -146,10 +147,10 @@ def test_an_adapter_switched_off_edits_no_row(adapters: AdapterSet) -> None:
 
 def test_a_set_names_its_adapters_and_refuses_what_it_lacks(adapters: AdapterSet) -> None:
     assert list(adapters) == list(CONFIGS)
-    for name in ("six", ""):
+    for name in ("seven", ""):
         with pytest.raises(ValueError, match="must be one of one, two"):
             adapters.rows([name])
-    with pytest.raises(ValueError, match="a row for each adapter chosen, 1; got 9"):
+    with pytest.raises(ValueError, match="a row for each adapter chosen, 1; got 11"):
         adapters.rows(["one"])(Collator(0)(mixed_rows()))
     with pytest.raises(ValueError, match="one base object"):
         AdapterSet({})

@@ -42,6 +42,23 @@ def test_scores_are_sums_of_log_probabilities_in_the_order_given(choices: list[t
 
 
 @pytest.mark.parametrize("cone", [True, False])
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.float64, 1e-9)])
+def test_an_option_is_edited_as_a_completion_is_in_training(cone: bool, dtype: torch.dtype, bound: float) -> None:
+    """With positions behind the prompt: options of several lengths, two of which begin alike."""
+    options = [(3, 4, 5, 6), (6, 7), (3, 4, 7), (9,)]
+    prompts = [row.prompt_ids for row in build_rows(5)]
+    plain, model = (build_model(positions=positions).to(dtype) for positions in ("l1", "l1+g2"))
+    for each in (plain, model):
+        set_cone(each.base, ConeConfig(enabled=cone))
+    scores = score_choices(model, prompts, options, batch_size=2)
+    expected = torch.tensor([[by_hand(model, prompt, option) for option in options] for prompt in prompts], dtype=dtype)
+    assert (scores - expected).abs().max() <= bound * expected.abs().max()
+    moved = (scores - score_choices(plain, prompts, options, batch_size=2)).abs()
+    assert (moved[:, :3] > 1e-3).all()  # but of one token, which no pass reads, nothing is edited
+    assert moved[:, 3].max() <= bound
+
+
+@pytest.mark.parametrize("cone", [True, False])
 def test_choices_that_differ_in_their_last_token_take_one_pass_after_the_prompt(cone: bool) -> None:
     """As the answers of a question do: answer1, answer2 and so on, each of two tokens."""
     model = build_model()

@@ -168,6 +168,8 @@ def test_what_cannot_be_is_refused() -> None:
         ReftModel(build_t5(), build_config(), seed=0)
     with pytest.raises(ValueError, match="below 3"):
         build_seq2seq(layers=(3,))
+    with pytest.raises(ValueError, match="its whole input is the prompt; got positions 'g2'"):
+        build_seq2seq(positions="g2")
     with pytest.raises(ValueError, match="needs a token to read"):
         Paired((), (1,))
     with pytest.raises(ValueError, match="a range of the 1"):

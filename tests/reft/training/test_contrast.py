@@ -40,8 +40,11 @@ def test_the_loss_is_the_cross_entropy_of_the_options_scores(cone: bool) -> None
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.float64, 1e-9)])
-def test_losses_and_gradients_by_the_cone_are_those_of_whole_rows(dtype: torch.dtype, bound: float) -> None:
-    model = build_model(layers=(1, 2), positions="f1+l2").to(dtype)
+@pytest.mark.parametrize("positions", ["f1+l2", "all", "l1+g1"])
+def test_losses_and_gradients_by_the_cone_are_those_of_whole_rows(
+    positions: str, dtype: torch.dtype, bound: float
+) -> None:
+    model = build_model(layers=(1, 2), positions=positions).to(dtype)
     parameters = list(model.trainable_parameters().values())
     found = []
     for enabled in (True, False):
