@@ -200,19 +200,34 @@ def clear_stale(path: Path) -> None:
             stale.unlink(missing_ok=True)
 
 
+def require_writable(path: Path, *, do: str) -> None:
+    """Check before any work that this user may make something in a folder.
+
+    Args:
+        path: the folder; where it does not exist yet, the one in which it will be made.
+        do: what the user may do.
+
+    Raises:
+        PipelineError: if the operating system would refuse.
+    """
+    folder = _existing(path)
+    effective = os.access in os.supports_effective_ids
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=effective):
+        raise PipelineError(f"{path} must be writable", got=f"no permission to write in {folder}", do=do)
+
+
 def require_space(path: Path, needed: int) -> None:
-    """Check the free disk space before a long job, not at its end.
+    """Check the free disk space, and that it may be used, before a long job, not at its end.
 
     Args:
         path: where will be written; it need not exist yet.
         needed: bytes.
 
     Raises:
-        PipelineError: if fewer bytes are free.
+        PipelineError: if fewer bytes are free, or this user may not write there.
     """
-    folder = path.absolute()
-    while not folder.exists():
-        folder = folder.parent
+    require_writable(path, do="Change its owner or mode, or point REFT_HOME at a folder of yours if this is its own.")
+    folder = _existing(path)
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise PipelineError(
@@ -220,6 +235,14 @@ def require_space(path: Path, needed: int) -> None:
             got=f"{free / 1e6:.0f} MB",
             do="Free some, or point REFT_HOME at another disk if this is its folder.",
         )
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that is there and may be looked into."""
+    folder = path.absolute()
+    while not os.path.exists(folder):  # False, unlike Path.exists, where the folder above is closed
+        folder = folder.parent
+    return folder
 
 
 def _temporary(path: Path) -> Path:

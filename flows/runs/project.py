@@ -10,6 +10,7 @@ from pathlib import Path
 from flows.runs import dvc
 from pipelines.__main__ import STAGES
 from pipelines.errors import PipelineError
+from pipelines.files import require_writable
 from pipelines.params.whole import Params, load_params
 from pipelines.project.code import check_graph, refresh_code
 from pipelines.project.graph import read_graph
@@ -38,6 +39,7 @@ def check_ready(root: Path) -> Params:
         PipelineError: for the first of them that fails; in params.yaml, for every broken rule.
     """
     dvc.check_project(root)
+    require_writable(root, do="Change its owner or mode, or work in a clone of your own.")
     check_graph(root)
     _check_stages(root)
     params = load_params(root / "params.yaml")
@@ -76,13 +78,17 @@ def check_prefect() -> None:
     Not for a run that a worker started: it has its server.
 
     Raises:
-        PipelineError: if the server that is set does not answer.
+        PipelineError: if the server that is set does not answer, or there is no place for the database of its own.
     """
+    from prefect.settings import get_current_settings
+
     from flows.runs.schedule import check_server  # Prefect takes seconds to import
     from flows.runs.server import server_address
 
     if server_address() is not None:
         check_server(do=UNSET)
+    else:
+        require_writable(get_current_settings().home, do="Set PREFECT_HOME to a folder of yours.")
 
 
 def set_up(root: Path) -> SetupResult:

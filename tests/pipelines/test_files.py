@@ -86,6 +86,26 @@ def test_too_little_disk_space_is_said_before_writing(tmp_path: Path) -> None:
         files.require_space(tmp_path, 1 << 60)
 
 
+@pytest.mark.parametrize("mode", [0o755, 0o700])
+@pytest.mark.parametrize("below", ["", "not/there"])
+def test_a_folder_of_somebody_else_is_refused_before_writing(tmp_path: Path, mode: int, below: str) -> None:
+    folder = tmp_path / "theirs"
+    folder.mkdir(mode=mode)
+    files.require_space(folder / below, 1)
+    folder.chmod(mode & ~0o222)
+    own = os.geteuid()
+    if own == 0:
+        os.seteuid(65534)  # whom no file belongs to
+    try:
+        with pytest.raises(PipelineError, match="must be writable") as refused:
+            files.require_space(folder / below, 1)
+    finally:
+        if own == 0:
+            os.seteuid(0)
+    assert refused.value.got is not None
+    assert str(tmp_path.parent) in str(refused.value.got)
+
+
 def test_broken_json_names_file_and_line(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"a": 1}\n{"a"\n')
     with pytest.raises(PipelineError, match=r"a\.jsonl.*line 2"):

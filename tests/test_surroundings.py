@@ -1,0 +1,34 @@
+"""A run leaves what it always leaves, or is refused, whatever the machine; `python -m tests.surroundings`: a table."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.kills import Facts
+from tests.surroundings import ALL, Surroundings, reference, tried, why_not
+
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> Facts:
+    return reference(tmp_path_factory.mktemp("reference").resolve())
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Not pytest's own, into which nobody else may look."""
+    with tempfile.TemporaryDirectory(prefix="reft-surroundings-") as name:
+        yield Path(name).resolve()
+
+
+@pytest.mark.parametrize("surroundings", ALL, ids=[one.name for one in ALL])
+def test_a_run_ends_as_it_should(surroundings: Surroundings, folder: Path, expected: Facts) -> None:
+    reason = why_not(surroundings)
+    if reason is not None:
+        pytest.skip(reason)
+    assert tried(surroundings, folder, expected).problems == ()
