@@ -238,10 +238,15 @@ def require_space(path: Path, needed: int) -> None:
 
 
 def _existing(path: Path) -> Path:
-    """The path, or the nearest folder above it that is there and may be looked into."""
-    folder = path.absolute()
-    while not os.path.exists(folder):  # False, unlike Path.exists, where the folder above is closed
-        folder = folder.parent
+    """The path, or the nearest folder above it that is there, for all that this user may see."""
+    for folder in (path.absolute(), *path.absolute().parents):
+        try:
+            folder.stat()
+        except PermissionError:
+            return folder
+        except OSError:
+            continue
+        break
     return folder
 
 

@@ -102,8 +102,7 @@ def test_a_folder_of_somebody_else_is_refused_before_writing(tmp_path: Path, mod
     finally:
         if own == 0:
             os.seteuid(0)
-    assert refused.value.got is not None
-    assert str(tmp_path.parent) in str(refused.value.got)
+    assert "no permission to write in" in str(refused.value.got)
 
 
 def test_broken_json_names_file_and_line(tmp_path: Path) -> None:
