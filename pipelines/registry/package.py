@@ -6,11 +6,11 @@ from importlib import resources
 from pathlib import Path
 
 from pipelines.contracts.facts import StageFiles
+from pipelines.contracts.task import prompt_task
 from pipelines.project.lineage import UNKNOWN, package_version
-from pipelines.tasks.keys.template import template_fields
+from pipelines.tasks.family import open_family
 
 SERVING = ("mlflow", "peft", "reft-pipeline", "safetensors", "torch", "transformers")
-EXAMPLE = "An example text."
 
 
 def save_pyfunc(path: Path, files: StageFiles, *, model_id: str, run_id: str) -> None:
@@ -57,14 +57,13 @@ def model_input(adapter: Path) -> tuple[dict[str, object], dict[str, str]]:
     from reft.adapters.any_method import read_info, read_method  # load torch, which the flow's process does without
     from reft.peers.parts import PartConfig
 
-    prompt, config = read_info(adapter).prompt, read_method(adapter)
-    templates = [str(prompt["template"]), str(prompt.get("second_template") or "")]
-    values: dict[str, object] = {field: EXAMPLE for each in templates for field in template_fields(each)}
+    spec, config = prompt_task(read_info(adapter).prompt), read_method(adapter)
+    values = open_family(spec).example()
     domains = config.domain_range if isinstance(config, PartConfig) else None
     if domains is None:
         said = f"objects, or a frame, with {', '.join(values)}"
         return values, {"input": f"strings, {said}" if len(values) == 1 else said}
-    column = str(prompt["domain_column"])
+    column = str(spec.domain_column)
     low, high = domains
     values[column] = low
     texts = ", ".join(name for name in values if name != column)

@@ -18,7 +18,7 @@ from pipelines.sources.raw_row import RawRow
 from pipelines.tasks.collect import TOKENLESS, TOO_LONG, text_tokens
 from pipelines.tasks.family import open_family
 from pipelines.tasks.keys.template import text_fields
-from pipelines.tasks.prompts import render_prompt, second_text
+from pipelines.tasks.prompts import second_text
 from pipelines.tasks.reader import NO_DOMAIN, reject, special_tokens, usable_texts
 from pipelines.tasks.rows import finite_number
 from reft import ConeConfig, ReftEncoder, set_cone
@@ -67,8 +67,9 @@ class Answerer:
         own = self.task.own_choices(raw, self._tokenizer)
         if isinstance(own, Rejection):
             return own
-        spec = self.task.spec
-        prompt = render_prompt(self._tokenizer, template=spec.template, chat=spec.chat, texts=texts)
+        prompt = self.task.prompt(raw, texts, self._tokenizer)
+        if isinstance(prompt, Rejection):
+            return prompt
         row = Row(
             f"{raw.file}:{raw.line}",
             prompt,
@@ -76,7 +77,7 @@ class Answerer:
             domain=domain,
             choices=own.choices,
             choice_tokens=own.choice_tokens,
-            second=second_text(spec, texts),
+            second=second_text(self.task.spec, texts),
         )
         if isinstance(self._model, ReftEncoder):
             tokens = text_tokens(self._tokenizer, row.prompt, row.second)

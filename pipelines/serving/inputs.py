@@ -64,7 +64,7 @@ def _row(place: int, value: object, columns: Columns) -> RawRow:
                 raise _refused(columns, f"input {place} with {_names(value)}")
             there = [name for name in (columns.whole, columns.domain) if name is not None and name in value]
         return RawRow(FILE, place, {name: plain(_scalar(value[name])) for name in there})
-    if len(columns.names) > 1 or (value is not None and not isinstance(value, str | int | float)):
+    if len(columns.names) > 1 or not (value is None or isinstance(value, str | int | float)):
         raise _refused(columns, f"input {place}: a {type(value).__name__}")
     return RawRow(FILE, place, {columns.names[0]: value})
 
@@ -74,6 +74,8 @@ def _mapping(given: Mapping[Any, object], columns: Columns) -> list[RawRow]:
 
     A row's own choices may be a list too, so they alone make no columns of rows.
     """
+    if columns.turns is not None and _is_conversation(given.get(columns.turns)):
+        return [_row(0, given, columns)]
     lists: dict[str, Sequence[object]] = {}
     names = [name for name in columns.names if name in columns.needed or name in given]
     for name in names:
@@ -93,6 +95,11 @@ def _mapping(given: Mapping[Any, object], columns: Columns) -> list[RawRow]:
             f"got {lengths or _names(given)}; give one object for each row instead"
         )
     return _table(lists, columns)
+
+
+def _is_conversation(value: object) -> bool:
+    """Whether a value is one conversation: a list of turns, and no list of such lists."""
+    return isinstance(value, list | tuple) and all(isinstance(turn, Mapping) for turn in value)
 
 
 def _table(values: Mapping[str, Sequence[object]], columns: Columns) -> list[RawRow]:

@@ -68,6 +68,13 @@ class Choice(TaskFamily[ChoiceParams]):
             whole=None if self._options.split is None else self._options.split.column,
         )
 
+    def example(self) -> dict[str, Any]:
+        """With options, which differ."""
+        columns = self.columns().choices
+        said = [f"Example {place}." for place in range(1, max(len(columns), 2) + 1)]
+        own = {columns[0]: said} if len(columns) == 1 else dict(zip(columns, said, strict=False))
+        return super().example() | own
+
     def opened(self, raw: RawRow) -> RawRow | Rejection:
         """The row with the parts of its text, and with its options listed where the template wants that."""
         parts = self._options.parts(raw)

@@ -54,13 +54,13 @@ def collect(config: PrepareParams, rows: RowReader, root: Path, store: RowStore)
     for split, source, sha256 in _sources(config):
         count, missing = 0, 0
         for raw in tqdm(reader.read(source, sha256, root=root), desc=f"reading {split}", unit=" rows", delay=1.0):
-            count += 1
-            outcome = rows.read(raw)
-            if isinstance(outcome, Row):
-                store.add(split, outcome)
-            else:
-                missing += outcome.reason == MISSING
-                store.note(outcome)
+            for outcome in rows.read_all(raw):
+                count += 1
+                if isinstance(outcome, Row):
+                    store.add(split, outcome)
+                else:
+                    missing += outcome.reason == MISSING
+                    store.note(outcome)
         store.flush()
         if count == 0 or missing == count:
             raise PipelineError(
@@ -69,11 +69,11 @@ def collect(config: PrepareParams, rows: RowReader, root: Path, store: RowStore)
                 do="Check prepare.source, format, template and the columns that it names against the file.",
             )
         read += count
-        distinct(store, split)
+        distinct(store, split, one_answer=config.one_answer())
         if rows.kind == "encoder":
             _measure_texts(store, split, rows.tokenizer, config.max_tokens)
         else:
-            joined_otherwise += _measured(store, split, rows.tokenizer, config.max_tokens)
+            joined_otherwise += _measured(store, split, rows, config.max_tokens)
         pools.append(split)
     if joined_otherwise:
         log.warning(
@@ -95,8 +95,14 @@ def _sources(config: PrepareParams) -> list[tuple[Split, str, str | None]]:
     return sources
 
 
-def distinct(store: RowStore, pool: Split) -> None:
-    """Keep the first row of each text in a domain, and none of a text that has two answers there."""
+def distinct(store: RowStore, pool: Split, *, one_answer: bool = True) -> None:
+    """Keep the first row of each text in a domain, and none of a text that has two answers there.
+
+    Args:
+        store: the rows.
+        pool: those of one source.
+        one_answer: false: a text may have several answers, and the first row of each of them is kept.
+    """
     database = store.database
     database.execute("CREATE INDEX IF NOT EXISTS near ON rows (near)")
     database.execute("CREATE TEMP TABLE doubled (n INTEGER PRIMARY KEY, answers TEXT, first INTEGER)")
@@ -105,7 +111,7 @@ def distinct(store: RowStore, pool: Split) -> None:
         "GROUP BY near, key, domain HAVING count(DISTINCT completion) > 1"
     )
     of_one = "FROM rows WHERE near = ? AND key = ? AND domain IS ? AND pool = ?"
-    for text in database.execute(several, (pool,)):
+    for text in database.execute(several, (pool,)) if one_answer else ():
         answers: dict[str, str] = {}
         for completion, label in database.execute(f"SELECT completion, label {of_one} ORDER BY n", (*text, pool)):
             answers[completion] = json.loads(label) or json.loads(completion).strip()
@@ -113,9 +119,10 @@ def distinct(store: RowStore, pool: Split) -> None:
         database.execute(f"INSERT INTO doubled SELECT n, ?, NULL {of_one}", (said, *text, pool))
     database.execute(
         "INSERT INTO doubled SELECT n, NULL, first FROM "
-        "(SELECT n, min(n) OVER (PARTITION BY near, key, domain) AS first FROM rows WHERE pool = ?) "
+        "(SELECT n, min(n) OVER (PARTITION BY near, key, domain, CASE WHEN ? THEN '' ELSE completion END) AS first "
+        "FROM rows WHERE pool = ?) "
         "WHERE n > first AND n NOT IN (SELECT n FROM doubled)",
-        (pool,),
+        (one_answer, pool),
     )
     told = "SELECT n, answers, first FROM doubled ORDER BY n"
     for number, answers_of_it, earlier in database.execute(told):
@@ -127,15 +134,17 @@ def distinct(store: RowStore, pool: Split) -> None:
     database.execute("DROP TABLE doubled")
 
 
-def _measured(store: RowStore, pool: Split, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> int:
+def _measured(store: RowStore, pool: Split, reader: RowReader, max_tokens: int) -> int:
     """Count tokens as training does, prompt and completion apart; reject what is too long, since nothing is cut.
 
-    Where a row has choices of its own, the longest of them counts.
+    Where a row has choices of its own, the longest of them counts; and where the model answers in its own words, there
+    must be room for the longest answer.
 
     Returns:
         How many of the rows that are kept have other tokens where both are tokenised as one text.
     """
     completions: dict[str, list[int]] = {}
+    tokenizer, room = reader.tokenizer, reader.task.max_new_tokens
     behind = added_tokens(tokenizer)[1]
     otherwise = 0
     for batch in tqdm(store.kept(pool), desc="measuring", unit="batch", delay=1.0):
@@ -150,8 +159,8 @@ def _measured(store: RowStore, pool: Split, tokenizer: PreTrainedTokenizerBase, 
             longest = len(prompt) - behind + max(len(completions[row.completion]), *row.choice_tokens, 0)
             if len(prompt) == behind:
                 store.note(row.reject(TOKENLESS, row.prompt), number)
-            elif longest > max_tokens:
-                store.note(row.reject(TOO_LONG, longest), number)
+            elif max(longest, len(prompt) - behind + room) > max_tokens:
+                store.note(row.reject(TOO_LONG, max(longest, len(prompt) - behind + room)), number)
             else:
                 otherwise += ids != whole[: len(whole) - behind]
                 store.measured(number, longest)

@@ -15,6 +15,7 @@ class Columns:
         choices: of the row's own choices.
         optional: those of ``choices`` that a row may do without.
         whole: a column that all of these but the domain may stand in, as the data has them.
+        turns: of ``texts``, the column of conversations, each a list of turns.
     """
 
     texts: tuple[str, ...]
@@ -22,6 +23,7 @@ class Columns:
     choices: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     whole: str | None = None
+    turns: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -39,4 +41,6 @@ class Columns:
         """How a message says what an input is."""
         number = "" if self.domain is None else f", of which {self.domain!r}, the domain, is a finite number"
         objects = f"an object with {', '.join(map(repr, self.needed))}{number}"
+        if self.turns is not None:
+            return f"{objects}, of which {self.turns!r} is a list of objects with role and content"
         return f"a string, or {objects}" if len(self.names) == 1 else objects

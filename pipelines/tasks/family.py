@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
@@ -16,6 +16,7 @@ from pipelines.tasks.keys.prepare import PrepareParams
 from pipelines.tasks.keys.table import FAMILIES
 from pipelines.tasks.keys.template import text_fields
 from pipelines.tasks.measures import Floats, Measure
+from pipelines.tasks.prompts import render_prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,6 +28,7 @@ Answer = Floats | str | float
 A decoder that is asked for a number says how likely each of the row's choices is, which the family reads.
 """
 
+EXAMPLE = "An example text."
 MAJORITY = "majority"
 """The baseline that always gives the commonest answer."""
 
@@ -98,6 +100,19 @@ class TaskFamily(Protocol[Keys]):
         """The row with the columns that the task makes of others; one that lacks those is as it was."""
         return raw
 
+    def prompt(
+        self,
+        raw: RawRow,  # noqa: ARG002
+        texts: Mapping[str, str],
+        tokenizer: PreTrainedTokenizerBase,
+    ) -> str | Rejection:
+        """What the model reads of a row with these texts, by column; or why it cannot."""
+        return render_prompt(tokenizer, template=self.spec.template, chat=self.spec.chat, texts=texts)
+
+    def example(self) -> dict[str, Any]:
+        """A row to be asked about, as callers give it; its texts say nothing."""
+        return dict.fromkeys(self.columns().texts, EXAMPLE)
+
     def own_choices(self, raw: RawRow, tokenizer: PreTrainedTokenizerBase) -> Target | Rejection:  # noqa: ARG002
         """The choices of a row where they differ by row: a target without an answer."""
         return Target("")
@@ -108,6 +123,10 @@ class TaskFamily(Protocol[Keys]):
     def settings(cls, keys: Keys) -> dict[str, Any]:
         """What of the keys is needed to ask and to read answers: ``spec.settings``."""
         ...
+
+    def expanded(self, raw: RawRow, keys: Keys) -> Iterable[RawRow | Rejection]:  # noqa: ARG002
+        """The rows of the task that a row of the data stands for."""
+        return (raw,)
 
     def target(self, raw: RawRow, keys: Keys, tokenizer: PreTrainedTokenizerBase) -> Target | Rejection:
         """What a raw row, which has all columns, says is right; or why it cannot be used."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -11,18 +12,25 @@ from pipelines.contracts.prepared import Rejection, Row, Split
 from pipelines.contracts.task import TaskSpec
 from pipelines.errors import PipelineError
 from pipelines.sources.raw_row import RawRow
-from pipelines.tasks.family import Answer, Asked, Reading, Target, TaskFamily
+from pipelines.tasks.columns import Columns
+from pipelines.tasks.conversations import ANSWER, answered, asked, beginning, turns_of
+from pipelines.tasks.family import EXAMPLE, Answer, Asked, Reading, Target, TaskFamily
 from pipelines.tasks.keys.generation import EXACT_MATCH, GenerationParams
+from pipelines.tasks.keys.template import fill_template, template_fields
 from pipelines.tasks.measures import Floats, Mean, Measure, Proportion
 from pipelines.tasks.overlap import CHRF_MEASURE, CorpusChrf, chrf_statistics, rouge
+from pipelines.tasks.prompts import TEMPLATE_ERRORS, answer_turn, render_turns
 from pipelines.tasks.reader import reject, special_tokens, usable_text
 from pipelines.tasks.readers import Math, open_reader
+from pipelines.tasks.rows import comparable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 NO_ANSWER = "the reference has no answer that the reader finds"
 OTHER_ANSWER = "the solution has another answer than the reference"
+NOT_TAKEN = "the model's chat template does not take the conversation"
+NO_TURN = "the model's chat template does not write the answer behind the prompt that it asks with"
 TOO_LONG = "the reference has more tokens than max_new_tokens"
 
 
@@ -37,18 +45,46 @@ class Generation(TaskFamily[GenerationParams]):
         self.spec = spec
         self.measure: Measure = _measure(spec.settings["measure"])
         self.max_new_tokens = int(spec.settings["max_new_tokens"])
+        self._turns = template_fields(spec.template)[0] if spec.settings["conversation"] else None
         self._reader = open_reader(spec.settings["reader"])
         self._apart = isinstance(self._reader, Math)  # answers are compared in a process of its own, not row by row
 
     @classmethod
     def settings(cls, keys: GenerationParams) -> dict[str, Any]:
         """How long an answer may be, how it is read, and what it is measured by."""
-        return keys.model_dump(include={"max_new_tokens", "reader", "measure"})
+        told = keys.model_dump(include={"max_new_tokens", "reader", "measure"})
+        return {**told, "conversation": keys.answer_column is None}
+
+    def columns(self) -> Columns:
+        """The template's, of which one may hold conversations."""
+        return replace(super().columns(), turns=self._turns)
+
+    def expanded(self, raw: RawRow, keys: GenerationParams) -> Iterable[RawRow | Rejection]:
+        """A row for each answer of a conversation."""
+        return (raw,) if self._turns is None else answered(raw, self._turns, keys.max_tokens)
+
+    def opened(self, raw: RawRow) -> RawRow | Rejection:
+        """The row with its conversation as one text."""
+        return raw if self._turns is None else asked(raw, self._turns)
+
+    def prompt(self, raw: RawRow, texts: Mapping[str, str], tokenizer: PreTrainedTokenizerBase) -> str | Rejection:
+        """The template, or the conversation by the model's chat template, which may not take it."""
+        if self._turns is None:
+            return super().prompt(raw, texts, tokenizer)
+        try:
+            return render_turns(tokenizer, turns_of(texts[self._turns]))
+        except TEMPLATE_ERRORS as error:
+            return reject(raw, NOT_TAKEN, error)
+
+    def example(self) -> dict[str, Any]:
+        """Of a conversation, one turn."""
+        row = super().example()
+        return row if self._turns is None else {self._turns: [{"role": "user", "content": EXAMPLE}]}
 
     def target(self, raw: RawRow, keys: GenerationParams, tokenizer: PreTrainedTokenizerBase) -> Target | Rejection:
         """The reference, and the token that says that it is all: without, a model would never learn to stop."""
         special = special_tokens(tokenizer)
-        reference = usable_text(raw, keys.answer_column, special)
+        reference = usable_text(raw, keys.answer_column or ANSWER, special)
         solution = reference if keys.solution_column is None else usable_text(raw, keys.solution_column, special)
         if isinstance(reference, Rejection):
             return reference
@@ -59,11 +95,15 @@ class Generation(TaskFamily[GenerationParams]):
             return reject(raw, NO_ANSWER, reference if right is None else solution)
         if keys.solution_column is not None and not (self._apart or self._reader.same(told, right)):
             return reject(raw, OTHER_ANSWER, f"{told}, not {right}")
-        said = solution if keys.chat or keys.template[-1:].isspace() else f" {solution}"
+        completion = self._completion(raw, solution, tokenizer)
+        if completion is None:
+            return reject(raw, NO_TURN, solution)
+        said = completion.removesuffix(str(tokenizer.eos_token))
         tokens = len(tokenizer(said, add_special_tokens=False)["input_ids"])
         if tokens > keys.max_new_tokens:
             return reject(raw, TOO_LONG, tokens)
-        return Target(f"{said}{tokenizer.eos_token}", references=(reference,))
+        group = None if self._turns is None else comparable(beginning(turns_of(str(raw.values[self._turns]))))
+        return Target(completion, references=(reference,), group=group)
 
     def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """There must be a token that ends a text."""
@@ -113,6 +153,17 @@ class Generation(TaskFamily[GenerationParams]):
         if self._apart:
             return {"unreadable_answers": self._judged(rows, answers).count(None)}
         return {"unreadable_answers": [self._reader.read(str(answer)) for answer in answers].count(None)}
+
+    def _completion(self, raw: RawRow, text: str, tokenizer: PreTrainedTokenizerBase) -> str | None:
+        """What is trained on after the prompt, up to its end; None where the chat template does not let it follow."""
+        if not self.spec.chat:
+            space = "" if self.spec.template[-1:].isspace() else " "
+            return f"{space}{text}{tokenizer.eos_token}"
+        if self._turns is not None:
+            return answer_turn(tokenizer, turns_of(str(raw.values[self._turns])), text)
+        texts = {name: str(raw.values[name]).strip() for name in self.columns().texts}
+        prompt = fill_template(self.spec.template, texts)
+        return answer_turn(tokenizer, [{"role": "user", "content": prompt}], text)
 
     def _judged(self, rows: Sequence[Row], answers: Sequence[Answer]) -> list[bool | None]:
         """Whether each answer is right, by any of its references; None where it cannot be read."""

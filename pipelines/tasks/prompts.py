@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
+
+from jinja2 import TemplateError
 
 from pipelines.contracts.task import TaskSpec
 from pipelines.tasks.keys.template import fill_template
@@ -18,6 +20,9 @@ TODAY = datetime.datetime(2024, 7, 26)
 
 With the real one data would change at midnight, and prompts would be others in use than in training.
 """
+
+TEMPLATE_ERRORS = (TemplateError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
+"""What a chat template, a program of somebody else's, raises of turns that it does not take."""
 
 _DATE = re.compile(r"""\bstrftime_now\(\s*(["'])([^"'\\]*)\1\s*\)""")
 _CHANCE = re.compile(r"\bstrftime_now\s*\(|\|\s*random\b|\blipsum\s*\(")  # all that Jinja leaves to chance or the clock
@@ -35,13 +40,35 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, *, template: str, chat: bo
     prompt = fill_template(template, texts)
     if not chat:
         return prompt
-    turn = [{"role": "user", "content": prompt}]
-    chat_template = _DATE.sub(_fixed_day, tokenizer.get_chat_template())
-    text = str(
-        tokenizer.apply_chat_template(turn, chat_template=chat_template, add_generation_prompt=True, tokenize=False)
-    )
+    return render_turns(tokenizer, [{"role": "user", "content": prompt}])
+
+
+def render_turns(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Mapping[str, str]]) -> str:
+    """The prompt of a conversation by the model's chat template, up to where the assistant's next turn begins."""
     # The chat template writes the first token that the tokenizer adds by itself; once is right.
-    return text.removeprefix(_added_bos(tokenizer))
+    return _by_template(tokenizer, turns, asks=True).removeprefix(_added_bos(tokenizer))
+
+
+def answer_turn(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Mapping[str, str]], answer: str) -> str | None:
+    """What follows :func:`render_turns` where the assistant answers: as the chat template writes it, up to its end.
+
+    The end is the token that ends a text, which follows in any case. None: the template does not write the answer
+    behind the prompt that it asks with, as one that leaves thoughts out of what was said, or has them begun.
+    """
+    prompt = _by_template(tokenizer, turns, asks=True)
+    whole = _by_template(tokenizer, [*turns, {"role": "assistant", "content": answer}], asks=False)
+    if not whole.startswith(prompt) or answer not in whole[len(prompt) :]:
+        return None
+    said, end = whole[len(prompt) :], str(tokenizer.eos_token)
+    return said.partition(end)[0] + end
+
+
+def _by_template(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Mapping[str, str]], *, asks: bool) -> str:
+    template = _DATE.sub(_fixed_day, tokenizer.get_chat_template())
+    text = tokenizer.apply_chat_template(
+        list(turns), chat_template=template, add_generation_prompt=asks, tokenize=False
+    )
+    return str(text)
 
 
 def second_text(spec: TaskSpec, texts: Mapping[str, str]) -> str:

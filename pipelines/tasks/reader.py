@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
-
-from jinja2 import TemplateError
 
 from pipelines.contracts.prepared import SHOWN, Rejection, Row
 from pipelines.errors import PipelineError, printable
@@ -15,7 +13,7 @@ from pipelines.params.base import Kind
 from pipelines.sources.raw_row import RawRow
 from pipelines.tasks.family import TaskFamily
 from pipelines.tasks.keys.prepare import PrepareParams
-from pipelines.tasks.prompts import chance_in, render_prompt, second_text
+from pipelines.tasks.prompts import TEMPLATE_ERRORS, chance_in, render_prompt, second_text
 from pipelines.tasks.rows import comparable, finite_number
 
 if TYPE_CHECKING:
@@ -53,7 +51,7 @@ class RowReader:
     ) -> None:
         self.tokenizer, self.kind = tokenizer, kind
         self.columns = keys.row_columns()
-        self._keys, self._task = keys, task
+        self.task, self._keys = task, keys
         self._needed = [name for name in self.columns if name not in task.columns().optional]
         self._fields = keys.text_columns()
         self._special = special_tokens(tokenizer)
@@ -65,16 +63,24 @@ class RowReader:
             task.check_tokenizer(tokenizer)
         self._check_chat()
 
+    def read_all(self, raw: RawRow) -> Iterator[Row | Rejection]:
+        """Turn a row of the data into those of the task that it stands for, or say why it cannot be any."""
+        for each in self.task.expanded(raw, self._keys):
+            yield each if isinstance(each, Rejection) else self.read(each)
+
     def read(self, raw: RawRow) -> Row | Rejection:
         """Turn a row into one of the task, or say why it cannot be one."""
-        opened = self._task.opened(raw)
+        opened = self.task.opened(raw)
         if isinstance(opened, Rejection):
             return opened
         raw = opened
         texts = usable_texts(raw, self._needed, self._fields, self._special)
         if isinstance(texts, Rejection):
             return texts
-        target = self._task.target(raw, self._keys, self.tokenizer)
+        prompt = self.task.prompt(raw, texts, self.tokenizer)
+        if isinstance(prompt, Rejection):
+            return prompt
+        target = self.task.target(raw, self._keys, self.tokenizer)
         if isinstance(target, Rejection):
             return target
         column, domain = self._keys.domain_column, None
@@ -85,7 +91,7 @@ class RowReader:
         own = [text for field, text in texts.items() if field != column]
         return Row(
             id=f"{raw.file}:{raw.line}",
-            prompt=self._render(texts),
+            prompt=prompt,
             completion=target.completion,
             label=target.label,
             domain=domain,
@@ -93,12 +99,9 @@ class RowReader:
             choice_tokens=target.choice_tokens,
             references=target.references,
             group=target.group,
-            second=second_text(self._task.spec, texts),
+            second=second_text(self.task.spec, texts),
             key="\x1f".join(map(comparable, (*own, *sorted(target.choices)))),
         )
-
-    def _render(self, texts: dict[str, str]) -> str:
-        return render_prompt(self.tokenizer, template=self._keys.template, chat=self._keys.chat, texts=texts)
 
     def _check_chat(self) -> None:
         """Try the model's chat template once; it is a program of somebody else's."""
@@ -109,8 +112,8 @@ class RowReader:
                 do="Set prepare.chat: false, or take that out of the template.",
             )
         try:
-            self._render(dict.fromkeys(self._fields, "x"))
-        except (TemplateError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
+            render_prompt(self.tokenizer, template="{x}", chat=self._keys.chat, texts={"x": "x"})
+        except TEMPLATE_ERRORS as error:
             raise PipelineError(
                 "the model's chat template must take a user's turn",
                 got=f"{type(error).__name__}: {error}",

@@ -54,7 +54,7 @@ class GenerationParams(PrepareParams):
     """Where references stand, how long an answer may be, how it is read, and what it is measured by."""
 
     task: Literal["generation"]
-    answer_column: Column
+    answer_column: Column | None
     solution_column: Column | None
     max_new_tokens: Count
     reader: AnyReader
@@ -65,13 +65,17 @@ class GenerationParams(PrepareParams):
         return self.measure
 
     def answer_columns(self) -> dict[str, str]:
-        """The columns of the reference, and of the text that ends in it."""
-        solution = {} if self.solution_column is None else {"solution_column": self.solution_column}
-        return {"answer_column": self.answer_column, **solution}
+        """The columns of the reference, and of the text that ends in it; of a conversation, none."""
+        named = {"answer_column": self.answer_column, "solution_column": self.solution_column}
+        return {key: column for key, column in named.items() if column is not None}
+
+    def one_answer(self) -> bool:
+        """Where the reference itself is trained on, and an answer is right or wrong."""
+        return self.measure == EXACT_MATCH and self.answer_column is not None and self.solution_column is None
 
     def family_problems(self) -> list[str]:
         """Numbers, letters and mathematics are right or wrong, and an answer is not read by the model."""
-        problems = []
+        problems = self._conversation_problems()
         if self.measure != EXACT_MATCH and self.reader.name in ("number", "letter", "math"):
             problems.append(
                 f"measure {self.measure} compares texts, which reader exact, regex or json gives; "
@@ -87,4 +91,18 @@ class GenerationParams(PrepareParams):
             for key, column in self.answer_columns().items()
             if column in self.text_columns()
         ]
+        return problems
+
+    def _conversation_problems(self) -> list[str]:
+        if self.answer_column is not None:
+            return []
+        columns, problems = self.text_columns(), []
+        if not self.chat or self.template != f"{{{columns[0]}}}" or self.second_template is not None:
+            problems.append(
+                "without answer_column, the answers are the assistant's turns of the conversations in the template's "
+                f"column, which needs chat: true and a template of it alone, like {{messages}}; got chat: "
+                f"{str(self.chat).lower()} and {self.template!r}"
+            )
+        if self.solution_column is not None:
+            problems.append(f"conversations have no solution_column; got {self.solution_column!r}; set it to null")
         return problems

@@ -58,6 +58,10 @@ class PrepareParams(SourceParams):
         """The keys whose words a decoder needs to be asked, and that are null, which is for an encoder alone."""
         return []
 
+    def one_answer(self) -> bool:
+        """Whether a text has one right answer, so that rows which give it others contradict each other."""
+        return True
+
     def family_problems(self) -> list[str]:
         """The broken rules between the family's own keys."""
         return []

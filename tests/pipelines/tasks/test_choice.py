@@ -16,6 +16,7 @@ from pipelines.contracts.task import TaskSpec
 from pipelines.errors import PipelineError
 from pipelines.files import read_jsonl
 from pipelines.params.whole import Params, check_params
+from pipelines.registry.package import model_input
 from pipelines.serving.pyfunc import AdapterModel
 from pipelines.sources.raw_row import RawRow
 from pipelines.tasks.family import family_of, open_family
@@ -93,6 +94,19 @@ def test_the_served_model_chooses_among_the_options_given(project: Path, monkeyp
     assert [len(answer["probabilities"]) for answer in answers] == [3, 2]
     assert (answers[0]["letter"], answers[0]["index"]) == ("B", 1)
     assert served.predict(asked) == answers[:1]
+
+
+def test_the_registered_model_answers_its_example(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As registering asks it; the example has options too, in a list or in columns of their own."""
+    monkeypatch.setenv("REFT_HOME", str(project / "home"))
+    served = AdapterModel()
+    served.load_context(SimpleNamespace(artifacts={"adapter": project / "adapter", "base": project / "base.json"}))
+    example, _ = model_input(project / "adapter")
+    assert set(example) == {"question", "options"}
+    (answer,) = served.predict([example])
+    assert answer["choice"] in example["options"]
+    columns = family_of(make_params(option_columns=["a", "b", "c"]).prepare).example()
+    assert len(set(columns.values())) == len({"question", "a", "b", "c"} & set(columns)) == 4
 
 
 def read(value: dict[str, Any], template: str = "{question}\nAnswer:", **changes: Any) -> Row | Rejection:

@@ -16,6 +16,7 @@ from pipelines.contracts.task import read_task
 from pipelines.errors import PipelineError
 from pipelines.files import read_json
 from pipelines.params.whole import Params, check_params
+from pipelines.registry.package import model_input
 from pipelines.serving.pyfunc import AdapterModel
 from pipelines.sources.raw_row import RawRow
 from pipelines.tasks.family import family_of
@@ -74,7 +75,7 @@ def test_rows_are_trained_on_the_reference_and_the_token_that_ends_it(project: P
     row = read_rows(project / "prepared", "train")[0]
     assert (row.completion, row.references, row.label) == (" positive</s>", ("positive",), "")
     assert read_task(project / "prepared").settings == {
-        "max_new_tokens": 1, "reader": {"name": "exact"}, "measure": "exact_match"
+        "max_new_tokens": 1, "reader": {"name": "exact"}, "measure": "exact_match", "conversation": False
     }  # fmt: skip
 
 
@@ -95,6 +96,7 @@ def test_the_served_model_says_what_the_evaluation_noted(project: Path, monkeypa
     rows = read_predictions(project / "predictions.jsonl")[:3]
     texts = [row.prompt.removeprefix("Review: ").removesuffix("\nSentiment:") for row in rows]
     assert served.predict(texts) == [{"text": row.adapter.value} for row in rows]
+    assert set(served.predict([model_input(project / "adapter")[0]])[0]) == {"text"}  # as registering asks it
 
 
 def test_an_empty_reference_or_one_with_a_token_of_the_model_is_rejected() -> None:

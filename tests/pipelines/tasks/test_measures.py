@@ -28,7 +28,7 @@ def rows() -> list[Row]:
 
 
 def task(measure: str, reader: Mapping[str, Any] | None = None) -> TaskFamily[Any]:
-    settings = {"max_new_tokens": 8, "reader": reader or {"name": "exact"}, "measure": measure}
+    settings = {"max_new_tokens": 8, "reader": reader or {"name": "exact"}, "measure": measure, "conversation": False}
     return open_family(TaskSpec("generation", "{text}", False, settings=settings))
 
 
