@@ -153,15 +153,16 @@ def test_a_second_run_skips_every_stage_and_is_shown_where_a_server_is_set(proje
 
 
 def test_metrics_and_plots_of_dvc_work(project: Project) -> None:
-    project.run("git", "add", "dvc.lock", "metrics")
-    project.run("git", "commit", "--quiet", "--message", "First run")
+    commit(project)
     assert "accuracy" in project.run("dvc", "metrics", "show").stdout
     project.run("dvc", "metrics", "diff")
     shown = project.run("dvc", "plots", "show", "--out", ".reft/plots").stdout
     assert shown.strip().endswith("index.html")
 
 
+@pytest.mark.long
 def test_a_what_if_runs_what_it_changes_and_moves_no_alias(project: Project) -> None:
+    commit(project)
     before, aliases = project.markers(), alias_of(project)
     project.run("dvc", "exp", "run", "--set-param", "train.epochs=1")
     assert project.ran_since(before) == {"train", "evaluate", "register"}
@@ -169,6 +170,12 @@ def test_a_what_if_runs_what_it_changes_and_moves_no_alias(project: Project) -> 
     assert alias_of(project) == aliases
     project.run("git", "checkout", "--quiet", ".")
     project.run("dvc", "checkout")
+
+
+def commit(project: Project) -> None:
+    """Keep the state of a run in git, as its summary says, if that is not done yet."""
+    project.run("git", "add", "dvc.lock", "metrics")
+    project.run("git", "commit", "--quiet", "--message", "A run", check=False)
 
 
 def alias_of(project: Project) -> str:
@@ -181,6 +188,7 @@ def alias_of(project: Project) -> str:
     return next(line for line in said.splitlines() if line.startswith("ALIASES"))
 
 
+@pytest.mark.long
 def test_other_epochs_run_train_and_what_follows_only(project: Project) -> None:
     before = project.markers()
     project.params({"train.epochs": 3})
@@ -189,6 +197,7 @@ def test_other_epochs_run_train_and_what_follows_only(project: Project) -> None:
     assert read(project, "metrics/train.json")["steps"] == 6
 
 
+@pytest.mark.long
 def test_outputs_of_earlier_params_come_back_without_a_run(project: Project) -> None:
     before = project.markers()
     project.params({"train.epochs": 2})
@@ -274,6 +283,7 @@ def test_a_clean_clone_with_another_machines_lock_ends_with_a_version(project: P
     assert said.count(" skipped ") == len(STAGES)
 
 
+@pytest.mark.long
 def test_a_lost_registry_is_filled_again(project: Project) -> None:
     before = project.markers()
     project.run("reft", "run")  # what is in the folder is registered

@@ -29,6 +29,7 @@ ALIGN: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 def test_methods_are_compared_after_the_search_that_one_of_them_needs(tmp_path: Path) -> None:
     project = make_tiny_project(tmp_path / "project", tmp_path / "home", COMPARE)
     said = project.run("reft", "compare-methods").stdout
@@ -59,6 +60,7 @@ def test_a_mistake_is_told_before_anything_is_done(
     assert project.markers() == {}
 
 
+@pytest.mark.long
 def test_an_alignment_is_shown_drawn_and_logged_as_a_training_is(tmp_path: Path) -> None:
     changes = {f"align.{key}": value for key, value in ALIGN.items()}
     project = make_tiny_project(tmp_path / "project", tmp_path / "home", changes)

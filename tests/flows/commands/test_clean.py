@@ -12,7 +12,7 @@ from flows.cli import app
 from pipelines.runtime.process import locked
 from tests.project import Project, make_tiny_project
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long  # of two whole runs, whatever is asked of them
 
 
 @pytest.fixture(scope="module")
