@@ -52,12 +52,14 @@ class Placed:
     """An intervention and the tokens that it edits.
 
     Attributes:
-        intervention: h -> h on [edited, hidden].
+        intervention: h, scale -> h on [edited, hidden].
         mask: bool [batch, sequence], over the prompt batch and what follows it, as far as it is known to be edited.
+        scale: the strength that it is applied with.
     """
 
     intervention: nn.Module
     mask: Tensor
+    scale: float = 1.0
 
 
 class Edits:
@@ -130,7 +132,7 @@ class _LayerHook:
         for each in self._placed:
             places = self._edits.places(each.mask, rows, columns)
             if places.numel():
-                flat = flat.index_copy(0, places, each.intervention(flat.index_select(0, places)))
+                flat = flat.index_copy(0, places, each.intervention(flat.index_select(0, places), each.scale))
         edited = flat.view(rows, columns, width)
         return (edited, *output[1:]) if isinstance(output, tuple) else edited
 

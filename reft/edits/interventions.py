@@ -82,18 +82,19 @@ class Intervention(nn.Module, ABC):
     def edit(self, h: Tensor) -> Tensor:
         """Return what is added to ``h`` [..., hidden], in the parameters' dtype."""
 
-    def forward(self, h: Tensor) -> Tensor:
+    def forward(self, h: Tensor, scale: float = 1.0) -> Tensor:
         """Edit hidden states.
 
         Args:
             h: [..., hidden], any floating dtype.
+            scale: what the edit is multiplied by; 1 gives the bits of the edit as trained, and 0 those of ``h``.
 
         Returns:
             Tensor of the same shape and dtype.
         """
         with torch.autocast(h.device.type, enabled=False):
             wide = h.to(self.bias.dtype)
-            edit = self.edit(wide)
+            edit = self.edit(wide) if scale == 1 else scale * self.edit(wide)
             if self.form.dropout and self.training:
                 if self.form.dropout_on == "output":
                     return functional.dropout(wide + edit, self.form.dropout).to(h.dtype)

@@ -18,6 +18,7 @@ from reft.edits.formulas.table import METHODS
 from reft.edits.hooks import Edits, Placed, Stack, checkpointed
 from reft.edits.interventions import Intervention
 from reft.edits.positions import position_masks
+from reft.models.strength import Scaled
 
 
 class Row(Protocol):
@@ -45,7 +46,7 @@ def refuse_generated(config: ReftConfig, model: str) -> None:
         )
 
 
-class AdaptedModel(nn.Module, ABC):
+class AdaptedModel(Scaled, nn.Module, ABC):
     """A base that is frozen, and one or two interventions for each edited layer.
 
     A new model is in evaluation mode, so nothing is dropped until training asks for it. The base stays in that mode
@@ -105,6 +106,7 @@ class AdaptedModel(nn.Module, ABC):
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of what is trained; the base stays in evaluation mode."""
+        self._check_trained_whole(mode)
         self.training = mode
         self.interventions.train(mode)
         if self.base.training:
@@ -216,7 +218,8 @@ class AdaptedModel(nn.Module, ABC):
                 masks = position_masks(positions, attention_mask, prompt_lengths, spans)
                 found[positions, untied] = masks.parts(positions) if untied else (masks.either,)
             modules = [self.interventions[slot] for slot in self.config.slots(layer)]
-            result[layer] = [Placed(*pair) for pair in zip(modules, found[positions, untied], strict=True)]
+            pairs = zip(modules, found[positions, untied], strict=True)
+            result[layer] = [Placed(module, mask, self.scale) for module, mask in pairs]
         return result
 
     def editing(

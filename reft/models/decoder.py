@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -44,6 +44,10 @@ class CausalModel:
         domains: Tensor | None = None,
     ) -> AbstractContextManager[None]:
         """Edit the base's layers inside the context, for passes over this prompt batch; see :class:`reft.Batch`."""
+
+    @abstractmethod
+    def at_scale(self, scale: float) -> AbstractContextManager[None]:
+        """Use what is trained at this strength inside the context; see :class:`reft.models.strength.Scaled`."""
 
     def for_rows(self, _rows: Sequence[int], /) -> CausalModel:
         """Return the model for a batch of these rows of a larger one: itself, where no row has edits of its own."""
@@ -105,6 +109,7 @@ class CausalModel:
         domains: Tensor | None = None,
         streamer: Streamer | None = None,
         assistant: nn.Module | None = None,
+        scale: float | None = None,
     ) -> Tensor:
         """Continue prompts; the same tokens are edited whatever the way of decoding.
 
@@ -118,6 +123,7 @@ class CausalModel:
             domains: float64 [batch], each row's domain variable t, for a model that reads it.
             streamer: gets tokens as they are chosen; for one prompt without beams.
             assistant: a smaller model that guesses tokens, which this one checks; itself unedited.
+            scale: the strength of what is trained, for this call; None for the model's own.
 
         Returns:
             [batch * num_return_sequences, sequence + new tokens], prompts included.
@@ -129,8 +135,11 @@ class CausalModel:
         to_come = attention_mask.new_ones(len(attention_mask), decoding.max_new_tokens)
         whole = torch.cat([attention_mask, to_come], dim=-1)
         named = None if spans is None else torch.cat([spans, torch.zeros_like(to_come).bool()], dim=-1)
-        editing = self.editing(whole, attention_mask.long().sum(-1), named, domains)
-        return generate(self.base, editing, input_ids, attention_mask, decoding, streamer=streamer, assistant=assistant)
+        with nullcontext() if scale is None else self.at_scale(scale):
+            editing = self.editing(whole, attention_mask.long().sum(-1), named, domains)
+            return generate(
+                self.base, editing, input_ids, attention_mask, decoding, streamer=streamer, assistant=assistant
+            )
 
 
 def _one(batch: Batch, row: int) -> Batch:
@@ -200,6 +209,12 @@ class ReftModel(CausalModel, AdaptedModel):
     ) -> AbstractContextManager[None]:
         """Edit the base's layers inside the context, for passes over this prompt batch, whatever the rows' domains."""
         return AdaptedModel.editing(self, attention_mask, prompt_lengths, spans)
+
+    @contextmanager
+    def at_scale(self, scale: float) -> Iterator[None]:
+        """Use the edits at this strength inside the context."""
+        with AdaptedModel.at_scale(self, scale):
+            yield
 
     def forward(self, batch: Batch, *, logits_to_keep: int = 0) -> Tensor:
         """Return :meth:`logits`."""

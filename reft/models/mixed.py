@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor
@@ -16,7 +16,8 @@ from reft.models.decoder import CausalModel, ReftModel
 class AdapterSet:
     """Named adapters of one base.
 
-    ``adapters["polite"]`` is one of them, for whole batches; :meth:`rows` chooses one for each row of a batch.
+    ``adapters["polite"]`` is one of them, for whole batches; :meth:`rows` chooses one for each row of a batch. Each has
+    a strength of its own: ``adapters["polite"].scale = 0.5``.
 
     Args:
         models: name -> adapter; all on the same base object.
@@ -69,6 +70,15 @@ class MixedRows(CausalModel):
         return self.logits(batch, logits_to_keep=logits_to_keep)
 
     @contextmanager
+    def at_scale(self, scale: float) -> Iterator[None]:
+        """Use all adapters of the rows at this strength inside the context, in place of each one's own."""
+        with ExitStack() as undo:
+            for name in dict.fromkeys(self._names):
+                if name is not None:
+                    undo.enter_context(self._models[name].at_scale(scale))
+            yield
+
+    @contextmanager
     def editing(
         self,
         attention_mask: Tensor,
@@ -90,6 +100,6 @@ class MixedRows(CausalModel):
             for layer, entries in model.placed(attention_mask, prompt_lengths, spans).items():
                 for entry in entries:
                     mask = of_rows.setdefault(id(entry.mask), entry.mask & own.unsqueeze(-1))
-                    placed.setdefault(layer, []).append(Placed(entry.intervention, mask))
+                    placed.setdefault(layer, []).append(Placed(entry.intervention, mask, entry.scale))
         with Edits(placed).on(self._stack):
             yield

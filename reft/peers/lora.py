@@ -67,6 +67,11 @@ class LoraConfig(PartConfig):
         """Its name in the table."""
         return "dora" if self.decomposed else "lora"
 
+    @property
+    def adds(self) -> bool:
+        """Whether what is trained is added to what the base computes: B A is, until DoRA scales the sum."""
+        return not self.decomposed
+
     def build(self, base: nn.Module, *, seed: int) -> LoraPart:
         """Return what is trained, new."""
         return LoraPart(base, self, seed=seed)
@@ -109,6 +114,7 @@ class LoraPart(Part):
     def __init__(self, base: nn.Module, config: LoraConfig, *, seed: int) -> None:
         from peft import inject_adapter_in_model
 
+        self._config = config
         names = list(targeted(base, config))
         settings = peft_config(config, names)
         with drawn_from(seed):
@@ -135,6 +141,11 @@ class LoraPart(Part):
     def in_layer(self) -> Callable[[], AbstractContextManager[None]]:
         """Put them there again."""
         return self.on
+
+    def set_scale(self, scale: float, /) -> None:
+        """Set what (alpha / rank) B A is multiplied by."""
+        for module in self._modules.values():
+            module.scaling[ADAPTER] = scale * self._config.alpha / self._config.rank
 
     def train(self, mode: bool, /) -> None:
         """Set whether dropout runs."""

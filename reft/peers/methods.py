@@ -21,6 +21,11 @@ class PeerConfig:
     METHODS: ClassVar[tuple[str, ...]]
 
     @property
+    def adds(self) -> bool:
+        """Whether what is trained is added to what the base computes, so that it has a strength in use."""
+        return False
+
+    @property
     def method(self) -> str:
         """Its name in the table."""
         return self.METHODS[0]

@@ -14,6 +14,7 @@ from reft.data import IGNORED, Batch, Collator, Encoded
 from reft.edits.hooks import Stack, checkpointed
 from reft.models.decoder import CausalModel, causal_stack, text_config
 from reft.models.decoding import Decoding, Streamer
+from reft.models.strength import Scaled
 from reft.peers.parts import PartConfig
 
 
@@ -32,7 +33,7 @@ class PlainRows:
         """Do nothing: nothing is kept of rows."""
 
 
-class PeerModel(PlainRows, CausalModel, nn.Module):
+class PeerModel(PlainRows, Scaled, CausalModel, nn.Module):
     """A decoder-only language model that is frozen, and what one of :data:`reft.peers.table.METHODS` trains on it.
 
     A new model is in evaluation mode. The base stays in that mode even under :meth:`train`, and is left as it was
@@ -72,9 +73,18 @@ class PeerModel(PlainRows, CausalModel, nn.Module):
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of what is trained; the base stays in evaluation mode."""
+        self._check_trained_whole(mode)
         self.training = mode
         self.part.train(mode)
         return self
+
+    def _rescale(self, scale: float, /) -> None:
+        if scale != 1 and not self.config.adds:
+            raise ValueError(
+                f"what {self.config.method} trains is not added to what the base computes, so it has no strength; "
+                f"got a scale of {scale:g}; leave it at 1"
+            )
+        self.part.set_scale(scale)
 
     def form(self) -> dict[str, Any]:
         """Return the config as plain JSON values."""
@@ -154,6 +164,7 @@ class PeerModel(PlainRows, CausalModel, nn.Module):
         domains: Tensor | None = None,
         streamer: Streamer | None = None,
         assistant: nn.Module | None = None,
+        scale: float | None = None,
     ) -> Tensor:
         """Continue prompts; see :meth:`reft.CausalModel.generate`.
 
@@ -163,7 +174,7 @@ class PeerModel(PlainRows, CausalModel, nn.Module):
         if not count:
             return CausalModel.generate(
                 self, input_ids, attention_mask, decoding,
-                spans=spans, domains=domains, streamer=streamer, assistant=assistant,
+                spans=spans, domains=domains, streamer=streamer, assistant=assistant, scale=scale,
             )  # fmt: skip
         starts = self.part.starts(attention_mask)
         tokens = CausalModel.generate(
@@ -173,6 +184,7 @@ class PeerModel(PlainRows, CausalModel, nn.Module):
             decoding,
             streamer=None if streamer is None else _Behind(streamer, int(starts[0]), count),
             assistant=assistant,
+            scale=scale,
         )
         return _taken_out(tokens, starts.repeat_interleave(len(tokens) // len(starts)), count)
 

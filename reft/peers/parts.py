@@ -55,6 +55,9 @@ class Part(ABC):
         """
         return nullcontext
 
+    def set_scale(self, _scale: float, /) -> None:  # noqa: B027  # asked of another than 1 where the config says ``adds``
+        """Set what is multiplied by this number: all that is added to what the base computes."""
+
     def train(self, _mode: bool, /) -> None:  # noqa: B027  # most parts are the same in both modes
         """Set whether what is dropped in training is dropped."""
 

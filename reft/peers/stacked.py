@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from reft.data import Batch, Encoded
 from reft.edits.config import ReftConfig, check_keys
 from reft.models.decoder import CausalModel, ReftModel
+from reft.models.strength import Scaled
 from reft.peers.lora import LoraConfig
 from reft.peers.methods import PeerConfig, config_from_dict
 from reft.peers.model import PeerModel, PlainRows
@@ -35,6 +36,11 @@ class StackedConfig(PeerConfig):
     lora: LoraConfig
     reft: ReftConfig
 
+    @property
+    def adds(self) -> bool:
+        """Whether LoRA adds, as ReFT does."""
+        return self.lora.adds
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return {"method": self.method, "lora": self.lora.to_dict(), "reft": self.reft.to_dict()}
@@ -49,7 +55,7 @@ class StackedConfig(PeerConfig):
         return cls(lora, ReftConfig.from_dict(raw["reft"]))
 
 
-class StackedModel(PlainRows, CausalModel, nn.Module):
+class StackedModel(PlainRows, Scaled, CausalModel, nn.Module):
     """A frozen decoder with LoRA in it, whose hidden states ReFT edits.
 
     :func:`fit_in_turn` trains one after the other; :func:`reft.fit` both at once. The cone of :class:`reft.ReftModel`
@@ -74,13 +80,18 @@ class StackedModel(PlainRows, CausalModel, nn.Module):
         self.base = base
         self.hidden_size = self.reft.hidden_size
         self.num_layers = self.reft.num_layers
+        self.train(False)
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of what is trained; the base stays in evaluation mode."""
+        self.lora.train(mode)  # refuses a scale that both have
         self.training = mode
-        self.lora.train(mode)
         self.reft.train(mode)
         return self
+
+    def _rescale(self, scale: float, /) -> None:
+        self.lora.scale = scale
+        self.reft.scale = scale
 
     def form(self) -> dict[str, Any]:
         """Return the config as plain JSON values."""

@@ -62,6 +62,11 @@ class TimeLoraConfig(PartConfig):
             )
 
     @property
+    def adds(self) -> bool:
+        """Whether what is trained is added to what the base computes: B C(t) A is."""
+        return True
+
+    @property
     def domain_range(self) -> tuple[float, float]:
         """Between which domains it is trained."""
         return self.low, self.high
@@ -102,7 +107,7 @@ class TimeLoraLinear(nn.Module):
         nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))  # as PEFT starts LoRA
         self._inner = (inner,)  # in a tuple: its weights are the base's, not this module's
         self._clock = clock
-        self._scale, self._dropout = config.alpha / config.rank, config.dropout
+        self.scale, self._dropout = config.alpha / config.rank, config.dropout
 
     @property
     def weight(self) -> nn.Parameter:
@@ -121,7 +126,7 @@ class TimeLoraLinear(nn.Module):
         kept: Tensor = self._inner[0](x)
         narrow = functional.linear(functional.dropout(x.to(self.A.dtype), self._dropout, self.training), self.A)
         moved = self._moved(narrow.reshape(-1, narrow.shape[-1])).view_as(narrow)
-        return (kept + functional.linear(moved, self.B) * self._scale).to(kept.dtype)
+        return (kept + functional.linear(moved, self.B) * self.scale).to(kept.dtype)
 
     def _moved(self, narrow: Tensor) -> Tensor:
         """Return each token's C(t) z, for z [tokens of all rows, rank]."""
@@ -200,6 +205,11 @@ class TimeLoraPart(Part):
                 yield
         finally:
             self._clock.values = before
+
+    def set_scale(self, scale: float, /) -> None:
+        """Set what (alpha / rank) B C(t) A is multiplied by."""
+        for module in self._modules.values():
+            module.scale = scale * self._config.alpha / self._config.rank
 
     def train(self, mode: bool, /) -> None:
         """Set whether dropout runs."""

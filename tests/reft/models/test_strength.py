@@ -1,0 +1,200 @@
+"""The dial: h + scale * (Phi(h) - h), whatever the method; 1 is the adapter as trained, 0 the base, bit for bit."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from reft.adapters.any_method import build_method
+from reft.causal import ConeProbe, LayerSite
+from reft.data import Batch, Collator
+from reft.edits.methods.table import METHOD_NAMES
+from reft.models.decoder import ReftModel
+from reft.models.decoding import Decoding
+from reft.models.mixed import AdapterSet
+from reft.models.scoring import score_choices
+from reft.peers.lora import LoraConfig
+from reft.peers.methods import PeerConfig
+from reft.peers.stacked import StackedConfig
+from reft.peers.time_lora import TimeLoraConfig
+from reft.peers.virtual import PrefixConfig
+from reft.training.fit import fit
+from tests.reft.tiny import (
+    build_base,
+    build_config,
+    build_encoder,
+    build_fit,
+    build_labelled,
+    build_model,
+    build_rows,
+    layer_outputs,
+    prompts,
+    rank_of,
+)
+
+BATCH = Collator(0)(build_rows(4))
+
+
+@torch.no_grad()
+def logits(model: Any, batch: Any = BATCH) -> Tensor:
+    found: Tensor = model(batch)
+    return found
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_one_is_as_trained_and_zero_is_the_base_bit_for_bit(method: str, dtype: torch.dtype) -> None:
+    init = "identity" if method == "red" else "paper"
+    model = build_model(method=method, rank=rank_of(method, 2), init=init)
+    with torch.no_grad():
+        for value in model.trainable_parameters().values():
+            value.add_(0.1)  # RED has no start of its own
+    model.base.to(dtype)
+    trained = logits(model)
+    with model.disabled():
+        base = logits(model)
+    found = {}
+    for scale in (0, 1.0, 0.5, -1):
+        model.scale = scale
+        found[scale] = logits(model)
+    assert torch.equal(found[1.0], trained)
+    assert torch.equal(found[0], base)
+    assert not any(torch.equal(found[scale], other) for scale in (0.5, -1) for other in (trained, base))
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+def test_an_edit_is_linear_in_the_scale(method: str) -> None:
+    """At the edited layer's output, in fp64: h(s) = h + s (Phi(h) - h)."""
+    model = build_model(
+        layers=(1,), method=method, rank=rank_of(method, 2), init="paper" if method != "red" else "identity"
+    )
+    model.double()
+    with torch.no_grad():
+        for value in model.trainable_parameters().values():
+            value.add_(0.1)
+    before, whole = layer_outputs(model, 1, BATCH)
+    for scale in (0.25, 0.5, 2.0, -1.5):
+        with model.at_scale(scale):
+            _, found = layer_outputs(model, 1, BATCH)
+        torch.testing.assert_close(found, before + scale * (whole - before), atol=1e-12, rtol=0.0)
+    assert model.scale == 1
+
+
+def test_every_use_has_it() -> None:
+    """Losses by the cone, scores and generated text, by the attribute and by the argument."""
+    rows, (ids, mask) = build_rows(4), prompts((5, 3))
+    model = build_model(positions="l1+g2")
+    half = build_model(positions="l1+g2")
+    with torch.no_grad():  # LoReFT is linear in W - R and b
+        for _, edit in half.named_interventions():
+            rotation = edit.rotation()
+            edit.weight.copy_(rotation + (edit.weight - rotation) / 2)
+            edit.bias.div_(2)
+    model.scale = 0.5
+    torch.testing.assert_close(model.row_losses(rows, 0), half.row_losses(rows, 0), atol=1e-5, rtol=0.0)
+    scores = [score_choices(each, [(3, 4), (5,)], [(6, 7), (8,)], batch_size=2) for each in (model, half)]
+    torch.testing.assert_close(*scores, atol=1e-5, rtol=0.0)
+    written = half.generate(ids, mask, Decoding(6))
+    assert torch.equal(model.generate(ids, mask, Decoding(6)), written)
+    model.scale = 1
+    assert not torch.equal(model.generate(ids, mask, Decoding(6)), written)
+    assert torch.equal(model.generate(ids, mask, Decoding(6), scale=0.5), written)
+    assert model.scale == 1
+
+
+def test_in_a_mixed_batch_each_adapter_has_its_own() -> None:
+    base = build_base()
+    models = {
+        name: ReftModel(base, build_config(positions=positions), seed=seed)
+        for seed, (name, positions) in enumerate({"one": "f2+l2", "two": "l1+g2"}.items())
+    }
+    adapters, names = AdapterSet(models), ["one", "two", "two", None]
+    models["two"].scale = 0.5
+    found = logits(adapters.rows(names))
+    for row, name in enumerate(names):
+        with models[name or "one"].at_scale(models[name].scale if name else 0.0):
+            alone = logits(models[name or "one"])[row]
+        torch.testing.assert_close(found[row], alone, atol=1e-5, rtol=0.0)
+    ids, mask = prompts((5, 3, 4, 2))
+    whole = adapters.rows(names).generate(ids, mask, Decoding(5), scale=0.0)
+    with models["one"].disabled():
+        assert torch.equal(whole, models["one"].generate(ids, mask, Decoding(5)))
+    assert (models["one"].scale, models["two"].scale) == (1, 0.5)
+
+
+def test_a_head_stays_whole() -> None:
+    model = build_encoder().eval()
+    batch = model.collate(build_labelled(3), 0)
+    with model.disabled():
+        expected = logits(model, batch)
+    model.scale = 0
+    assert torch.equal(logits(model, batch), expected)
+
+
+def test_a_probe_sees_that_it_was_turned() -> None:
+    model = build_model(layers=(0,))
+    rows = build_rows(3)
+    probe = ConeProbe(model, (5, 6), (1,))
+    before = probe.read(rows, LayerSite(1, "l1"))
+    model.scale = 0
+    with model.disabled():
+        base = ConeProbe(model, (5, 6), (1,)).read(rows, LayerSite(1, "l1"))
+    assert torch.equal(probe.read(rows, LayerSite(1, "l1")), base)
+    assert not torch.equal(before, base)
+
+
+LORA = LoraConfig((0, 2), ("q_proj", "v_proj"), 2, 4.0)
+ADDING: list[PeerConfig] = [
+    LORA,
+    TimeLoraConfig((0, 2), ("q_proj",), 2, 4.0, low=0.0, high=1.0),
+    StackedConfig(LORA, build_config()),
+]
+OTHERS: list[PeerConfig] = [LoraConfig((0,), ("q_proj",), 2, 4.0, decomposed=True), PrefixConfig(2)]
+
+
+@pytest.mark.parametrize("config", ADDING, ids=lambda config: config.method)
+def test_rivals_that_add_have_it_too(config: PeerConfig) -> None:
+    model = build_method(build_base(), config, seed=1).eval()
+    with torch.no_grad():
+        for name, value in model.trainable_parameters().items():
+            if not name.startswith("interventions"):
+                value.add_(0.1)
+    batch = Batch(BATCH.input_ids, BATCH.attention_mask, BATCH.labels, BATCH.prompt_lengths, BATCH.spans, torch.rand(4))
+    trained = logits(model, batch)
+    with model.disabled():
+        base = logits(model, batch)
+    for scale, expected in ((0.0, base), (1.0, trained)):
+        model.scale = scale
+        assert torch.equal(logits(model, batch), expected)
+    with model.at_scale(0.5):
+        assert not torch.equal(logits(model, batch), trained)
+    assert torch.equal(logits(model, batch), trained)
+
+
+@pytest.mark.parametrize("config", OTHERS, ids=lambda config: config.method)
+def test_where_nothing_is_added_it_is_refused(config: PeerConfig) -> None:
+    model = build_method(build_base(), config, seed=1)
+    model.scale = 1
+    with pytest.raises(ValueError, match=f"what {config.method} trains is not added"):
+        model.scale = 0.5
+
+
+@pytest.mark.parametrize("scale", [math.nan, math.inf, True, "1", None])
+def test_what_is_no_finite_number_is_refused(scale: Any) -> None:
+    model = build_model()
+    with pytest.raises(ValueError, match="finite number"):
+        model.scale = scale
+    assert model.scale == 1
+
+
+def test_it_is_no_part_of_training() -> None:
+    model = build_model()
+    with pytest.raises(ValueError, match=r"in training mode; call eval\(\)"):
+        model.train().scale = 2
+    model.eval().scale = 2
+    with pytest.raises(ValueError, match=r"trained at scale 1; got 2; set model\.scale = 1"):
+        next(fit(model, build_rows(4), build_fit(), pad_id=0))
