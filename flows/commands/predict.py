@@ -38,6 +38,10 @@ def predict_command(
         Literal["csv", "tsv", "ssv", "psv", "json", "jsonl", "parquet"] | None,
         typer.Option("--format", help="Of the rows. Default: as the name ends; jsonl on standard input."),
     ] = None,
+    scale: Annotated[
+        float,
+        typer.Option(help="The adapter's strength: 1 is the adapter as trained, 0 the frozen base, 0.5 half of it."),
+    ] = 1.0,
     quoting: Annotated[bool, typer.Option(help="csv and its like: whether double quotes hold cells together.")] = True,
     project: Annotated[
         Path, typer.Option("--project", "-p", help="The project folder: for its adapter and store.")
@@ -54,7 +58,7 @@ def predict_command(
     with importing():
         from pipelines.serving.predict import Asked, predict
 
-    asked = Asked(file=file, out=out, rejected=rejected, format=layout, quoting=quoting)
+    asked = Asked(file=file, out=out, rejected=rejected, format=layout, quoting=quoting, scale=scale)
     with _answerer(adapter, project.resolve()) as answerer:
         try:
             done = predict(asked, answerer)

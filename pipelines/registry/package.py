@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from pipelines.contracts.facts import StageFiles
 from pipelines.contracts.task import prompt_task
@@ -29,11 +30,28 @@ def save_pyfunc(path: Path, files: StageFiles, *, model_id: str, run_id: str) ->
         artifacts={"adapter": str(files.adapter.resolve()), "base": str(files.base.resolve())},
         pip_requirements=requirements(),
         input_example=[example],
-        signature=False,  # one by column names refuses strings, and one of strings takes a frame's first column
+        signature=_signature(files.adapter),
         metadata=metadata,
     )
     _without_paths(path)
     mlflow.pyfunc.load_model(str(path)).predict([example])
+
+
+def _signature(adapter: Path) -> Any:
+    """What MLflow lets callers set: the adapter's strength, where it has one; False for nothing.
+
+    Nothing is said of inputs: by column names strings would be refused, and of strings a frame's first column taken.
+    """
+    from mlflow.models import ModelSignature
+    from mlflow.types import DataType, ParamSchema, ParamSpec
+
+    from pipelines.serving.model import SCALE  # these load torch, which the flow's process does without
+    from reft.adapters.any_method import read_method
+    from reft.edits.config import ReftConfig
+
+    config = read_method(adapter)
+    scaled = isinstance(config, ReftConfig) or config.adds
+    return scaled and ModelSignature(params=ParamSchema([ParamSpec(SCALE, DataType.double, 1.0)]))
 
 
 def _without_paths(path: Path) -> None:

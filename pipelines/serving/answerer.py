@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from pipelines.bases.load import load_base
 from pipelines.contracts.base import BaseRecord
 from pipelines.contracts.prepared import Rejection, Row
 from pipelines.contracts.task import TaskSpec, prompt_task
+from pipelines.errors import PipelineError
 from pipelines.model.scores import Advance, AnyModel, ScoresError, ask
 from pipelines.runtime.device import resolve_device
 from pipelines.sources.raw_row import RawRow
@@ -89,6 +91,20 @@ class Answerer:
         if self._longest and tokens > self._longest:
             return row.reject(TOO_LONG, f"{tokens}, and the base reads {self._longest}")
         return row
+
+    @contextmanager
+    def at_scale(self, scale: float) -> Iterator[None]:
+        """Answer with the adapter at this strength inside the context; 1 is the adapter as trained.
+
+        Raises:
+            PipelineError: for what is no finite number, or where the method has no strength.
+        """
+        with ExitStack() as undo:
+            try:
+                undo.enter_context(self._model.at_scale(scale))
+            except ValueError as error:
+                raise PipelineError("scale must be a strength that the adapter can have", got=error) from None
+            yield
 
     def answer(self, rows: Sequence[Row], progress: Advance | None = None) -> list[dict[str, Any]]:
         """Answer rows that :meth:`read` made, each as its task names it.

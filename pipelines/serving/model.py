@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,11 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from pipelines.contracts.base import read_base
 from pipelines.contracts.prepared import Rejection, Row
+from pipelines.errors import PipelineError
 from pipelines.serving.answerer import open_answerer
 from pipelines.serving.inputs import InputError, input_rows
 
+SCALE = "scale"
 IN_SERVER = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"  # set by MLflow's server, which parses CSV before the model sees it
 
 
@@ -38,7 +42,8 @@ class AdapterModel(PythonModel):
     will do. One that reads a domain t (time-varying LoRA) needs that column too, with a finite number:
     ``{"text": "A fine film.", "year": 2019}``. Further columns are passed over. Output: an answer to each row, as its
     task reads it; of a classification the label, with the probability of every label (normalised over the labels):
-    ``{"label": "positive", "probabilities": {"negative": 0.1, "positive": 0.9}}``.
+    ``{"label": "positive", "probabilities": {"negative": 0.1, "positive": 0.9}}``. The parameter ``scale`` is the
+    adapter's strength, 1 by default; see :class:`reft.models.strength.Scaled`.
     """
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -54,11 +59,12 @@ class AdapterModel(PythonModel):
 
     # Any input comes as it was given where the type is a frame. Of list[str] and the like MLflow makes that type of it,
     # and of a frame it then takes the first column of strings.
-    def predict(self, model_input: pd.DataFrame) -> list[dict[str, Any]]:
+    def predict(self, model_input: pd.DataFrame, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """Answer what :func:`pipelines.serving.inputs.input_rows` reads; all of it or nothing.
 
         Raises:
-            RefusedInputError: for an input without the template's columns, or a row that training would have rejected.
+            RefusedInputError: for an input without the template's columns, a row that training would have rejected, or
+                a strength that the adapter cannot have.
         """
         try:
             raw = input_rows(model_input, self._answerer.columns, parsed=os.environ.get(IN_SERVER) == "true")
@@ -69,5 +75,9 @@ class AdapterModel(PythonModel):
             if isinstance(row, Rejection):
                 raise RefusedInputError(f"{row.reason}; got {row.value!r} for input {row.line}")
             rows.append(row)
-        with self._lock:
+        with self._lock, ExitStack() as undo:
+            try:
+                undo.enter_context(self._answerer.at_scale((params or {}).get(SCALE, 1.0)))
+            except PipelineError as error:
+                raise RefusedInputError(str(error)) from None
             return self._answerer.answer(rows)

@@ -41,6 +41,7 @@ class Asked:
         rejected: a path for rows that cannot be answered; None: there must be none.
         format: None: as the file's name ends.
         quoting: of lines and cells: whether double quotes hold cells together.
+        scale: the adapter's strength; 1 is the adapter as trained, 0 the frozen base.
     """
 
     file: str
@@ -48,6 +49,7 @@ class Asked:
     rejected: Path | None = None
     format: Format | None = None
     quoting: bool = True
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,14 @@ def predict(asked: Asked, answerer: Answerer) -> Predicted:
     is answered where the rows are in a file, which is read twice then, and when it comes up where they are piped in.
 
     Raises:
-        PipelineError: for such a row, a file that is none, has no rows or not the columns of the adapter's template.
+        PipelineError: for such a row, a file that is none, has no rows or not the columns of the adapter's template, or
+            a strength that the adapter cannot have.
     """
+    with answerer.at_scale(asked.scale):
+        return _predict(asked, answerer)
+
+
+def _predict(asked: Asked, answerer: Answerer) -> Predicted:
     started = time.monotonic()
     _check_paths(asked)
     writer = _writer_of(asked.out)

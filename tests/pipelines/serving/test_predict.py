@@ -61,6 +61,24 @@ def test_every_row_is_answered_in_its_order_with_its_line(answerer: Answerer, tm
     assert found == expected(answerer, TEXTS)
 
 
+def test_the_strength_is_that_of_the_call_alone(answerer: Answerer, tmp_path: Path) -> None:
+    """At 0 the answers are the frozen base's."""
+    file = write_csv(tmp_path / "rows.csv", TEXTS)
+    found = {}
+    for scale in (1.0, 0.0, 0.5):
+        out = tmp_path / f"answers-{scale}.jsonl"
+        predict(Asked(str(file), str(out), scale=scale), answerer)
+        found[scale] = [{key: value for key, value in answer.items() if key != "line"} for answer in read_lines(out)]
+    assert found[1.0] == expected(answerer, TEXTS)  # also before it and behind it
+    model: Any = answerer._model
+    with model.disabled():
+        assert found[0.0] == expected(answerer, TEXTS)
+    assert found[0.0] != found[0.5] != found[1.0]
+    with pytest.raises(PipelineError, match="finite number; got nan"):
+        predict(Asked(str(file), str(tmp_path / "none.jsonl"), scale=float("nan")), answerer)
+    assert not (tmp_path / "none.jsonl").exists()
+
+
 def test_a_table_has_a_column_for_each_probability(answerer: Answerer, tmp_path: Path) -> None:
     file, out = write_csv(tmp_path / "rows.csv", TEXTS), tmp_path / "answers.csv"
     predict(Asked(str(file), str(out)), answerer)

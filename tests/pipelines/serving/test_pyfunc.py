@@ -87,6 +87,16 @@ def test_it_answers_what_the_adapter_answers(project: Path, model: Any) -> None:
     assert answer["label"] == max(answer["probabilities"], key=answer["probabilities"].get)
 
 
+def test_a_caller_sets_the_strength(model: Any) -> None:
+    whole = model.predict(TEXTS)
+    assert model.predict(TEXTS, params={"scale": 1}) == whole
+    none, half = (model.predict(TEXTS, params={"scale": scale}) for scale in (0, 0.5))
+    assert whole != half != none != whole
+    assert model.predict(TEXTS) == whole
+    with pytest.raises(Exception, match="finite number; got nan"):
+        model.predict(TEXTS, params={"scale": float("nan")})
+
+
 def test_it_answers_in_a_new_process_and_folder_without_pickle(project: Path, model: Any, tmp_path: Path) -> None:
     script = (
         "import json, sys, mlflow\n"
@@ -264,12 +274,19 @@ def test_a_server_takes_every_form(model: Any, post: Any, body: Any) -> None:
     assert post(*sent) == (200, {"predictions": model.predict("good film")})
 
 
+def test_a_caller_of_a_server_sets_the_strength(model: Any, post: Any) -> None:
+    body = json.dumps({"inputs": TEXTS, "params": {"scale": 0.5}})
+    half = model.predict(TEXTS, params={"scale": 0.5})
+    assert post(body, "application/json") == (200, {"predictions": half})
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
         ({"dataframe_records": [{"review": "good film"}]}, "columns 'text' once; got 'review'"),
         ({"inputs": [{"txt": "good film"}]}, "input 0 with the columns 'txt'"),
         ({"inputs": [""]}, "a text is empty"),
+        ({"inputs": ["good film"], "params": {"scale": float("inf")}}, "a finite number; got inf"),
         ({"inputs": [5, 5.5]}, "where 5 and 5.0 are two texts"),
         ({"text": "good film"}, "must be a JSON dictionary with exactly one of the input fields"),
         ("review\ngood film\n", "columns 'text' once; got 'review'"),
