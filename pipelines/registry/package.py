@@ -45,9 +45,9 @@ def _signature(adapter: Path) -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import DataType, ParamSchema, ParamSpec
 
-    from pipelines.serving.model import SCALE  # these load torch, which the flow's process does without
-    from reft.adapters.any_method import read_method
+    from reft.adapters.any_method import read_method  # loads torch, which the flow's process does without
     from reft.edits.config import ReftConfig
+    from reft.models.strength import SCALE
 
     config = read_method(adapter)
     scaled = isinstance(config, ReftConfig) or config.adds

@@ -23,8 +23,8 @@ from pipelines.contracts.prepared import Rejection, Row
 from pipelines.errors import PipelineError
 from pipelines.serving.answerer import open_answerer
 from pipelines.serving.inputs import InputError, input_rows
+from reft.models.strength import SCALE
 
-SCALE = "scale"
 IN_SERVER = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"  # set by MLflow's server, which parses CSV before the model sees it
 
 

@@ -6,6 +6,9 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+SCALE = "scale"
+"""The parameter by which callers of a registered version set it."""
+
 
 def check_scale(scale: object) -> float:
     """Return a strength as a float; raise ValueError unless it is a finite number."""
