@@ -14,7 +14,9 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from types import ModuleType
 
@@ -23,6 +25,7 @@ import psutil
 from pipelines.errors import PipelineError
 
 TICK = 1.0  # seconds of one wait: a laptop that slept, or a process that was stopped, counts as one of them
+_SERVED = "forkserver" in multiprocessing.get_all_start_methods()
 _ANSWER, _REFUSAL, _MEMORY, _END = b"+", b"-", b"m", b"."
 
 
@@ -45,6 +48,16 @@ class Limits:
     do: str
 
 
+def begin(limits: Limits) -> None:
+    """Import what the children need in a process of its own, while this one does something else.
+
+    Without this, it is done when the first answer is asked for.
+    """
+    if _SERVED:
+        _context(limits)
+        forkserver.ensure_running()
+
+
 def answers(
     work: Callable[..., Iterator[bytes]], arguments: Sequence[object], limits: Limits, *, what: str
 ) -> Iterator[bytes]:
@@ -59,10 +72,7 @@ def answers(
     Raises:
         PipelineError: of ``work``, or that a limit was passed.
     """
-    methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    if "forkserver" in methods:
-        context.set_forkserver_preload(list(limits.imports))  # read when the server starts
+    context = _context(limits)
     ours, theirs = context.Pipe(duplex=False)
     child = context.Process(  # type: ignore[attr-defined]
         target=_child, args=(theirs, work, tuple(arguments), limits), name="limited", daemon=True
@@ -76,6 +86,13 @@ def answers(
         finally:
             child.kill()
             child.join()
+
+
+def _context(limits: Limits) -> BaseContext:
+    context = multiprocessing.get_context("forkserver" if _SERVED else "spawn")
+    if _SERVED:
+        context.set_forkserver_preload(list(limits.imports))  # read when the server starts
+    return context
 
 
 def _start(child: BaseProcess) -> None:

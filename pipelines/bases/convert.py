@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from pipelines.bases import foreign
 from pipelines.bases.backbone import read_backbone, reopened
-from pipelines.bases.foreign import try_foreign
 from pipelines.errors import PipelineError
 from pipelines.files import require_space, write_json
 from pipelines.params.base import Kind
@@ -73,15 +73,17 @@ def convert(
         PipelineError: if the source is no model of the kind that transformers can read, or what was written computes
             something else than what was read.
     """
+    foreign.begin()
     place = _materialise(source, sha256, scratch, root)
     size = place.stat().st_size if place.is_file() else sum(p.stat().st_size for p in place.rglob("*"))
     require_space(out.parent, 8 * size if place.is_file() else 3 * size)  # a 4-bit file grows eightfold in fp32
     log.info("reading %s", source)
-    try_foreign(place)
+    kept = out.with_name("tokenizer")
+    foreign.try_foreign(place, kept)
     with _readable(kind):
-        model, tokenizer = _read(place, getattr(torch, dtype), kind)
+        model = _read(place, getattr(torch, dtype), kind)
         model.save_pretrained(out)
-        tokenizer.save_pretrained(out)
+        _write_tokenizer(place, kept, out)
         for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
             _strip(out / name)
         _verify(model, out, kind)
@@ -115,7 +117,17 @@ def _materialise(source: str, sha256: str | None, scratch: Path, root: Path) -> 
     return path
 
 
-def _read(place: Path, dtype: torch.dtype, kind: Kind) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _write_tokenizer(place: Path, kept: Path, out: Path) -> None:
+    """Put beside the model the tokenizer that was written when it was tried, or say why it could not be read."""
+    if kept.is_dir():
+        shutil.copytree(kept, out, dirs_exist_ok=True)
+        return
+    folder, gguf = (place.parent, place.name) if place.is_file() else (place, None)
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf, local_files_only=True, trust_remote_code=False)
+    tokenizer.save_pretrained(out)
+
+
+def _read(place: Path, dtype: torch.dtype, kind: Kind) -> PreTrainedModel:
     """Read a transformers folder or a GGUF file: safetensors only, no code from the folder, every weight there."""
     gguf = place.name if place.is_file() else None
     folder = place.parent if gguf else place
@@ -125,9 +137,8 @@ def _read(place: Path, dtype: torch.dtype, kind: Kind) -> tuple[PreTrainedModel,
                 raise PipelineError("a model file is a GGUF file", got=gguf, do="Name one, or a transformers folder.")
     if kind == "encoder":
         model, absent = read_backbone(place, dtype)
-        tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
         _check_whole(absent)
-        return model, tokenizer
+        return model
     model, info = AutoModelForCausalLM.from_pretrained(
         folder,
         gguf_file=gguf,
@@ -137,9 +148,8 @@ def _read(place: Path, dtype: torch.dtype, kind: Kind) -> tuple[PreTrainedModel,
         trust_remote_code=False,
         output_loading_info=True,
     )
-    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf, local_files_only=True, trust_remote_code=False)
     _check_whole(sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"]))
-    return (_plain(model) if gguf else model).eval(), tokenizer
+    return (_plain(model) if gguf else model).eval()
 
 
 def _check_whole(absent: Sequence[str]) -> None:

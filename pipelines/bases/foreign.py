@@ -19,8 +19,9 @@ from jinja2 import TemplateError
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from pipelines import limited
 from pipelines.errors import PipelineError
-from pipelines.limited import Limits, answers
+from pipelines.limited import Limits
 
 log = logging.getLogger(__name__)
 MOST_LAYERS = 1000  # the deepest language model that is known has 126
@@ -41,18 +42,29 @@ LIMITS = Limits(
 )
 
 
-def try_foreign(place: Path) -> None:
+def begin() -> None:
+    """Begin to import what :func:`try_foreign` needs; it goes on beside what follows."""
+    limited.begin(LIMITS)
+
+
+def try_foreign(place: Path, tokenizer: Path) -> None:
     """Try configuration, tokenizer and chat template of a folder or a GGUF file.
+
+    Args:
+        place: the folder or file.
+        tokenizer: a folder to be made, for the tokenizer as this project keeps it: a GGUF file's takes seconds to read,
+            and need not be read twice. It is not made where the tokenizer cannot be read.
 
     Raises:
         PipelineError: if the limits do not suffice, the model is deeper than any, its weights are not all there, or its
             chat template makes a book of a word. What else is wrong with it, whoever opens it says.
     """
-    for _ in answers(tried, (str(place),), LIMITS, what="a base's config, tokenizer and chat template"):
+    what = "a base's config, tokenizer and chat template"
+    for _ in limited.answers(tried, (str(place), str(tokenizer)), LIMITS, what=what):
         pass
 
 
-def tried(place: str) -> Iterator[bytes]:
+def tried(place: str, out: str) -> Iterator[bytes]:
     """Do what opening the model does, but for its weights; yield b"" after each part."""
     path = Path(place)
     folder, gguf = (path.parent, path.name) if path.is_file() else (path, None)
@@ -61,7 +73,7 @@ def tried(place: str) -> Iterator[bytes]:
     opened: Any = {"gguf_file": gguf, "local_files_only": True, "trust_remote_code": False}
     parts = (
         lambda: _check_config(folder, AutoConfig.from_pretrained(folder, **opened), weights=gguf is None),
-        lambda: _check_tokenizer(AutoTokenizer.from_pretrained(folder, **opened)),
+        lambda: _check_tokenizer(AutoTokenizer.from_pretrained(folder, **opened), Path(out)),
     )
     for part in parts:
         try:
@@ -79,9 +91,12 @@ def _check_config(folder: Path, config: Any, *, weights: bool) -> None:
         _check_weights(folder, config)
 
 
-def _check_tokenizer(tokenizer: Any) -> None:
+def _check_tokenizer(tokenizer: Any, out: Path) -> None:
     tokenizer("a")
     _check_template(tokenizer)
+    unfinished = out.with_name(f"{out.name}-unfinished")
+    tokenizer.save_pretrained(unfinished)
+    unfinished.rename(out)
 
 
 def _check_depth(config: Any) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import resource
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
 from pipelines.bases import foreign
 from pipelines.contracts.base import read_base
@@ -44,17 +46,25 @@ def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path.write_text(json.dumps(raw), encoding="utf-8")
 
 
+def try_it(model: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        foreign.try_foreign(model, Path(folder) / "tokenizer")
+
+
 def try_with(model: Path, name: str, change: Callable[[dict[str, Any]], object]) -> None:
     sound = (model / name).read_bytes()
     try:
         edit(model / name, change)
-        foreign.try_foreign(model)
+        try_it(model)
     finally:
         (model / name).write_bytes(sound)
 
 
-def test_a_sound_model_passes(model: Path) -> None:
-    foreign.try_foreign(model)
+def test_a_sound_model_passes_and_leaves_its_tokenizer(model: Path, tmp_path: Path) -> None:
+    foreign.try_foreign(model, tmp_path / "tokenizer")
+    AutoTokenizer.from_pretrained(model, local_files_only=True).save_pretrained(tmp_path / "again")
+    for file in (tmp_path / "again").iterdir():
+        assert (tmp_path / "tokenizer" / file.name).read_bytes() == file.read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -106,7 +116,7 @@ def test_a_chat_template_that_does_not_end_is_ended(model: Path, limits: None, t
     try:
         path.write_text(template, encoding="utf-8")
         with pytest.raises(PipelineError, match=said):
-            foreign.try_foreign(model)
+            try_it(model)
     finally:
         path.write_text(CHAT_TEMPLATE, encoding="utf-8")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024  # kilobytes: it was not this one
