@@ -9,12 +9,14 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     BertConfig,
+    BertForSequenceClassification,
     BertModel,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     RobertaConfig,
+    RobertaForSequenceClassification,
     RobertaModel,
 )
 
@@ -86,6 +88,16 @@ def tiny_encoder(family: str, *, seed: int = 0) -> PreTrainedModel:
             return BertModel(BertConfig(**ENCODER, initializer_range=0.3), add_pooling_layer=False).eval()
         config = RobertaConfig(**ENCODER, initializer_range=0.3, type_vocab_size=1)
         return RobertaModel(config, add_pooling_layer=False).eval()
+
+
+def tiny_encoder_with_head(family: str, outputs: int, *, seed: int = 0) -> PreTrainedModel:
+    """The same encoders with a head of so many answers."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        numbers = {**ENCODER, "initializer_range": 0.3, "num_labels": outputs}
+        if family == "bert":
+            return BertForSequenceClassification(BertConfig(**numbers)).eval()
+        return RobertaForSequenceClassification(RobertaConfig(**numbers, type_vocab_size=1)).eval()
 
 
 def encoder_tokenizer(family: str) -> PreTrainedTokenizerFast:

@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import socket
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import transformers as hf
 from accelerate.state import AcceleratorState
 
 from reft.cone.keeper import ConeConfig, keeper_of, set_cone
+from reft.cone.lower_layers import skipping
 from reft.edits.config import ReftConfig
 from reft.models.adapted import AdaptedModel
 from reft.models.decoder import ReftModel
@@ -83,6 +85,30 @@ def test_an_encoder_agrees_with_whole_rows_also_while_its_head_learns(family: st
     scores = model.predict(rows, pad_id=0, batch_size=3)
     set_cone(model.base, ConeConfig(enabled=False))
     torch.testing.assert_close(scores, model.predict(rows, pad_id=0, batch_size=3))
+
+
+@pytest.mark.parametrize("family", sorted(ENCODERS))
+@pytest.mark.parametrize("positions", ["f1", "l2", "all"])
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-9), (torch.float32, 1e-5)])
+def test_what_a_head_reads_agrees(family: str, positions: str, dtype: torch.dtype, bound: float) -> None:
+    """The backbone's last output and the gradients through it; a head is in fp32."""
+    model = encoder(family, ReftConfig((1, 2), positions, 2, init="paper"))
+    backbone = getattr(model.base, model.base.base_model_prefix).to(dtype)
+    model.interventions.to(dtype)
+    rows = [Labelled(row.input_ids, 0.0, (0,) * row.num_tokens) for row in ROWS]
+    batch = model.collate(rows, 0)
+    mask = batch.attention_mask
+    parameters = list(model.interventions.parameters())
+    found = []
+    for part in (skipping(model, rows, batch), nullcontext()):
+        with part, model.editing(mask, mask.sum(-1)):
+            read = backbone(input_ids=batch.input_ids, attention_mask=mask).last_hidden_state[mask.bool()]
+        gradients = torch.autograd.grad(read.pow(2).sum(), parameters)
+        found.append((read.detach(), torch.cat([each.flatten() for each in gradients])))
+    (cone, slopes), (whole, steep) = found
+    assert (cone - whole).abs().max() <= bound * whole.abs().max()
+    assert (slopes - steep).abs().max() <= bound * steep.abs().max()
+    assert kept(model) > 0
 
 
 def test_segments_are_part_of_a_row() -> None:
