@@ -65,7 +65,7 @@ class Imported:
         adapter_sha256: its identity.
         method: a key of :data:`reft.METHODS`, or one of :data:`reft.peers.table.METHODS`.
         layers: how many are edited, or of a rival of ReFT, how many the base has.
-        positions: the edited prompt tokens; of a rival of ReFT, all tokens.
+        positions: the edited tokens; of a rival of ReFT, all tokens.
         trained: how many numbers it has.
         base: the record of its base.
         notes: what is not as it was stored, or was taken for granted.
