@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 SCALE = "scale"
 """The parameter by which callers of a registered version set it."""
 
+LARGEST = 3.4e38
+"""Of fp32, in which edits are computed."""
+
 
 def check_scale(scale: object) -> float:
     """Return a strength as a float; raise ValueError unless it is a finite number."""
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale):
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not -LARGEST <= scale <= LARGEST:
         raise ValueError(
             f"the scale of an adapter is a finite number; got {scale!r}; give 1 for the adapter as trained"
         )

@@ -107,6 +107,32 @@ def test_every_rival_is_here() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_a_rival_has_a_strength_or_says_that_it_has_none(method: str) -> None:
+    """0 is the base and 1 the rival as trained, bit for bit; what is not added to the base's work cannot be halved."""
+    model, _ = trained(method)
+    batch = Collator(0)(rows_of(method))
+    with torch.no_grad():
+        whole = model.logits(batch)
+        with model.disabled():
+            base = model.logits(batch)
+        if not CONFIGS[method].adds:
+            for scale in (0, 0.5):
+                with pytest.raises(ValueError, match=f"what {method} trains is not added"):
+                    model.scale = scale
+        else:
+            found = {}
+            for scale in (0, 1, 0.5):
+                with model.at_scale(scale):
+                    found[scale] = model.logits(batch)
+            assert torch.equal(found[0], base)
+            assert torch.equal(found[1], whole)
+            assert not torch.equal(found[0.5], base)
+            assert not torch.equal(found[0.5], whole)
+        assert model.scale == 1
+        assert torch.equal(model.logits(batch), whole)
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_a_rival_trains_and_leaves_the_base_as_it_was(method: str) -> None:
     base = build_base()
     before = {name: value.clone() for name, value in base.state_dict().items()}
