@@ -231,17 +231,23 @@ def preview(proposal: Proposal, name: str) -> Table:
 def question(proposal: Proposal) -> str:
     """The prompt of one row with its answers, what is lost, and what is in doubt."""
     example, usable, read = proposal.example, proposal.usable, len(proposal.rows)
-    answers = ", ".join(f"{word!r}{' (right)' if word == example.right else ''}" for word in _shown(example))
-    more = len(example.words) - len(_shown(example))
     lines = [
         "The model would read",
         *(f"  | {line}" for line in _cut(example.prompt).split("\n")),
-        f"and answer with one of {len(example.words)}: {answers}" + (f" and {more} more" if more else ""),
+        _answers(example),
         f"Of {read} rows{' looked at' if read == SAMPLE else ''}, {usable.rows} are usable"
         + "".join(f"; {count} {reason}" for reason, count in usable.lost.items()),
         *(f"In doubt: {doubt}" for doubt in proposal.doubts),
     ]
     return printable("\n".join(lines))
+
+
+def _answers(example: Example) -> str:
+    if not example.words:
+        return f"and learn to answer {_cut(example.right)!r}"
+    answers = ", ".join(f"{word!r}{' (right)' if word == example.right else ''}" for word in _shown(example))
+    more = len(example.words) - len(_shown(example))
+    return f"and answer with one of {len(example.words)}: {answers}" + (f" and {more} more" if more else "")
 
 
 def _shown(example: Example) -> list[str]:

@@ -48,7 +48,7 @@ class Guess:
 
 
 @dataclass(frozen=True)
-class _Column:
+class Column:
     """A column: its name and its values, None where there is none."""
 
     name: str
@@ -78,10 +78,10 @@ def guess(rows: Sequence[RawRow]) -> Guess:
         PipelineError: if no column can be a label (a few different values) or none can be text, or if the rows are of
             a task that is not classification: with a score.
     """
-    columns, nested = _columns(rows)
+    columns, nested = columns_of(rows)
     label, doubts = _label_column(columns)
-    texts = _text_columns([c for c in columns if c is not label], label)
-    template = _template([c.name for c in texts], label.name)
+    texts = text_columns([c for c in columns if c is not label], label)
+    template = prompt_template([c.name for c in texts], label.name)
     labels = choices(label.present, template)
     usable = usable_rows(rows, [c.name for c in texts], label.name, labels)
     lengths = sorted(sum(len(str(c.values[row])) for c in texts) + len(template) for row in range(len(texts[0].values)))
@@ -123,7 +123,7 @@ def split_sizes(usable: int, wanted: Mapping[str, int]) -> dict[str, int]:
     return sizes
 
 
-def _columns(rows: Sequence[RawRow]) -> tuple[list[_Column], dict[str, list[Any]]]:
+def columns_of(rows: Sequence[RawRow]) -> tuple[list[Column], dict[str, list[Any]]]:
     """The columns that hold single values and whose names a template can use, and the values of those with lists."""
     good = [row.values for row in rows if row.problem is None]
     names = dict.fromkeys(name for values in good for name in values)
@@ -133,7 +133,7 @@ def _columns(rows: Sequence[RawRow]) -> tuple[list[_Column], dict[str, list[Any]
         if any(isinstance(value, list | dict) for value in values):
             nested[name] = values
         else:
-            columns.append(_Column(name, [clean(value) for value in values]))
+            columns.append(Column(name, [clean(value) for value in values]))
     return [c for c in columns if c.filled >= MOSTLY], nested
 
 
@@ -148,18 +148,18 @@ def question_texts(rows: Sequence[RawRow], answer_column: str, other: Collection
     Raises:
         PipelineError: if there is none.
     """
-    columns, _ = _columns(rows)
+    columns, _ = columns_of(rows)
     values = [row.values.get(answer_column) for row in rows if row.problem is None]
-    answer = _Column(answer_column, [clean(value) for value in values])
-    return [c.name for c in _text_columns([c for c in columns if c.name not in other], answer)]
+    answer = Column(answer_column, [clean(value) for value in values])
+    return [c.name for c in text_columns([c for c in columns if c.name not in other], answer)]
 
 
-def _label_column(columns: list[_Column]) -> tuple[_Column, list[str]]:
+def _label_column(columns: list[Column]) -> tuple[Column, list[str]]:
     """The column that is most like a label, and doubts of it.
 
     One is named like a label, else has the fewest different values, else stands last.
     """
-    candidates = [c for c in columns if _is_choice(c) or _is_ranged(c)]
+    candidates = [c for c in columns if is_choice(c) or _is_ranged(c)]
     if not candidates:
         found = ", ".join(f"{c.name} with {len(c.distinct)}" for c in columns)
         raise PipelineError(
@@ -168,19 +168,19 @@ def _label_column(columns: list[_Column]) -> tuple[_Column, list[str]]:
             do=f"Add such a column, or name another file. {BY_HAND}: {FREE}.",
         )
     place = {c.name: number for number, c in enumerate(columns)}
-    ranked = sorted(candidates, key=lambda c: (_title_rank(c.name), _is_ranged(c), len(c.distinct), -place[c.name]))
+    ranked = sorted(candidates, key=lambda c: (title_rank(c.name), _is_ranged(c), len(c.distinct), -place[c.name]))
     label, others = ranked[0], ranked[1:]
     if _is_ranged(label):
         raise PipelineError(
             "a label is one of a few values, which a score or a computed number is not",
             got=f"the column {label.name} with {len(label.distinct)} different numbers",
-            do=f"{BY_HAND}: a label there may have a range, min and max, and rows in no range are rejected; {FREE}, as "
-            "computed numbers; there is no task that learns a score.",
+            do=f"{BY_HAND}: a label there may have a range, min and max, and rows in no range are rejected; "
+            f"task: regression learns a score; {FREE}, as computed numbers.",
         )
-    rivals = [c.name for c in others if _title_rank(c.name) == _title_rank(label.name)]
+    rivals = [c.name for c in others if title_rank(c.name) == title_rank(label.name)]
     if rivals:
         return label, [f"the label may be another column than {label.name}: {', '.join(rivals)}"]
-    if _title_rank(label.name) == len(LABEL_TITLES) and not NAMELESS.fullmatch(label.name):
+    if title_rank(label.name) == len(LABEL_TITLES) and not NAMELESS.fullmatch(label.name):
         return label, [f"no column is named like a label; {label.name} has few different values"]
     return label, []
 
@@ -204,12 +204,12 @@ def _nested_doubts(nested: Mapping[str, list[Any]]) -> list[str]:
     return [f"columns with lists or objects are left out: {', '.join(nested)}"] if nested else []
 
 
-def _title_rank(name: str) -> int:
+def title_rank(name: str) -> int:
     words = re.split(r"[^a-z]+", name.lower())
     return min((rank for rank, title in enumerate(LABEL_TITLES) if title in words), default=len(LABEL_TITLES))
 
 
-def _is_choice(column: _Column) -> bool:
+def is_choice(column: Column) -> bool:
     """A few different short values, each of which comes again; numbers are fewer, or count classes without a gap."""
     distinct = column.distinct
     if not 2 <= len(distinct) <= min(MOST_LABELS, max(2, len(column.present) // 3)):
@@ -220,33 +220,34 @@ def _is_choice(column: _Column) -> bool:
     return all(len(str(value)) <= 40 for value in distinct)
 
 
-def _is_ranged(column: _Column) -> bool:
+def _is_ranged(column: Column) -> bool:
     """Numbers of many values that are no row numbers."""
     numbers = [as_number(value) for value in column.present]
-    if len(set(numbers)) <= MOST_NUMBERS or None in numbers or _is_choice(column):
+    if len(set(numbers)) <= MOST_NUMBERS or None in numbers or is_choice(column):
         return False
     return not all(number is not None and number == int(number) for number in numbers) or (
         len(set(numbers)) < len(numbers) / 2
     )
 
 
-def _text_columns(columns: list[_Column], label: _Column) -> list[_Column]:
-    """The columns to put into the prompt: written language that does not give the label away."""
+def text_columns(columns: list[Column], label: Column | None) -> list[Column]:
+    """The columns to put into the prompt: written language that does not give the label away, if there is one."""
     texts = [c for c in columns if usable_name(c.name) and _is_text(c)]
-    texts = [c for c in texts if not (_tells(c, label) or _ends_with_it(c, label))]
+    if label is not None:
+        texts = [c for c in texts if not (_tells(c, label) or _ends_with_it(c, label))]
     texts = [c for place, c in enumerate(texts) if not any(_repeats(c, earlier) for earlier in texts[:place])]
     spoken = [c for c in texts if sum(" " in str(value) for value in c.present) > len(c.present) / 2]
     chosen = spoken or texts[-1:]  # without spaces it may be an id, or a language that has none
     if not chosen:
         raise PipelineError(
             "one column must be text that does not itself name the label",
-            got=f"the columns {', '.join([*(c.name for c in columns), label.name])}",
+            got=f"the columns {', '.join([c.name for c in (*columns, label) if c is not None])}",
             do=f"{BY_HAND}.",
         )
     return chosen
 
 
-def _is_text(column: _Column) -> bool:
+def _is_text(column: Column) -> bool:
     """Many different values, most of them with a whole word of letters: an equation has none."""
     if len(column.distinct) <= max(2, len(column.present) // 20):
         return False
@@ -256,7 +257,7 @@ def _is_text(column: _Column) -> bool:
     )
 
 
-def _tells(column: _Column, label: _Column) -> bool:
+def _tells(column: Column, label: Column) -> bool:
     """Whether the text of nearly every row names its own label and none of the others: the answer in other words."""
     names = [str(value).casefold() for value in label.distinct]
     patterns = {name: re.compile(rf"(?<!\w){re.escape(name)}(?!\w)") for name in names}
@@ -267,7 +268,7 @@ def _tells(column: _Column, label: _Column) -> bool:
     return told >= MOSTLY * len(column.values)
 
 
-def _ends_with_it(column: _Column, label: _Column) -> bool:
+def _ends_with_it(column: Column, label: Column) -> bool:
     """Whether most rows of each label end with it, as a worked answer does ("... so 7 x 3 = 21. Answer: B")."""
     rows: Counter[str] = Counter()
     told: Counter[str] = Counter()
@@ -278,7 +279,7 @@ def _ends_with_it(column: _Column, label: _Column) -> bool:
     return all(told[own] > count / 2 for own, count in rows.items())
 
 
-def _repeats(column: _Column, earlier: _Column) -> bool:
+def _repeats(column: Column, earlier: Column) -> bool:
     """Whether nearly every row says what an earlier column says, but for spaces, case and punctuation."""
     same = sum(_bare(one) == _bare(other) for one, other in zip(column.values, earlier.values, strict=True))
     return same >= MOSTLY * len(column.values)
@@ -288,7 +289,7 @@ def _bare(value: object) -> str:
     return re.sub(r"[\W_]+", "", str(value).casefold())
 
 
-def _template(names: list[str], label: str) -> str:
+def prompt_template(names: list[str], label: str) -> str:
     if names == ["instruction"]:
         return "{instruction}\n"  # a whole question of its own, as the LLM-Adapters data sets have it
     lines = [f"{_title(name)}: {{{name}}}" for name in names]

@@ -13,11 +13,13 @@ from pipelines.intake.columns import guess, loss_doubts, question_texts, split_s
 from pipelines.intake.labels import Labels, Usable, clean, label_of, usable_rows
 from pipelines.intake.layout import Layout, find_layout, nameless, renamed, sample_rows
 from pipelines.intake.options import Place, find_options, question_template, usable_questions
+from pipelines.intake.references import References, find_references, usable_references
 from pipelines.params.whole import Params, check_params
 from pipelines.roundtrip import dump_document, exchange_keys, load_document, set_section
 from pipelines.sources.raw_row import DELIMITERS, RawRow
 from pipelines.tasks.keys.choice import ChoiceParams
 from pipelines.tasks.keys.classification import ACCURACY, ClassificationParams
+from pipelines.tasks.keys.generation import GenerationParams
 from pipelines.tasks.keys.prepare import PrepareParams
 from pipelines.tasks.keys.table import FAMILY_KEYS
 from pipelines.tasks.keys.template import fill_template, template_fields
@@ -42,7 +44,10 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Example:
-    """What the model would read of the first usable row, the words that it could answer with, and the right one."""
+    """What the model would read of the first usable row, the words that it could answer with, and the right one.
+
+    Without words the answer is free, and what is right is a reference.
+    """
 
     prompt: str
     words: tuple[str, ...]
@@ -80,8 +85,9 @@ def propose(path: Path, source: str, split: Split, params: Params) -> Proposal:
     prepare |= {f"{name}_rows": size for name, size in sizes.items()}
     prepare["max_tokens"] = max(params.prepare.max_tokens, min(found.max_tokens, LONGEST))
     changes = {"prepare": prepare, **_lowered(params, sizes)}
-    if params.search.objectives[0] != ACCURACY:  # of another task before
-        changes["search"] = {**changes.get("search", {}), "objectives": [ACCURACY, *params.search.objectives[1:]]}
+    if params.search.objectives[0] != found.measure:  # of another task before
+        objectives = [found.measure, *params.search.objectives[1:]]
+        changes["search"] = {**changes.get("search", {}), "objectives": objectives}
     return Proposal(layout, rows, changes, found.example, found.usable, (*layout.doubts, *found.doubts))
 
 
@@ -136,14 +142,33 @@ class _Found:
     max_tokens: int
     example: Example
     doubts: tuple[str, ...]
+    measure: str = ACCURACY
 
 
 def _explore(path: Path) -> tuple[Layout, list[RawRow], _Found]:
-    """Layout, rows, and what is found in them: options of their own, or else one label for all."""
+    """Layout, rows, and what is found in them: options of their own, free answers, or else one label for all."""
     layout = find_layout(path)
     rows = sample_rows(path, layout)
-    place = None if nameless(layout) else find_options(rows)
-    return _labelled(path, layout, rows) if place is None else (layout, rows, _questions(rows, place))
+    if nameless(layout):
+        return _labelled(path, layout, rows)
+    place = find_options(rows)
+    if place is not None:
+        return layout, rows, _questions(rows, place)
+    references = find_references(rows)
+    if references is not None:
+        return layout, rows, _generated(rows, references)
+    return _labelled(path, layout, rows)
+
+
+def _generated(rows: list[RawRow], references: References) -> _Found:
+    """Rows with free answers, or conversations."""
+    usable, told, (prompt, answer) = usable_references(rows, references)
+    if told is None:
+        raise PipelineError("the file must have a row with text and reference", got=usable.lost, do="Add rows.")
+    keys = references.keys(answer)
+    tokens = token_bound(prompt) + int(keys["max_new_tokens"])
+    doubts = (*references.doubts, *loss_doubts(usable, len(rows)))
+    return _Found(keys, usable, tokens, Example(told.prompt, (), told.answer), doubts, references.measure)
 
 
 def _questions(rows: list[RawRow], place: Place) -> _Found:
@@ -178,9 +203,9 @@ def _labelled(path: Path, layout: Layout, rows: list[RawRow]) -> tuple[Layout, l
 def _propose_split(path: Path, source: str, split: Split, params: Params) -> Proposal:
     """A file for validation or test is read as the training file is."""
     section = params.prepare
-    if not isinstance(section, ClassificationParams | ChoiceParams):
+    if not isinstance(section, ClassificationParams | ChoiceParams | GenerationParams):
         raise PipelineError(
-            f"a {split} file can be added to a task of classification or choice",
+            f"a {split} file can be added to a task of classification, choice or generation",
             got=f"prepare.task {section.task}",
             do=f"Put it in data/own, and write its address in prepare.{split}_source.",
         )
@@ -196,7 +221,8 @@ def _propose_split(path: Path, source: str, split: Split, params: Params) -> Pro
     columns = None if section.columns is None else tuple(section.columns)
     layout = Layout(found.format, columns, section.quoting, titled=found.titled and columns is not None)
     rows = sample_rows(path, layout)
-    texts, answer = template_fields(section.template), next(iter(section.answer_columns().values()))
+    texts = template_fields(section.template)
+    answer = next(iter(section.answer_columns().values()), texts[0])
     usable, example = _usable_of(rows, section)
     told = "a label" if isinstance(section, ClassificationParams) else "an answer"
     if usable.rows < 2 or example is None:
@@ -210,8 +236,14 @@ def _propose_split(path: Path, source: str, split: Split, params: Params) -> Pro
     return Proposal(layout, rows, changes, example, usable, loss_doubts(usable, len(rows)))
 
 
-def _usable_of(rows: Sequence[RawRow], section: ClassificationParams | ChoiceParams) -> tuple[Usable, Example | None]:
+def _usable_of(
+    rows: Sequence[RawRow], section: ClassificationParams | ChoiceParams | GenerationParams
+) -> tuple[Usable, Example | None]:
     """How many rows of a file are usable as the section reads them, and the first of them."""
+    if isinstance(section, GenerationParams):
+        reader, columns = section.reader.model_dump(), (section.answer_column, section.solution_column)
+        usable, told, _ = usable_references(rows, References(section.template, *columns, reader, section.measure))
+        return usable, None if told is None else Example(told.prompt, (), told.answer)
     if isinstance(section, ChoiceParams):
         options = OptionReader(tuple(section.option_columns), tuple(section.options or ()), section.split)
         place = Place(options, section.answer_column, section.answer_as)

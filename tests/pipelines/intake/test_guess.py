@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,90 @@ def test_parquet_is_found_by_its_first_bytes(tmp_path: Path) -> None:
     found = guess(sample_rows(tmp_path / "rows", layout))
     assert [label["values"] for label in found.labels.values()] == [[False], [True]]
     assert list(found.labels) == ["false", "true"]
+
+
+QUESTIONS_ASKED = [f"How much are {n} and {n * n} apples?" for n in range(60)]
+
+
+def free(column: str, answers: Sequence[object], **more: Sequence[object]) -> str:
+    """Rows of a question, an answer and more columns."""
+    rows = zip(QUESTIONS_ASKED, answers, *more.values(), strict=True)
+    return "\n".join(json.dumps(dict(zip(("question", column, *more), row, strict=True))) for row in rows)
+
+
+SUMS = [f"{n + n * n}.0" for n in range(60)]
+SOLUTIONS = [f"{n} + {n * n} is the sum.\n#### {n + n * n:,}" for n in range(60)]
+SENTENCES = [f"That is a matter of taste, and number {n} is as good as any other." for n in range(60)]
+
+
+@pytest.mark.parametrize(
+    ("column", "answers", "reader", "measure"),
+    [
+        ("answer", SUMS, {"name": "number"}, "exact_match"),
+        ("response", SOLUTIONS, {"name": "number"}, "exact_match"),
+        ("solution", [f"So $\\boxed{{\\frac{{{n}}}{{7}}}}$." for n in range(60)], {"name": "math"}, "exact_match"),
+        ("target", [f"Name {n}" for n in range(60)], {"name": "exact"}, "exact_match"),
+        ("summary", SENTENCES, {"name": "exact"}, "chrf"),
+    ],
+)
+def test_free_answers_are_proposed_with_a_reader_and_a_measure(
+    tmp_path: Path, column: str, answers: list[str], reader: dict[str, str], measure: str
+) -> None:
+    proposal = look(tmp_path, free(column, answers))
+    section = proposal.changes["prepare"]
+    assert (section["task"], section["answer_column"], section["reader"]) == ("generation", column, reader)
+    assert section["template"] == f"Question: {{question}}\n{column.capitalize()}:"
+    assert section["measure"] == proposal.changes["search"]["objectives"][0] == measure
+    assert proposal.example == Example(f"Question: {QUESTIONS_ASKED[0]}\n{column.capitalize()}:", (), f" {answers[0]}")
+    assert (proposal.usable.rows, proposal.doubts) == (60, ())
+    apply_changes(PARAMS, proposal.changes)
+
+
+def test_a_worked_solution_that_ends_in_the_answer_is_trained_on_and_never_asked(tmp_path: Path) -> None:
+    section = look(tmp_path, free("answer", SUMS, output=SOLUTIONS)).changes["prepare"]
+    assert (section["answer_column"], section["solution_column"]) == ("answer", "output")
+    assert section["template"] == "Question: {question}\nAnswer:"
+    other = look(tmp_path, free("answer", SUMS, output=SENTENCES)).changes["prepare"]  # it ends in another number
+    assert other["solution_column"] is None
+
+
+def test_a_column_that_is_named_like_a_label_is_one_beside_a_free_text(tmp_path: Path) -> None:
+    rows = free("response", SENTENCES, label=["good", "bad", "good"] * 20)
+    assert look(tmp_path, rows).changes["prepare"]["label_column"] == "label"
+
+
+@pytest.mark.parametrize("names", [("messages", "role", "content"), ("conversations", "from", "value")])
+def test_conversations_are_proposed_and_one_of_their_answers_is_shown(
+    tmp_path: Path, names: tuple[str, str, str]
+) -> None:
+    column, role, content = names
+    roles = {"user": "human", "assistant": "gpt"} if role == "from" else {"user": "user", "assistant": "assistant"}
+    said = [("user", "hi, I am"), ("assistant", "hello"), ("user", "and"), ("assistant", "well")]
+    rows = [{column: [{role: roles[who], content: f"{what} {n}"} for who, what in said]} for n in range(40)]
+    broken = {column: [{role: roles["user"], content: "nobody answers"}]}
+    proposal = look(tmp_path, "\n".join(map(json.dumps, [*rows, broken])))
+    section = proposal.changes["prepare"]
+    assert (section["task"], section["template"], section["chat"]) == ("generation", f"{{{column}}}", True)
+    assert (section["answer_column"], section["measure"]) == (None, "chrf")
+    assert proposal.usable == Usable(80, {"because a conversation has no answer to a user": 1})
+    assert proposal.example == Example("user: hi, I am 0\nassistant:", (), " hello 0")
+    apply_changes(PARAMS, proposal.changes)
+
+
+def test_a_test_file_of_free_answers_is_read_as_the_training_file_is(tmp_path: Path) -> None:
+    raw = shipped().model_dump(by_alias=True)
+    train = look(tmp_path, free("answer", SUMS))
+    raw["prepare"] = {key: value for key, value in raw["prepare"].items() if key not in ("labels", "label_column")}
+    for section, values in train.changes.items():
+        raw[section] |= values
+    raw["prepare"]["validation_source"] = None
+    params = check_params(raw, "params.yaml")
+    path = write(tmp_path, free("answer", ["none", *SUMS[1:]]))
+    found = propose(path, "file:data/own/test", "test", params)
+    assert found.usable == Usable(59, {"have no answer that can be read": 1})
+    assert found.changes["prepare"]["test_source"] == "file:data/own/test"
+    with pytest.raises(PipelineError, match="must have rows with question and an answer in answer"):
+        propose(write(tmp_path, free("result", SUMS)), "file:data/own/test", "test", params)
 
 
 @pytest.mark.parametrize("scores", [[n / 7 for n in range(90)], [7 * (n % 25) for n in range(90)]])
@@ -524,7 +609,6 @@ REAL: dict[str, tuple[str, str, int]] = {  # label column, template, labels; lay
     "mnli": ("gold_label", "Sentence1: {sentence1}\nSentence2: {sentence2}\nGold label:", 3),
     "rte": ("label", "Sentence1: {sentence1}\nSentence2: {sentence2}\nLabel:", 2),
     "qnli": ("label", "Question: {question}\nSentence: {sentence}\nLabel:", 2),
-    "alpaca_eval": ("dataset", "Instruction: {instruction}\nOutput: {output}\nDataset:", 5),
     "seed_tasks": ("is_classification", "{instruction}\n", 2),
 }
 QUESTIONS: dict[str, tuple[str, int, str]] = {  # template, options at most (1: a list), and how the answer says which
@@ -536,15 +620,21 @@ QUESTIONS: dict[str, tuple[str, int, str]] = {  # template, options at most (1: 
     "hellaswag": ("{ctx}", 1, "index"),
     "aqua": ("Question: {question}\nAnswer:", 1, "label"),
 }
+FREE: dict[str, tuple[str, str, str, str]] = {  # template, column of the reference, reader, measure
+    **dict.fromkeys(["AddSub", "MultiArith", "SingleEq"], ("{instruction}\n", "answer", "number", "exact_match")),
+    **dict.fromkeys(["alpaca", "alpaca_eval", "ultrafeedback"], ("{instruction}\n", "output", "exact", "chrf")),
+    "gsm8k": ("Question: {question}\nAnswer:", "answer", "number", "exact_match"),
+    "svamp": ("Body: {Body}\nQuestion: {Question}\nAnswer:", "Answer", "number", "exact_match"),
+    "asdiv": ("Question: {Question}\nAnswer:", "Answer", "number", "exact_match"),
+    "mawps": ("Original text: {original_text}\nAns:", "ans", "number", "exact_match"),
+}
 DOUBTED = {
+    "alpaca": "input is empty in",  # of an instruction's two parts
     "cola": "the label may be another column",  # the first column says where a sentence is from
-    "alpaca_eval": "no column is named like a label",  # it has none: answers to instructions
     "seed_tasks": "no column is named like a label",
 }
 REFUSED = {
     "stsb": "a score or a computed number.*similarity",
-    **dict.fromkeys(["svamp", "asdiv", "mawps", "AddSub", "MultiArith", "SingleEq"], "a score or a computed number"),
-    **dict.fromkeys(["gsm8k", "alpaca", "ultrafeedback"], "one column must be a label"),
     "trec": "must be json, jsonl, csv",
 }
 
@@ -580,6 +670,20 @@ def test_real_files_of_questions_are_understood(name: str) -> None:
 
 
 @pytest.mark.skipif(not BENCH, reason="REFT_BENCH_DATA is not set")
+@pytest.mark.parametrize("name", FREE)
+def test_real_files_of_free_answers_are_understood(name: str) -> None:
+    proposal = propose(bench_file(name), SOURCE, "train", shipped())
+    section = proposal.changes["prepare"]
+    assert section["task"] == "generation"
+    found = (section["template"], section["answer_column"], section["reader"]["name"], section["measure"])
+    assert found == FREE[name]
+    assert DOUBTED.get(name, "") in " ".join(proposal.doubts)
+    assert bool(proposal.doubts) == (name in DOUBTED)
+    assert proposal.usable.rows >= 0.98 * len(proposal.rows)
+    apply_changes(PARAMS, proposal.changes)
+
+
+@pytest.mark.skipif(not BENCH, reason="REFT_BENCH_DATA is not set")
 @pytest.mark.parametrize("name", REFUSED)
 def test_real_files_of_other_tasks_are_refused(name: str) -> None:
     with pytest.raises(PipelineError, match=REFUSED[name]):
@@ -588,4 +692,4 @@ def test_real_files_of_other_tasks_are_refused(name: str) -> None:
 
 @pytest.mark.skipif(not BENCH, reason="REFT_BENCH_DATA is not set")
 def test_every_task_of_the_folder_is_in_a_table() -> None:
-    assert {path.parent.name for path in Path(BENCH).glob("*/*.*")} == {*REAL, *QUESTIONS, *REFUSED}
+    assert {path.parent.name for path in Path(BENCH).glob("*/*.*")} == {*REAL, *QUESTIONS, *FREE, *REFUSED}
