@@ -83,6 +83,7 @@ def ask(
             check_rows(model.base, longest, more=virtual)
             return _choices(model, choices, encoded, batch_size, progress)
         case "text":
+            check_rows(model.base, encoded, more=virtual, answer=task.max_new_tokens)
             return _texts(model, tokenizer, encoded, task.max_new_tokens, batch_size, progress)
 
 

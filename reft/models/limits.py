@@ -26,13 +26,14 @@ def longest_row(base: nn.Module) -> int | None:
     return positions if padding is None else positions - padding - 1
 
 
-def check_rows(base: nn.Module, rows: Sequence[Encoded | Labelled], *, more: int = 0) -> None:
+def check_rows(base: nn.Module, rows: Sequence[Encoded | Labelled], *, more: int = 0, answer: int = 0) -> None:
     """Refuse rows that a base cannot run, which torch would tell of by an index alone, and on CUDA by ending.
 
     Args:
         base: a decoder-only language model, or an encoder.
         rows: of tokens.
         more: columns that are put beside each row's own.
+        answer: tokens that are generated behind each row, of which the model does not read the last.
 
     Raises:
         BaseLimitError: for a token id beyond the embeddings, or a row that is longer than the positions.
@@ -44,10 +45,11 @@ def check_rows(base: nn.Module, rows: Sequence[Encoded | Labelled], *, more: int
             f"token ids must be below {embeddings.num_embeddings}, the base's number of embeddings; got {highest}; "
             "give the base its own tokenizer"
         )
-    longest = max((len(row.input_ids) for row in rows), default=0) + more
+    longest = max((len(row.input_ids) for row in rows), default=0) + more + max(answer - 1, 0)
     positions = longest_row(base)
     if positions is not None and longest > positions:
         raise BaseLimitError(
-            f"a row must fit the base's {positions} positions; got {longest} tokens, {more} of them virtual; "
-            "shorten the rows, or take fewer virtual tokens"
+            f"a row must fit the base's {positions} positions; got {longest} tokens, {more} of them virtual"
+            + (f" and up to {answer} of an answer" if answer else "")
+            + "; shorten the rows, or take fewer virtual tokens"
         )

@@ -82,6 +82,13 @@ def test_how_many_rows_are_lost_and_why_is_told() -> None:
     assert "Of 40 rows, 37 are usable; 2 have no text; 1 have no label" in said.splitlines()
 
 
+def test_of_a_free_answer_the_prompt_and_the_reference_are_shown() -> None:
+    example = Example("Question: why?\nAnswer:", (), " because")
+    said = question(Proposal(Layout("jsonl", None, quoting=True), [], {}, example, Usable(0, {}), ())).splitlines()
+    shown = ["The model would read", "  | Question: why?", "  | Answer:", "and learn to answer ' because'"]
+    assert said[:4] == shown
+
+
 def test_it_changes_nothing_while_a_run_works_here(project: Project, rows: Path) -> None:
     before = params_text(project)
     with locked(project.root, "run", wait_seconds=0):

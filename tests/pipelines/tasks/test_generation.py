@@ -11,19 +11,24 @@ import pytest
 
 from pipelines.contracts.evaluation import read_evaluation
 from pipelines.contracts.predictions import read_predictions
-from pipelines.contracts.prepared import Rejection, read_rows
+from pipelines.contracts.prepared import Rejection, Row, read_rows
 from pipelines.contracts.task import read_task
 from pipelines.errors import PipelineError
 from pipelines.files import read_json
+from pipelines.model.scores import ask
 from pipelines.params.whole import Params, check_params
 from pipelines.registry.package import model_input
 from pipelines.serving.pyfunc import AdapterModel
 from pipelines.sources.raw_row import RawRow
-from pipelines.tasks.family import family_of
+from pipelines.stages import base, prepare
+from pipelines.tasks.family import family_of, open_family
+from pipelines.tasks.generation import NO_ANSWER, OTHER_ANSWER, TOO_LONG
 from pipelines.tasks.reader import RowReader
+from reft import ReftConfig, ReftModel
+from reft.models.limits import BaseLimitError
 from tests.pipelines.staged import run_stages, write_json_rows
 from tests.searching import FEW, raw_params
-from tests.tiny import tiny_tokenizer, write_tiny_base
+from tests.tiny import tiny_llama, tiny_tokenizer, write_tiny_base
 
 CHANGES: dict[str, Any] = FEW | {
     "prepare.task": "generation",
@@ -104,6 +109,72 @@ def test_an_empty_reference_or_one_with_a_token_of_the_model_is_rejected() -> No
     rows = RowReader(keys, family_of(keys), tiny_tokenizer())
     for answer in ("  ", "a</s>b", None, ["a"]):
         assert isinstance(rows.read(RawRow("f", 1, {"text": "t", "answer": answer})), Rejection)
+
+
+def test_a_prompt_that_leaves_no_room_for_the_longest_answer_is_rejected(project: Path, tmp_path: Path) -> None:
+    """Else the base would run out of positions while it answers; the tiny one has 256, as many as max_tokens here."""
+    write_tiny_base(tmp_path / "models" / "own" / "tiny")
+    long = "word " * 45  # about 225 tokens of single letters
+    write_json_rows(tmp_path, [{"text": f"{n} {long if n < 4 else ''}", "answer": "a"} for n in range(40)])
+    raw = make_params().model_dump(by_alias=True)
+    raw["prepare"] |= {"max_tokens": 256, "max_new_tokens": 60}
+    record, card = tmp_path / "base.json", tmp_path / "card.json"
+    params = check_params(raw, "params.yaml")
+    base.run(params, root=tmp_path, out=record)
+    prepare.run(params, root=tmp_path, base=record, out=tmp_path / "prepared", card=card)
+    assert read_json(card)["rejected"] == {"prompt and completion have too many tokens": 4, "total": 4}
+
+
+def test_an_answer_beyond_the_bases_positions_is_refused_before_the_first_token() -> None:
+    model, tokenizer = tiny_llama(), tiny_tokenizer()
+    spec = family_of(make_params(max_new_tokens=200).prepare).spec
+    asked = ReftModel(model, ReftConfig((0,), "l1", 1), seed=0)
+    with pytest.raises(BaseLimitError, match="up to 200 of an answer"):
+        ask(asked, tokenizer, open_family(spec), [Row("f:1", "word " * 30, "")], batch_size=1)
+
+
+def test_a_solution_is_trained_on_and_its_reference_is_compared() -> None:
+    changes = {"solution_column": "worked", "reader": {"name": "number"}, "max_new_tokens": 40}
+    keys = make_params(**changes).prepare
+    rows = RowReader(keys, family_of(keys), tiny_tokenizer())
+    raw = {"text": "t", "answer": "8.0", "worked": "3 + 5\n#### 8"}
+    row = rows.read(RawRow("f", 1, raw))
+    assert isinstance(row, Row)
+    assert (row.completion, row.references) == (" 3 + 5\n#### 8</s>", ("8.0",))
+    for changed, reason in (
+        ({"worked": "#### 9"}, OTHER_ANSWER),
+        ({"worked": "no number"}, NO_ANSWER),
+        ({"answer": "3/4"}, NO_ANSWER),
+        ({"worked": "1 + 1 " * 20 + "#### 8"}, TOO_LONG),
+    ):
+        found = rows.read(RawRow("f", 1, raw | changed))
+        assert isinstance(found, Rejection)
+        assert found.reason == reason
+
+
+def test_references_that_are_no_mathematics_stop_the_stage() -> None:
+    task = family_of(make_params(reader={"name": "math"}).prepare)
+    rows = [Row("f:1", "p", " c", references=(text,)) for text in ("$\\frac{1}{2}$", "3", "none of these")]
+    task.check_split("train", rows)
+    task.check_split("test", rows[:2])
+    with pytest.raises(PipelineError, match=r"'none of these', and 1 of 3 in all"):
+        task.check_split("test", rows)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"measure": "chrf", "reader": {"name": "number"}}, "compares texts"),
+        ({"solution_column": "worked"}, "needs a reader that finds the answer"),
+        ({"answer_column": "text"}, "must not be read by the template"),
+        ({"reader": {"name": "regex", "pattern": "(a)(b)"}}, "must have one group"),
+        ({"reader": {"name": "regex", "pattern": "(a"}}, "a regular expression of Python"),
+        ({"reader": {"name": "regex"}}, "pattern"),
+    ],
+)
+def test_keys_that_contradict_each_other_are_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(PipelineError, match=said):
+        make_params(**changes)
 
 
 def test_a_base_without_an_end_is_refused() -> None:
