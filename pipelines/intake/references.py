@@ -36,6 +36,7 @@ TITLES = (
 )
 SOLUTIONS = ("output", "solution", "rationale", "explanation", "reasoning", "response", "completion", "cot")
 CONVERSATIONS = ("messages", "conversations", "conversation", "turns")
+BESIDE = ("system", "tools")  # what LLaMA-Factory's rows may have beside their turns
 SHORT = 5  # words of a reference that an answer may be, word by word
 OVERLAP = "chrf"  # measures longer ones, in any language
 SHORT_TEXT = 16  # characters of which each may be a token, as digits are
@@ -180,7 +181,9 @@ def _conversations(rows: Sequence[RawRow]) -> References | None:
         if len(held) > len(good) / 2 and all(isinstance(row.values[name], list | str) for row in held):
             turns = sum(not isinstance(read_turns(row, name), Rejection) for row in held)
             if turns > len(held) / 2:
-                return References(f"{{{name}}}", None, None, {"name": "exact"}, OVERLAP)
+                beside = [other for other in BESIDE if any(clean(row.values.get(other)) for row in good)]
+                doubts = tuple(f"{other} is a column beside the turns, and is not read" for other in beside)
+                return References(f"{{{name}}}", None, None, {"name": "exact"}, OVERLAP, doubts)
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,7 +15,7 @@ from pipelines.errors import PipelineError
 from pipelines.sources.raw_row import RawRow
 from pipelines.tasks.columns import Columns
 from pipelines.tasks.conversations import ANSWER, answered, asked, beginning, turns_of
-from pipelines.tasks.family import EXAMPLE, Answer, Asked, Reading, Target, TaskFamily
+from pipelines.tasks.family import EXAMPLE, MAJORITY, Answer, Asked, Reading, Target, TaskFamily
 from pipelines.tasks.keys.generation import EXACT_MATCH, GenerationParams
 from pipelines.tasks.keys.template import fill_template, template_fields
 from pipelines.tasks.measures import Floats, Mean, Measure, Proportion
@@ -95,7 +96,10 @@ class Generation(TaskFamily[GenerationParams]):
             return reject(raw, NO_ANSWER, reference if right is None else solution)
         if keys.solution_column is not None and not (self._apart or self._reader.same(told, right)):
             return reject(raw, OTHER_ANSWER, f"{told}, not {right}")
-        completion = self._completion(raw, solution, tokenizer)
+        try:
+            completion = self._completion(raw, solution, tokenizer)
+        except TEMPLATE_ERRORS as error:
+            return reject(raw, NOT_TAKEN, error)
         if completion is None:
             return reject(raw, NO_TURN, solution)
         said = completion.removesuffix(str(tokenizer.eos_token))
@@ -147,6 +151,15 @@ class Generation(TaskFamily[GenerationParams]):
         """The score of each row by itself."""
         scores = self.scores(rows, answers)
         return self.measure.by_row(scores) if isinstance(self.measure, CorpusChrf) else scores
+
+    def baselines(self, rows: Sequence[Row]) -> dict[str, Floats]:
+        """Always the commonest reference, where answers are right or wrong and it is known which are one."""
+        if self.measure.name != EXACT_MATCH or self._apart:
+            return {}
+        right = [self._reader.read(row.references[0]) for row in rows]
+        commonest = Counter(right).most_common(1)[0][0]
+        said = str(rows[right.index(commonest)].references[0])
+        return {MAJORITY: self.scores(rows, [said] * len(rows))}
 
     def summary(self, rows: Sequence[Row], answers: Sequence[Answer]) -> dict[str, float]:
         """How many answers the reader finds nothing in; they are wrong."""

@@ -132,7 +132,7 @@ def test_what_is_copied_from_the_end_of_a_run_stands_on_one_line(tmp_path: Path)
 
 
 def test_every_page_speaks_of_the_familys_own_measure(tmp_path: Path) -> None:
-    """A family without classes, baselines and accuracy: 18 of 20 texts are the reference, and of the base none."""
+    """A family without classes and accuracy: 18 of 20 texts are the reference, and of the base none."""
     settings = {"max_new_tokens": 4, "reader": {"name": "exact"}, "measure": "exact_match", "conversation": False}
     task = open_family(TaskSpec("generation", "{text}", False, settings=settings))
     rows = [Row(f"f:{place}", "p", " yes", references=("yes",)) for place in range(20)]

@@ -209,6 +209,8 @@ def test_conversations_are_proposed_and_one_of_their_answers_is_shown(
     assert (section["answer_column"], section["measure"]) == (None, "chrf")
     assert proposal.usable == Usable(80, {"because a conversation has no answer to a user": 1})
     assert proposal.example == Example("user: hi, I am 0\nassistant:", (), " hello 0")
+    beside = look(tmp_path, "\n".join(json.dumps({**row, "system": "Be short."}) for row in rows)).doubts
+    assert (proposal.doubts, beside) == ((), ("system is a column beside the turns, and is not read",))
     apply_changes(PARAMS, proposal.changes)
 
 

@@ -137,6 +137,8 @@ def test_an_answer_is_written_as_the_models_own_template_writes_it(template: str
 def test_a_template_that_refuses_turns_or_hides_the_answer_is_told() -> None:
     assert reasons(rows_of(turns("hi", "hello", system="s"), template=LLAMA_2)) == [NOT_TAKEN]
     assert reasons(rows_of(turns("hi", "hello"), template=THOUGHTFUL)) == [NO_TURN]
+    mute = CHAT_TEMPLATE.replace("{{ m['role'] }}", "{% if m['role'] == 'assistant' %}{{ m.absent.name }}{% endif %}")
+    assert reasons(rows_of(turns("hi", "hello"), template=mute)) == [NOT_TAKEN]
 
 
 def test_turns_are_read_as_sharegpt_has_them_and_as_json_and_in_parts() -> None:

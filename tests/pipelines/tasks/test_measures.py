@@ -68,6 +68,13 @@ def test_exact_match_is_the_accuracy_of_what_was_read() -> None:
     assert family.summary(asked, said) == {"unreadable_answers": 1}
 
 
+def test_always_the_commonest_answer_is_a_baseline_where_answers_are_right_or_wrong() -> None:
+    asked = [Row("f:1", "p", " c", references=(text,)) for text in ("8.0", "3", "so 8", "1,200")]
+    baselines = task("exact_match", {"name": "number"}).baselines(asked)
+    assert {name: scores.tolist() for name, scores in baselines.items()} == {"majority": [1.0, 0.0, 1.0, 0.0]}
+    assert task("chrf").baselines(asked) == task("exact_match", {"name": "math"}).baselines(asked) == {}
+
+
 @pytest.mark.parametrize(("name", "library"), [("pearson", stats.pearsonr), ("spearman", stats.spearmanr)])
 def test_correlations_are_those_of_scipy(name: str, library: Any) -> None:
     pairs = np.array([[1.0, 2.0], [2.0, 1.0], [2.0, 5.0], [4.0, 4.0], [0.5, 0.0]])
