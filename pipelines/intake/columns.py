@@ -154,28 +154,37 @@ def question_texts(rows: Sequence[RawRow], answer_column: str, other: Collection
     return [c.name for c in text_columns([c for c in columns if c.name not in other], answer)]
 
 
+def likeliest_label(columns: list[Column]) -> Column | None:
+    """The column that is most like a label or a score; None if none is."""
+    return next(iter(_ranked(columns)), None)
+
+
+def _ranked(columns: list[Column]) -> list[Column]:
+    candidates = [c for c in columns if is_choice(c) or is_ranged(c)]
+    place = {c.name: number for number, c in enumerate(columns)}
+    return sorted(candidates, key=lambda c: (title_rank(c.name), is_ranged(c), len(c.distinct), -place[c.name]))
+
+
 def _label_column(columns: list[Column]) -> tuple[Column, list[str]]:
     """The column that is most like a label, and doubts of it.
 
     One is named like a label, else has the fewest different values, else stands last.
     """
-    candidates = [c for c in columns if is_choice(c) or _is_ranged(c)]
-    if not candidates:
+    ranked = _ranked(columns)
+    if not ranked:
         found = ", ".join(f"{c.name} with {len(c.distinct)}" for c in columns)
         raise PipelineError(
             f"one column must be a label: 2 to {MOST_LABELS} different short values, each in three rows or more",
             got=f"the columns {found}" if found else "no column that is filled",
             do=f"Add such a column, or name another file. {BY_HAND}: {FREE}.",
         )
-    place = {c.name: number for number, c in enumerate(columns)}
-    ranked = sorted(candidates, key=lambda c: (title_rank(c.name), _is_ranged(c), len(c.distinct), -place[c.name]))
     label, others = ranked[0], ranked[1:]
-    if _is_ranged(label):
+    if is_ranged(label):
         raise PipelineError(
             "a label is one of a few values, which a score or a computed number is not",
             got=f"the column {label.name} with {len(label.distinct)} different numbers",
-            do=f"{BY_HAND}: a label there may have a range, min and max, and rows in no range are rejected; "
-            f"task: regression learns a score; {FREE}, as computed numbers.",
+            do=f"Give the columns titles. {BY_HAND}: a label there may have a range, min and max, and rows in no range "
+            f"are rejected; task: regression learns a score; {FREE}, as computed numbers.",
         )
     rivals = [c.name for c in others if title_rank(c.name) == title_rank(label.name)]
     if rivals:
@@ -220,7 +229,7 @@ def is_choice(column: Column) -> bool:
     return all(len(str(value)) <= 40 for value in distinct)
 
 
-def _is_ranged(column: Column) -> bool:
+def is_ranged(column: Column) -> bool:
     """Numbers of many values that are no row numbers."""
     numbers = [as_number(value) for value in column.present]
     if len(set(numbers)) <= MOST_NUMBERS or None in numbers or is_choice(column):

@@ -14,6 +14,8 @@ from pipelines.intake.labels import Labels, Usable, clean, label_of, usable_rows
 from pipelines.intake.layout import Layout, find_layout, nameless, renamed, sample_rows
 from pipelines.intake.options import Place, find_options, question_template, usable_questions
 from pipelines.intake.references import References, find_references, usable_references
+from pipelines.intake.scores import Score, find_score, usable_scores
+from pipelines.params.base import Kind
 from pipelines.params.whole import Params, check_params
 from pipelines.roundtrip import dump_document, exchange_keys, load_document, set_section
 from pipelines.sources.raw_row import DELIMITERS, RawRow
@@ -21,7 +23,8 @@ from pipelines.tasks.keys.choice import ChoiceParams
 from pipelines.tasks.keys.classification import ACCURACY, ClassificationParams
 from pipelines.tasks.keys.generation import GenerationParams
 from pipelines.tasks.keys.prepare import PrepareParams
-from pipelines.tasks.keys.table import FAMILY_KEYS
+from pipelines.tasks.keys.regression import RegressionParams
+from pipelines.tasks.keys.table import FAMILY_KEYS, Families
 from pipelines.tasks.keys.template import fill_template, template_fields
 from pipelines.tasks.options import OptionReader
 from pipelines.yaml_file import parse_yaml, read_yaml
@@ -69,7 +72,7 @@ def propose(path: Path, source: str, split: Split, params: Params) -> Proposal:
     """
     if split != "train":
         return _propose_split(path, source, split, params)
-    layout, rows, found = _explore(path)
+    layout, rows, found = _explore(path, params.base.kind)
     prepare: dict[str, Any] = {"source": source, "sha256": None}
     prepare |= {f"{other}_source": None for other in _foreign(layout, params.prepare)}
     prepare |= {"format": layout.format, "columns": None if layout.columns is None else list(layout.columns)}
@@ -145,8 +148,8 @@ class _Found:
     measure: str = ACCURACY
 
 
-def _explore(path: Path) -> tuple[Layout, list[RawRow], _Found]:
-    """Layout, rows, and what is found in them: options of their own, free answers, or else one label for all."""
+def _explore(path: Path, kind: Kind) -> tuple[Layout, list[RawRow], _Found]:
+    """Layout, rows, and what is found in them: options of their own, free answers, a score, or one label for all."""
     layout = find_layout(path)
     rows = sample_rows(path, layout)
     if nameless(layout):
@@ -157,7 +160,21 @@ def _explore(path: Path) -> tuple[Layout, list[RawRow], _Found]:
     references = find_references(rows)
     if references is not None:
         return layout, rows, _generated(rows, references)
+    score = find_score(rows, kind)
+    if score is not None:
+        return layout, rows, _scored(rows, score)
     return _labelled(path, layout, rows)
+
+
+def _scored(rows: list[RawRow], score: Score) -> _Found:
+    """Rows with a number between two bounds."""
+    usable, shown, longest = usable_scores(rows, score)
+    if shown is None:
+        raise PipelineError("the file must have a row with text and number", got=usable.lost, do="Add rows.")
+    keys = score.keys()
+    doubts = (*score.doubts, *loss_doubts(usable, len(rows)))
+    example = Example(shown.prompt, shown.words, shown.right)
+    return _Found(keys, usable, token_bound(longest), example, doubts, str(keys["measure"]))
 
 
 def _generated(rows: list[RawRow], references: References) -> _Found:
@@ -203,12 +220,6 @@ def _labelled(path: Path, layout: Layout, rows: list[RawRow]) -> tuple[Layout, l
 def _propose_split(path: Path, source: str, split: Split, params: Params) -> Proposal:
     """A file for validation or test is read as the training file is."""
     section = params.prepare
-    if not isinstance(section, ClassificationParams | ChoiceParams | GenerationParams):
-        raise PipelineError(
-            f"a {split} file can be added to a task of classification, choice or generation",
-            got=f"prepare.task {section.task}",
-            do=f"Put it in data/own, and write its address in prepare.{split}_source.",
-        )
     if not section.source.startswith("file:"):
         raise PipelineError(
             f"a {split} file goes with a training file of your own",
@@ -221,7 +232,7 @@ def _propose_split(path: Path, source: str, split: Split, params: Params) -> Pro
     columns = None if section.columns is None else tuple(section.columns)
     layout = Layout(found.format, columns, section.quoting, titled=found.titled and columns is not None)
     rows = sample_rows(path, layout)
-    texts = template_fields(section.template)
+    texts = section.text_columns()
     answer = next(iter(section.answer_columns().values()), texts[0])
     usable, example = _usable_of(rows, section)
     told = "a label" if isinstance(section, ClassificationParams) else "an answer"
@@ -236,10 +247,12 @@ def _propose_split(path: Path, source: str, split: Split, params: Params) -> Pro
     return Proposal(layout, rows, changes, example, usable, loss_doubts(usable, len(rows)))
 
 
-def _usable_of(
-    rows: Sequence[RawRow], section: ClassificationParams | ChoiceParams | GenerationParams
-) -> tuple[Usable, Example | None]:
+def _usable_of(rows: Sequence[RawRow], section: Families) -> tuple[Usable, Example | None]:
     """How many rows of a file are usable as the section reads them, and the first of them."""
+    if isinstance(section, RegressionParams):
+        bounds, templates = (section.low, section.high), (section.template, section.second_template)
+        usable, shown, _ = usable_scores(rows, Score(*templates, section.number_column, *bounds, section.words))
+        return usable, None if shown is None else Example(shown.prompt, shown.words, shown.right)
     if isinstance(section, GenerationParams):
         reader, columns = section.reader.model_dump(), (section.answer_column, section.solution_column)
         usable, told, _ = usable_references(rows, References(section.template, *columns, reader, section.measure))
@@ -247,8 +260,8 @@ def _usable_of(
     if isinstance(section, ChoiceParams):
         options = OptionReader(tuple(section.option_columns), tuple(section.options or ()), section.split)
         place = Place(options, section.answer_column, section.answer_as)
-        usable, shown, _ = usable_questions(rows, place, section.template)
-        return usable, None if shown is None else Example(shown.prompt, shown.options, shown.right)
+        usable, asked, _ = usable_questions(rows, place, section.template)
+        return usable, None if asked is None else Example(asked.prompt, asked.options, asked.right)
     labels = {name: label.model_dump() for name, label in section.labels.items()}
     usable = usable_rows(rows, template_fields(section.template), section.label_column, labels)
     if not usable.rows:

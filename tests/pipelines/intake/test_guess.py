@@ -231,12 +231,58 @@ def test_a_test_file_of_free_answers_is_read_as_the_training_file_is(tmp_path: P
 
 
 @pytest.mark.parametrize("scores", [[n / 7 for n in range(90)], [7 * (n % 25) for n in range(90)]])
-def test_a_score_or_a_computed_number_is_no_label(tmp_path: Path, scores: list[float]) -> None:
-    rows = [("id", "stars", "comment"), *((n, score, f"{TEXTS[0]} {n}") for n, score in enumerate(scores))]
-    with pytest.raises(
-        PipelineError, match=r"which a score or a computed number is not.*stars.*--no-params.*min and max"
-    ):
+def test_a_score_or_a_computed_number_is_no_label_of_a_file_without_titles(tmp_path: Path, scores: list[float]) -> None:
+    rows = [(score, f"{TEXTS[0]} {n}") for n, score in enumerate(scores)]
+    with pytest.raises(PipelineError, match=r"which a score or a computed number is not.*--no-params.*min and max"):
         look(tmp_path, delimited(rows))
+
+
+@pytest.mark.parametrize(
+    ("scores", "bounds", "words"),
+    [
+        ([n % 26 / 5 for n in range(90)], (0.0, 5.0), [" zero", " one", " two", " three", " four", " five"]),
+        (
+            [4 * (n % 25) for n in range(90)],
+            (0.0, 96.0),
+            [" zero\n", " 19.2\n", " 38.4\n", " 57.6\n", " 76.8\n", " 96\n"],
+        ),
+        ([n % 25 / 50 for n in range(90)], (0.0, 0.48), None),
+    ],
+)
+def test_a_score_is_proposed_between_its_bounds_with_words_for_a_decoder(
+    tmp_path: Path, scores: list[float], bounds: tuple[float, float], words: list[str] | None
+) -> None:
+    rows = [("id", "stars", "comment"), *((n, score, f"{TEXTS[0]} {n}") for n, score in enumerate(scores))]
+    proposal = look(tmp_path, delimited(rows))
+    section = proposal.changes["prepare"]
+    assert (section["task"], section["number_column"]) == ("regression", "stars")
+    assert section["template"] == "Comment: {comment}\nStars:"
+    assert (section["low"], section["high"]) == bounds
+    spelled = list(section["words"])
+    assert words is None or [word.rstrip("\n") for word in spelled] == [word.rstrip("\n") for word in words]
+    assert list(section["words"].values())[0::5][-1] == bounds[1]
+    assert proposal.changes["search"]["objectives"][0] == section["measure"] == "pearson"
+    assert proposal.example == Example(f"Comment: {TEXTS[0]} 0\nStars:", tuple(spelled), spelled[0])
+    assert (proposal.usable.rows, proposal.doubts) == (90, ())
+    apply_changes(PARAMS, proposal.changes)
+
+
+def test_of_an_encoder_a_score_needs_no_words_and_two_texts_are_a_pair(tmp_path: Path) -> None:
+    rows = [("score", "one", "other"), *((n % 26 / 5, f"{TEXTS[0]} {n}", f"{n} is {TEXTS[1]}") for n in range(90))]
+    raw = shipped().model_dump(by_alias=True)
+    raw["base"]["kind"] = "encoder"
+    for label in raw["prepare"]["labels"].values():
+        label["word"] = None
+    proposal = propose(write(tmp_path, delimited(rows)), SOURCE, "train", check_params(raw, "params.yaml"))
+    section = proposal.changes["prepare"]
+    assert (section["template"], section["second_template"], section["words"]) == ("{one}", "{other}", None)
+    assert proposal.example == Example(f"{TEXTS[0]} 0\n0 is {TEXTS[1]}", (), "0")
+    raw["prepare"] = {key: value for key, value in raw["prepare"].items() if key not in ("labels", "label_column")}
+    raw["prepare"] |= section
+    raw["search"] |= proposal.changes["search"]
+    found = propose(write(tmp_path, delimited([*rows, (7.5, "a b c", "d e f")])), "file:data/own/t", "test",
+                    check_params(raw, "params.yaml"))  # fmt: skip
+    assert found.usable == Usable(90, {"have no number from 0 to 5": 1})
 
 
 def test_rows_with_options_of_their_own_are_questions(tmp_path: Path) -> None:
@@ -636,7 +682,6 @@ DOUBTED = {
     "seed_tasks": "no column is named like a label",
 }
 REFUSED = {
-    "stsb": "a score or a computed number.*similarity",
     "trec": "must be json, jsonl, csv",
 }
 
@@ -686,6 +731,18 @@ def test_real_files_of_free_answers_are_understood(name: str) -> None:
 
 
 @pytest.mark.skipif(not BENCH, reason="REFT_BENCH_DATA is not set")
+def test_a_real_file_of_scores_is_understood() -> None:
+    proposal = propose(bench_file("stsb"), SOURCE, "train", shipped())
+    section = proposal.changes["prepare"]
+    assert (section["task"], section["number_column"], section["low"], section["high"]) == (
+        "regression", "similarity", 0.0, 5.0,
+    )  # fmt: skip
+    assert section["template"] == "Sentence1: {sentence1}\nSentence2: {sentence2}\nSimilarity:"
+    assert (proposal.usable.rows, proposal.doubts) == (len(proposal.rows), ())
+    apply_changes(PARAMS, proposal.changes)
+
+
+@pytest.mark.skipif(not BENCH, reason="REFT_BENCH_DATA is not set")
 @pytest.mark.parametrize("name", REFUSED)
 def test_real_files_of_other_tasks_are_refused(name: str) -> None:
     with pytest.raises(PipelineError, match=REFUSED[name]):
@@ -694,4 +751,4 @@ def test_real_files_of_other_tasks_are_refused(name: str) -> None:
 
 @pytest.mark.skipif(not BENCH, reason="REFT_BENCH_DATA is not set")
 def test_every_task_of_the_folder_is_in_a_table() -> None:
-    assert {path.parent.name for path in Path(BENCH).glob("*/*.*")} == {*REAL, *QUESTIONS, *FREE, *REFUSED}
+    assert {path.parent.name for path in Path(BENCH).glob("*/*.*")} == {*REAL, *QUESTIONS, *FREE, *REFUSED, "stsb"}

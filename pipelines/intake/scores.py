@@ -1,0 +1,148 @@
+"""Rows whose answer is a score: which column holds it, between which bounds, and words for it, guessed."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.intake.columns import (
+    LABEL_TITLES,
+    Column,
+    columns_of,
+    is_ranged,
+    likeliest_label,
+    prompt_template,
+    text_columns,
+    title_rank,
+)
+from pipelines.intake.labels import Usable, choices, clean
+from pipelines.params.base import Kind
+from pipelines.sources.raw_row import RawRow
+from pipelines.tasks.keys.template import fill_template, text_fields
+from pipelines.tasks.rows import as_number, comparable
+
+MOST_WORDS = 11  # as from 0 to 10
+FEWER_WORDS = 6  # of a wider range, evenly spaced
+
+
+@dataclass(frozen=True)
+class Score:
+    """Where prompts and scores stand.
+
+    Attributes:
+        template: of the prompt, or of an encoder's first text.
+        second_template: of an encoder's second text.
+        column: of the score.
+        low: its least value.
+        high: its greatest.
+        words: what a decoder says numbers by; None for an encoder.
+        doubts: what a person should look at.
+    """
+
+    template: str
+    second_template: str | None
+    column: str
+    low: float
+    high: float
+    words: Mapping[str, float] | None
+    doubts: tuple[str, ...] = ()
+
+    def keys(self) -> dict[str, Any]:
+        """The keys of params.yaml that say it."""
+        return {
+            "task": "regression",
+            "template": self.template,
+            "second_template": self.second_template,
+            "number_column": self.column,
+            "low": self.low,
+            "high": self.high,
+            "words": None if self.words is None else dict(self.words),
+            "measure": "pearson",
+        }
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A row as the model would read it, the words that it could answer with, and the right one, or the number."""
+
+    prompt: str
+    words: tuple[str, ...]
+    right: str
+
+
+def find_score(rows: Sequence[RawRow], kind: Kind) -> Score | None:
+    """Where rows have a score, if that is what is likest to a label; None else."""
+    columns, _ = columns_of(rows)
+    column = likeliest_label(columns)
+    if column is None or not is_ranged(column):
+        return None
+    texts = [c.name for c in text_columns([c for c in columns if c is not column], None)]
+    low, high = _bounds(column)
+    named = title_rank(column.name) < len(LABEL_TITLES)
+    doubts = () if named else (f"no column is named like a score; {column.name} has numbers of many values",)
+    if kind == "encoder":
+        whole, pair = prompt_template(texts, column.name).rpartition("\n")[0], len(texts) == 2
+        first, second = (f"{{{texts[0]}}}", f"{{{texts[1]}}}") if pair else (whole or f"{{{texts[0]}}}", None)
+        return Score(first, second, column.name, low, high, None, doubts)
+    template = prompt_template(texts, column.name)
+    return Score(template, None, column.name, low, high, _words(low, high, template), doubts)
+
+
+def usable_scores(rows: Sequence[RawRow], score: Score) -> tuple[Usable, Scored | None, int]:
+    """How many rows are left, the first of them, and characters of one of the longest prompts."""
+    lost: Counter[str] = Counter()
+    found: dict[str, list[float]] = {}
+    shown, lengths = None, [0]
+    for row in rows:
+        texts = {name: clean(row.values.get(name)) for name in text_fields(score.template, score.second_template)}
+        value = clean(row.values.get(score.column))
+        number = None if value is None else as_number(value)
+        if row.problem is not None:
+            lost["cannot be read"] += 1
+        elif None in texts.values():
+            lost["have no text"] += 1
+        elif number is None or not score.low <= number <= score.high:
+            lost[f"have no number from {score.low:g} to {score.high:g}"] += 1
+        else:
+            parts = [fill_template(each, {k: str(v) for k, v in texts.items()}) for each in _templates(score)]
+            prompt = "\n".join(parts)
+            found.setdefault(comparable(prompt), []).append(number)
+            lengths.append(len(prompt))
+            shown = shown or _scored(prompt, number, score.words)
+    contradictory = sum(len(numbers) for numbers in found.values() if len(set(numbers)) > 1)
+    usable = sum(len(set(numbers)) == 1 for numbers in found.values())
+    doubled = sum(map(len, found.values())) - contradictory - usable
+    lost |= {"have a text that stands in an earlier row": doubled, "have a text with another score": contradictory}
+    lengths.sort()
+    longest = lengths[int(0.99 * (len(lengths) - 1))]
+    return Usable(usable, {reason: count for reason, count in lost.items() if count}), shown, longest
+
+
+def _scored(prompt: str, number: float, words: Mapping[str, float] | None) -> Scored:
+    if words is None:
+        return Scored(prompt, (), f"{number:g}")
+    return Scored(prompt, tuple(words), min(words, key=lambda word: abs(words[word] - number)))
+
+
+def _templates(score: Score) -> list[str]:
+    return [score.template] if score.second_template is None else [score.template, score.second_template]
+
+
+def _bounds(column: Column) -> tuple[float, float]:
+    """The least and the greatest number, as whole ones where whole ones lie between."""
+    numbers = [number for value in column.present if (number := as_number(value)) is not None]
+    low, high = min(numbers), max(numbers)
+    return (float(math.floor(low)), float(math.ceil(high))) if high - low >= 1 else (low, high)
+
+
+def _words(low: float, high: float, template: str) -> dict[str, float]:
+    """Words for whole numbers between the bounds, where they are few; else for numbers that lie apart as evenly."""
+    count = high - low + 1
+    whole = low.is_integer() and 2 < count <= MOST_WORDS
+    step = 1.0 if whole else (high - low) / (FEWER_WORDS - 1)
+    numbers = [round(low + place * step, 6) for place in range(int(count) if whole else FEWER_WORDS)]
+    spelled = choices([int(number) if number.is_integer() else number for number in numbers], template)
+    return {str(label["word"]): number for label, number in zip(spelled.values(), numbers, strict=True)}
