@@ -8,7 +8,7 @@ from typing import Any
 
 from pipelines.contracts.prepared import Rejection
 from pipelines.sources.raw_row import RawRow
-from pipelines.tasks.reader import reject
+from pipelines.tasks.reader import CONTROL, CONTROLS, reject
 
 NO_TURNS = "a conversation is no list of turns with role and content, or from and value"
 ROLE = "a turn is of a role that is not known"
@@ -126,6 +126,8 @@ def _turn(value: object) -> Turn | str:
         return EMPTY if value.get(names[1]) is None else NOT_TEXT
     if not content.strip():
         return EMPTY
+    if CONTROLS.search(content):  # here, since the turns as one text write them otherwise
+        return CONTROL
     return {"role": _ROLES[role.casefold()], "content": content.strip()}
 
 

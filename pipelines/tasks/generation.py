@@ -21,7 +21,7 @@ from pipelines.tasks.keys.template import fill_template, template_fields
 from pipelines.tasks.measures import Floats, Mean, Measure, Proportion
 from pipelines.tasks.overlap import CHRF_MEASURE, CorpusChrf, chrf_statistics, rouge
 from pipelines.tasks.prompts import TEMPLATE_ERRORS, answer_turn, render_turns
-from pipelines.tasks.reader import reject, special_tokens, usable_text
+from pipelines.tasks.reader import SPECIAL, reject, special_tokens, usable_text
 from pipelines.tasks.readers import Math, open_reader
 from pipelines.tasks.rows import comparable
 
@@ -72,8 +72,12 @@ class Generation(TaskFamily[GenerationParams]):
         """The template, or the conversation by the model's chat template, which may not take it."""
         if self._turns is None:
             return super().prompt(raw, texts, tokenizer)
+        turns = turns_of(texts[self._turns])
+        said = (token for token in special_tokens(tokenizer) for turn in turns if token in turn["content"])
+        if (found := next(said, None)) is not None:  # which a quotation mark in it hides in the turns as one text
+            return reject(raw, SPECIAL, found)
         try:
-            return render_turns(tokenizer, turns_of(texts[self._turns]))
+            return render_turns(tokenizer, turns)
         except TEMPLATE_ERRORS as error:
             return reject(raw, NOT_TAKEN, error)
 

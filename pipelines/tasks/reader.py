@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # What no text is made of, but tab and line ends: NUL and its like, and halves of a surrogate pair, which no tokenizer
 # takes. They come from a wrong decoding or a damaged file.
-_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
 UNREADABLE = "the row cannot be read"
 MISSING = "a column is missing"
@@ -159,7 +159,7 @@ def usable_text(raw: RawRow, column: str, special: tuple[str, ...]) -> str | Rej
     text = "" if value is None else str(value).strip()
     if not text:
         return reject(raw, EMPTY, column)
-    if _CONTROL.search(text):
+    if CONTROLS.search(text):
         return reject(raw, CONTROL, f"{column}: {text}")
     found = next((token for token in special if token in text), None)
     return text if found is None else reject(raw, SPECIAL, found)

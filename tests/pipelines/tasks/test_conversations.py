@@ -24,7 +24,7 @@ from pipelines.sources.raw_row import RawRow
 from pipelines.tasks import conversations
 from pipelines.tasks.family import family_of
 from pipelines.tasks.generation import NO_TURN, NOT_TAKEN, TOO_LONG
-from pipelines.tasks.reader import SPECIAL, RowReader
+from pipelines.tasks.reader import CONTROL, SPECIAL, RowReader
 from reft import Collator, encode
 from reft.data import IGNORED
 from tests.pipelines.staged import run_stages, write_json_rows
@@ -169,6 +169,8 @@ def test_turns_are_read_as_sharegpt_has_them_and_as_json_and_in_parts() -> None:
         (turns("  ", "a"), conversations.EMPTY),
         ([*turns("hi"), {"role": "assistant", "content": None}], conversations.EMPTY),
         ([{"role": "user", "content": [{"type": "image"}]}, *turns("hi", "a")[1:]], conversations.NOT_TEXT),
+        (turns("h\x00i", "a"), CONTROL),
+        (turns("hi\ud800", "a"), CONTROL),
         (turns("hi</s>", "a"), SPECIAL),
         (turns("hi", "a</s>"), SPECIAL),
         (turns("hi", "a " * 20), TOO_LONG),
@@ -176,6 +178,14 @@ def test_turns_are_read_as_sharegpt_has_them_and_as_json_and_in_parts() -> None:
 )
 def test_a_conversation_that_cannot_be_learned_is_rejected_with_the_reason(messages: Any, reason: str) -> None:
     assert reasons(rows_of(messages)) == [reason]
+
+
+def test_a_special_token_with_a_quotation_mark_is_found_in_a_turn() -> None:
+    keys, tokenizer = make_params().prepare, tiny_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ['<|"|>']})
+    reader = RowReader(keys, family_of(keys), tokenizer)
+    found = list(reader.read_all(RawRow("f", 7, {"messages": turns('say <|"|> twice', "a")})))
+    assert reasons(found) == [SPECIAL]
 
 
 def test_the_assistants_greeting_is_no_answer_and_a_long_conversation_is_not_rendered_without_end() -> None:
