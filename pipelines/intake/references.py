@@ -13,7 +13,6 @@ from pipelines.contracts.prepared import Rejection
 from pipelines.intake.columns import (
     LABEL_TITLES,
     MOSTLY,
-    TOKEN_CHARACTERS,
     Column,
     columns_of,
     is_choice,
@@ -40,6 +39,7 @@ BESIDE = ("system", "tools")  # what LLaMA-Factory's rows may have beside their 
 SHORT = 5  # words of a reference that an answer may be, word by word
 OVERLAP = "chrf"  # measures longer ones, in any language
 SHORT_TEXT = 16  # characters of which each may be a token, as digits are
+WORKED_CHARACTERS = 2  # to a token of longer ones, on the low side: worked answers are half digits and signs
 LONGEST_ANSWER = 512  # tokens of an answer that is asked for; more is for the user to ask for
 _ENDED = re.compile(r"####\s*-?[\d.,]+\s*$")  # as GSM8K's worked answers end
 _UNBOUNDED = 1 << 20  # tokens of a row, which are not known here
@@ -135,7 +135,7 @@ def usable_references(rows: Sequence[RawRow], found: References) -> tuple[Usable
 
 def answer_bound(characters: int) -> int:
     """About how many tokens an answer has at most, as a bound that leaves room: a multiple of 8, or of 64."""
-    tokens = max(min(characters, SHORT_TEXT), math.ceil(characters / TOKEN_CHARACTERS))
+    tokens = max(min(characters, SHORT_TEXT), math.ceil(characters / WORKED_CHARACTERS))
     step = 8 if tokens <= 64 else 64
     return min(step * math.ceil(tokens / step), LONGEST_ANSWER)
 
