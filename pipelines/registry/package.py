@@ -76,8 +76,11 @@ def model_input(adapter: Path) -> tuple[dict[str, object], dict[str, str]]:
     from reft.peers.parts import PartConfig
 
     spec, config = prompt_task(read_info(adapter).prompt), read_method(adapter)
-    values = open_family(spec).example()
+    task = open_family(spec)
+    values = task.example()
     domains = config.domain_range if isinstance(config, PartConfig) else None
+    if domains is None and task.columns().turns is not None:
+        return values, {"input": task.columns().said}
     if domains is None:
         said = f"objects, or a frame, with {', '.join(values)}"
         return values, {"input": f"strings, {said}" if len(values) == 1 else said}

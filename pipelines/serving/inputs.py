@@ -98,7 +98,8 @@ def _mapping(given: Mapping[Any, object], columns: Columns) -> list[RawRow]:
 
 
 def _is_conversation(value: object) -> bool:
-    """Whether a value is one conversation: a list of turns, and no list of such lists."""
+    """Whether a value is one conversation: a list or array of turns, and no list of such lists."""
+    value = value.tolist() if isinstance(value, np.ndarray) else value
     return isinstance(value, list | tuple) and all(isinstance(turn, Mapping) for turn in value)
 
 

@@ -258,11 +258,16 @@ def test_the_registered_model_answers_its_example_and_refuses_what_it_was_not_tr
     monkeypatch.setenv("REFT_HOME", str(project / "home"))
     served = AdapterModel()
     served.load_context(SimpleNamespace(artifacts={"adapter": project / "adapter", "base": project / "base.json"}))
-    example, _ = model_input(project / "adapter")
+    example, metadata = model_input(project / "adapter")
     assert set(example) == {"messages"}
+    assert metadata == {
+        "input": "an object with 'messages', of which 'messages' is a list of objects with role and content"
+    }
     (answer,) = served.predict([example])
     assert set(answer) == {"text"}
     assert served.predict({"messages": [example["messages"]] * 2}) == [answer] * 2
+    as_a_server_has_it = {"messages": np.array(example["messages"], dtype=object)}
+    assert served.predict(as_a_server_has_it) == [answer]
     with pytest.raises(RefusedInputError, match="no user's turn"):
         served.predict([{"messages": turns("hi", "a", system="s")[:1]}])
     with pytest.raises(RefusedInputError, match="list of objects with role and content"):
