@@ -22,8 +22,8 @@ setup: $(READY)  ## make .venv and give DVC a remote
 run: $(READY)  ## the main job: base, prepare, search, train, evaluate, register
 	$(BIN)/reft run
 
-test: $(READY)  ## all tests but the long ones, three files at a time: on two cores, one of them often waits
-	$(BIN)/python -m pytest -m "not long" --numprocesses 3 --dist loadfile --no-loadscope-reorder
+test: $(READY)  ## all tests but the long ones, four files at a time: on two cores, two of them often wait
+	$(BIN)/python -m pytest -m "not long" --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(READY)  ## the tests that need no real model, server or pipeline
 	$(BIN)/python -m pytest -m "not slow and not long"

@@ -11,7 +11,7 @@ import pytest
 
 from tests.shared import SHARED
 
-# Three processes of tests on two cores are enough: threads of their own would wait for each other. To be set before
+# Four processes of tests on two cores are enough: threads of their own would wait for each other. To be set before
 # torch is imported; what is set outside stays.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
