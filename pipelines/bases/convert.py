@@ -79,7 +79,7 @@ def convert(
     require_space(out.parent, 8 * size if place.is_file() else 3 * size)  # a 4-bit file grows eightfold in fp32
     log.info("reading %s", source)
     kept = out.with_name("tokenizer")
-    foreign.try_foreign(place, kept)
+    foreign.try_foreign(place, kept, kind)
     with _readable(kind):
         model = _read(place, getattr(torch, dtype), kind)
         model.save_pretrained(out)

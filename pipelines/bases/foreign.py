@@ -10,24 +10,27 @@ import json
 import logging
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from jinja2 import TemplateError
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from pipelines import limited
 from pipelines.errors import PipelineError
 from pipelines.limited import Limits
+from pipelines.params.base import Kind
+from reft.files import put_in_place
 
 log = logging.getLogger(__name__)
 MOST_LAYERS = 1000  # the deepest language model that is known has 126
 MOST_HEADER = 100_000_000  # bytes of a safetensors header, as the library has it
 SLACK = 1 << 24  # weights that may be missing, for which there is memory anywhere
 LONGEST_PROMPT = 1_000_000  # characters that a chat template may make of a short turn
+OPENED_BY: Mapping[Kind, Any] = {"decoder": AutoModelForCausalLM, "encoder": AutoModel}
 LIMITS = Limits(
     memory=3 << 30,
     cpu_seconds=300,
@@ -47,24 +50,25 @@ def begin() -> None:
     limited.begin(LIMITS)
 
 
-def try_foreign(place: Path, tokenizer: Path) -> None:
+def try_foreign(place: Path, tokenizer: Path, kind: Kind) -> None:
     """Try configuration, tokenizer and chat template of a folder or a GGUF file.
 
     Args:
         place: the folder or file.
         tokenizer: a folder to be made, for the tokenizer as this project keeps it: a GGUF file's takes seconds to read,
             and need not be read twice. It is not made where the tokenizer cannot be read.
+        kind: as what it is to be opened.
 
     Raises:
         PipelineError: if the limits do not suffice, the model is deeper than any, its weights are not all there, or its
             chat template makes a book of a word. What else is wrong with it, whoever opens it says.
     """
     what = "a base's config, tokenizer and chat template"
-    for _ in limited.answers(tried, (str(place), str(tokenizer)), LIMITS, what=what):
+    for _ in limited.answers(tried, (str(place), str(tokenizer), kind), LIMITS, what=what):
         pass
 
 
-def tried(place: str, out: str) -> Iterator[bytes]:
+def tried(place: str, out: str, kind: Kind) -> Iterator[bytes]:
     """Do what opening the model does, but for its weights; yield b"" after each part."""
     path = Path(place)
     folder, gguf = (path.parent, path.name) if path.is_file() else (path, None)
@@ -72,7 +76,7 @@ def tried(place: str, out: str) -> Iterator[bytes]:
     transformers_logging.set_verbosity_error()
     opened: Any = {"gguf_file": gguf, "local_files_only": True, "trust_remote_code": False}
     parts = (
-        lambda: _check_config(folder, AutoConfig.from_pretrained(folder, **opened), weights=gguf is None),
+        lambda: _check_config(AutoConfig.from_pretrained(folder, **opened), None if gguf else folder, kind),
         lambda: _check_tokenizer(AutoTokenizer.from_pretrained(folder, **opened), Path(out)),
     )
     for part in parts:
@@ -85,10 +89,10 @@ def tried(place: str, out: str) -> Iterator[bytes]:
         yield b""
 
 
-def _check_config(folder: Path, config: Any, *, weights: bool) -> None:
+def _check_config(config: Any, folder: Path | None, kind: Kind) -> None:
     _check_depth(config)
-    if weights:
-        _check_weights(folder, config)
+    if folder is not None:
+        _check_weights(folder, config, kind)
 
 
 def _check_tokenizer(tokenizer: Any, out: Path) -> None:
@@ -96,7 +100,7 @@ def _check_tokenizer(tokenizer: Any, out: Path) -> None:
     _check_template(tokenizer)
     unfinished = out.with_name(f"{out.name}-unfinished")
     tokenizer.save_pretrained(unfinished)
-    unfinished.rename(out)
+    put_in_place(unfinished, out)
 
 
 def _check_depth(config: Any) -> None:
@@ -105,13 +109,13 @@ def _check_depth(config: Any) -> None:
         raise PipelineError(f"a base has at most {MOST_LAYERS} layers", got=layers, do=LIMITS.do)
 
 
-def _check_weights(folder: Path, config: Any) -> None:
+def _check_weights(folder: Path, config: Any, kind: Kind) -> None:
     """Refuse a configuration of many more weights than the files hold, for which memory would be taken.
 
-    Where a few are missing, whoever opens the model names them.
+    Where a few are missing, whoever opens the model names them; a configuration of another kind is refused there too.
     """
     with torch.device("meta"):
-        model = AutoModel.from_config(config, trust_remote_code=False)  # of any kind, without what it answers with
+        model = OPENED_BY[kind].from_config(config, trust_remote_code=False)
     described = model.num_parameters()
     files = list(folder.glob("*.safetensors"))
     stored = sum(map(_stored, files))

@@ -58,8 +58,8 @@ def answered(raw: RawRow, column: str, max_tokens: int) -> Iterator[RawRow | Rej
         if turn["role"] == "assistant" and asked:
             found += 1
             name = f"{raw.file} (turn {place + 1})"
-            if characters > CHARACTERS * max_tokens:
-                yield Rejection(name, raw.line, LONG, f"{characters} characters")
+            if place > max_tokens or characters > CHARACTERS * max_tokens:  # a turn is a token at least
+                yield Rejection(name, raw.line, LONG, f"{place} turns of {characters} characters")
             else:
                 yield RawRow(name, raw.line, {**raw.values, column: turns[:place], ANSWER: turn["content"]})
         asked = asked or turn["role"] == "user"
@@ -118,7 +118,7 @@ def _turn(value: object) -> Turn | str:
     role, content = value.get(names[0]), _text(value.get(names[1]))
     if not isinstance(role, str):
         return NO_TURNS
-    if role.casefold() in _TOOLS or value.get("tool_calls"):
+    if role.casefold() in _TOOLS or _calls(value.get("tool_calls")):
         return TOOL
     if role.casefold() not in _ROLES:
         return ROLE
@@ -129,6 +129,12 @@ def _turn(value: object) -> Turn | str:
     if CONTROLS.search(content):  # here, since the turns as one text write them otherwise
         return CONTROL
     return {"role": _ROLES[role.casefold()], "content": content.strip()}
+
+
+def _calls(value: Any) -> bool:
+    """Whether there are calls of tools: something other than an empty list, in whatever form a file has it."""
+    listed = _listed(value)
+    return bool(value) if listed is None else bool(listed)
 
 
 def _text(value: Any) -> str | None:

@@ -22,7 +22,7 @@ from pipelines.tasks.measures import Floats, Mean, Measure, Proportion
 from pipelines.tasks.overlap import CHRF_MEASURE, CorpusChrf, chrf_statistics, rouge
 from pipelines.tasks.prompts import TEMPLATE_ERRORS, answer_turn, render_turns
 from pipelines.tasks.reader import SPECIAL, reject, special_tokens, usable_text
-from pipelines.tasks.readers import Math, open_reader
+from pipelines.tasks.readers import Math, open_reader, plain
 from pipelines.tasks.rows import comparable
 
 if TYPE_CHECKING:
@@ -161,8 +161,9 @@ class Generation(TaskFamily[GenerationParams]):
         if self.measure.name != EXACT_MATCH or self._apart:
             return {}
         right = [self._reader.read(row.references[0]) for row in rows]
-        commonest = Counter(right).most_common(1)[0][0]
-        said = str(rows[right.index(commonest)].references[0])
+        alike = [plain(value) if isinstance(value, str) else value for value in right]  # as they are compared
+        commonest = Counter(alike).most_common(1)[0][0]
+        said = str(rows[alike.index(commonest)].references[0])
         return {MAJORITY: self.scores(rows, [said] * len(rows))}
 
     def summary(self, rows: Sequence[Row], answers: Sequence[Answer]) -> dict[str, float]:

@@ -53,11 +53,12 @@ def answer_turn(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Mapping[str,
     """What follows :func:`render_turns` where the assistant answers: as the chat template writes it, up to its end.
 
     The end is the token that ends a text, which follows in any case. None: the template does not write the answer
-    behind the prompt that it asks with, as one that leaves thoughts out of what was said, or has them begun.
+    right behind the prompt that it asks with, as one that leaves thoughts out of what was said, has them begun, or puts
+    empty ones before the answer.
     """
     prompt = _by_template(tokenizer, turns, asks=True)
     whole = _by_template(tokenizer, [*turns, {"role": "assistant", "content": answer}], asks=False)
-    if not whole.startswith(prompt) or answer not in whole[len(prompt) :]:
+    if not whole.startswith(prompt) or not whole[len(prompt) :].lstrip().startswith(answer):
         return None
     said, end = whole[len(prompt) :], str(tokenizer.eos_token)
     return said.partition(end)[0] + end

@@ -25,7 +25,8 @@ TOLERANCE = 1e-3
 SECONDS = 1.0  # that a pattern may search one text
 OBJECTS = 100  # braces of a text that an object may begin with
 _NUMBER = re.compile(r"-?\d+\.?\d*")
-_PART = re.compile(r"(?:\.|/\s*|\d[eE]\+?)$")  # what stands before digits that are the end of another number
+# What stands before digits that are the end of another number; a minus sign and a dash, which are not "-", among it.
+_PART = re.compile(r"(?:\.|/\s*|\d[eE]\+?|[\u2212\u2013]\s*|\d\s*[:^]\s*|\d )$")
 _LETTER = re.compile(r"(?<![^\W_])[A-E](?![^\W_])")
 
 MATH_LIMITS = Limits(
@@ -79,7 +80,7 @@ class Exact(Reader):
 
     def same(self, said: Value, right: Value) -> bool:
         """Whether both are one text."""
-        return _plain(said) == _plain(right)
+        return plain(said) == plain(right)
 
 
 @dataclass(frozen=True)
@@ -102,10 +103,12 @@ class Number(Reader):
         return abs(float(said) - float(right)) <= TOLERANCE
 
     def reference(self, text: str) -> Value | None:
-        """The number, unless it is the end of a fraction, of .5 or of 1e5, which the rule reads as another number."""
+        """The number, unless the rule reads another: of a fraction, .5, 1e5, 2:30, 1 200, 10-3, or a minus sign's."""
         bare = text.replace(",", "")
         last = max((match.start() for match in _NUMBER.finditer(bare)), default=0)
-        return None if _PART.search(bare[:last]) else self.read(text)
+        before = bare[:last]
+        difference = bare[last : last + 1] == "-" and before[-1:].isdigit()
+        return None if difference or _PART.search(before) else self.read(text)
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,7 @@ class Json(Reader):
         """Whether both are one number, or one text."""
         if isinstance(said, float) and isinstance(right, float):
             return said == right
-        return _plain(said) == _plain(right)
+        return plain(said) == plain(right)
 
 
 @dataclass(frozen=True)
@@ -220,7 +223,8 @@ def open_reader(settings: Mapping[str, Any]) -> Reader:
             return Exact()
 
 
-def _plain(value: Value) -> str:
+def plain(value: Value) -> str:
+    """A text without what does not count where texts are compared: case, spacing, a full stop at the end."""
     return " ".join(str(value).casefold().split()).removesuffix(".")
 
 

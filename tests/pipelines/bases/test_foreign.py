@@ -17,6 +17,7 @@ from transformers import AutoTokenizer
 from pipelines.bases import foreign
 from pipelines.contracts.base import read_base
 from pipelines.errors import PipelineError
+from pipelines.params.base import Kind
 from pipelines.params.whole import check_params
 from pipelines.sources.addresses import FileSource, own_path
 from pipelines.stages import base
@@ -46,22 +47,22 @@ def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path.write_text(json.dumps(raw), encoding="utf-8")
 
 
-def try_it(model: Path) -> None:
+def try_it(model: Path, kind: Kind = "decoder") -> None:
     with tempfile.TemporaryDirectory() as folder:
-        foreign.try_foreign(model, Path(folder) / "tokenizer")
+        foreign.try_foreign(model, Path(folder) / "tokenizer", kind)
 
 
-def try_with(model: Path, name: str, change: Callable[[dict[str, Any]], object]) -> None:
+def try_with(model: Path, name: str, change: Callable[[dict[str, Any]], object], kind: Kind = "decoder") -> None:
     sound = (model / name).read_bytes()
     try:
         edit(model / name, change)
-        try_it(model)
+        try_it(model, kind)
     finally:
         (model / name).write_bytes(sound)
 
 
 def test_a_sound_model_passes_and_leaves_its_tokenizer(model: Path, tmp_path: Path) -> None:
-    foreign.try_foreign(model, tmp_path / "tokenizer")
+    foreign.try_foreign(model, tmp_path / "tokenizer", "decoder")
     AutoTokenizer.from_pretrained(model, local_files_only=True).save_pretrained(tmp_path / "again")
     for file in (tmp_path / "again").iterdir():
         assert (tmp_path / "tokenizer" / file.name).read_bytes() == file.read_bytes()
@@ -89,7 +90,8 @@ def test_a_config_of_an_encoder_is_held_to_the_same_bounds(model: Path, limits: 
         raw.update(model_type="distilbert", dim=1 << 20, hidden_dim=1 << 22, n_heads=16)
 
     with pytest.raises(PipelineError, match="must hold every weight"):
-        try_with(model, "config.json", of_another_kind)
+        try_with(model, "config.json", of_another_kind, "encoder")
+    try_with(model, "config.json", of_another_kind)  # for a decoder it is refused as it is opened, before any weight
 
 
 def test_a_template_is_tried_though_the_config_cannot_be(model: Path, limits: None) -> None:

@@ -137,6 +137,10 @@ def test_an_answer_is_written_as_the_models_own_template_writes_it(template: str
 def test_a_template_that_refuses_turns_or_hides_the_answer_is_told() -> None:
     assert reasons(rows_of(turns("hi", "hello", system="s"), template=LLAMA_2)) == [NOT_TAKEN]
     assert reasons(rows_of(turns("hi", "hello"), template=THOUGHTFUL)) == [NO_TURN]
+    emptied = CHAT_TEMPLATE.replace(
+        "{{ m['content'] }}", "{% if m['role'] == 'assistant' %}<think></think>{% endif %}{{ m['content'] }}"
+    )
+    assert reasons(rows_of(turns("hi", "hello"), template=emptied)) == [NO_TURN]
     mute = CHAT_TEMPLATE.replace("{{ m['role'] }}", "{% if m['role'] == 'assistant' %}{{ m.absent.name }}{% endif %}")
     assert reasons(rows_of(turns("hi", "hello"), template=mute)) == [NOT_TAKEN]
 
@@ -164,6 +168,7 @@ def test_turns_are_read_as_sharegpt_has_them_and_as_json_and_in_parts() -> None:
         ([{"role": "critic", "content": "x"}, *turns("hi", "a")], conversations.ROLE),
         ([*turns("hi"), {"role": "tool", "content": "3"}, {"role": "assistant", "content": "b"}], conversations.TOOL),
         ([*turns("hi"), {"role": "assistant", "content": "", "tool_calls": [{}]}], conversations.TOOL),
+        ([*turns("hi"), {"role": "assistant", "content": "", "tool_calls": np.array([{}, {}])}], conversations.TOOL),
         ([{"from": "human", "value": "x"}, {"from": "function_call", "value": "{}"}], conversations.TOOL),
         (turns("hi", ""), conversations.EMPTY),
         (turns("  ", "a"), conversations.EMPTY),

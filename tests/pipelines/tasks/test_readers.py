@@ -66,12 +66,16 @@ def test_a_number_is_right_within_the_tolerance_of_the_literature(said: str, rig
     assert open_reader({"name": "number"}).judge([(said, "8.0")]) == [right]
 
 
-@pytest.mark.parametrize("reference", ["3/4", "1 / 2", ".5", "1e5", "2.5E+3", "none"])
+@pytest.mark.parametrize(
+    "reference", ["3/4", "1 / 2", ".5", "1e5", "2.5E+3", "none", "\N{MINUS SIGN}3", "1 200", "10-3", "2:30", "2^10"]
+)
 def test_a_reference_that_the_rule_reads_as_another_number_is_no_reference(reference: str) -> None:
     assert open_reader({"name": "number"}).reference(reference) is None
 
 
-@pytest.mark.parametrize("reference", ["8.0", "1,200", "-3", "6/2 = 3", "so 12 % of 50 is 6.", "#### 72"])
+@pytest.mark.parametrize(
+    "reference", ["8.0", "1,200", "-3", "6/2 = 3", "so 12 % of 50 is 6.", "#### 72", "The answer: 72", "8 - 5 = 3"]
+)
 def test_other_references_are_read_as_answers_are(reference: str) -> None:
     reader = open_reader({"name": "number"})
     assert reader.reference(reference) == reader.read(reference) is not None
