@@ -161,7 +161,8 @@ def why_not(surroundings: Surroundings) -> str | None:
         subprocess.run(command, user=who.pw_uid, group=who.pw_gid, extra_groups=[], capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return f"{surroundings.user} may not read this Python"
-    return None
+    closed = [folder for folder in Path(tempfile.gettempdir()).resolve().parents if not folder.stat().st_mode & 0o001]
+    return f"others may not look into {closed[0]}" if closed else None
 
 
 def tried(surroundings: Surroundings, folder: Path, expected: Facts) -> Answer:
@@ -200,9 +201,6 @@ def _hand_over(folder: Path, surroundings: Surroundings) -> dict[str, object]:
     if surroundings.user is None:
         return {}
     who = pwd.getpwnam(surroundings.user)
-    for above in folder.parents:
-        if above.stat().st_uid == 0 and above != Path("/"):
-            above.chmod(above.stat().st_mode | 0o011)
     for path in [folder, *folder.rglob("*")]:
         os.chown(path, who.pw_uid, who.pw_gid, follow_symlinks=False)
     return {"user": who.pw_uid, "group": who.pw_gid, "extra_groups": []}
@@ -283,6 +281,7 @@ def main() -> int:
             shutil.rmtree(own, ignore_errors=True)
             return not answer.problems
 
+        folder.chmod(0o711)  # each trial's own folder is its user's
         with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
             right = list(pool.map(row, range(len(chosen))))
     print(f"\n{sum(right)} of {len(right)} are right or could not be tried")

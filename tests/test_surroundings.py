@@ -23,7 +23,10 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> Facts:
 def folder() -> Iterator[Path]:
     """Not pytest's own, into which nobody else may look."""
     with tempfile.TemporaryDirectory(prefix="reft-surroundings-") as name:
-        yield Path(name).resolve()
+        own = Path(name).resolve() / "trial"
+        own.parent.chmod(0o711)
+        own.mkdir()
+        yield own
 
 
 @pytest.mark.parametrize("surroundings", ALL, ids=[one.name for one in ALL])

@@ -96,10 +96,12 @@ def _check_config(config: Any, folder: Path | None, kind: Kind) -> None:
 
 
 def _check_tokenizer(tokenizer: Any, out: Path) -> None:
+    unfinished = out.with_name(f"{out.name}-unfinished")
+    tokenizer.save_pretrained(
+        unfinished
+    )  # as it was read: a call takes its own truncation and padding from it for good
     tokenizer("a")
     _check_template(tokenizer)
-    unfinished = out.with_name(f"{out.name}-unfinished")
-    tokenizer.save_pretrained(unfinished)
     put_in_place(unfinished, out)
 
 

@@ -47,7 +47,7 @@ def refuse_generated(config: ReftConfig, model: str) -> None:
 
 
 class AdaptedModel(Scaled, nn.Module, ABC):
-    """A base that is frozen, and one or two interventions for each edited layer.
+    """A base that is frozen, and one to three interventions for each edited layer.
 
     A new model is in evaluation mode, so nothing is dropped until training asks for it. The base stays in that mode
     even under :meth:`train`, so its dropout never runs: what the interventions are trained against is what they meet

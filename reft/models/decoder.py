@@ -183,7 +183,7 @@ def contiguous_columns(base: Any) -> Iterator[None]:
 
 
 class ReftModel(CausalModel, AdaptedModel):
-    """A decoder-only language model that is frozen, and one or two interventions for each edited layer.
+    """A decoder-only language model that is frozen, and one to three interventions for each edited layer.
 
     Args:
         base: a ``transformers`` model for causal language modelling; its parameters stop requiring gradients.

@@ -62,8 +62,19 @@ def try_with(model: Path, name: str, change: Callable[[dict[str, Any]], object],
 
 
 def test_a_sound_model_passes_and_leaves_its_tokenizer(model: Path, tmp_path: Path) -> None:
-    foreign.try_foreign(model, tmp_path / "tokenizer", "decoder")
-    AutoTokenizer.from_pretrained(model, local_files_only=True).save_pretrained(tmp_path / "again")
+    """As it was read, with what it cuts and fills rows to, which the first call would have taken from it."""
+    sound = (model / "tokenizer.json").read_bytes()
+    cut = {"direction": "Right", "max_length": 128, "strategy": "LongestFirst", "stride": 0}
+    filled = {"strategy": {"Fixed": 128}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0}
+    filled |= {"pad_type_id": 0, "pad_token": "</s>"}
+    try:
+        edit(model / "tokenizer.json", lambda raw: raw.update(truncation=cut, padding=filled))
+        foreign.try_foreign(model, tmp_path / "tokenizer", "decoder")
+        AutoTokenizer.from_pretrained(model, local_files_only=True).save_pretrained(tmp_path / "again")
+    finally:
+        (model / "tokenizer.json").write_bytes(sound)
+    kept = json.loads((tmp_path / "tokenizer" / "tokenizer.json").read_text(encoding="utf-8"))
+    assert (kept["truncation"], kept["padding"]) == (cut, filled)
     for file in (tmp_path / "again").iterdir():
         assert (tmp_path / "tokenizer" / file.name).read_bytes() == file.read_bytes()
 
