@@ -172,7 +172,7 @@ def _dvc_as_before(root: Path, target: Path) -> Iterator[None]:
         for note, content in before.items():
             if content is None:
                 note.unlink(missing_ok=True)
-            elif note.read_bytes() != content:
+            elif not note.is_file() or note.read_bytes() != content:
                 note.write_bytes(content)
         for new in _objects(target, set(cache.rglob("*")) - cached):
             new.unlink()

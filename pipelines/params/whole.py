@@ -140,11 +140,17 @@ class Params(Section):
             "prepare.domain_column": (prepare.domain_column, None),
             "method.name": (self.method.name, REFT),
         }
-        return [
+        problems = [
             f"{key} must be {plain} with base.kind: encoder; got {found}; correct it"
             for key, (found, plain) in given.items()
             if found != plain
         ]
+        if not prepare.has_head():
+            problems.append(
+                "prepare.task must be one that a head can answer with base.kind: encoder, classification or "
+                f"regression; got {prepare.task}; take one of them, or a decoder"
+            )
+        return problems
 
     def _behind_problems(self, recipes: RecipeSpace) -> list[str]:
         """An encoder writes nothing, so there is no token behind what it reads."""

@@ -78,10 +78,23 @@ def open_store(tracking: TrackingParams, root: Path) -> Store:
         # Two processes that make the tables at once break each other, from whichever folders; a server makes its own.
         with database_lock(uri, "tables", wait_seconds=LOCK_SECONDS) if locks(uri) else contextlib.nullcontext():
             follow_project(tracking, root)
+            if locks(uri):
+                _make_tables(uri, root)
             client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
             return Store(client, uri, _experiment(client, tracking, root))
     except store_errors() as error:
         raise unreachable(uri, error) from None
+
+
+def _make_tables(uri: str, root: Path) -> None:
+    """Make the tables of a database that has none, with MLflow's own experiment in them.
+
+    MLflow would write the current folder, as that experiment's place, into a statement as Python shows a text: a quote
+    or a colon in it breaks the statement. An address has neither.
+    """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    SqlAlchemyStore(uri, (root.resolve() / "mlruns").as_uri())
 
 
 def store_errors() -> tuple[type[Exception], ...]:

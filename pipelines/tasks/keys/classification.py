@@ -65,6 +65,10 @@ class ClassificationParams(PrepareParams):
         """The column of the label."""
         return {"label_column": self.label_column}
 
+    def has_head(self) -> bool:
+        """A head answers."""
+        return True
+
     def wordless(self) -> list[str]:
         """The labels without a word."""
         return [f"labels.{name}.word" for name, label in self.labels.items() if label.word is None]

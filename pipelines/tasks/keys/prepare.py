@@ -54,6 +54,10 @@ class PrepareParams(SourceParams):
     def answer_columns(self) -> dict[str, str]:
         """The columns that hold what is to be told, by the key that names each."""
 
+    def has_head(self) -> bool:
+        """Whether an encoder can answer, by a head: with one of a few labels that all rows share, or with a number."""
+        return False
+
     def wordless(self) -> list[str]:
         """The keys whose words a decoder needs to be asked, and that are null, which is for an encoder alone."""
         return []

@@ -27,6 +27,10 @@ class RegressionParams(PrepareParams):
         """The column of the number."""
         return {"number_column": self.number_column}
 
+    def has_head(self) -> bool:
+        """A head answers."""
+        return True
+
     def wordless(self) -> list[str]:
         """The words, where there are none."""
         return ["words"] if self.words is None else []

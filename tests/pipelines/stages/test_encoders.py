@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -38,6 +39,8 @@ from pipelines.serving.pyfunc import AdapterModel
 from pipelines.tasks.family import open_family
 from reft.adapters.any_method import load_method
 from tests.pipelines.staged import run_stages, write_json_rows
+from tests.pipelines.tasks import test_choice as choice
+from tests.pipelines.tasks import test_generation as generation
 from tests.searching import FEW, raw_params
 from tests.tiny import encoder_tokenizer, tiny_encoder, write_tiny_base, write_tiny_encoder
 
@@ -278,6 +281,14 @@ def test_the_registered_model_is_shown_both_texts(bert: Path) -> None:
 def test_what_one_kind_of_base_has_and_the_other_has_not_is_refused(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(PipelineError, match=said):
         make_params("regression", **changes)
+
+
+@pytest.mark.parametrize("made", [choice.make_params, generation.make_params])
+def test_a_task_without_a_head_is_refused_before_any_stage(made: Callable[[], Params]) -> None:
+    raw = made().model_dump(mode="json", by_alias=True)
+    raw["base"]["kind"] = "encoder"
+    with pytest.raises(PipelineError, match="must be one that a head can answer"):
+        check_params(raw, "params.yaml")
 
 
 def test_a_language_model_is_no_encoder(tmp_path: Path) -> None:

@@ -62,6 +62,19 @@ def runs_with(store: Store, key: str) -> list[str]:
     return [run.info.run_id for run in found]
 
 
+@pytest.mark.parametrize("name", ['of two\'s "own"', "a:b :c", "back\\slash", "50%25 #1", "Übung 微调"])
+def test_a_folder_of_any_name_holds_a_store(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / name
+    root.mkdir()
+    monkeypatch.chdir(root)  # as a stage works; MLflow's own experiment is to lie there
+    store = open_store(make_params().tracking, root)
+    run = ensure_run(store, "a run", {STAGE: "train"})
+    (tmp_path / "note.txt").write_text("kept", encoding="utf-8")
+    store.client.log_artifact(run.id, str(tmp_path / "note.txt"))
+    assert Path(store.client.download_artifacts(run.id, "note.txt")).read_text(encoding="utf-8") == "kept"
+    assert store.client.get_experiment("0").artifact_location == f"{(root / 'mlruns').as_uri()}/0"
+
+
 def test_a_relative_sqlite_store_lies_under_the_project(root: Path, store: Store) -> None:
     assert store_uri(make_params().tracking, root) == f"sqlite:///{root.resolve()}/mlflow/mlflow.db"
     assert (root / "mlflow" / "mlflow.db").is_file()
