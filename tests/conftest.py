@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from absl import logging as absl_logging
 
 from tests.shared import SHARED
 
@@ -45,6 +47,15 @@ def reft_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     for variable in FOREIGN:
         monkeypatch.delenv(variable, raising=False)
     return home
+
+
+def pytest_configure() -> None:
+    """Give absl's handler the stderr that stays.
+
+    rouge-score loads absl, whose handler keeps the stderr of that moment: a test's own, which pytest closes. Whoever
+    configures logging afterwards, as Prefect does, flushes every handler and would fail, and all tests after it.
+    """
+    absl_logging.get_absl_handler().python_handler.setStream(sys.__stderr__)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -27,7 +27,8 @@ def save_pyfunc(path: Path, files: StageFiles, *, model_id: str, run_id: str) ->
         path=str(path),
         mlflow_model=Model(model_uuid=model_id, model_id=model_id, run_id=run_id),
         python_model=str(resources.files("pipelines.serving").joinpath("pyfunc.py")),
-        artifacts={"adapter": str(files.adapter.resolve()), "base": str(files.base.resolve())},
+        # As addresses: MLflow reads a path as one, in which % and # mean something.
+        artifacts={"adapter": files.adapter.resolve().as_uri(), "base": files.base.resolve().as_uri()},
         pip_requirements=requirements(),
         input_example=[example],
         signature=_signature(files.adapter),
