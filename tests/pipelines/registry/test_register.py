@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.validation import _validate_metric_name
 
 from pipelines.contracts.facts import StageFiles
@@ -59,7 +60,8 @@ def own_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("project")
+    """A folder whose name has signs that mean something in an address, which MLflow takes paths for."""
+    return tmp_path_factory.mktemp("50%25 #1 & it's; ")
 
 
 @pytest.fixture(scope="module")
@@ -293,7 +295,7 @@ def test_a_version_whose_files_are_damaged_is_not_registered_and_gets_them_again
     name = "damaged"
     params, made = make_params(name), stage(root, make_params(name), seed=6)
     version = store.client.get_model_version(name, "1")
-    folder = Path(store.client.get_model_version_download_uri(name, "1").removeprefix("file://")) / "artifacts"
+    folder = Path(local_file_uri_to_path(store.client.get_model_version_download_uri(name, "1"))) / "artifacts"
     assert holds(store.client, model_id(version), made.adapter_sha256, version.tags["base.sha256"])
     DAMAGES[damage](folder)
     assert not registered(params, root, root / "registration.json")
