@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,11 @@ from pipelines.compare.cells import Cell, Contender
 from pipelines.compare.contenders import MethodContender
 from pipelines.contracts.prepared import Row
 from pipelines.errors import PipelineError
-from pipelines.model.intervals import Floats, paired_difference
+from pipelines.model.intervals import Resampling, group_numbers, measured_difference
 from pipelines.model.workspace import TrainingRow, Workspace
 from pipelines.params.compare import ContenderParams
 from pipelines.params.whole import EvaluateParams, Params
+from pipelines.tasks.measures import Floats, Mean
 from pipelines.yaml_file import read_yaml
 from reft import CausalModel, Encoded
 
@@ -199,11 +200,12 @@ def measure(raw: Mapping[str, Any], data: Path, out: Path) -> str:
     lines += told.lines([told.method(READING, ALL)], {READING: only})
     lines += plain.lines(plain.each(), {BELOW: below, ABOVE: above})
     lines += plain.lines([plain.method(MOVING, MOVING)], {MOVING: only})
-    return report(lines, [domain_of(row) for row in plain.test], plain.params)
+    return report(lines, plain.test, plain.params)
 
 
-def report(lines: Sequence[Line], domains: Sequence[float], params: Params) -> str:
+def report(lines: Sequence[Line], asked: Sequence[Row], params: Params) -> str:
     """Return the tables in Markdown: accuracy at each t, and what each line took and how far it is from the last."""
+    domains = [domain_of(row) for row in asked]
     places = {t: np.flatnonzero(np.array(domains) == t) for t in sorted(set(domains))}
     groups = {name: np.flatnonzero(np.isin(domains, own)) for name, own in _GROUPS.items()}
     header = ["accuracy, %", *(f"t = {t:g} ({len(own)} rows)" for t, own in places.items()), *groups]
@@ -213,7 +215,7 @@ def report(lines: Sequence[Line], domains: Sequence[float], params: Params) -> s
     taken = [
         [
             line.name,
-            *(_difference(lines[-1], line, own, params.evaluate) for own in groups.values()),
+            *(_difference(lines[-1], line, own, asked, params.evaluate) for own in groups.values()),
             "" if line.learning_rate is None else f"{line.learning_rate:g}",
             f"{line.parameters:,}",
             f"{line.seconds:.0f}",
@@ -236,12 +238,13 @@ def _percent(right: Floats) -> str:
     return f"{100 * float(right.mean()):.1f}" if len(right) else ""
 
 
-def _difference(one: Line, other: Line, rows: Any, settings: EvaluateParams) -> str:
-    if one is other or not len(rows):
+def _difference(one: Line, other: Line, places: Any, asked: Sequence[Row], settings: EvaluateParams) -> str:
+    """By pairs of sentences, of which each is asked at several t."""
+    if one is other or not len(places):
         return ""
-    found = paired_difference(
-        one.right[rows], other.right[rows], confidence=settings.confidence, resamples=settings.bootstrap, seed=0
-    )
+    pairs = group_numbers([replace(asked[place], group=asked[place].prompt) for place in places])
+    how = Resampling(settings.confidence, settings.bootstrap, 0, pairs)
+    found = measured_difference(Mean("accuracy"), [one.right[places]], [other.right[places]], how)
     return f"{100 * found.value:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
 
 

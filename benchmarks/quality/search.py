@@ -36,9 +36,10 @@ from benchmarks.sides.arguments import names, number, numbers, parser
 from benchmarks.speed.tables import table
 from pipelines.contracts.interval import Interval
 from pipelines.errors import PipelineError
-from pipelines.model.intervals import paired_difference
+from pipelines.model.intervals import Resampling, each_alone, measured_difference
 from pipelines.recipes.methods.reft import PARTS as RECIPE
 from pipelines.recipes.published import PAPER_RECIPES
+from pipelines.tasks.measures import Proportion
 from pipelines.yaml_file import read_yaml
 
 PUBLISHED = PAPER_RECIPES["commonsense"]
@@ -135,9 +136,10 @@ def _figures(own: Sequence[Cell]) -> list[str]:
 
 
 def _difference(one: Sequence[Cell], other: Sequence[Cell], confidence: float, resamples: int) -> Interval:
-    """Of two contenders' accuracies: rows are resampled, each with the mean over the seeds."""
-    means = [np.mean([cell.right for cell in cells], axis=0) for cells in (one, other)]
-    return paired_difference(means[0], means[1], confidence=confidence, resamples=resamples, seed=0)
+    """Of two contenders' accuracies, the means over their seeds: rows and seeds are resampled."""
+    ours, theirs = ([np.array(cell.right, dtype=np.float64) for cell in cells] for cells in (one, other))
+    how = Resampling(confidence, resamples, 0, each_alone(len(one[0].right)))
+    return measured_difference(Proportion("accuracy"), ours, theirs, how)
 
 
 def _points(difference: Interval) -> str:

@@ -13,7 +13,7 @@ from pipelines.contracts.evaluation import SystemFigures, read_evaluation
 from pipelines.contracts.registration import read_registration
 from pipelines.contracts.search import read_search
 from pipelines.contracts.training import read_training
-from pipelines.reports.evaluation import detectable_words, other_figures, verdict_words
+from pipelines.reports.evaluation import detectable_words, other_figures, rows_words, verdict_words
 from pipelines.wording import measure_words, part_value, share
 
 COLOURS = {"ran": "green", "restored": "cyan", "skipped": "bright_black"}
@@ -42,7 +42,7 @@ def _outcome(result: FlowResult) -> Table:
     table = Table(title="Outcome", title_justify="left", show_header=False)
     table.add_column("figure")
     table.add_column("value")
-    table.add_row("test rows", str(evaluation.rows))
+    table.add_row("measured on", rows_words(evaluation))
     measure = measure_words(evaluation.measure)
     table.add_row(f"base {measure}", _figure(evaluation.base))
     table.add_row(f"adapter {measure}", _figure(evaluation.adapter))

@@ -14,7 +14,7 @@ from pipelines.contracts.registration import Registration
 from pipelines.contracts.search import SearchResult
 from pipelines.contracts.trials import TrialRecord
 from pipelines.markdown import code, table, text
-from pipelines.reports.evaluation import detectable_words, other_figures, verdict_words
+from pipelines.reports.evaluation import detectable_words, other_figures, rows_words, verdict_words
 from pipelines.wording import (
     duration,
     many,
@@ -34,7 +34,7 @@ def run_summary(runs: Sequence[StageRun], evaluation: Evaluation, registration: 
     version = f"{text(registration.model)} version {registration.version}"
     measure = text(measure_words(evaluation.measure))
     base, adapter = share(evaluation.base.value), share(evaluation.adapter.value)
-    lines += ["", f"{version}: {measure} {adapter} on {evaluation.rows} test rows, frozen base {base}."]
+    lines += ["", f"{version}: {measure} {adapter} on {rows_words(evaluation)}, frozen base {base}."]
     return "\n".join(lines)
 
 
@@ -92,7 +92,7 @@ def evaluation_table(evaluation: Evaluation) -> str:
     rows += [[f"{name} baseline", share(value), ""] for name, value in evaluation.baselines.items()]
     p_value = evaluation.p_value
     exact = "" if p_value is None else f"; exact paired test: p = {p_value:.2g}"
-    lines = [f"# Evaluation on {evaluation.rows} test rows", ""]
+    lines = [f"# Evaluation on {rows_words(evaluation)}", ""]
     lines += _table(["system", measure_words(evaluation.measure), f"{evaluation.confidence:.0%} interval"], rows)
     lines += [
         "",

@@ -20,6 +20,7 @@ from pipelines.contracts.prepared import Row, Split
 from pipelines.errors import PipelineError
 from pipelines.files import read_kept, sha256_json, write_json
 from pipelines.model.cone import cone_config
+from pipelines.model.intervals import Ints, group_numbers
 from pipelines.model.scores import ScoresError, answers
 from pipelines.model.workspace import TrainingRow, Workspace
 from pipelines.params.compare import CompareParams
@@ -164,6 +165,10 @@ class CellMaker:
         """The figures on the test rows of answers that read no prompt, by name."""
         rows = self._rows["test"][: self._budget.test_rows]
         return {name: self.measure.add_up(scores) for name, scores in self._task.baselines(rows).items()}
+
+    def groups(self) -> Ints:
+        """The numbers of the test rows' groups."""
+        return group_numbers(self._rows["test"][: self._budget.test_rows])
 
     def tuned(self, contender: Contender, learning_rate: float, seed: int) -> Cell:
         """A short training, asked the validation rows."""

@@ -14,23 +14,27 @@ from pipelines.compare.cells import Cell, Contender
 from pipelines.contracts.evaluation import Against
 from pipelines.contracts.interval import Interval
 from pipelines.markdown import table, text
-from pipelines.model.intervals import against, figure, least_rows, measured_difference
+from pipelines.model.intervals import Ints, Resampling, against, detectable, figure, least_rows, measured_difference
 from pipelines.params.whole import EvaluateParams
 from pipelines.tasks.measures import Floats, Measure
-from pipelines.wording import measure_words
+from pipelines.wording import measure_words, points
+
+CHANCE = "not more than chance"
 
 
 @dataclass(frozen=True)
 class Comparison:
     """The measure, the frozen base's cell, and each contender's: those that chose its learning rate, and the others.
 
-    ``baselines`` are the figures of answers that read no prompt, by name.
+    ``baselines`` are the figures of answers that read no prompt, by name; ``groups`` the numbers of the test rows'
+    groups.
     """
 
     measure: Measure
     base: Cell
     lines: tuple[tuple[Contender, tuple[Cell, ...], tuple[Cell, ...]], ...]
     baselines: Mapping[str, float]
+    groups: Ints
 
 
 @dataclass(frozen=True)
@@ -41,10 +45,11 @@ class Line:
         name: of the contender.
         learning_rate: the chosen one; None of the base, and of one that never trained.
         seeds: how many runs there are.
-        value: the mean over the seeds, with its confidence interval over the test rows; None if a run failed.
+        value: the mean over the seeds, with its confidence interval over test rows and seeds; None if a run failed.
         spread: the sample's standard deviation over the seeds; None for fewer than two.
         difference: the paired difference to the first contender, with its interval; None of that and where one failed.
         p_value: of the exact paired test of that difference; None where there is none.
+        detectable: the least true difference that these rows show; None where there is none.
         verdict: what may be said of it, by the rule of stage evaluate; "" where there is none.
         parameters: trained numbers.
         seconds: of a training, the mean over the seeds.
@@ -59,6 +64,7 @@ class Line:
     spread: float | None
     difference: Interval | None
     p_value: float | None
+    detectable: float | None
     verdict: str
     parameters: int
     seconds: float
@@ -70,13 +76,14 @@ def lines_of(found: Comparison, settings: EvaluateParams) -> list[Line]:
     """The table's lines: the frozen base, then the contenders in their order."""
     measured = [cells for _, _, cells in found.lines]
     first = next((_scores(cells) for cells in measured if _stood(cells)), None)
-    made = [_line(found.measure, found.base.name, (found.base,), first, settings)]
+    how = Resampling(settings.confidence, settings.bootstrap, 0, found.groups)
+    made = [_line(found.measure, found.base.name, (found.base,), first, how)]
     for contender, tuning, cells in found.lines:
         if cells:
-            made.append(_line(found.measure, contender.name, cells, first, settings))
+            made.append(_line(found.measure, contender.name, cells, first, how))
         else:
             note = "; ".join(sorted({cell.error or "" for cell in tuning}))
-            made.append(Line(contender.name, None, 0, None, None, None, None, "", 0, 0.0, 0.0, note))
+            made.append(Line(contender.name, None, 0, None, None, None, None, None, "", 0, 0.0, 0.0, note))
     return made
 
 
@@ -89,22 +96,21 @@ def _scores(cells: Sequence[Cell]) -> list[Floats]:
     return [np.array(cell.scores) for cell in cells]
 
 
-def _line(
-    measure: Measure, name: str, cells: Sequence[Cell], first: list[Floats] | None, settings: EvaluateParams
-) -> Line:
+def _line(measure: Measure, name: str, cells: Sequence[Cell], first: list[Floats] | None, how: Resampling) -> Line:
     values = [cell.value for cell in cells if cell.value is not None]
     stood = _stood(cells)
     lead, verdict = None, ""
     if stood and first is not None and not np.array_equal(np.mean(_scores(cells), axis=0), np.mean(first, axis=0)):
-        lead, verdict = _lead(measure, _scores(cells), first, settings)
+        lead, verdict = _lead(measure, _scores(cells), first, how)
     return Line(
         name=name,
         learning_rate=cells[0].learning_rate,
         seeds=0 if cells[0].seed is None else len(cells),
-        value=_interval(measure, cells, settings) if stood else None,
+        value=_interval(measure, cells, how) if stood else None,
         spread=stdev(values) if stood and len(values) > 1 else None,
         difference=None if lead is None else lead.difference,
         p_value=None if lead is None else lead.p_value,
+        detectable=None if lead is None else detectable(lead.difference, how, is_mean=measure.is_mean),
         verdict=verdict,
         parameters=cells[0].parameters,
         seconds=mean(cell.train_seconds for cell in cells),
@@ -113,42 +119,33 @@ def _line(
     )
 
 
-def _lead(measure: Measure, one: list[Floats], other: list[Floats], settings: EvaluateParams) -> tuple[Against, str]:
+def _lead(measure: Measure, one: list[Floats], other: list[Floats], how: Resampling) -> tuple[Against, str]:
     """The lead over the first contender, and what may be said of it."""
-    confidence, resamples = settings.confidence, settings.bootstrap
-    lead, lag = (
-        against(measure, *sides, confidence=confidence, resamples=resamples, seed=0)
-        for sides in ((one, other), (other, one))
-    )
-    if len(one[0]) < least_rows(confidence):
+    lead, lag = (against(measure, *sides, how) for sides in ((one, other), (other, one)))
+    if how.units < least_rows(how.confidence):
         return lead, "too few rows"
-    return lead, "better" if lead.better else "worse" if lag.better else "not more than chance"
+    return lead, "better" if lead.better else "worse" if lag.better else CHANCE
 
 
-def _interval(measure: Measure, cells: Sequence[Cell], settings: EvaluateParams) -> Interval:
-    """Of one run as in stage evaluate; of several, rows are resampled, and each time the seeds' mean is taken."""
+def _interval(measure: Measure, cells: Sequence[Cell], how: Resampling) -> Interval:
+    """Of one run as in stage evaluate; of several, rows and seeds are resampled."""
     scores = _scores(cells)
-    if len(cells) > 1:
-        return _paired(measure, scores, [], settings)
-    return figure(measure, scores[0], confidence=settings.confidence, resamples=settings.bootstrap, seed=0)
-
-
-def _paired(measure: Measure, one: list[Floats], other: list[Floats], settings: EvaluateParams) -> Interval:
-    return measured_difference(
-        measure, one, other, confidence=settings.confidence, resamples=settings.bootstrap, seed=0
-    )
+    return measured_difference(measure, scores, [], how) if len(cells) > 1 else figure(measure, scores[0], how)
 
 
 def heading(found: Comparison, settings: EvaluateParams, title: str) -> str:
     """What the table's figures are of."""
-    rows, confidence = len(found.base.scores), f"{settings.confidence:.0%}"
+    rows, groups, confidence = len(found.base.scores), len(set(found.groups.tolist())), f"{settings.confidence:.0%}"
+    grouped = f" in {groups} groups" if groups < rows else ""
     reference = next((method.name for method, _, cells in found.lines if _stood(cells)), "no method, as all failed")
     measure = measure_words(found.measure.name).capitalize()
     return (
-        f"{measure} on {rows} test rows with {confidence} intervals, the mean over the seeds (spread: standard "
-        f"deviation over the seeds); differences are paired, to {text(reference)}. Their p is that of the exact test "
-        "(McNemar's; of means over seeds the sign test), and better or worse is what interval and test agree on, of "
-        f"{least_rows(settings.confidence)} rows or more. {_baselines(found)}{text(title)}."
+        f"{measure} on {rows} test rows{grouped} with {confidence} intervals, the mean over the seeds (spread: "
+        "standard deviation over the seeds; intervals are of other rows and other seeds); differences are paired, to "
+        f"{text(reference)}. Their p is that of the exact test (McNemar's; of means over seeds the sign test; of "
+        "groups of rows, exchanged signs), and better or worse is what interval and test agree on, of "
+        f"{least_rows(settings.confidence)} rows or groups or more; beside what is not more than chance stands the "
+        f"least difference that these rows show with 80 % power. {_baselines(found)}{text(title)}."
     )
 
 
@@ -170,7 +167,7 @@ def markdown(lines: Sequence[Line], measure: str) -> str:
             "" if line.spread is None else f"{100 * line.spread:.1f}",
             "" if line.difference is None else _points(line.difference),
             "" if line.p_value is None else f"{line.p_value:.2g}",
-            line.verdict,
+            _verdict(line),
             "" if line.learning_rate is None else f"{line.learning_rate:g}",
             str(line.seeds or ""),
             f"{line.parameters:,}",
@@ -183,12 +180,29 @@ def markdown(lines: Sequence[Line], measure: str) -> str:
     return "".join(f"{line}\n" for line in table(header, cells, right=range(1, len(header))))
 
 
+def _verdict(line: Line) -> str:
+    if line.verdict != CHANCE or line.detectable is None:
+        return line.verdict
+    return f"{CHANCE}: it takes {points(line.detectable, sign=False)}"
+
+
 def csv_text(lines: Sequence[Line], measure: str) -> str:
     """The lines as CSV, every figure with all its digits."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     three = [f"{name}{end}" for name in (measure, "difference") for end in ("", "_low", "_high")]
-    own = ("spread", "learning_rate", "seeds", "parameters", "train_seconds", "memory_mb", "note", "p_value", "verdict")
+    own = (
+        "spread",
+        "learning_rate",
+        "seeds",
+        "parameters",
+        "train_seconds",
+        "memory_mb",
+        "note",
+        "p_value",
+        "detectable",
+        "verdict",
+    )
     writer.writerow(["method", *three, *own])
     for line in lines:
         ends = [
@@ -198,7 +212,7 @@ def csv_text(lines: Sequence[Line], measure: str) -> str:
         ]
         rest = [
             line.spread, line.learning_rate, line.seeds, line.parameters, line.seconds, line.memory_mb, line.note,
-            line.p_value, line.verdict,
+            line.p_value, line.detectable, line.verdict,
         ]  # fmt: skip
         writer.writerow([line.name, *ends, *("" if value is None else value for value in rest)])
     return out.getvalue()

@@ -14,7 +14,7 @@ SYSTEMS = ("adapter", "base")
 _IDENTITIES = ("adapter_sha256",)
 FIRST_MEASURE = "accuracy"  # of files that name none, which version 0.1 wrote
 NOT_WRITTEN_BEFORE: Mapping[str, Any] = {
-    "p_value": None, "detectable": None, "least_rows": None, "baselines": {}, "over_majority": None
+    "p_value": None, "detectable": None, "least_rows": None, "baselines": {}, "over_majority": None, "groups": None
 }  # fmt: skip
 
 
@@ -38,7 +38,7 @@ class Against:
     """The adapter's lead over something else on the same rows.
 
     ``p_value`` is that of the exact paired test. ``better``: the interval lies above 0, the test is beyond the
-    confidence, and the rows are at least ``least_rows`` of the evaluation.
+    confidence, and the groups of rows are at least ``least_rows`` of the evaluation.
     """
 
     difference: Interval
@@ -51,7 +51,8 @@ class Evaluation:
     """Adapter and frozen base on the same test rows.
 
     ``better``: than the base, and than always giving the commonest answer (``over_majority``) where the task has such
-    an answer; both as :class:`Against` says. With fewer rows than ``least_rows`` nothing is. ``detectable`` is the
+    an answer; both as :class:`Against` says. ``groups``: of the rows that say less together than apart, with a row
+    that is alone as one; with fewer than ``least_rows`` nothing is better. ``detectable`` is the
     least true difference to the base that these rows show at the confidence with 80 % power. What version 0.1 did not
     write is None, or empty.
     """
@@ -59,6 +60,7 @@ class Evaluation:
     adapter_sha256: str
     measure: str
     rows: int
+    groups: int | None
     confidence: float
     adapter: SystemFigures
     base: SystemFigures

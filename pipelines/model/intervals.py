@@ -1,128 +1,147 @@
-"""Paired differences of two systems on the same rows: bootstrap intervals, exact tests, and what rows can show."""
+"""Paired differences of two systems on the same rows, by groups: intervals, exact tests, and what rows can show."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.contracts.evaluation import Against
 from pipelines.contracts.interval import Interval
+from pipelines.contracts.prepared import Row
 from pipelines.tasks.measures import Floats, Measure
 
 Ints = NDArray[np.int64]
 
+BATCH = 100  # resamples drawn at once
+POWER = 0.8  # with which a true difference is to be found (Cohen 1988, section 2.4)
+MOST_MISSED = 0.5  # of all rows turned from wrong to right: rows that may miss even that are too few for any verdict
+ENUMERATED = 12  # groups that differ, up to which every assignment of signs is tried
 
-def paired_difference(
-    one: NDArray[np.bool_] | Floats, other: NDArray[np.bool_] | Floats, *, confidence: float, resamples: int, seed: int
-) -> Interval:
-    """mean(one - other) over rows, with the percentile bootstrap interval over rows (Efron & Tibshirani 1993, ch. 13).
 
-    Rows that both systems get right or both get wrong carry no difference, which is what makes the paired interval
-    narrower than the difference of two separate ones.
+@dataclass(frozen=True)
+class Resampling:
+    """How rows are drawn anew, and how sure is sure.
+
+    Attributes:
+        confidence: of intervals and tests.
+        resamples: how many.
+        seed: of the drawing.
+        groups: the number of each row's group, [rows], from 0 on. Rows of a group (questions of one passage) say
+            less than as many of different ones, so a group is drawn as a whole (Field & Welsh 2007).
     """
-    from scipy import stats  # takes a second to import, and search, which scores with this module, does without
 
-    values = one.astype(np.float64) - other.astype(np.float64)
-    if np.all(values == values[0]):  # every resample is the same; scipy calls its interval degenerate
-        return Interval(float(values[0]), float(values[0]), float(values[0]))
-    result = stats.bootstrap(
-        (values,), np.mean, confidence_level=confidence, n_resamples=resamples, method="percentile",
-        rng=np.random.default_rng(seed), batch=100,
-    )  # fmt: skip
-    return Interval(float(values.mean()), float(result.confidence_interval.low), float(result.confidence_interval.high))
+    confidence: float
+    resamples: int
+    seed: int
+    groups: Ints
+
+    @property
+    def units(self) -> int:
+        """How many groups there are."""
+        return int(self.groups.max()) + 1
+
+    @property
+    def alone(self) -> bool:
+        """Whether each row is a group of its own."""
+        return self.units == len(self.groups)
 
 
-def measured_difference(
-    measure: Measure,
-    one: Sequence[Floats],
-    other: Sequence[Floats],
-    *,
-    confidence: float,
-    resamples: int,
-    seed: int,
-) -> Interval:
-    """The paired difference of a measure, each side the mean over its runs, with the bootstrap interval over rows.
+def group_numbers(rows: Sequence[Row]) -> Ints:
+    """The number of each row's group, [rows]; a row without one is alone."""
+    numbers: dict[object, int] = {}
+    named = [place if row.group is None else row.group for place, row in enumerate(rows)]
+    return np.array([numbers.setdefault(name, len(numbers)) for name in named], dtype=np.int64)
+
+
+def each_alone(rows: int) -> Ints:
+    """The numbers of the groups of so many rows that belong to nothing."""
+    return np.arange(rows, dtype=np.int64)
+
+
+def measured_difference(measure: Measure, one: Sequence[Floats], other: Sequence[Floats], how: Resampling) -> Interval:
+    """The paired difference of a measure, each side the mean over its runs, with a percentile bootstrap interval.
+
+    Groups of rows are drawn with replacement, the same for both sides (Efron & Tibshirani 1993, ch. 13), and of
+    several runs with other seeds one fewer than there are, which gives their mean's variance without bias (Rao & Wu
+    1988): the interval is that of other rows and other seeds.
 
     Args:
         measure: what the scores of rows add up to.
         one: scores of the rows, [rows, ...], of each run.
         other: the same of what it is compared with; no run stands for 0.
-        confidence: of the interval.
-        resamples: of the rows.
-        seed: of the resampling.
+        how: rows are resampled.
     """
-    if measure.is_mean:
-        sides = [np.mean(runs, axis=0) if len(runs) else np.zeros(one[0].shape) for runs in (one, other)]
-        return paired_difference(*sides, confidence=confidence, resamples=resamples, seed=seed)
-
-    def value(rows: Ints) -> float:
-        sides = [np.mean([measure.add_up(run[rows]) for run in runs]) if len(runs) else 0.0 for runs in (one, other)]
-        return float(sides[0] - sides[1])
-
-    rows, generator = np.arange(len(one[0])), np.random.default_rng(seed)
-    drawn = [value(generator.choice(rows, len(rows))) for _ in range(resamples)]
-    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(value(rows), float(low), float(high))
+    value = _figure(measure, one) - _figure(measure, other)
+    if measure.is_mean and len(one) == 1 and len(other) <= 1 and np.ptp(_difference(one, other)) == 0:
+        return Interval(value, value, value)  # every resample is the same, and rounding shall not say otherwise
+    drawn = _drawn_means(one, other, how) if measure.is_mean else _drawn_figures(measure, one, other, how)
+    low, high = np.quantile(drawn, [(1 - how.confidence) / 2, (1 + how.confidence) / 2])
+    return Interval(value, float(low), float(high))
 
 
-def figure(measure: Measure, scores: Floats, *, confidence: float, resamples: int, seed: int) -> Interval:
-    """The figure of rows with these scores: of a share with the measure's own interval, else by resampling the rows."""
-    if not measure.counts:
-        return measured_difference(measure, [scores], [], confidence=confidence, resamples=resamples, seed=seed)
+def figure(measure: Measure, scores: Floats, how: Resampling) -> Interval:
+    """The figure of rows with these scores: of a share with the measure's own interval, else by resampling.
+
+    Where rows are in groups that all score alike, which no resample tells from each other, a group counts as a row.
+    """
     value = measure.add_up(scores)
-    return Interval(value, *measure.interval(value, len(scores), confidence))
+    if measure.counts and (how.alone or np.ptp(scores) == 0):
+        return Interval(value, *measure.interval(value, how.units, how.confidence))
+    return measured_difference(measure, [scores], [], how)
 
 
-def against(
-    measure: Measure, one: Sequence[Floats], other: Sequence[Floats], *, confidence: float, resamples: int, seed: int
-) -> Against:
+def against(measure: Measure, one: Sequence[Floats], other: Sequence[Floats], how: Resampling) -> Against:
     """The lead of one system over another on the same rows, and whether it is more than chance; see :class:`Against`.
 
-    Whatever is called better than something else is called so by this rule. Of several runs, means over them are
-    compared; a measure that is no mean has an exact test of single runs alone, and never a verdict of several.
+    Whatever is called better than something else is called so by this rule, and by no fewer groups of rows than
+    :func:`least_rows`.
 
     Args:
         measure: what the scores of rows add up to.
         one: scores of the rows, [rows, ...], of each run.
         other: the same of what it is compared with.
-        confidence: of the interval and the test.
-        resamples: of the rows.
-        seed: of the resampling.
+        how: rows are resampled.
     """
-    difference = measured_difference(measure, one, other, confidence=confidence, resamples=resamples, seed=seed)
-    if measure.is_mean:
-        one, other = [np.mean(one, axis=0)], [np.mean(other, axis=0)]
-    single = len(one) == len(other) == 1
-    p_value = exact_p_value(one[0], other[0], resamples=resamples, seed=seed, measure=measure) if single else 1.0
-    sure = difference.low > 0 and p_value < 1 - confidence
-    return Against(difference, p_value, better=sure and len(one[0]) >= least_rows(confidence))
+    difference = measured_difference(measure, one, other, how)
+    p_value = exact_p_value(measure, one, other, how)
+    sure = difference.low > 0 and p_value < 1 - how.confidence
+    return Against(difference, p_value, better=sure and how.units >= least_rows(how.confidence))
 
 
-POWER = 0.8  # with which a true difference is to be found (Cohen 1988, section 2.4)
-MOST_MISSED = 0.5  # of all rows turned from wrong to right: rows that may miss even that are too few for any verdict
+def exact_p_value(measure: Measure, one: Sequence[Floats], other: Sequence[Floats], how: Resampling) -> float:
+    """How likely so large a difference is, of either sign, where each group might as well be the other system's.
 
-
-def exact_p_value(one: Floats, other: Floats, *, resamples: int, seed: int, measure: Measure) -> float:
-    """How likely so large a difference is, of either sign, where each row might as well be the other system's.
-
-    For scores of 0 or 1 the exact test of McNemar 1947: a binomial test of the rows that one system alone gets right.
-    For other scores of a row it is the sign test; for a measure that is no mean, rows are exchanged by chance.
+    For scores of 0 or 1 of rows that are alone it is the exact test of McNemar 1947, a binomial test of the rows that
+    one system alone gets right; for other scores of such rows the sign test. Groups exchange their differences' sums
+    (Fisher 1935), and for a measure that is no mean, systems exchange whole groups of scores. Of several runs means
+    are compared; of a measure that is no mean each run is exchanged with its counterpart, and runs that have none are
+    no evidence: 1.
     """
-    from scipy import stats
+    from scipy import stats  # takes a second to import, and search, which scores with this room, does without
 
-    if measure.is_mean:
-        won, lost = int((one > other).sum()), int((one < other).sum())
+    if not measure.is_mean:
+        return _exchanged(measure, one, other, how) if len(one) == len(other) else 1.0
+    differences = _difference(one, other)
+    if how.alone:
+        won, lost = int((differences > 0).sum()), int((differences < 0).sum())
         return float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0
-    generator, observed = np.random.default_rng(seed), abs(measure.add_up(one) - measure.add_up(other))
-    extreme = 0
-    for _ in range(resamples):
-        swap = (generator.random(len(one)) < 0.5).reshape(-1, *[1] * (one.ndim - 1))
-        sides = measure.add_up(np.where(swap, other, one)), measure.add_up(np.where(swap, one, other))
-        extreme += abs(sides[0] - sides[1]) >= observed
-    return (extreme + 1) / (resamples + 1)
+    return _signs_exchanged(np.bincount(how.groups, differences, how.units), how)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values of several tests, so adjusted that no false one is below a level more often than it says (Holm 1979)."""
+    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = highest
+    return adjusted
 
 
 def best_case(rows: int, confidence: float) -> float:
@@ -138,22 +157,99 @@ def best_case(rows: int, confidence: float) -> float:
 
 
 def least_rows(confidence: float) -> int:
-    """The number of rows below which nothing is called better: they may miss even a gain of half of all rows."""
+    """The number of rows, or groups of them, below which nothing is called better: they may miss half of all rows."""
     rows = 1
     while best_case(rows, confidence) > MOST_MISSED:
         rows += 1
     return rows
 
 
-def detectable(difference: Interval, rows: int, confidence: float, *, is_mean: bool) -> float | None:
-    """About the least true difference that so many rows show at this confidence with power :data:`POWER`.
+def detectable(difference: Interval, how: Resampling, *, is_mean: bool) -> float | None:
+    """The least true difference that so many rows, or groups of them, show with power :data:`POWER`.
 
     From the interval's width, which says how much rows differ; where all differ alike, from the best case, which a
     measure that is no mean of rows does not have: None.
     """
     from scipy import stats
 
-    sure, found = stats.norm.ppf((1 + confidence) / 2), stats.norm.ppf(POWER)
+    sure, found = stats.norm.ppf((1 + how.confidence) / 2), stats.norm.ppf(POWER)
     spread = (difference.high - difference.low) / 2 / sure
     shown = float((sure + found) * spread)
-    return max(shown, best_case(rows, confidence)) if is_mean else shown or None
+    return max(shown, best_case(how.units, how.confidence)) if is_mean else shown or None
+
+
+def _figure(measure: Measure, runs: Sequence[Floats]) -> float:
+    return float(np.mean([measure.add_up(run) for run in runs])) if len(runs) else 0.0
+
+
+def _difference(one: Sequence[Floats], other: Sequence[Floats]) -> Floats:
+    """Of the runs' means, [rows]."""
+    lag = np.mean(other, axis=0) if len(other) else 0.0
+    return np.asarray(np.mean(one, axis=0) - lag, dtype=np.float64)
+
+
+def _drawn_runs(generator: np.random.Generator, runs: int, batch: int) -> Ints:
+    """Places of runs, [batch, one fewer than there are, or the only one]."""
+    return generator.integers(runs, size=(batch, max(runs - 1, 1)))
+
+
+def _drawn_means(one: Sequence[Floats], other: Sequence[Floats], how: Resampling) -> Floats:
+    """Differences of means, [resamples]: from sums over groups, since a mean is their sum over the groups' sizes."""
+    sides = [np.array([np.bincount(how.groups, run, how.units) for run in runs]) for runs in (one, other) if len(runs)]
+    sizes, generator = np.bincount(how.groups), np.random.default_rng(how.seed)
+    found = []
+    for start in range(0, how.resamples, BATCH):
+        batch = min(BATCH, how.resamples - start)
+        groups = generator.integers(how.units, size=(batch, how.units))
+        means = []
+        for sums in sides:  # [runs, groups]
+            drawn = sums[_drawn_runs(generator, len(sums), batch)].mean(axis=1)
+            means.append(np.take_along_axis(drawn, groups, axis=1).sum(axis=1) / sizes[groups].sum(axis=1))
+        found.append(means[0] - means[1] if len(means) > 1 else means[0])
+    return np.concatenate(found)
+
+
+def _drawn_figures(measure: Measure, one: Sequence[Floats], other: Sequence[Floats], how: Resampling) -> Floats:
+    """Differences of figures of the drawn rows together, [resamples]."""
+    members, sizes = np.argsort(how.groups, kind="stable"), np.bincount(how.groups)
+    starts, generator = np.cumsum(sizes) - sizes, np.random.default_rng(how.seed)
+    found = []
+    for _ in range(how.resamples):
+        groups = generator.integers(how.units, size=how.units)
+        own, before = sizes[groups], np.cumsum(sizes[groups]) - sizes[groups]
+        rows = members[np.arange(own.sum()) + np.repeat(starts[groups] - before, own)]
+        sides = [
+            [runs[place][rows] for place in _drawn_runs(generator, len(runs), 1)[0]] if len(runs) else []
+            for runs in (one, other)
+        ]
+        found.append(_figure(measure, sides[0]) - _figure(measure, sides[1]))
+    return np.array(found)
+
+
+def _signs_exchanged(sums: NDArray[Any], how: Resampling) -> float:
+    """The p-value of the sum of groups' differences, [groups], where each might as well have the other sign."""
+    differ = sums[sums != 0]
+    least = abs(differ.sum()) * (1 - 1e-12)  # a sum in another order is as large, but for rounding
+    if len(differ) <= ENUMERATED:
+        signs = np.array(list(itertools.product((-1.0, 1.0), repeat=len(differ))))
+        return float(np.mean(abs(signs @ differ) >= least))
+    generator, extreme = np.random.default_rng(how.seed), 0
+    for start in range(0, how.resamples, BATCH):
+        signs = 2.0 * generator.integers(2, size=(min(BATCH, how.resamples - start), len(differ))) - 1
+        extreme += int((abs(signs @ differ) >= least).sum())
+    return (extreme + 1) / (how.resamples + 1)
+
+
+def _exchanged(measure: Measure, one: Sequence[Floats], other: Sequence[Floats], how: Resampling) -> float:
+    """The p-value of a difference of figures, where each group's scores might as well be the other system's."""
+    generator, observed = np.random.default_rng(how.seed), abs(_figure(measure, one) - _figure(measure, other))
+    extreme = 0
+    for _ in range(how.resamples):
+        swap = (generator.random(how.units) < 0.5)[how.groups].reshape(-1, *[1] * (one[0].ndim - 1))
+        pairs = list(zip(one, other, strict=True))
+        sides = (
+            _figure(measure, [np.where(swap, lag, lead) for lead, lag in pairs]),
+            _figure(measure, [np.where(swap, lead, lag) for lead, lag in pairs]),
+        )
+        extreme += abs(sides[0] - sides[1]) >= observed
+    return (extreme + 1) / (how.resamples + 1)

@@ -12,7 +12,7 @@ from pipelines.contracts.evaluation import Evaluation
 from pipelines.contracts.task import prompt_task
 from pipelines.markdown import block, code, table, text
 from pipelines.recipes.methods.table import DECLARED as RIVALS
-from pipelines.reports.evaluation import detectable_words, other_figures, verdict_words
+from pipelines.reports.evaluation import detectable_words, other_figures, rows_words, verdict_words
 from pipelines.sources.addresses import FileSource, HubSource, parse_source
 from pipelines.tasks.family import open_family
 from pipelines.wording import measure_words, share
@@ -142,7 +142,7 @@ def _figures(evaluation: Evaluation, base: BaseRecord) -> str:
     alone = (
         "" if base.kind == "decoder" else " The frozen base is the encoder with a head that was trained without edits."
     )
-    return f"{measure} on {evaluation.rows} test rows, with {confidence} intervals.{alone}\n\n{_table(rows)}"
+    return f"{measure} on {rows_words(evaluation)}, with {confidence} intervals.{alone}\n\n{_table(rows)}"
 
 
 def _making(facts: CardFacts) -> dict[str, object]:

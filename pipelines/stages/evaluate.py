@@ -15,7 +15,7 @@ from pipelines.contracts.training import read_training
 from pipelines.errors import PipelineError
 from pipelines.files import whole_directory, write_table
 from pipelines.model.frozen import HeadTraining, head_alone
-from pipelines.model.intervals import against, detectable, figure, least_rows
+from pipelines.model.intervals import Resampling, against, detectable, figure, group_numbers, least_rows
 from pipelines.model.scores import answers
 from pipelines.model.workspace import Workspace, open_workspace
 from pipelines.params.whole import EvaluateParams, Params
@@ -95,13 +95,14 @@ def compare(
     adapter_sha256: str,
 ) -> Evaluation:
     """Both systems' figures and the task's baselines, and the adapter's paired lead over base and majority."""
-    confidence, resamples, scores = settings.confidence, settings.bootstrap, task.scores(rows, edited)
+    how = Resampling(settings.confidence, settings.bootstrap, seed, group_numbers(rows))
+    scores = task.scores(rows, edited)
 
     def lead(other: Floats) -> Against:
-        return against(task.measure, [scores], [other], confidence=confidence, resamples=resamples, seed=seed)
+        return against(task.measure, [scores], [other], how)
 
     def figures(said: Sequence[Answer]) -> SystemFigures:
-        found = figure(task.measure, task.scores(rows, said), confidence=confidence, resamples=resamples, seed=seed)
+        found = figure(task.measure, task.scores(rows, said), how)
         return SystemFigures(found.value, found.low, found.high, task.figures(rows, said), task.summary(rows, said))
 
     base, baselines = lead(task.scores(rows, frozen)), task.baselines(rows)
@@ -110,13 +111,14 @@ def compare(
         adapter_sha256=adapter_sha256,
         measure=task.measure.name,
         rows=len(rows),
-        confidence=confidence,
+        groups=how.units,
+        confidence=how.confidence,
         adapter=figures(edited),
         base=figures(frozen),
         difference=base.difference,
         p_value=base.p_value,
-        detectable=detectable(base.difference, len(rows), confidence, is_mean=task.measure.is_mean),
-        least_rows=least_rows(confidence),
+        detectable=detectable(base.difference, how, is_mean=task.measure.is_mean),
+        least_rows=least_rows(how.confidence),
         baselines={name: task.measure.add_up(each) for name, each in baselines.items()},
         over_majority=over,
         better=base.better and (over is None or over.better),

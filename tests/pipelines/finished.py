@@ -82,6 +82,7 @@ def write_figures(paths: dict[str, Path], *, better: bool, accuracy: float = 0.8
         adapter_sha256=adapter_sha256(paths["adapter"]),
         measure="accuracy",
         rows=10,
+        groups=10,
         confidence=0.95,
         adapter=SystemFigures(accuracy, 0.6, 0.9, per_class, {"macro_f1": 0.5}),
         base=SystemFigures(0.5, 0.6, 0.9, per_class, {"macro_f1": 0.5}),

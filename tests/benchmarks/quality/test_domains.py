@@ -11,7 +11,7 @@ import yaml
 from benchmarks.quality import domains
 from benchmarks.quality.domain_rows import BETWEEN, TRAINED, write_rows
 from benchmarks.quality.domains import ABOVE, ALL, BELOW, MOVING, READING, Line, above, below, report
-from pipelines.contracts.prepared import read_rows
+from pipelines.contracts.prepared import Row, read_rows
 from pipelines.errors import PipelineError
 from pipelines.params.whole import load_params
 from tests.project import ROOT, review_rows
@@ -86,7 +86,7 @@ def test_neighbours_are_the_trained_ones_beside_a_domain() -> None:
 
 
 def test_the_tables_have_the_means_of_their_rows() -> None:
-    asked = [1.0, 1.0, 1.5, 2.0]
+    asked = [Row("f:1", pair, " yes", domain=t) for pair, t in (("a", 1.0), ("b", 1.0), ("a", 1.5), ("b", 2.0))]
     lines = [
         Line("other", np.array([1.0, 0.0, 0.0, 0.0]), 1e-3, 1000, 2.5),
         Line(MOVING, np.array([1.0, 1.0, 1.0, 0.0]), 1e-3, 2000, 3.5),

@@ -16,10 +16,11 @@ from pipelines.compare import __main__ as comparing
 from pipelines.compare import contenders as contending
 from pipelines.compare.cells import BASE, Budget, Cell, CellMaker
 from pipelines.compare.contenders import contenders
-from pipelines.compare.table import Comparison, Line, lines_of
+from pipelines.compare.table import Comparison, Line, lines_of, markdown
 from pipelines.contracts.best import Best, write_best
 from pipelines.errors import PipelineError
 from pipelines.model.fitting import build_model, train_steps
+from pipelines.model.intervals import each_alone
 from pipelines.model.scores import answers
 from pipelines.model.workspace import open_workspace
 from pipelines.params.whole import Params, check_params
@@ -177,6 +178,8 @@ def test_the_difference_is_paired_row_by_row() -> None:
     assert line.difference is not None
     assert (line.difference.value, line.difference.low < 0 < line.difference.high) == (0.0, True)
     assert (line.p_value, line.verdict) == (1.0, "not more than chance")
+    assert line.detectable is not None
+    assert f"not more than chance: it takes {100 * line.detectable:.1f} points" in markdown([line], "accuracy")
 
 
 @pytest.mark.parametrize(
@@ -203,7 +206,9 @@ def second_line(first: tuple[float, ...], second: tuple[float, ...]) -> Line:
              (("a", first), ("b", second))]  # fmt: skip
     methods = contenders(params({"methods": dict.fromkeys("ab", METHODS["LoRA"])}), best=Path("none"))
     lines = tuple((method, (), (cell,)) for method, cell in zip(methods, cells, strict=True))
-    return lines_of(Comparison(Proportion("accuracy"), cells[0], lines, {}), params().evaluate)[2]
+    return lines_of(Comparison(Proportion("accuracy"), cells[0], lines, {}, each_alone(len(first))), params().evaluate)[
+        2
+    ]
 
 
 def test_a_searched_part_is_as_the_last_search_chose_it_or_is_missed(tmp_path: Path) -> None:

@@ -34,7 +34,20 @@ SPLIT = SplitCard(2, {"a": 1, "b": 1}, {"p50": 3.0, "max": 4}, Domains(1.0, 2.0,
 SYSTEM = SystemFigures(0.8, 0.7, 0.9, {"a": {"f1": 0.5, "support": 3}}, {"macro_f1": 0.5})
 OVER = Against(Interval(0.1, 0.0, 0.2), 0.5, False)
 WHOLE = Evaluation(
-    "a", "exact_match", 5, 0.95, SYSTEM, SYSTEM, Interval(0.0, -0.1, 0.1), 0.5, 0.2, 15, {"majority": 0.5}, OVER, False
+    "a",
+    "exact_match",
+    5,
+    4,
+    0.95,
+    SYSTEM,
+    SYSTEM,
+    Interval(0.0, -0.1, 0.1),
+    0.5,
+    0.2,
+    15,
+    {"majority": 0.5},
+    OVER,
+    False,
 )
 TRIAL = TrialRecord(
     number=3, state="complete", value=0.5, values=(0.5, 7.0), params={"rank": 4, "layers": "all"}, seed=1,

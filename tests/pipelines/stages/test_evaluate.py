@@ -11,6 +11,7 @@ from pipelines.contracts.prepared import Row
 from pipelines.contracts.task import TaskSpec
 from pipelines.model.intervals import least_rows
 from pipelines.params.whole import EvaluateParams
+from pipelines.reports.evaluation import verdict_words
 from pipelines.stages.evaluate import compare
 from pipelines.tasks.family import open_family
 
@@ -75,6 +76,19 @@ def test_two_rows_won_of_two_are_too_few_for_a_verdict() -> None:
     assert found.p_value == 0.5  # 2 (1/2)^2
     assert (found.rows, found.better) == (2, False)
     assert found.detectable == 1.0
+
+
+def test_rows_of_one_group_count_once_for_a_verdict() -> None:
+    """Forty rows won of a hundred are more than chance; of ten rows in each of ten groups, too few say so."""
+    truth = np.array([0, 1] * 50)
+    frozen = np.where(np.arange(100) < 40, 1 - truth, truth)
+    rows = [Row(f"f:{place}", "p", " c", LABELS[right], group=f"{place // 10}") for place, right in enumerate(truth)]
+    said = [[np.log([0.1, 0.9] if label else [0.9, 0.1]) for label in system] for system in (truth, frozen)]
+    grouped = compare(TASK, rows, *said, SETTINGS, seed=0, adapter_sha256="0" * 64)
+    assert compared(truth, truth, frozen).better
+    assert (grouped.rows, grouped.groups, grouped.better) == (100, 10, False)
+    assert grouped.p_value == 2 / 2**4  # four groups won: of sixteen signs, two are as far from 0
+    assert verdict_words(grouped) == "no verdict: 100 rows in 10 groups are too few, it takes 15"
 
 
 def test_below_the_least_rows_nothing_is_better_and_from_there_on_it_is() -> None:

@@ -14,7 +14,7 @@ from sklearn.metrics import accuracy_score
 
 from pipelines.contracts.prepared import Row
 from pipelines.contracts.task import TaskSpec
-from pipelines.model.intervals import against, figure
+from pipelines.model.intervals import Resampling, against, each_alone, figure
 from pipelines.tasks.family import TaskFamily, open_family
 from pipelines.tasks.measures import Correlation, Floats, Mean, Measure, Proportion
 from pipelines.tasks.overlap import CorpusChrf
@@ -90,7 +90,7 @@ def test_an_interval_of_graded_scores_resamples_rows(measure: Measure) -> None:
     scores = scored(measure)
     drawn = np.random.default_rng(7)
     values = [measure.add_up(scores[drawn.integers(0, len(scores), len(scores))]) for _ in range(2000)]
-    found = figure(measure, scores, confidence=0.9, resamples=2000, seed=42)
+    found = figure(measure, scores, Resampling(0.9, 2000, 42, each_alone(len(scores))))
     assert found.value == measure.add_up(scores)
     assert (found.low, found.high) == pytest.approx(np.quantile(values, [0.05, 0.95]), abs=0.02)
 
@@ -98,8 +98,9 @@ def test_an_interval_of_graded_scores_resamples_rows(measure: Measure) -> None:
 @pytest.mark.parametrize("measure", [Mean("rougeL"), CorpusChrf()])
 def test_graded_scores_tell_a_better_system_from_an_equal_one(measure: Measure) -> None:
     better, worse = task(measure.name).scores(rows() * 8, RIGHT * 8), task(measure.name).scores(rows() * 8, SAID * 8)
-    assert against(measure, [better], [worse], confidence=0.95, resamples=200, seed=1).better
-    same = against(measure, [worse], [worse], confidence=0.95, resamples=200, seed=1)
+    how = Resampling(0.95, 200, 1, each_alone(len(better)))
+    assert against(measure, [better], [worse], how).better
+    same = against(measure, [worse], [worse], how)
     assert (same.difference.value, same.better) == (0.0, False)
 
 

@@ -15,7 +15,7 @@ from pipelines.contracts.prepared import Rejection, Row, read_rows
 from pipelines.contracts.task import TaskSpec
 from pipelines.errors import PipelineError
 from pipelines.files import read_json, read_jsonl
-from pipelines.model.intervals import against, figure
+from pipelines.model.intervals import Resampling, against, each_alone, figure
 from pipelines.params.whole import Params, check_params
 from pipelines.serving.pyfunc import AdapterModel
 from pipelines.sources.raw_row import RawRow
@@ -165,7 +165,7 @@ def test_the_interval_of_a_correlation_resamples_rows() -> None:
     generator = np.random.default_rng(1)
     right = generator.normal(size=80)
     said = right + generator.normal(size=80)
-    found = figure(Correlation("pearson"), np.column_stack([said, right]), confidence=0.95, resamples=4000, seed=0)
+    found = figure(Correlation("pearson"), np.column_stack([said, right]), Resampling(0.95, 4000, 0, each_alone(80)))
     expected = stats.bootstrap(
         (said, right), lambda a, b: stats.pearsonr(a, b).statistic, paired=True, vectorized=False, method="percentile",
         n_resamples=4000, rng=np.random.default_rng(5),
@@ -177,11 +177,11 @@ def test_better_is_what_the_paired_bootstrap_of_the_correlation_shows() -> None:
     generator = np.random.default_rng(2)
     right = generator.normal(size=100)
     near, far = right + generator.normal(0, 0.3, 100), right + generator.normal(0, 3.0, 100)
-    measure, settings = Correlation("spearman"), {"confidence": 0.95, "resamples": 500, "seed": 0}
+    measure, how = Correlation("spearman"), Resampling(0.95, 500, 0, each_alone(100))
     sides = [np.column_stack([said, right]) for said in (near, far)]
-    won, lost = against(measure, sides[:1], sides[1:], **settings), against(measure, sides[1:], sides[:1], **settings)
+    won, lost = against(measure, sides[:1], sides[1:], how), against(measure, sides[1:], sides[:1], how)
     assert (won.better, lost.better) == (True, False)
     assert won.difference.value == pytest.approx(
         stats.spearmanr(near, right).statistic - stats.spearmanr(far, right).statistic
     )
-    assert not against(measure, sides[:1], sides[:1], **settings).better
+    assert not against(measure, sides[:1], sides[:1], how).better
