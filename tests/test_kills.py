@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from pipelines.contracts.registration import read_registration
-from tests.kills import SERVER, is_server, make_reference, run_chain
+from tests.kills import SERVER, Facts, is_server, make_reference, run_chain
 from tests.project import make_tiny_project
 from tests.random_kills import lives
 from tests.servers import kill
@@ -21,20 +21,29 @@ pytestmark = pytest.mark.long
 KILLS = int(os.environ.get("REFT_KILLS", "10"))  # at random; a hundred take more than half an hour on two cores
 
 
-def test_a_killed_run_ends_as_if_nobody_had_killed_it(tmp_path: Path) -> None:
-    folder = tmp_path.resolve()
-    template, facts = make_reference(folder, folder / "home")
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Facts]:
+    """A project to copy, beside its home, and what a run of it holds that nobody killed."""
+    folder = tmp_path_factory.mktemp("reference").resolve()
+    return make_reference(folder, folder / "home")
+
+
+def test_a_killed_run_ends_as_if_nobody_had_killed_it(reference: tuple[Path, Facts], tmp_path: Path) -> None:
+    template, facts = reference
+    folder, home = tmp_path.resolve(), template.parent / "home"
     kills = [("dvc alone", "prepare"), ("flow", "search"), ("dvc", "train")]
-    outcome = run_chain(kills, template, folder / "home", facts, folder / "killed")
+    outcome = run_chain(kills, template, home, facts, folder / "killed")
     assert outcome.problems == ()
     assert outcome.how == "the same run went on"
 
 
 @pytest.mark.parametrize("stage", ["search", "register"])
-def test_a_run_whose_server_is_killed_ends_as_if_nothing_had_been(tmp_path: Path, stage: str) -> None:
-    folder = tmp_path.resolve()
-    template, facts = make_reference(folder, folder / "home")
-    outcome = run_chain([(SERVER, stage)], template, folder / "home", facts, folder / "killed")
+def test_a_run_whose_server_is_killed_ends_as_if_nothing_had_been(
+    reference: tuple[Path, Facts], tmp_path: Path, stage: str
+) -> None:
+    template, facts = reference
+    folder, home = tmp_path.resolve(), template.parent / "home"
+    outcome = run_chain([(SERVER, stage)], template, home, facts, folder / "killed")
     assert outcome.problems == ()
     assert outcome.how == "the same run went on"
 

@@ -20,7 +20,7 @@ from tests.project import SMALL, TINY, Project, environment, prefect_home, revie
 from tests.servers import prefect_server
 from tests.tiny import write_tiny_base
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 STAGES = ("base", "prepare", "search", "train", "evaluate", "register")
 WRITE = "import sys; open('told.json', 'w').write(sys.stdin.read())"
@@ -156,7 +156,6 @@ def _can_cut() -> bool:
     return subprocess.run(_without_network("true"), capture_output=True, check=False).returncode == 0
 
 
-@pytest.mark.long
 @pytest.mark.skipif(not _can_cut(), reason="this machine lets nobody cut the network of a process")
 def test_after_a_first_run_it_works_with_the_network_cut(made: Project) -> None:
     """The server is out of reach then, so this run starts its own, as any does for which none is set."""

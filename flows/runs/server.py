@@ -32,6 +32,8 @@ POLL_SECONDS = 0.2
 STARTING_SECONDS = 60.0  # that a server may take to start on a busy machine
 PORT_TAKEN = 3  # exit code of a server that could not begin
 STARTS = 3  # of a server that does not come up, or ends as soon as it is up
+# The loggers of what Prefect sends in the background: of its queues, and of the two that a flow has.
+SERVICES = ("prefect._internal.concurrency", "EventsWorker", "APILogWorker")
 RETRIES = 2  # of a client of the temporary server: 6 seconds in all; Prefect's own five take a minute
 _up = threading.Event()  # whether the server is not just being started again
 _up.set()
@@ -112,6 +114,7 @@ def kept_alive() -> Iterator[str]:
     server = SubprocessASGIServer()
     retries = {} if _chosen("max_retries") else {PREFECT_CLIENT_MAX_RETRIES: RETRIES}
     with temporary_settings(retries) as settings:
+        _silence_services(server)
         keeper = _Keeper(server, settings)
         keeper.start()
         try:
@@ -138,10 +141,29 @@ def _chosen(name: str) -> bool:
     return name in get_current_settings().client.model_fields_set
 
 
-def _silence_prefect() -> None:
-    """Keep Prefect from writing an error for each line and each event that it cannot send: one sentence says so."""
-    logging.raiseExceptions = False
-    logging.getLogger("prefect._internal").setLevel(logging.CRITICAL)
+class _OfALiveServer(logging.Filter):
+    """Lets through what Prefect's background services say, but not of a server that has ended: one sentence says that.
+
+    They would write an error for each line and each event that they cannot send, and may do so before anybody has
+    looked whether the server still lives.
+    """
+
+    def __init__(self, server: SubprocessASGIServer) -> None:
+        super().__init__()
+        self._server, self._ended = server, False
+
+    def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002 - whatever it says
+        process = self._server.server_process
+        self._ended = self._ended or (process is not None and process.poll() is not None)
+        return not self._ended
+
+
+def _silence_services(server: SubprocessASGIServer) -> None:
+    """Keep Prefect's background services from writing of a server that has ended, also while this process exits."""
+    logging.raiseExceptions = False  # by which the sender of lines writes its errors to the terminal
+    said = _OfALiveServer(server)
+    for name in SERVICES:  # a filter of theirs: the level of Prefect's own loggers is not looked at
+        logging.getLogger(name).addFilter(said)
 
 
 class _Keeper:
@@ -170,7 +192,6 @@ class _Keeper:
                 continue
             if process.returncode == PORT_TAKEN and not self.started.is_set():
                 continue
-            _silence_prefect()
             starts = starts + 1 if time.monotonic() - up_since < STARTING_SECONDS else 1
             if starts > STARTS:
                 say("Prefect's temporary server ends again and again; this run tells it nothing more")

@@ -39,6 +39,7 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return [*WORDS, "--root", str(root), "--out", str(tmp_path / "out")]
 
 
+@pytest.mark.long
 def test_cells_are_made_once_and_the_table_says_what_they_hold(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

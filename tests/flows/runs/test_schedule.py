@@ -90,6 +90,7 @@ def test_another_cron_replaces_the_first(scheduled: Scheduled) -> None:
     assert "prefect worker start --pool reft" in scheduled.said
 
 
+@pytest.mark.long
 def test_another_project_takes_no_deployment_unless_it_says_so(scheduled: Scheduled, tmp_path: Path) -> None:
     own = scheduled.project
     other = Project(shutil.copytree(own.root, tmp_path / "other", symlinks=True), own.env)
@@ -133,7 +134,9 @@ def test_a_run_that_meets_another_in_the_folder_is_cancelled(scheduled: Schedule
     assert "Got: process" in run["state"]["message"]
 
 
+@pytest.mark.long
 def test_after_the_worker_was_killed_another_goes_on(scheduled: Scheduled) -> None:
+    scheduled.wait_for_run("Completed", FIRST, seconds=300)
     kill(scheduled.worker, group=False)
     now = dt.datetime.now(dt.UTC).isoformat()
     scheduled.start_worker()
@@ -143,5 +146,5 @@ def test_after_the_worker_was_killed_another_goes_on(scheduled: Scheduled) -> No
 
 def test_no_two_runs_worked_at_once(scheduled: Scheduled) -> None:
     spans = sorted((run["start_time"], run["end_time"]) for run in scheduled.runs(state="Completed"))
-    assert len(spans) >= 3
+    assert len(spans) >= 2
     assert all(end <= start for (_, end), (start, _) in itertools.pairwise(spans))

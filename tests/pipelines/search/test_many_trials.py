@@ -20,6 +20,14 @@ pytestmark = pytest.mark.long
 WARM, TRIALS = 40, 200
 GROWTH = 60  # megabytes that 200 trials may add; what the allocators keep differs by ten or so
 WORKERS, SHARED = 4, 100
+# A worker that begins its work when it is told to: on a busy machine one may have done all before others have loaded.
+WORKER = """
+import runpy
+import pipelines.search.trial
+print("loaded", flush=True)
+input()
+runpy.run_module("pipelines.search.worker", run_name="__main__")
+"""
 
 
 def test_memory_does_not_grow_with_the_trials_of_a_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,11 +48,21 @@ def test_workers_on_one_sqlite_file_lose_and_double_no_trial(tmp_path: Path) -> 
     project = make_context(tmp_path, changes)
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw_params(FEW | changes), sort_keys=False), encoding="utf-8")
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pipelines.search.worker", "--place"]
     workers = [
-        subprocess.Popen([*command, str(place)], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, "--place", str(place)],
+            cwd=tmp_path, env=environment, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
         for place in range(WORKERS)
-    ]
+    ]  # fmt: skip
+    for worker in workers:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "loaded\n"
+    for worker in workers:
+        assert worker.stdin is not None
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
     said = [worker.communicate(timeout=1500)[1] for worker in workers]
     assert [worker.returncode for worker in workers] == [0] * WORKERS, said
     assert not any("locked" in each or "Traceback" in each for each in said)

@@ -181,8 +181,8 @@ def test_a_gated_model_opens_with_the_token_of_the_environment(
     ("source", "said"),
     [
         (f"hub:org/nowhere@{OTHER_COMMIT}", "RepositoryNotFoundError"),
-        (f"hub:org/tiny@{OTHER_COMMIT}", "RevisionNotFoundError"),
-        ("pickled", "model.safetensors"),
+        pytest.param(f"hub:org/tiny@{OTHER_COMMIT}", "RevisionNotFoundError", marks=pytest.mark.long),
+        pytest.param("pickled", "model.safetensors", marks=pytest.mark.long),
     ],
 )
 def test_a_model_that_cannot_be_had_is_refused(
@@ -196,9 +196,9 @@ def test_a_model_that_cannot_be_had_is_refused(
     ("source", "said"),
     [
         (f"hub:org/nowhere@{OTHER_COMMIT}", "DatasetNotFoundError"),
-        (f"hub:org/rows@{OTHER_COMMIT}", "DatasetNotFoundError: Revision"),
-        ("broken", "JSON parse error"),
-        ("scripted", "scripts are no longer supported"),
+        pytest.param(f"hub:org/rows@{OTHER_COMMIT}", "DatasetNotFoundError: Revision", marks=pytest.mark.long),
+        pytest.param("broken", "JSON parse error", marks=pytest.mark.long),
+        pytest.param("scripted", "scripts are no longer supported", marks=pytest.mark.long),
     ],
 )
 def test_a_data_set_that_cannot_be_had_is_refused(
