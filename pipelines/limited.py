@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
@@ -26,7 +26,7 @@ from pipelines.errors import PipelineError
 
 TICK = 1.0  # seconds of one wait: a laptop that slept, or a process that was stopped, counts as one of them
 _SERVED = "forkserver" in multiprocessing.get_all_start_methods()
-_ANSWER, _REFUSAL, _MEMORY, _END = b"+", b"-", b"m", b"."
+_ANSWER, _REFUSAL, _MEMORY, _FAILURE, _END = b"+", b"-", b"m", b"!", b"."
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,8 @@ def _receive(connection: Connection, child: BaseProcess, limits: Limits, what: s
         ) from None
     if message[:1] == _REFUSAL:
         raise PipelineError(**json.loads(message[1:]))
+    if message[:1] == _FAILURE:
+        raise PipelineError(f"{what} must be read without an error", got=message[1:].decode(), do=limits.do)
     return message
 
 
@@ -145,6 +147,9 @@ def _child(
         connection.send_bytes(_REFUSAL + json.dumps({"rule": error.rule, "got": got, "do": error.do}).encode())
     except BrokenPipeError:  # whoever asked has gone
         pass
+    except Exception as error:  # noqa: BLE001  # of any kind: no limit was passed, so none may be named
+        with suppress(BrokenPipeError):
+            connection.send_bytes(_FAILURE + f"{type(error).__name__}: {error}".encode("utf-8", "replace"))
     connection.close()
     os._exit(0)  # nothing of a stranger's is tidied up
 

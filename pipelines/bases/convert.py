@@ -79,7 +79,7 @@ def convert(
     require_space(out.parent, 8 * size if place.is_file() else 3 * size)  # a 4-bit file grows eightfold in fp32
     log.info("reading %s", source)
     kept = out.with_name("tokenizer")
-    foreign.try_foreign(place, kept, kind)
+    problems = foreign.try_foreign(place, kept, kind)
     with _readable(kind):
         model = _read(place, getattr(torch, dtype), kind)
         model.save_pretrained(out)
@@ -87,6 +87,8 @@ def convert(
         for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
             _strip(out / name)
         _verify(model, out, kind)
+    for problem in problems:  # else the same is said above, with what to do
+        log.warning("the base opens here, but did not where it was tried with limits on memory and time: %s", problem)
     text_config = model.config.get_text_config()
     return ModelFacts(
         model_type=model.config.model_type,

@@ -7,7 +7,6 @@ regular expressions. None of them is code that is run by name, and each can take
 from __future__ import annotations
 
 import json
-import logging
 import math
 import struct
 from collections.abc import Iterator, Mapping
@@ -25,7 +24,6 @@ from pipelines.limited import Limits
 from pipelines.params.base import Kind
 from reft.files import put_in_place
 
-log = logging.getLogger(__name__)
 MOST_LAYERS = 1000  # the deepest language model that is known has 126
 MOST_HEADER = 100_000_000  # bytes of a safetensors header, as the library has it
 SLACK = 1 << 24  # weights that may be missing, for which there is memory anywhere
@@ -50,7 +48,7 @@ def begin() -> None:
     limited.begin(LIMITS)
 
 
-def try_foreign(place: Path, tokenizer: Path, kind: Kind) -> None:
+def try_foreign(place: Path, tokenizer: Path, kind: Kind) -> tuple[str, ...]:
     """Try configuration, tokenizer and chat template of a folder or a GGUF file.
 
     Args:
@@ -59,34 +57,38 @@ def try_foreign(place: Path, tokenizer: Path, kind: Kind) -> None:
             and need not be read twice. It is not made where the tokenizer cannot be read.
         kind: as what it is to be opened.
 
+    Returns:
+        What else went wrong, a line for each part: of most of it, whoever opens the model says more.
+
     Raises:
         PipelineError: if the limits do not suffice, the model is deeper than any, its weights are not all there, or its
-            chat template makes a book of a word. What else is wrong with it, whoever opens it says.
+            chat template makes a book of a word.
     """
     what = "a base's config, tokenizer and chat template"
-    for _ in limited.answers(tried, (str(place), str(tokenizer), kind), LIMITS, what=what):
-        pass
+    told = limited.answers(tried, (str(place), str(tokenizer), kind), LIMITS, what=what)
+    return tuple(problem.decode() for problem in told if problem)
 
 
 def tried(place: str, out: str, kind: Kind) -> Iterator[bytes]:
-    """Do what opening the model does, but for its weights; yield b"" after each part."""
+    """Do what opening the model does, but for its weights; yield what went wrong with each part, b"" for nothing."""
     path = Path(place)
     folder, gguf = (path.parent, path.name) if path.is_file() else (path, None)
     torch.set_num_threads(1)
     transformers_logging.set_verbosity_error()
     opened: Any = {"gguf_file": gguf, "local_files_only": True, "trust_remote_code": False}
-    parts = (
-        lambda: _check_config(AutoConfig.from_pretrained(folder, **opened), None if gguf else folder, kind),
-        lambda: _check_tokenizer(AutoTokenizer.from_pretrained(folder, **opened), Path(out)),
-    )
-    for part in parts:
+    parts = {
+        "config": lambda: _check_config(AutoConfig.from_pretrained(folder, **opened), None if gguf else folder, kind),
+        "tokenizer": lambda: _check_tokenizer(AutoTokenizer.from_pretrained(folder, **opened), Path(out)),
+    }
+    for name, part in parts.items():
         try:
             part()
         except (PipelineError, MemoryError):
             raise
-        except Exception as error:  # noqa: BLE001  # of any kind; whoever opens the model meets it and says what to do
-            log.info("%s of the model: %s", type(error).__name__, error)
-        yield b""
+        except Exception as error:  # noqa: BLE001  # of any kind; whoever opens the model may meet it
+            yield f"its {name}: {type(error).__name__}: {error}".encode("utf-8", "replace")
+        else:
+            yield b""
 
 
 def _check_config(config: Any, folder: Path | None, kind: Kind) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import chain
+from collections.abc import Callable, Collection, Sequence
+from itertools import chain, takewhile
 from typing import Any, NoReturn
 
 import numpy as np
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from pipelines.bases.tokens import end_tokens
 from pipelines.contracts.prepared import Row
 from pipelines.errors import PipelineError
 from pipelines.model.workspace import Workspace
@@ -137,7 +138,8 @@ def _texts(
 ) -> list[Answer]:
     """The greedy continuation of each prompt, up to the end that the model sets; in order of length, to pad little."""
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    decoding = Decoding(max_new_tokens, pad_token_id=pad, eos_token_id=tokenizer.eos_token_id)
+    ends = end_tokens(tokenizer, model.base)
+    decoding = Decoding(max_new_tokens, pad_token_id=pad, eos_token_id=ends or None)
     collate = Collator(pad_id=int(pad or 0), padding_side="left")
     order = sorted(range(len(rows)), key=lambda place: (rows[place].num_tokens, place))
     found: list[Answer] = [""] * len(rows)
@@ -147,12 +149,17 @@ def _texts(
         tokens = model.for_rows(places).generate(
             batch.input_ids, batch.attention_mask, decoding, spans=batch.spans, domains=batch.domains
         )
-        said = tokens[:, batch.input_ids.shape[1] :]
+        said = [_ended(row, ends) for row in tokens[:, batch.input_ids.shape[1] :].tolist()]
         for place, text in zip(places, tokenizer.batch_decode(said, skip_special_tokens=True), strict=True):
             found[place] = text
         if progress is not None:
             progress(len(places))
     return found
+
+
+def _ended(tokens: Sequence[int], ends: Collection[int]) -> list[int]:
+    """The tokens before the first that ends the text, which no tokenizer need take for a special one."""
+    return list(takewhile(lambda token: token not in ends, tokens))
 
 
 def _advance(bar: tqdm[NoReturn], rows: int) -> None:

@@ -49,6 +49,7 @@ class Answerer:
         self.columns = self.task.columns()
         self._fields = text_fields(spec.template, spec.second_template)
         self._model, self._tokenizer, self._longest = model, tokenizer, longest
+        self._scale = 1.0
         self._special = special_tokens(tokenizer)
         self._lengths: dict[tuple[str, ...], int] = {}
 
@@ -97,14 +98,18 @@ class Answerer:
         """Answer with the adapter at this strength inside the context; 1 is the adapter as trained.
 
         Raises:
-            PipelineError: for what is no finite number, or where the method has no strength.
+            PipelineError: for what is no number, or too large a one, or where the method has no strength.
         """
         with ExitStack() as undo:
             try:
                 undo.enter_context(self._model.at_scale(scale))
             except ValueError as error:
                 raise PipelineError("scale must be a strength that the adapter can have", got=error) from None
-            yield
+            before, self._scale = self._scale, scale
+            try:
+                yield
+            finally:
+                self._scale = before
 
     def answer(self, rows: Sequence[Row], progress: Advance | None = None) -> list[dict[str, Any]]:
         """Answer rows that :meth:`read` made, each as its task names it.
@@ -117,7 +122,9 @@ class Answerer:
         answers = ask(self._model, self._tokenizer, self.task, rows, batch_size=BATCH_SIZE, progress=progress)
         for row, answer in zip(rows, answers, strict=True):
             if not isinstance(answer, str) and not np.isfinite(answer).all():
-                raise ScoresError("scores must be numbers", got=f"{answer} for {row.id}", do="Train again.")
+                trained = self._scale == 1
+                do = "Train again." if trained else f"Give a scale nearer to 1 than {self._scale:g}."
+                raise ScoresError("scores must be numbers", got=f"{answer} for {row.id}", do=do)
         readings = [self.task.read(row, answer) for row, answer in zip(rows, answers, strict=True)]
         return [{self.task.ANSWER: reading.value, **reading.details} for reading in readings]
 

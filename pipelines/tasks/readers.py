@@ -17,7 +17,7 @@ from pipelines.errors import PipelineError
 from pipelines.limited import Limits, answers
 from pipelines.tasks.rows import as_number
 
-Value = str | float
+Value = str | int | float
 
 TOLERANCE = 1e-3
 """How far a number may be from the right one: as in LLM-Adapters (evaluate.py) and pyreft (compute_metrics.py)."""
@@ -166,8 +166,8 @@ class Json(Reader):
         return None
 
     def same(self, said: Value, right: Value) -> bool:
-        """Whether both are one number, or one text."""
-        if isinstance(said, float) and isinstance(right, float):
+        """Whether both are one number, or one text; whole numbers of any size are compared as they stand."""
+        if not isinstance(said, str) and not isinstance(right, str):
             return said == right
         return plain(said) == plain(right)
 
@@ -233,4 +233,4 @@ def _value(value: object) -> Value | None:
         return value.strip() or None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return json.dumps(value, sort_keys=True, ensure_ascii=False)
-    return as_number(value)
+    return None if as_number(value) is None else value  # which a float has no room for

@@ -46,10 +46,16 @@ def same(wanted: Scalar, value: Scalar) -> bool:
     if isinstance(value, str) and isinstance(wanted, bool):
         return str(wanted).casefold() == value.casefold()
     if isinstance(value, str) and not isinstance(wanted, str):
-        return as_number(value) == wanted
+        return _spelled(value) == wanted
     if isinstance(wanted, bool) != isinstance(value, bool):  # True is not 1
         return False
     return wanted == value
+
+
+def _spelled(text: str) -> float | None:
+    """The finite number that a text spells; a whole one as it stands, since a float knows none beyond 2^53 exactly."""
+    number = as_number(text)
+    return number if number is None or re.fullmatch(r"\s*[+-]?\d+\s*", text) is None else int(text)
 
 
 def as_number(value: Scalar) -> float | None:

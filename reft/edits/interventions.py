@@ -92,6 +92,8 @@ class Intervention(nn.Module, ABC):
         Returns:
             Tensor of the same shape and dtype.
         """
+        if scale == 0:
+            return h  # which a base of a wider dtype than the edit's would not have back
         with torch.autocast(h.device.type, enabled=False):
             wide = h.to(self.bias.dtype)
             edit = self.edit(wide) if scale == 1 else scale * self.edit(wide)

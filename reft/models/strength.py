@@ -8,15 +8,16 @@ from contextlib import contextmanager
 SCALE = "scale"
 """The parameter by which callers of a registered version set it."""
 
-LARGEST = 3.4e38
-"""Of fp32, in which edits are computed."""
+LARGEST = 1000
+"""Far beyond any use, and far below where the squares that norms take of a hidden state pass what fp32 holds."""
 
 
 def check_scale(scale: object) -> float:
-    """Return a strength as a float; raise ValueError unless it is a finite number."""
+    """Return a strength as a float; raise ValueError unless it is a number that no base overflows by."""
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not -LARGEST <= scale <= LARGEST:
         raise ValueError(
-            f"the scale of an adapter is a finite number; got {scale!r}; give 1 for the adapter as trained"
+            f"the scale of an adapter is a number from {-LARGEST} to {LARGEST}; got {scale!r}; "
+            "give 1 for the adapter as trained"
         )
     return float(scale)
 
@@ -41,7 +42,7 @@ class Scaled:
         """Set it.
 
         Raises:
-            ValueError: for what is no finite number, in training mode, or where the method has none.
+            ValueError: for what is no number up to :data:`LARGEST`, in training mode, or where the method has none.
         """
         given = check_scale(scale)
         if given != 1 and self.training:

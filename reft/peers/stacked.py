@@ -93,6 +93,12 @@ class StackedModel(PlainRows, Scaled, CausalModel, nn.Module):
         self.lora.scale = scale
         self.reft.scale = scale
 
+    @contextmanager
+    def at_scale(self, scale: float) -> Iterator[None]:
+        """Use both at this strength inside the context; each has its own again behind it."""
+        with self.lora.at_scale(scale), self.reft.at_scale(scale), Scaled.at_scale(self, scale):
+            yield
+
     def form(self) -> dict[str, Any]:
         """Return the config as plain JSON values."""
         return self.config.to_dict()

@@ -6,7 +6,7 @@ import json
 import os
 import resource
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
+from pipelines import limited
 from pipelines.bases import foreign
 from pipelines.contracts.base import read_base
 from pipelines.errors import PipelineError
@@ -113,6 +114,35 @@ def test_a_template_is_tried_though_the_config_cannot_be(model: Path, limits: No
             try_with(model, "config.json", lambda raw: raw.update(hidden_act="none that there is"))
     finally:
         path.write_text(CHAT_TEMPLATE, encoding="utf-8")
+
+
+def test_what_goes_wrong_with_the_limits_alone_is_told(
+    model: Path, limits: None, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file beside the weights, which transformers does not open and whose numbers nobody can count."""
+    monkeypatch.setenv("REFT_HOME", str(tmp_path / "home"))
+    stray = model / "stray.safetensors"
+    try:
+        stray.write_bytes(b"none")
+        base.run(check_params(raw_params(), "params.yaml"), root=model.parents[2], out=tmp_path / "base.json")
+    finally:
+        stray.unlink()
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [text for text in told if "did not where it was tried" in text and "its config: error: unpack" in text]
+
+
+def _broken() -> Iterator[bytes]:
+    yield b"one"
+    raise ZeroDivisionError("by nothing")
+
+
+def test_an_error_of_the_child_is_no_passed_limit() -> None:
+    answers = limited.answers(_broken, (), foreign.LIMITS, what="a file")
+    assert next(answers) == b"one"
+    with pytest.raises(
+        PipelineError, match=r"a file must be read without an error\. Got: ZeroDivisionError: by nothing"
+    ):
+        next(answers)
 
 
 @pytest.mark.parametrize(

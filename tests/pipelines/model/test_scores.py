@@ -13,6 +13,7 @@ from pipelines.tasks.family import open_family
 from reft.cone import keeper
 from reft.edits.config import ReftConfig
 from reft.models.decoder import ReftModel
+from reft.models.decoding import Decoding
 from reft.models.limits import BaseLimitError
 from tests.tiny import tiny_llama, tiny_tokenizer
 
@@ -55,6 +56,25 @@ def test_an_answer_is_the_likelihood_of_each_of_the_rows_own_choices() -> None:
                 words = asked.base(input_ids=ids, attention_mask=mask).logits.double().log_softmax(-1)[0]
             expected = sum(words[len(prompt) + place - 1, token].item() for place, token in enumerate(own))
             assert score == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_an_answer_ends_at_each_token_that_the_base_was_given_for_it(listed: bool) -> None:
+    """As Gemma's <end_of_turn> beside <eos>: a number or a list of them in generation_config.json."""
+    settings = {"max_new_tokens": 8, "reader": {"name": "exact"}, "measure": "chrf", "conversation": False}
+    task = open_family(TaskSpec("generation", "{text}", False, settings=settings))
+    asked, tokenizer = model(), tiny_tokenizer()
+    with torch.no_grad():
+        for weights in asked.base.model.layers.parameters():
+            weights.mul_(10)  # so that the tied embedding does not repeat one token for ever
+    row = Row("f:1", "a film", "")
+    ids = torch.tensor([tokenizer("a film")["input_ids"]])
+    said = asked.generate(ids, torch.ones_like(ids), Decoding(8, eos_token_id=2))[0, ids.shape[1] :].tolist()
+    end = next(place for place in range(2, 8) if said[place] not in said[:place])  # a plain token, no special one
+    assert ask(asked, tokenizer, task, [row], batch_size=1) == [tokenizer.decode(said, skip_special_tokens=True)]
+    asked.base.generation_config.eos_token_id = [7, said[end]] if listed else said[end]
+    assert ask(asked, tokenizer, task, [row], batch_size=1) == [tokenizer.decode(said[:end])]
+    assert ask(asked, tokenizer, task, [row, Row("f:2", "it", "")], batch_size=2)[0] == tokenizer.decode(said[:end])
 
 
 def test_a_choice_that_a_base_cannot_run_after_its_prompt_is_refused() -> None:

@@ -18,6 +18,7 @@ from pyarrow import parquet
 from pipelines.contracts.base import read_base
 from pipelines.contracts.prepared import Row
 from pipelines.errors import PipelineError
+from pipelines.model.scores import ScoresError
 from pipelines.serving.answerer import Answerer, open_answerer
 from pipelines.serving.predict import CHUNK, Asked, predict
 from tests.pipelines.finished import finish_stages
@@ -74,9 +75,22 @@ def test_the_strength_is_that_of_the_call_alone(answerer: Answerer, tmp_path: Pa
     with model.disabled():
         assert found[0.0] == expected(answerer, TEXTS)
     assert found[0.0] != found[0.5] != found[1.0]
-    with pytest.raises(PipelineError, match="finite number; got nan"):
+    with pytest.raises(PipelineError, match="number from -1000 to 1000; got nan"):
         predict(Asked(str(file), str(tmp_path / "none.jsonl"), scale=float("nan")), answerer)
     assert not (tmp_path / "none.jsonl").exists()
+
+
+def test_a_strength_that_a_base_overflows_by_is_blamed_and_not_the_training(answerer: Answerer) -> None:
+    """As half precision does by a strength that fp32 has room for."""
+    model: Any = answerer._model
+    overflow = model.base.get_input_embeddings().register_forward_hook(lambda _module, _args, h: h * float("inf"))
+    try:
+        with answerer.at_scale(100), pytest.raises(ScoresError, match="Give a scale nearer to 1 than 100"):
+            expected(answerer, TEXTS)
+        with pytest.raises(ScoresError, match="Train again"):
+            expected(answerer, TEXTS)
+    finally:
+        overflow.remove()
 
 
 def test_a_table_has_a_column_for_each_probability(answerer: Answerer, tmp_path: Path) -> None:

@@ -341,6 +341,8 @@ def test_a_chat_prompt_is_a_users_turn() -> None:
         ([True], "true", True),
         ([True], True, True),
         (["1"], 1, False),
+        ([2**53], f"{2**53 + 1}", False),  # of which fp64 knows the first alone
+        ([2**53 + 1], f" {2**53 + 1} ", True),
     ],
 )
 def test_values_mean_what_they_say_in_text_and_in_json(values: list[Any], value: object, holds: bool) -> None:

@@ -141,12 +141,35 @@ def test_a_probe_sees_that_it_was_turned() -> None:
     assert not torch.equal(before, base)
 
 
-@pytest.mark.parametrize("scale", [math.nan, math.inf, 10**400, True, "1", None])
-def test_what_is_no_finite_number_is_refused(scale: Any) -> None:
+@pytest.mark.parametrize("scale", [math.nan, math.inf, 10**400, 1e38, -1001, True, "1", None])
+def test_what_is_no_number_or_too_large_a_one_is_refused(scale: Any) -> None:
     model = build_model()
-    with pytest.raises(ValueError, match="finite number"):
+    with pytest.raises(ValueError, match="a number from -1000 to 1000"):
         model.scale = scale
     assert model.scale == 1
+
+
+@pytest.mark.parametrize("scale", [1000, -1000])
+def test_the_largest_scales_give_numbers(scale: int) -> None:
+    model = build_model()
+    model.scale = scale
+    assert logits(model).isfinite().all()
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+def test_zero_is_a_wider_base_bit_for_bit(method: str) -> None:
+    """An fp64 base with edits in fp32."""
+    model = build_model(method=method, rank=rank_of(method, 2), init="identity" if method == "red" else "paper")
+    with torch.no_grad():
+        for value in model.trainable_parameters().values():
+            value.add_(0.1)
+    model.base.double()
+    assert {value.dtype for value in model.trainable_parameters().values()} == {torch.float32}
+    with model.disabled():
+        base = logits(model)
+    model.scale = 0
+    assert base.dtype == torch.float64
+    assert torch.equal(logits(model), base)
 
 
 def test_it_is_no_part_of_training() -> None:

@@ -132,6 +132,34 @@ def test_a_rival_has_a_strength_or_says_that_it_has_none(method: str) -> None:
         assert torch.equal(model.logits(batch), whole)
 
 
+@pytest.mark.parametrize("method", [method for method in METHODS if CONFIGS[method].adds])
+def test_zero_is_a_wider_base_bit_for_bit(method: str) -> None:
+    """An fp64 base, and what is trained in fp32."""
+    model, _ = trained(method)
+    model.base.double()
+    batch = Collator(0)(rows_of(method))
+    with torch.no_grad(), model.disabled():
+        base = model.logits(batch)
+    with torch.no_grad(), model.at_scale(0):
+        assert torch.equal(model.logits(batch), base)
+
+
+def test_each_part_of_a_stack_has_its_own_strength_again() -> None:
+    model, _ = trained("lora_then_reft")
+    assert isinstance(model, StackedModel)
+    model.lora.scale, model.reft.scale = 0.5, 2
+    batch = Collator(0)(ROWS)
+    with torch.no_grad():
+        own = model.logits(batch)
+        with model.at_scale(0), model.disabled():
+            base = model.logits(batch)
+        with model.at_scale(0):
+            assert (model.lora.scale, model.reft.scale, model.scale) == (0, 0, 0)
+            assert torch.equal(model.logits(batch), base)
+        assert (model.lora.scale, model.reft.scale, model.scale) == (0.5, 2, 1)
+        assert torch.equal(model.logits(batch), own)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_rival_trains_and_leaves_the_base_as_it_was(method: str) -> None:
     base = build_base()
