@@ -26,6 +26,7 @@ LABEL_TITLES = (
     *("label", "answer", "class", "category", "target", "sentiment", "gold", "rating", "stars", "score"),
     *("correct", "intent", "emotion", "topic", "quality", "duplicate", "similarity"),
 )
+SCORE_TITLES = ("rating", "stars", "score", "scores", "quality", "similarity")
 NO_VALUE = {"na", "n/a", "nan", "null", "none", "unknown", "?", "-"}  # what people write where there is no label
 NAMELESS = re.compile(r"column\d+")  # of a file without titles
 BY_HAND = "With --no-params the file comes in alone, and prepare in params.yaml is yours to write"
@@ -239,6 +240,11 @@ def is_ranged(column: Column) -> bool:
     )
 
 
+def is_score(column: Column) -> bool:
+    """Numbers of many values, by their title those that somebody or something gave the rest of the row."""
+    return is_ranged(column) and not {*re.split(r"[^a-z]+", column.name.lower())}.isdisjoint(SCORE_TITLES)
+
+
 def text_columns(columns: list[Column], label: Column | None) -> list[Column]:
     """The columns to put into the prompt: written language that does not give the label away, if there is one."""
     texts = [c for c in columns if usable_name(c.name) and _is_text(c)]
@@ -303,6 +309,19 @@ def prompt_template(names: list[str], label: str) -> str:
         return "{instruction}\n"  # a whole question of its own, as the LLM-Adapters data sets have it
     lines = [f"{_title(name)}: {{{name}}}" for name in names]
     return "\n".join([*lines, f"{_title(label)}:"])
+
+
+def encoder_templates(names: Sequence[str], label: str) -> tuple[str, str | None]:
+    """Templates of what an encoder reads, which no answer follows: of two texts a pair."""
+    if len(names) == 2:
+        return f"{{{names[0]}}}", f"{{{names[1]}}}"
+    lines = prompt_template(list(names), label).rpartition("\n")[0]
+    return (lines if len(names) > 1 else f"{{{names[0]}}}"), None
+
+
+def joined(parts: Sequence[str]) -> str:
+    """The texts that a model reads of a row, as a person is shown them: the second below the first."""
+    return "\n".join(parts)
 
 
 def _title(name: str) -> str:

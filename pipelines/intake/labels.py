@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,11 +91,33 @@ def usable_rows(rows: Sequence[RawRow], texts: Sequence[str], label: str, labels
             lost["have no label"] += 1
         else:
             found.setdefault("\x1f".join(comparable(str(part)) for part in parts), []).append(name)
-    contradictory = sum(len(names) for names in found.values() if len(set(names)) > 1)
-    usable = sum(len(set(names)) == 1 for names in found.values())
+    return distinct(found, lost, answer="label")
+
+
+def distinct(
+    found: Mapping[Any, Sequence[Hashable]],
+    lost: Mapping[str, int],
+    *,
+    answer: str,
+    text: str = "a text",
+    one_answer: bool = True,
+) -> Usable:
+    """Count the rows that stage prepare keeps: the first of each text, and none of a text that has two answers.
+
+    Args:
+        found: text -> the answers of its rows.
+        lost: rows that are lost for other reasons.
+        answer: what an answer is called.
+        text: what a text is called.
+        one_answer: false: a text may have several answers, and the first row of each of them is kept.
+    """
+    several = {key for key, told in found.items() if one_answer and len(set(told)) > 1}
+    contradictory = sum(len(found[key]) for key in several)
+    usable = sum(len(set(told)) for key, told in found.items() if key not in several)
     doubled = sum(map(len, found.values())) - contradictory - usable
-    lost |= {"have a text that stands in an earlier row": doubled, "have a text with another label": contradictory}
-    return Usable(usable, {reason: count for reason, count in lost.items() if count})
+    counts = {**lost, f"have {text} that stands in an earlier row": doubled}
+    counts[f"have {text} with another {answer}"] = contradictory
+    return Usable(usable, {reason: count for reason, count in counts.items() if count})
 
 
 def label_of(value: Scalar | None, labels: Labels) -> str | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 from pipelines.contracts.prepared import Rejection
-from pipelines.intake.labels import Usable, clean
+from pipelines.intake.labels import Usable, clean, distinct
 from pipelines.sources.raw_row import RawRow
 from pipelines.tasks.keys.choice import AnswerAs, SplitParams
 from pipelines.tasks.keys.template import fill_template, template_fields
@@ -103,7 +103,7 @@ def usable_questions(rows: Sequence[RawRow], place: Place, template: str) -> tup
         template: of the prompt.
     """
     lost: Counter[str] = Counter()
-    seen: set[tuple[str, ...]] = set()
+    found: dict[tuple[str, ...], list[str]] = {}
     shown, lengths = None, [0]
     space = "" if template[-1:].isspace() else " "
     for row in rows:
@@ -116,21 +116,23 @@ def usable_questions(rows: Sequence[RawRow], place: Place, template: str) -> tup
             continue
         texts = {name: clean(parts.values.get(name)) for name in template_fields(template)}
         right = right_option(parts.values.get(place.answer_column), options, place.answer_as)
-        key = (*(comparable(str(text)) for text in texts.values()), *sorted(option.text for option in options))
+        key = (
+            *(comparable(str(text)) for text in texts.values()),
+            *sorted(comparable(option.text) for option in options),
+        )
         if None in texts.values():
             lost["have no text"] += 1
         elif right is None:
             lost[f"because {NO_ANSWER}"] += 1
-        elif key in seen:
-            lost["have a text and options that stand in an earlier row"] += 1
         else:
-            seen.add(key)
+            found.setdefault(key, []).append(options[right].text)
             prompt = fill_template(template, {name: str(text) for name, text in texts.items()})
             words = tuple(f"{space}{option.text}" for option in options)
             shown = shown or Shown(prompt, words, words[right])
             lengths.append(len(prompt) + max(map(len, words)))
     lengths.sort()
-    return Usable(len(seen), dict(lost)), shown, lengths[int(0.99 * (len(lengths) - 1))]
+    usable = distinct(found, lost, answer="answer", text="a question")
+    return usable, shown, lengths[int(0.99 * (len(lengths) - 1))]
 
 
 def _lists(rows: Sequence[RawRow], names: Sequence[str]) -> Iterator[OptionReader]:

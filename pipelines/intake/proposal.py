@@ -9,7 +9,16 @@ from typing import Any
 
 from pipelines.contracts.prepared import Split
 from pipelines.errors import PipelineError
-from pipelines.intake.columns import guess, loss_doubts, question_texts, split_sizes, token_bound
+from pipelines.intake.columns import (
+    BY_HAND,
+    encoder_templates,
+    guess,
+    joined,
+    loss_doubts,
+    question_texts,
+    split_sizes,
+    token_bound,
+)
 from pipelines.intake.labels import Labels, Usable, clean, label_of, usable_rows
 from pipelines.intake.layout import Layout, find_layout, nameless, renamed, sample_rows
 from pipelines.intake.options import Place, find_options, question_template, usable_questions
@@ -25,7 +34,7 @@ from pipelines.tasks.keys.generation import GenerationParams
 from pipelines.tasks.keys.prepare import PrepareParams
 from pipelines.tasks.keys.regression import RegressionParams
 from pipelines.tasks.keys.table import FAMILY_KEYS, Families
-from pipelines.tasks.keys.template import fill_template, template_fields
+from pipelines.tasks.keys.template import fill_template, text_fields
 from pipelines.tasks.options import OptionReader
 from pipelines.yaml_file import parse_yaml, read_yaml
 
@@ -78,7 +87,7 @@ def propose(path: Path, source: str, split: Split, params: Params) -> Proposal:
     prepare |= {"format": layout.format, "columns": None if layout.columns is None else list(layout.columns)}
     if layout.format in DELIMITERS:
         prepare["quoting"] = layout.quoting
-    prepare |= found.keys
+    prepare |= {"second_template": None, **_unchatted(params.prepare), **found.keys}
     cut: list[Split] = ["train"]
     cut += [other for other in ("validation", "test") if _source_of(other, params, prepare) is None]
     domain = params.prepare.domain_column
@@ -94,15 +103,21 @@ def propose(path: Path, source: str, split: Split, params: Params) -> Proposal:
     return Proposal(layout, rows, changes, found.example, found.usable, (*layout.doubts, *found.doubts))
 
 
-def _example(rows: Sequence[RawRow], template: str, column: str, labels: Labels) -> Example:
-    """The first row that :func:`usable_rows` counts."""
-    fields = template_fields(template)
+def _unchatted(section: Families) -> dict[str, bool]:
+    """A chat template that the conversations of the file before needed is not left to another file's rows."""
+    conversations = isinstance(section, GenerationParams) and section.answer_column is None
+    return {"chat": False} if conversations else {}
+
+
+def _example(rows: Sequence[RawRow], templates: tuple[str, str | None], column: str, labels: Labels) -> Example:
+    """The first row that :func:`usable_rows` counts; a label without a word is answered by its name."""
     for row in rows:
-        texts = {name: clean(row.values.get(name)) for name in fields}
+        texts = {name: clean(row.values.get(name)) for name in text_fields(*templates)}
         label = label_of(clean(row.values.get(column)), labels)
         if label is not None and None not in texts.values():
-            prompt = fill_template(template, {name: str(text) for name, text in texts.items()})
-            words = {name: str(each["word"]) for name, each in labels.items()}
+            filled = {name: str(text) for name, text in texts.items()}
+            prompt = joined([fill_template(each, filled) for each in templates if each is not None])
+            words = {name: str(each["word"] or name) for name, each in labels.items()}
             return Example(prompt, tuple(words.values()), words[label])
     raise PipelineError("the file must have a row with text and a label", got="none", do="Add rows.")
 
@@ -153,17 +168,35 @@ def _explore(path: Path, kind: Kind) -> tuple[Layout, list[RawRow], _Found]:
     layout = find_layout(path)
     rows = sample_rows(path, layout)
     if nameless(layout):
-        return _labelled(path, layout, rows)
+        return _labelled(path, layout, rows, kind)
     place = find_options(rows)
     if place is not None:
+        _require_decoder(kind, "options of their own")
         return layout, rows, _questions(rows, place)
     references = find_references(rows)
+    score = None if references is not None and references.answer_column is None else find_score(rows, kind)
+    if score is not None and (references is None or score.certain):
+        return layout, rows, _scored(rows, score if references is None else _beside(score, references.answer_column))
     if references is not None:
+        _require_decoder(kind, "free answers")
         return layout, rows, _generated(rows, references)
-    score = find_score(rows, kind)
-    if score is not None:
-        return layout, rows, _scored(rows, score)
-    return _labelled(path, layout, rows)
+    return _labelled(path, layout, rows, kind)
+
+
+def _require_decoder(kind: Kind, what: str) -> None:
+    if kind == "encoder":
+        raise PipelineError(
+            "an encoder answers by a head, with one of a few labels that all rows share or with a number",
+            got=f"rows with {what}",
+            do=f"Take a base of base.kind: decoder, or add a column of labels or numbers. {BY_HAND}.",
+        )
+
+
+def _beside(score: Score, reference: str | None) -> Score:
+    """A score that may be no answer at all, where another column, or its own, is named like a reference."""
+    doubt = f"{reference} may hold free answers (task: generation), and {score.column} be no answer"
+    own = f"{reference} may hold computed numbers, which are free answers (task: generation), and no scores"
+    return replace(score, doubts=(*score.doubts, own if score.column == reference else doubt))
 
 
 def _scored(rows: list[RawRow], score: Score) -> _Found:
@@ -202,8 +235,8 @@ def _questions(rows: list[RawRow], place: Place) -> _Found:
     return _Found(keys, usable, token_bound(longest), example, doubts)
 
 
-def _labelled(path: Path, layout: Layout, rows: list[RawRow]) -> tuple[Layout, list[RawRow], _Found]:
-    """Rows with a label; columns without titles are called text and label."""
+def _labelled(path: Path, layout: Layout, rows: list[RawRow], kind: Kind) -> tuple[Layout, list[RawRow], _Found]:
+    """Rows with a label; columns without titles are called text and label. A head names labels without words."""
     found = guess(rows)
     if nameless(layout):
         several = len(found.text_columns) > 1
@@ -211,9 +244,14 @@ def _labelled(path: Path, layout: Layout, rows: list[RawRow]) -> tuple[Layout, l
         layout = renamed(layout, names | {found.label_column: "label"})
         rows = sample_rows(path, layout)
         found = replace(guess(rows), doubts=found.doubts)  # the new names say what was guessed
-    keys: dict[str, Any] = {"task": "classification", "template": found.template}
-    keys |= {"label_column": found.label_column, "labels": found.labels}
-    example = _example(rows, found.template, found.label_column, found.labels)
+    templates: tuple[str, str | None] = (found.template, None)
+    labels = found.labels
+    if kind == "encoder":
+        templates = encoder_templates(found.text_columns, found.label_column)
+        labels = {name: {**label, "word": None} for name, label in labels.items()}
+    keys: dict[str, Any] = {"task": "classification", "template": templates[0], "second_template": templates[1]}
+    keys |= {"label_column": found.label_column, "labels": labels}
+    example = _example(rows, templates, found.label_column, labels)
     return layout, rows, _Found(keys, found.usable, found.max_tokens, example, found.doubts)
 
 
@@ -263,10 +301,10 @@ def _usable_of(rows: Sequence[RawRow], section: Families) -> tuple[Usable, Examp
         usable, asked, _ = usable_questions(rows, place, section.template)
         return usable, None if asked is None else Example(asked.prompt, asked.options, asked.right)
     labels = {name: label.model_dump() for name, label in section.labels.items()}
-    usable = usable_rows(rows, template_fields(section.template), section.label_column, labels)
+    usable = usable_rows(rows, section.text_columns(), section.label_column, labels)
     if not usable.rows:
         return usable, None
-    return usable, _example(rows, section.template, section.label_column, labels)
+    return usable, _example(rows, (section.template, section.second_template), section.label_column, labels)
 
 
 def _foreign(layout: Layout, section: PrepareParams) -> list[Split]:

@@ -20,7 +20,7 @@ from pipelines.intake.columns import (
     text_columns,
     title_rank,
 )
-from pipelines.intake.labels import Scalar, Usable, clean
+from pipelines.intake.labels import Scalar, Usable, clean, distinct
 from pipelines.sources.raw_row import RawRow
 from pipelines.tasks.conversations import ANSWER, answered, asked, read_turns, turns_of
 from pipelines.tasks.keys.generation import EXACT_MATCH
@@ -67,7 +67,7 @@ class References:
 
     def keys(self, longest: int) -> dict[str, Any]:
         """The keys of params.yaml that say it, with answers of about so many characters at most."""
-        conversations = {"chat": True, "second_template": None} if self.answer_column is None else {}
+        conversations = {"chat": True} if self.answer_column is None else {}
         return {
             "task": "generation",
             "template": self.template,
@@ -78,6 +78,11 @@ class References:
             "reader": self.reader,
             "measure": self.measure,
         }
+
+    @property
+    def one_answer(self) -> bool:
+        """Whether stage prepare takes rows that give a text two answers for contradictory ones."""
+        return self.measure == EXACT_MATCH and self.answer_column is not None and self.solution_column is None
 
 
 @dataclass(frozen=True)
@@ -116,21 +121,19 @@ def find_references(rows: Sequence[RawRow]) -> References | None:
 def usable_references(rows: Sequence[RawRow], found: References) -> tuple[Usable, Told | None, tuple[int, int]]:
     """How many rows are left, the first of them, and characters of one of the longest prompts and answers."""
     lost: Counter[str] = Counter()
-    seen: set[tuple[str, str]] = set()
+    texts: dict[str, list[str]] = {}
     shown, lengths = None, [(0, 0)]
     for row in rows:
         for told in _told(row, found):
             if isinstance(told, str):
                 lost[told] += 1
-            elif (key := (comparable(told.prompt), told.answer)) in seen:
-                lost["have a text that stands in an earlier row"] += 1
             else:
-                seen.add(key)
+                texts.setdefault(comparable(told.prompt), []).append(told.answer)
                 shown = shown or told
                 lengths.append((len(told.prompt), len(told.answer)))
     place = int(0.99 * (len(lengths) - 1))
     longest = sorted(prompt for prompt, _ in lengths)[place], sorted(answer for _, answer in lengths)[place]
-    return Usable(len(seen), dict(lost)), shown, longest
+    return distinct(texts, lost, answer="answer", one_answer=found.one_answer), shown, longest
 
 
 def answer_bound(characters: int) -> int:

@@ -12,13 +12,16 @@ from pipelines.intake.columns import (
     LABEL_TITLES,
     Column,
     columns_of,
+    encoder_templates,
     is_ranged,
+    is_score,
+    joined,
     likeliest_label,
     prompt_template,
     text_columns,
     title_rank,
 )
-from pipelines.intake.labels import Usable, choices, clean
+from pipelines.intake.labels import Usable, choices, clean, distinct
 from pipelines.params.base import Kind
 from pipelines.sources.raw_row import RawRow
 from pipelines.tasks.keys.template import fill_template, text_fields
@@ -40,6 +43,7 @@ class Score:
         high: its greatest.
         words: what a decoder says numbers by; None for an encoder.
         doubts: what a person should look at.
+        certain: whether the column's title or its fractions tell a score from a computed number.
     """
 
     template: str
@@ -49,6 +53,7 @@ class Score:
     high: float
     words: Mapping[str, float] | None
     doubts: tuple[str, ...] = ()
+    certain: bool = False
 
     def keys(self) -> dict[str, Any]:
         """The keys of params.yaml that say it."""
@@ -79,16 +84,17 @@ def find_score(rows: Sequence[RawRow], kind: Kind) -> Score | None:
     column = likeliest_label(columns)
     if column is None or not is_ranged(column):
         return None
+    column = min(filter(is_score, columns), key=lambda c: title_rank(c.name), default=column)
     texts = [c.name for c in text_columns([c for c in columns if c is not column], None)]
     low, high = _bounds(column)
     named = title_rank(column.name) < len(LABEL_TITLES)
     doubts = () if named else (f"no column is named like a score; {column.name} has numbers of many values",)
+    certain = is_score(column) or _fractions(column)
     if kind == "encoder":
-        whole, pair = prompt_template(texts, column.name).rpartition("\n")[0], len(texts) == 2
-        first, second = (f"{{{texts[0]}}}", f"{{{texts[1]}}}") if pair else (whole or f"{{{texts[0]}}}", None)
-        return Score(first, second, column.name, low, high, None, doubts)
+        templates = encoder_templates(texts, column.name)
+        return Score(*templates, column.name, low, high, None, doubts, certain)
     template = prompt_template(texts, column.name)
-    return Score(template, None, column.name, low, high, _words(low, high, template), doubts)
+    return Score(template, None, column.name, low, high, _words(low, high, template), doubts, certain)
 
 
 def usable_scores(rows: Sequence[RawRow], score: Score) -> tuple[Usable, Scored | None, int]:
@@ -108,17 +114,13 @@ def usable_scores(rows: Sequence[RawRow], score: Score) -> tuple[Usable, Scored 
             lost[f"have no number from {score.low:g} to {score.high:g}"] += 1
         else:
             parts = [fill_template(each, {k: str(v) for k, v in texts.items()}) for each in _templates(score)]
-            prompt = "\n".join(parts)
+            prompt = joined(parts)
             found.setdefault(comparable(prompt), []).append(number)
             lengths.append(len(prompt))
             shown = shown or _scored(prompt, number, score.words)
-    contradictory = sum(len(numbers) for numbers in found.values() if len(set(numbers)) > 1)
-    usable = sum(len(set(numbers)) == 1 for numbers in found.values())
-    doubled = sum(map(len, found.values())) - contradictory - usable
-    lost |= {"have a text that stands in an earlier row": doubled, "have a text with another score": contradictory}
     lengths.sort()
     longest = lengths[int(0.99 * (len(lengths) - 1))]
-    return Usable(usable, {reason: count for reason, count in lost.items() if count}), shown, longest
+    return distinct(found, lost, answer="score"), shown, longest
 
 
 def _scored(prompt: str, number: float, words: Mapping[str, float] | None) -> Scored:
@@ -129,6 +131,11 @@ def _scored(prompt: str, number: float, words: Mapping[str, float] | None) -> Sc
 
 def _templates(score: Score) -> list[str]:
     return [score.template] if score.second_template is None else [score.template, score.second_template]
+
+
+def _fractions(column: Column) -> bool:
+    """Whether most numbers have a fraction, which few computed ones have."""
+    return sum((as_number(value) or 0.0) % 1 != 0 for value in column.present) > len(column.present) / 2
 
 
 def _bounds(column: Column) -> tuple[float, float]:

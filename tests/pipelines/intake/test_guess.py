@@ -230,6 +230,60 @@ def test_a_test_file_of_free_answers_is_read_as_the_training_file_is(tmp_path: P
         propose(write(tmp_path, free("result", SUMS)), "file:data/own/test", "test", params)
 
 
+HALVES = [n % 26 / 5 for n in range(60)]
+
+
+@pytest.mark.parametrize(
+    ("column", "beside", "doubt"),
+    [
+        ("score", {"reference": SENTENCES}, "reference may hold free answers"),
+        ("reference_score", {}, "reference_score may hold computed numbers"),
+        ("target", {}, "target may hold computed numbers"),
+        ("answer", {"rating": HALVES}, "answer may hold free answers"),
+    ],
+)
+def test_a_column_of_scores_is_no_free_number(
+    tmp_path: Path, column: str, beside: dict[str, Sequence[object]], doubt: str
+) -> None:
+    """By its title, or by fractions, which few computed numbers have; and a person is asked."""
+    numbers = SUMS if column == "answer" else HALVES
+    proposal = look(tmp_path, free(column, numbers, **beside))
+    section = proposal.changes["prepare"]
+    scores = "rating" if column == "answer" else column
+    assert (section["task"], section["number_column"], section["high"]) == ("regression", scores, 5.0)
+    assert doubt in " ".join(proposal.doubts)
+    apply_changes(PARAMS, proposal.changes)
+
+
+def test_conversations_that_were_scored_are_conversations(tmp_path: Path) -> None:
+    turns = [
+        [{"role": "user", "content": q}, {"role": "assistant", "content": s}]
+        for q, s in zip(TEXTS, SENTENCES, strict=False)
+    ]
+    rows = [{"messages": said, "score": score} for said, score in zip(turns, HALVES, strict=False)]
+    assert look(tmp_path, "\n".join(map(json.dumps, rows))).changes["prepare"]["template"] == "{messages}"
+
+
+@pytest.mark.parametrize("solved", [True, False])
+def test_rows_that_contradict_each_other_are_not_usable(tmp_path: Path, solved: bool) -> None:
+    """Where an answer is right or wrong; a text may have several worked solutions, or summaries."""
+    twice = [*SUMS[:59], "7"]
+    rows = [json.loads(line) for line in free("answer", twice, output=[*SOLUTIONS[:59], "#### 7"]).split("\n")]
+    rows[59]["question"] = rows[0]["question"]
+    if not solved:
+        rows = [{"question": row["question"], "answer": row["answer"]} for row in rows]
+    usable = look(tmp_path, json.dumps(rows)).usable
+    assert usable == (Usable(60, {}) if solved else Usable(58, {"have a text with another answer": 2}))
+
+
+def test_questions_that_contradict_each_other_are_not_usable(tmp_path: Path) -> None:
+    rows = [{"question": t, "choices": ["one", "two", f"{n}"], "answer": n % 2} for n, t in enumerate(TEXTS)]
+    again = [rows[0], {**rows[1], "answer": 0}]
+    usable = look(tmp_path, json.dumps([*rows, *again])).usable
+    lost = {"have a question that stands in an earlier row": 1, "have a question with another answer": 2}
+    assert usable == Usable(len(TEXTS) - 1, lost)
+
+
 @pytest.mark.parametrize("scores", [[n / 7 for n in range(90)], [7 * (n % 25) for n in range(90)]])
 def test_a_score_or_a_computed_number_is_no_label_of_a_file_without_titles(tmp_path: Path, scores: list[float]) -> None:
     rows = [(score, f"{TEXTS[0]} {n}") for n, score in enumerate(scores)]
@@ -269,10 +323,7 @@ def test_a_score_is_proposed_between_its_bounds_with_words_for_a_decoder(
 
 def test_of_an_encoder_a_score_needs_no_words_and_two_texts_are_a_pair(tmp_path: Path) -> None:
     rows = [("score", "one", "other"), *((n % 26 / 5, f"{TEXTS[0]} {n}", f"{n} is {TEXTS[1]}") for n in range(90))]
-    raw = shipped().model_dump(by_alias=True)
-    raw["base"]["kind"] = "encoder"
-    for label in raw["prepare"]["labels"].values():
-        label["word"] = None
+    raw = of_encoder().model_dump(by_alias=True)
     proposal = propose(write(tmp_path, delimited(rows)), SOURCE, "train", check_params(raw, "params.yaml"))
     section = proposal.changes["prepare"]
     assert (section["template"], section["second_template"], section["words"]) == ("{one}", "{other}", None)
@@ -283,6 +334,64 @@ def test_of_an_encoder_a_score_needs_no_words_and_two_texts_are_a_pair(tmp_path:
     found = propose(write(tmp_path, delimited([*rows, (7.5, "a b c", "d e f")])), "file:data/own/t", "test",
                     check_params(raw, "params.yaml"))  # fmt: skip
     assert found.usable == Usable(90, {"have no number from 0 to 5": 1})
+
+
+def of_encoder(**prepare: Any) -> Params:
+    raw = shipped().model_dump(by_alias=True)
+    raw["base"]["kind"] = "encoder"
+    raw["prepare"] |= prepare
+    for label in raw["prepare"]["labels"].values():
+        label["word"] = None
+    return check_params(raw, "params.yaml")
+
+
+def test_of_an_encoder_labels_have_no_words_and_two_texts_are_a_pair(tmp_path: Path) -> None:
+    rows = [("label", "one", "other"), *((n % 2, f"{TEXTS[0]} {n}", f"{n} is {TEXTS[1]}") for n in range(90))]
+    params = of_encoder()
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(params.model_dump(by_alias=True)), encoding="utf-8")
+    proposal = propose(write(tmp_path, delimited(rows)), SOURCE, "train", params)
+    section = proposal.changes["prepare"]
+    assert (section["template"], section["second_template"]) == ("{one}", "{other}")
+    assert {name: label["word"] for name, label in section["labels"].items()} == {"0": None, "1": None}
+    assert proposal.example == Example(f"{TEXTS[0]} 0\n0 is {TEXTS[1]}", ("0", "1"), "0")
+    path.write_text(apply_changes(path, proposal.changes), encoding="utf-8")
+    found = propose(write(tmp_path, delimited([*rows, (1, "a b", "")])), "file:data/own/t", "test", load_params(path))
+    assert found.usable == Usable(90, {"have no text": 1})  # of which the second is one too
+    assert found.example == proposal.example
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (
+            [{"goal": t, "sol1": f"do {n}", "sol2": f"no {n}", "label": n % 2} for n, t in enumerate(TEXTS)],
+            "options of",
+        ),
+        ([{"question": t, "answer": s} for t, s in zip(TEXTS, SENTENCES, strict=False)], "free answers"),
+    ],
+)
+def test_what_no_head_answers_is_not_proposed_for_an_encoder(
+    tmp_path: Path, rows: list[dict[str, object]], said: str
+) -> None:
+    with pytest.raises(PipelineError, match=f"an encoder answers by a head.*rows with {said}"):
+        propose(write(tmp_path, json.dumps(rows)), SOURCE, "train", of_encoder())
+
+
+def test_nothing_of_how_an_earlier_file_was_asked_stays(tmp_path: Path) -> None:
+    """The chat template that conversations need, and an encoder's second text where the base is a decoder now."""
+    turns = [[{"role": "user", "content": t}, {"role": "assistant", "content": f"so {t}"}] for t in TEXTS]
+    chat = look(tmp_path, json.dumps([{"messages": said} for said in turns]))
+    path = tmp_path / "params.yaml"
+    path.write_text(apply_changes(PARAMS, chat.changes), encoding="utf-8")
+    labelled = write(tmp_path, llm_adapters(["true", "false"]))
+    proposal = propose(labelled, SOURCE, "train", load_params(path))
+    assert yaml.safe_load(apply_changes(path, proposal.changes))["prepare"]["chat"] is False
+    pair = of_encoder(columns=None, template="{one}", second_template="{other}", label_column="label")
+    assert propose(labelled, SOURCE, "train", pair).changes["prepare"]["second_template"] is None
+    raw = shipped().model_dump(by_alias=True)
+    raw["prepare"]["chat"] = True  # a choice of the user's
+    assert "chat" not in propose(labelled, SOURCE, "train", check_params(raw, "params.yaml")).changes["prepare"]
 
 
 def test_rows_with_options_of_their_own_are_questions(tmp_path: Path) -> None:
