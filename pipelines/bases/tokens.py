@@ -1,8 +1,8 @@
-"""What a base and its tokenizer agree on: which tokens there are, and which of them end a text."""
+"""Whether a base reads what its tokenizer writes."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipelines.errors import PipelineError
 
@@ -38,17 +38,3 @@ def check_tokens(tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
             do="Take the tokenizer that the model was trained with, without tokens added later, or resize its "
             "embedding and train the new rows.",
         )
-
-
-def end_tokens(tokenizer: PreTrainedTokenizerBase, base: Any) -> tuple[int, ...]:
-    """The tokens that end a text of the base: its tokenizer's, which training writes, and all that it was given.
-
-    A chat model has more than one, as Gemma's <end_of_turn> beside <eos>, and its generation_config.json lists them.
-
-    Args:
-        tokenizer: of the base.
-        base: a ``transformers`` model that generates text.
-    """
-    own = base.generation_config.eos_token_id
-    listed = [] if own is None else [own] if isinstance(own, int) else list(own)
-    return tuple(dict.fromkeys(end for end in (tokenizer.eos_token_id, *listed) if end is not None))

@@ -10,7 +10,6 @@ import numpy as np
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from pipelines.bases.tokens import end_tokens
 from pipelines.contracts.prepared import Row
 from pipelines.errors import PipelineError
 from pipelines.model.workspace import Workspace
@@ -138,7 +137,7 @@ def _texts(
 ) -> list[Answer]:
     """The greedy continuation of each prompt, up to the end that the model sets; in order of length, to pad little."""
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    ends = end_tokens(tokenizer, model.base)
+    ends = _end_tokens(tokenizer, model.base)
     decoding = Decoding(max_new_tokens, pad_token_id=pad, eos_token_id=ends or None)
     collate = Collator(pad_id=int(pad or 0), padding_side="left")
     order = sorted(range(len(rows)), key=lambda place: (rows[place].num_tokens, place))
@@ -155,6 +154,16 @@ def _texts(
         if progress is not None:
             progress(len(places))
     return found
+
+
+def _end_tokens(tokenizer: PreTrainedTokenizerBase, base: Any) -> tuple[int, ...]:
+    """The tokens that end a text of the base: its tokenizer's, which training writes, and all that it was given.
+
+    A chat model has more than one, as Gemma's <end_of_turn> beside <eos>, and its generation_config.json lists them.
+    """
+    own = base.generation_config.eos_token_id
+    listed = [] if own is None else [own] if isinstance(own, int) else list(own)
+    return tuple(dict.fromkeys(end for end in (tokenizer.eos_token_id, *listed) if end is not None))
 
 
 def _ended(tokens: Sequence[int], ends: Collection[int]) -> list[int]:
