@@ -12,7 +12,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from pipelines.params.whole import Params, check_params, load_params
 from pipelines.sources.raw_row import RawRow
 from pipelines.stages import base as base_stage
 from pipelines.tasks.family import TaskFamily, family_of
+from pipelines.tasks.keys.classification import ACCURACY
 from pipelines.tasks.keys.prepare import PrepareParams
 from pipelines.tasks.reader import RowReader
 from reft import CausalModel, ReftConfig, ReftModel
@@ -82,6 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print a table; 1 if any score is further apart than the bound, or none could be compared."""
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("--rows", type=int, default=200, help="test rows of each task")
+    words.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
     words.add_argument("--adapter", type=Path, help="an adapter directory; a random one where none is given")
     words.add_argument("--params", type=Path, default=Path("params.yaml"))
     given = words.parse_args(arguments)
@@ -91,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("| task | system | rows | options | same tokens | furthest, nats | acc | acc_norm | seconds |")
     print("|---|---|---|---|---|---|---|---|---|")
     far = 0.0
-    for name in TASKS:
+    for name in given.tasks:
         task, rows = questions(opened.data / name, opened.params, loaded.tokenizer, given.rows)
         for system in ("base", "adapter"):
             found = compare(model, loaded.tokenizer, task, rows, edited=system == "adapter")
@@ -118,16 +120,34 @@ def open_named(words: argparse.ArgumentParser, path: Path) -> Opened:
 
 def questions(folder: Path, params: Params, tokenizer: Any, count: int) -> tuple[TaskFamily[Any], list[Row]]:
     """The first usable rows of a task's test file, read as ``reft data add`` would propose."""
+
+    def proposed(raw: Sequence[RawRow]) -> dict[str, Any]:
+        own = {"task": "choice", "score": "sum", "train_on": "answer"}
+        return {**own, **(BOOLQ if folder.name == "boolq" else _proposed(raw))}
+
+    return first_rows(folder, params, tokenizer, count, proposed)
+
+
+def first_rows(
+    folder: Path, params: Params, tokenizer: Any, count: int, proposed: Callable[[Sequence[RawRow]], dict[str, Any]]
+) -> tuple[TaskFamily[Any], list[Row]]:
+    """The first usable rows of a task's test file.
+
+    Args:
+        folder: with the file.
+        params: of which the keys that all families have are taken.
+        tokenizer: of the base.
+        count: how many.
+        proposed: the other keys of the section ``prepare``, for the rows of the file.
+    """
     path = next(folder.glob("test.*"))
     layout = find_layout(path)
     raw = sample_rows(path, layout)
-    keys = BOOLQ if folder.name == "boolq" else _proposed(raw)
     section = params.model_dump(by_alias=True)
     common = {name: section["prepare"][name] for name in PrepareParams.model_fields}
-    section["prepare"] = {
-        **common, "task": "choice", "score": "sum", "train_on": "answer", "format": layout.format, "columns": None,
-        "max_tokens": 2048, **keys,
-    }  # fmt: skip
+    keys = {"format": layout.format, "columns": None, "max_tokens": 2048, **proposed(raw)}
+    section["prepare"] = {**common, **keys}
+    section["search"]["objectives"] = [keys.get("measure", ACCURACY)]
     prepare = check_params(section, "params.yaml").prepare
     task = family_of(prepare)
     read = map(RowReader(prepare, task, tokenizer).read, raw)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import time
 from dataclasses import replace
 
@@ -45,6 +47,18 @@ def read(text: str, name: str, **more: str) -> Value | None:
     return open_reader({"name": name, **more}).read(text)
 
 
+def test_the_table_is_that_of_the_published_rule() -> None:
+    """Of extract_answer_number in LLM-Adapters' evaluate.py, in its own words; inf is its sign for none."""
+
+    def published(sentence: str) -> float:
+        found = re.findall(r"-?\d+\.?\d*", sentence.replace(",", ""))
+        return float(found[-1]) if found else math.inf
+
+    assert [number for _, number in NUMBERS] == [
+        None if math.isinf(published(said)) else published(said) for said, _ in NUMBERS
+    ]
+
+
 @pytest.mark.parametrize(("said", "number"), NUMBERS)
 def test_a_number_is_the_last_as_the_literature_reads_it(said: str, number: float | None) -> None:
     assert read(said, "number") == number
@@ -81,26 +95,39 @@ def test_other_references_are_read_as_answers_are(reference: str) -> None:
     assert reader.reference(reference) == reader.read(reference) is not None
 
 
-@pytest.mark.parametrize(
-    ("said", "letter"),
-    [
-        ("(B)", "B"),
-        ("B", "B"),
-        ("B) 5 km", "B"),
-        ("Answer: C", "C"),  # pyreft's rule reads the A of Answer
-        ("The correct answer is D.", "D"),
-        ("A, not B", "A"),
-        ("**E**", "E"),
-        ("option_B", "B"),
-        ("F", None),  # aqua has five
-        ("b", None),
-        ("ABBA", None),  # pyreft's rule reads A
-        ("answer2", None),
-        ("", None),
-    ],
-)
+# What a model said, and the first of five letters that stands alone.
+LETTERS: list[tuple[str, str | None]] = [
+    ("(B)", "B"),
+    ("B", "B"),
+    ("B) 5 km", "B"),
+    ("Answer: C", "C"),
+    ("The correct answer is D.", "D"),
+    ("A, not B", "A"),
+    ("**E**", "E"),
+    ("option_B", "B"),
+    ("F", None),  # aqua has five
+    ("b", None),
+    ("ABBA", None),
+    ("answer2", None),
+    ("the answer is 1,200.", None),
+    ("-3", None),
+    ("3/4", None),
+    ("12 %", None),
+    ("x = 5", None),
+    ("", None),
+]
+
+
+@pytest.mark.parametrize(("said", "letter"), LETTERS)
 def test_a_letter_is_the_first_of_five_that_stands_alone(said: str, letter: str | None) -> None:
     assert read(said, "letter") == letter
+
+
+def test_letters_are_those_of_the_literature_but_for_letters_within_words() -> None:
+    """The first match of A|B|C|D|E, as LLM-Adapters' evaluate.py and pyreft's compute_metrics.py have it."""
+    published = {said: next(iter(re.findall("A|B|C|D|E", said)), None) for said, _ in LETTERS}
+    others = {said: (letter, published[said]) for said, letter in LETTERS if letter != published[said]}
+    assert others == {"Answer: C": ("C", "A"), "ABBA": (None, "A")}
 
 
 @pytest.mark.parametrize(
