@@ -98,8 +98,8 @@ def test_without_data_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 def test_the_sentence_follows_the_verdict_of_the_table(verdict: str, said: str) -> None:
     """The difference in a line is that line's to the first, so LoRA's is turned round."""
     some = Interval(0.8, 0.7, 0.9)
-    ours = Line("LoReFT, paper", 1e-3, 1, some, None, None, None, "", 30, 1.0, 1.0, "")
-    lora = Line("LoRA", 1e-3, 1, some, None, Interval(0.02, 0.01, 0.03), 0.01, verdict, 60, 1.0, 1.0, "")
+    ours = Line("LoReFT, paper", 1e-3, 1, some, None, None, None, None, "", 30, 1.0, 1.0, "")
+    lora = Line("LoRA", 1e-3, 1, some, None, Interval(0.02, 0.01, 0.03), 0.01, None, verdict, 60, 1.0, 1.0, "")
     sentence = quality.sentence(ours, lora)
     assert said in sentence
     assert sentence.endswith("-2.0 points (-3.0 to -1.0).\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from pipelines.params.whole import check_params, load_params
 from pipelines.project import code
 from pipelines.project.graph import read_graph
 from pipelines.roundtrip import dump_document, load_document
+from pipelines.upkeep import upgrade as upgrading
 from pipelines.upkeep.nesting import nested_parts
 from pipelines.upkeep.upgrade import upgrade, upgraded_graph, upgraded_params, write_upgrade
 from pipelines.upkeep.yaml_lines import mapping_at, span_of, value_at
@@ -21,6 +23,15 @@ ROOT = Path(__file__).parents[3]
 EARLIER = sorted((Path(__file__).parent / "earlier").iterdir())  # by commit, as git had them
 GRAPH = "graph.yaml"  # dvc.yaml of that commit: under its own name, DVC would read it with this repository's
 SHIPPED = (ROOT / "params.yaml").read_text(encoding="utf-8")
+
+
+# Of one text the upgrade is the same each time, and takes a second.
+upgraded_once = functools.cache(upgraded_params)
+
+
+@pytest.fixture(autouse=True)
+def once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upgrading, "upgraded_params", upgraded_once)
 
 
 @pytest.fixture(params=EARLIER, ids=lambda folder: folder.name)
@@ -56,7 +67,7 @@ def test_a_graph_of_an_earlier_release_runs_nothing(commit: str, tmp_path: Path)
 
 def test_own_lines_stay_and_what_is_added_is_as_shipped(project: Path) -> None:
     text = (project / "params.yaml").read_text(encoding="utf-8")
-    after = upgraded_params(text).splitlines()
+    after = upgraded_once(text).splitlines()
     before = re.sub(r"^    (\w+)\.(\w+): (.*)$", r"    \1: {\2: \3}", text, flags=re.MULTILINE).splitlines()
     rest = iter(after)
     assert all(line in rest for line in before), "each line is there, in its order"
