@@ -283,20 +283,42 @@ def setup(project: Project = Path()) -> None:
 
 
 @app.command()
-def init(folder: Annotated[Path, typer.Argument(help="A folder that is empty or not there yet.")]) -> None:
+def init(
+    folder: Annotated[Path, typer.Argument(help="A folder that is empty or not there yet.")],
+    task: Annotated[str | None, typer.Option(help="Of the library (reft tasks): with its keys and its rows.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Of the task: a folder of the publisher's files, or hub:NAME[:CONFIG]@COMMIT.")
+    ] = None,
+) -> None:
     """Make a new project folder: parameters, graph, git and DVC; the code stays in the installed package."""
-    from flows.commands.init import make_project
+    if (task is None) != (data is None):
+        raise PipelineError("--task and --data go together", got=task or data, do="Give both, or neither.")
+    if task is not None and data is not None:
+        from flows.commands.library import make_task_project
 
-    result = make_project(folder)
+        result = make_task_project(folder, task, data)
+        added = "reft run --dry-run    # what each stage would do"
+    else:
+        from flows.commands.init import make_project
+
+        result = make_project(folder)
+        added = "reft data add PATH    # rows of your own; without it, the default data"
     console.print(f"{folder} is a project; DVC's default remote: {result.remote}. Next:", markup=False, soft_wrap=True)
     console.print(
-        f"  cd {shlex.quote(str(folder))}\n  reft data add PATH    # rows of your own; without it, the default data\n"
-        "  reft run",
+        f"  cd {shlex.quote(str(folder))}\n  {added}\n  reft run",
         markup=False,
         soft_wrap=True,
     )
     if not result.git_identity:
         console.print("git does not know who you are; `reft setup` says how to tell it.")
+
+
+@app.command()
+def tasks() -> None:
+    """Show the public tasks that `reft init NAME --task TASK --data FOLDER` makes a project for."""
+    from flows.commands.library import tasks_table
+
+    console.print(tasks_table())
 
 
 @app.command()

@@ -90,13 +90,14 @@ def propose(path: Path, source: str, split: Split, params: Params) -> Proposal:
     prepare |= {"second_template": None, **_unchatted(params.prepare), **found.keys}
     cut: list[Split] = ["train"]
     cut += [other for other in ("validation", "test") if _source_of(other, params, prepare) is None]
-    domain = params.prepare.domain_column
-    if domain is not None and not any(domain in row.values for row in rows):
-        prepare["domain_column"] = None  # of the file before
+    for key in ("domain_column", "group_column"):
+        column = getattr(params.prepare, key)
+        if column is not None and not any(column in row.values for row in rows):
+            prepare[key] = None  # of the file before
     sizes = split_sizes(found.usable.rows, {name: getattr(params.prepare, f"{name}_rows") for name in cut})
     prepare |= {f"{name}_rows": size for name, size in sizes.items()}
     prepare["max_tokens"] = max(params.prepare.max_tokens, min(found.max_tokens, LONGEST))
-    changes = {"prepare": prepare, **_lowered(params, sizes)}
+    changes = {"prepare": prepare, **lowered(params, sizes)}
     if params.search.objectives[0] != found.measure:  # of another task before
         objectives = [found.measure, *params.search.objectives[1:]]
         changes["search"] = {**changes.get("search", {}), "objectives": objectives}
@@ -122,7 +123,7 @@ def _example(rows: Sequence[RawRow], templates: tuple[str, str | None], column: 
     raise PipelineError("the file must have a row with text and a label", got="none", do="Add rows.")
 
 
-def _lowered(params: Params, sizes: Mapping[str, int]) -> Changes:
+def lowered(params: Params, sizes: Mapping[str, int]) -> Changes:
     """What of other sections is more rows than the splits are to have."""
     changes: Changes = {}
     if params.search.train_rows > sizes.get("train", params.search.train_rows):
@@ -250,7 +251,7 @@ def _labelled(path: Path, layout: Layout, rows: list[RawRow], kind: Kind) -> tup
         templates = encoder_templates(found.text_columns, found.label_column)
         labels = {name: {**label, "word": None} for name, label in labels.items()}
     keys: dict[str, Any] = {"task": "classification", "template": templates[0], "second_template": templates[1]}
-    keys |= {"label_column": found.label_column, "labels": labels}
+    keys |= {"measure": ACCURACY, "label_column": found.label_column, "labels": labels}
     example = _example(rows, templates, found.label_column, labels)
     return layout, rows, _Found(keys, found.usable, found.max_tokens, example, found.doubts)
 
@@ -281,7 +282,7 @@ def _propose_split(path: Path, source: str, split: Split, params: Params) -> Pro
             do="Name a file with the columns and labels of the training file.",
         )
     size = split_sizes(usable.rows, {split: getattr(section, f"{split}_rows")})[split]
-    changes = {"prepare": {f"{split}_source": source, f"{split}_rows": size}, **_lowered(params, {split: size})}
+    changes = {"prepare": {f"{split}_source": source, f"{split}_rows": size}, **lowered(params, {split: size})}
     return Proposal(layout, rows, changes, example, usable, loss_doubts(usable, len(rows)))
 
 

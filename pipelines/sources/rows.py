@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -63,13 +63,19 @@ class Reader:
     def _parsed(self, stream: BinaryIO, name: str, limit: int) -> Iterator[RawRow]:
         with opened(stream, name, limit) as rows:
             if self.format == "json":
-                yield from read_json_array(rows, name)
+                yield from map(self._with_inner, read_json_array(rows, name))
             elif self.format == "jsonl":
-                yield from read_json_lines(rows, name)
+                yield from map(self._with_inner, read_json_lines(rows, name))
             elif self.format == "parquet":
                 yield from read_parquet(rows, name, self.needed, self._check_columns, limit=limit)
             else:
                 yield from Delimited(self.format, self.quoting, self.columns, self._check_columns).read(rows, name)
+
+    def _with_inner(self, row: RawRow) -> RawRow:
+        """A JSON row with the columns that are named by a path into it, as `instances.0.output`."""
+        paths = [name for name in self.needed if "." in name and name not in row.values]
+        inner = {name: found for name in paths if (found := _at(row.values, name)) is not None}
+        return RawRow(row.file, row.line, {**row.values, **inner}, row.problem) if inner else row
 
     def _hub(self, source: HubSource, name: str) -> Iterator[RawRow]:
         import httpx2
@@ -104,6 +110,16 @@ class Reader:
                 got=", ".join(map(repr, columns)),
                 do="Correct template, label_column, domain_column or columns; columns names them where no row does.",
             )
+
+
+def _at(value: object, path: str) -> object:
+    """What stands at a path of names and places from 0 in a JSON value; None for nothing."""
+    for step in path.split("."):
+        if isinstance(value, list) and step.isdecimal():
+            value = value[int(step)] if int(step) < len(value) else None
+        else:
+            value = value.get(step) if isinstance(value, Mapping) else None
+    return value
 
 
 def file_name(source: Source) -> str:

@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipelines.contracts.prepared import Rejection, Row, Split
 from pipelines.contracts.task import TaskSpec
 from pipelines.errors import PipelineError
 from pipelines.sources.raw_row import RawRow
 from pipelines.tasks.family import MAJORITY, Answer, Asked, Reading, Target, TaskFamily
-from pipelines.tasks.keys.classification import ACCURACY, ClassificationParams, LabelParams
-from pipelines.tasks.measures import Floats, Measure, Proportion
+from pipelines.tasks.keys.classification import ACCURACY, F1, MACRO_F1, MATTHEWS, ClassificationParams, LabelParams
+from pipelines.tasks.measures import Floats, LabelF1, Matthews, Measure, Places, Proportion
 from pipelines.tasks.reader import reject
 from pipelines.tasks.rows import Scalar, as_number, finite_number, same
 from pipelines.tasks.words import check_words, probabilities
@@ -44,13 +43,17 @@ class Classification(TaskFamily[ClassificationParams]):
         words: dict[str, str] = dict(spec.settings["labels"])  # without words for an encoder, whose head says labels
         self.classes = tuple(words)
         self.outputs = len(words)
-        self.measure: Measure = Proportion(ACCURACY)
+        self.measure: Measure = _measure(spec.settings.get("measure", ACCURACY), len(words))
         self._words = tuple(words.values())
 
     @classmethod
     def settings(cls, keys: ClassificationParams) -> dict[str, Any]:
-        """The word that stands for each label, in the order of the reports."""
-        return {"labels": {name: label.word for name, label in keys.labels.items()}}
+        """The word that stands for each label, in the order of the reports; and a measure that is not accuracy.
+
+        That one was the only one in release 0.1.0, whose adapters name none.
+        """
+        measure = {} if keys.measure == ACCURACY else {"measure": keys.measure}
+        return {"labels": {name: label.word for name, label in keys.labels.items()}, **measure}
 
     def target(
         self,
@@ -105,8 +108,8 @@ class Classification(TaskFamily[ClassificationParams]):
         return Reading(self.classes[int(likely.argmax())], {"probabilities": said})
 
     def scores(self, rows: Sequence[Row], answers: Sequence[Answer]) -> Floats:
-        """1 where the likeliest label is the right one."""
-        return (self._answered(answers) == self._truth(rows)).astype(np.float64)
+        """Accuracy: 1 where the likeliest label is the right one. Of others the places of both, [rows, 2]."""
+        return self._scored(self._answered(answers), rows)
 
     def fine_scores(self, rows: Sequence[Row], answers: Sequence[Answer]) -> Floats:
         """The probability of the right label."""
@@ -114,19 +117,25 @@ class Classification(TaskFamily[ClassificationParams]):
         return found
 
     def baselines(self, rows: Sequence[Row]) -> dict[str, Floats]:
-        """Always the label that most of these rows have, the first of equally many; and a label drawn by chance."""
+        """Always the label that most of these rows have, the first of equally many; and a label drawn by chance.
+
+        The second has no figure of its own where a measure is no mean of rows.
+        """
         truth = self._truth(rows)
         most = np.bincount(truth, minlength=len(self.classes)).argmax()
-        return {
-            MAJORITY: (truth == most).astype(np.float64),
-            "chance": np.full(len(rows), 1 / len(self.classes)),
-        }
+        always = {MAJORITY: self._scored(np.full(len(rows), most), rows)}
+        return always | ({"chance": np.full(len(rows), 1 / len(self.classes))} if self.measure.is_mean else {})
 
     def summary(self, rows: Sequence[Row], answers: Sequence[Answer]) -> dict[str, float]:
-        """The mean of the labels' F1, in which a rare label counts as much as a common one."""
-        from sklearn.metrics import f1_score
+        """Accuracy, and the mean of the labels' F1, in which a rare label counts as much as a common one.
 
-        return {"macro_f1": float(f1_score(self._truth(rows), self._answered(answers), average="macro"))}
+        What the measure is stands elsewhere.
+        """
+        from sklearn.metrics import accuracy_score, f1_score
+
+        truth, answered = self._truth(rows), self._answered(answers)
+        found = {ACCURACY: accuracy_score(truth, answered), MACRO_F1: f1_score(truth, answered, average="macro")}
+        return {name: float(value) for name, value in found.items() if name != self.measure.name}
 
     def figures(self, rows: Sequence[Row], answers: Sequence[Answer]) -> dict[str, dict[str, float]]:
         """Precision, recall, F1 and the number of rows of each label."""
@@ -141,14 +150,25 @@ class Classification(TaskFamily[ClassificationParams]):
             for label, p, r, f, s in zip(self.classes, *columns, strict=True)
         }
 
-    def _truth(self, rows: Sequence[Row]) -> NDArray[np.int64]:
+    def _scored(self, answered: Places, rows: Sequence[Row]) -> Floats:
+        truth = self._truth(rows)
+        scores = answered == truth if self.measure.is_mean else np.column_stack([answered, truth])
+        return scores.astype(np.float64)
+
+    def _truth(self, rows: Sequence[Row]) -> Places:
         return np.array([self.classes.index(row.label) for row in rows])
 
-    def _answered(self, answers: Sequence[Answer]) -> NDArray[np.int64]:
+    def _answered(self, answers: Sequence[Answer]) -> Places:
         return probabilities(answers).argmax(1)
 
 
 FAMILY = Classification
+
+
+def _measure(name: str, labels: int) -> Measure:
+    if name == MATTHEWS:
+        return Matthews(name, labels=labels)
+    return Proportion(name) if name == ACCURACY else LabelF1(name, labels=labels, of=1 if name == F1 else None)
 
 
 def _holds(label: LabelParams, value: Scalar, number: float | None) -> bool:

@@ -52,8 +52,9 @@ def collect(config: PrepareParams, rows: RowReader, root: Path, store: RowStore)
     pools: list[Split] = []
     read = joined_otherwise = 0
     for split, source, sha256 in _sources(config):
-        count, missing = 0, 0
+        count, missing, grouped = 0, 0, config.group_column is None or config.group_column in config.made_columns()
         for raw in tqdm(reader.read(source, sha256, root=root), desc=f"reading {split}", unit=" rows", delay=1.0):
+            grouped = grouped or config.group_column in raw.values
             for outcome in rows.read_all(raw):
                 count += 1
                 if isinstance(outcome, Row):
@@ -67,6 +68,12 @@ def collect(config: PrepareParams, rows: RowReader, root: Path, store: RowStore)
                 f"{source} must hold rows with the columns {', '.join(rows.columns)}",
                 got="no row" if count == 0 else f"{count} rows, none with all of them",
                 do="Check prepare.source, format, template and the columns that it names against the file.",
+            )
+        if not grouped:
+            raise PipelineError(
+                f"{source} must have rows with the column of group_column",
+                got=f"{count} rows, none with {config.group_column!r}",
+                do="Correct prepare.group_column, or set it to null.",
             )
         read += count
         distinct(store, split, one_answer=config.one_answer())

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Places = NDArray[np.int64]
 PEARSON, SPEARMAN = "pearson", "spearman"
 
 
@@ -139,3 +140,47 @@ class Correlation:
 
         ranks: Floats = stats.rankdata(column)
         return ranks
+
+
+@dataclass(frozen=True)
+class LabelF1(Mean):
+    """F1 of a label, or the mean over the labels that are said or right: each row scores both places, [rows, 2].
+
+    Without the rows, error and interval are about those of a share.
+
+    Attributes:
+        labels: how many there are.
+        of: the place of the label; None for the mean over labels.
+    """
+
+    is_mean: bool = False
+    labels: int = 2
+    of: int | None = None
+
+    def add_up(self, scores: Floats) -> float:
+        """F1, that is 2 TP / (2 TP + FP + FN); 0 of a label that is never right and never said."""
+        counts = _confusion(scores, self.labels)
+        right, named = counts.diagonal(), counts.sum(axis=0) + counts.sum(axis=1)
+        each = 2 * right / np.maximum(named, 1)
+        return float(each[named > 0].mean() if self.of is None else each[self.of])
+
+
+@dataclass(frozen=True)
+class Matthews(Correlation):
+    """How said and right labels go together (Matthews 1975; of several labels Gorodkin 2004), from [rows, 2]."""
+
+    labels: int = 2
+
+    def add_up(self, scores: Floats) -> float:
+        """The coefficient; 0 where the answers, or what is right, are all the same."""
+        counts = _confusion(scores, self.labels)
+        rows, said, right = counts.sum(), counts.sum(axis=1), counts.sum(axis=0)
+        spread = math.sqrt((rows**2 - said @ said) * (rows**2 - right @ right))
+        return float((counts.trace() * rows - said @ right) / spread) if spread else 0.0
+
+
+def _confusion(scores: Floats, labels: int) -> Floats:
+    """How many rows have each pair of what is said and what is right, [labels, labels]."""
+    said, right = scores.astype(np.int64).T
+    counts = np.bincount(said * labels + right, minlength=labels**2).reshape(labels, labels)
+    return counts.astype(np.float64)

@@ -52,7 +52,8 @@ class RowReader:
         self.tokenizer, self.kind = tokenizer, kind
         self.columns = keys.row_columns()
         self.task, self._keys = task, keys
-        self._needed = [name for name in self.columns if name not in task.columns().optional]
+        optional = (*task.columns().optional, keys.group_column)
+        self._needed = [name for name in self.columns if name not in optional]
         self._fields = keys.text_columns()
         self._special = special_tokens(tokenizer)
         if keys.chat and not tokenizer.chat_template:
@@ -98,7 +99,7 @@ class RowReader:
             choices=target.choices,
             choice_tokens=target.choice_tokens,
             references=target.references,
-            group=target.group,
+            group=_group(raw, self._keys.group_column) or target.group,
             second=second_text(self.task.spec, texts),
             key="\x1f".join(map(comparable, (*own, *sorted(target.choices)))),
         )
@@ -119,6 +120,12 @@ class RowReader:
                 got=f"{type(error).__name__}: {error}",
                 do="Set prepare.chat: false, or mend the template.",
             ) from error
+
+
+def _group(raw: RawRow, column: str | None) -> str | None:
+    """What the row belongs to; None where nothing stands in its column, as where a pattern has no such part."""
+    value = None if column is None else present(raw.values.get(column))
+    return comparable(str(value)) or None if value is not None else None
 
 
 def usable_texts(

@@ -53,7 +53,7 @@ def cut(store: RowStore, pools: Sequence[Split], config: PrepareParams) -> tuple
     """
     ordered = [pool for pool in CUT_ORDER if pool in pools]
     for place, pool in enumerate(ordered):
-        _reject_shared(store, pool, ordered[:place])
+        _reject_shared(store, pool, ordered[:place], "text" if config.group_column is None else "group")
     unused = 0
     for pool in ordered:
         names = [name for name in CUT_ORDER if name == pool or (pool == "train" and name not in pools)]
@@ -63,7 +63,7 @@ def cut(store: RowStore, pools: Sequence[Split], config: PrepareParams) -> tuple
     return {split: StoredSplit(store, split) for split in SPLITS}, unused
 
 
-def _reject_shared(store: RowStore, pool: Split, earlier: Sequence[Split]) -> None:
+def _reject_shared(store: RowStore, pool: Split, earlier: Sequence[Split], what: str) -> None:
     for other in earlier:
         store.database.execute("CREATE INDEX IF NOT EXISTS unit ON rows (near_unit)")
         shared = (
@@ -73,7 +73,7 @@ def _reject_shared(store: RowStore, pool: Split, earlier: Sequence[Split]) -> No
         store.database.execute(f"CREATE TEMP TABLE shared AS {shared}", (pool, other))
         for (number,) in store.database.execute("SELECT n FROM shared ORDER BY rowid"):
             row = store.row(number)
-            store.note(row.reject(f"the text is also in the {other} source", row.prompt), number)
+            store.note(row.reject(f"the {what} is also in the {other} source", row.prompt), number)
         store.database.execute("DROP TABLE shared")
 
 

@@ -62,9 +62,13 @@ class ChoiceParams(PrepareParams):
         """The column of the answer."""
         return {"answer_column": self.answer_column}
 
+    def made_columns(self) -> tuple[str, ...]:
+        """The parts of a text that is split."""
+        return () if self.split is None else self.split.columns()
+
     def task_columns(self) -> tuple[str, ...]:
         """Those of template, options and answer that are no parts of another one, and that one."""
-        made = {LISTED, *(() if self.split is None else self.split.columns())}
+        made = {LISTED, *self.made_columns()}
         whole = () if self.split is None else (self.split.column,)
         named = (*super().task_columns(), *self.option_columns)
         return tuple(dict.fromkeys((*(name for name in named if name not in made), *whole)))

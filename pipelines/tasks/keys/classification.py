@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from pipelines.sections import Label, Section
 from pipelines.tasks.keys.prepare import PrepareParams
 
-ACCURACY = "accuracy"
+ACCURACY, MACRO_F1, F1, MATTHEWS = "accuracy", "macro_f1", "f1", "matthews"
 
 
 class LabelParams(Section):
@@ -54,12 +54,13 @@ class ClassificationParams(PrepareParams):
     """Which column holds a row's label, and the words that stand for the labels, in the order of the reports."""
 
     task: Literal["classification"]
+    measure: Literal["accuracy", "macro_f1", "f1", "matthews"]
     label_column: str
     labels: dict[Label, LabelParams]
 
     def measure_name(self) -> str:
-        """The share of the rows that are answered right."""
-        return ACCURACY
+        """What ``measure`` says."""
+        return self.measure
 
     def answer_columns(self) -> dict[str, str]:
         """The column of the label."""
@@ -78,6 +79,8 @@ class ClassificationParams(PrepareParams):
         problems = []
         if len(self.labels) < 2:
             problems.append(f"classification needs at least two labels; got {', '.join(self.labels) or 'none'}")
+        if self.measure == F1 and len(self.labels) != 2:
+            problems.append(f"measure f1 is that of the second of two labels; got {len(self.labels)}; take {MACRO_F1}")
         for (one, a), (other, b) in combinations(self.labels.items(), 2):
             if a.word is not None and a.word == b.word:
                 problems.append(f"two labels must not have the same word; got {a.word!r} of {one} and {other}")

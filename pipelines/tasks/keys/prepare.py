@@ -40,6 +40,7 @@ class PrepareParams(SourceParams):
     template: str
     second_template: str | None
     chat: bool
+    group_column: str | None
     domain_column: str | None
     train_rows: Count
     validation_rows: Count
@@ -78,10 +79,14 @@ class PrepareParams(SourceParams):
         """The columns of the data that the task reads: the templates' first."""
         return tuple(dict.fromkeys((*self.text_columns(), *self.answer_columns().values())))
 
+    def made_columns(self) -> tuple[str, ...]:
+        """The columns that the task makes of others."""
+        return ()
+
     def row_columns(self) -> tuple[str, ...]:
         """Every column that is read."""
-        domain = () if self.domain_column is None else (self.domain_column,)
-        return tuple(dict.fromkeys((*self.task_columns(), *domain)))
+        named = (*self.task_columns(), self.domain_column, self.group_column)
+        return tuple(dict.fromkeys(name for name in named if name is not None and name not in self.made_columns()))
 
     @field_validator("validation_source", "test_source")
     @classmethod
@@ -112,8 +117,9 @@ class PrepareParams(SourceParams):
         missing = [name for name in self.task_columns() if name not in self.columns]
         named = " and ".join(["template", *answers])
         problems += [f"{named} name columns that columns holds; got {name!r}" for name in missing]
-        if self.domain_column is not None and self.domain_column not in self.columns:
-            problems.append(f"domain_column names a column that columns holds; got {self.domain_column!r}")
+        for key, column in (("domain_column", self.domain_column), ("group_column", self.group_column)):
+            if column is not None and column not in (*self.columns, *self.made_columns()):
+                problems.append(f"{key} names a column that columns holds; got {column!r}")
         if len(set(self.columns)) < len(self.columns):
             problems.append(f"each column has a name of its own; got {self.columns}")
         return problems

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from flows.commands.init import make_project
+from flows.commands.library import make_task_project
 from pipelines.errors import PipelineError
 from pipelines.project import code
 from pipelines.project.graph import read_graph
@@ -120,3 +121,31 @@ def test_inside_a_repository_it_makes_no_other(tmp_path: Path) -> None:
     assert (tmp_path / "inner" / ".dvc" / "config").is_file()
     done: subprocess.CompletedProcess[str] = inner.run("dvc", "stage", "list")
     assert [line.split()[0] for line in done.stdout.splitlines()] == STAGES
+
+
+@pytest.mark.slow
+def test_a_task_of_the_library_comes_with_its_keys_and_its_rows_under_dvc(tmp_path: Path) -> None:
+    home, data = tmp_path / "home", tmp_path / "grade-school-math"
+    home.mkdir()
+    data.mkdir()
+    for split in ("train", "test"):
+        (data / f"{split}.jsonl").write_text(json.dumps({"question": "1 + 1?", "answer": "#### 2"}) + "\n")
+    Project(tmp_path, environment(home)).run("reft", "init", "sums", "--task", "gsm8k", "--data", str(data))
+    root = tmp_path / "sums"
+    section = yaml.safe_load((root / "params.yaml").read_text())["prepare"]
+    own = {split: f"data/own/gsm8k-{split}.jsonl" for split in ("train", "test")}
+    assert (section["source"], section["validation_source"], section["test_source"]) == (
+        f"file:{own['train']}", None, f"file:{own['test']}",
+    )  # fmt: skip
+    assert section["reader"] == {"name": "number"}
+    for path in own.values():
+        assert (root / path).is_file()
+        assert (root / f"{path}.dvc").is_file()
+    assert "domain_column: null            # a column of numbers" in (root / "params.yaml").read_text()  # comments stay
+
+
+def test_a_task_that_is_not_there_makes_no_folder(tmp_path: Path) -> None:
+    for name, data in (("gsm9k", str(tmp_path)), ("gsm8k", str(tmp_path)), ("gsm8k", "hub:openai/gsm8k@main")):
+        with pytest.raises(PipelineError):
+            make_task_project(tmp_path / "new", name, data)
+    assert list(tmp_path.iterdir()) == []

@@ -217,7 +217,9 @@ def test_conversations_are_proposed_and_one_of_their_answers_is_shown(
 def test_a_test_file_of_free_answers_is_read_as_the_training_file_is(tmp_path: Path) -> None:
     raw = shipped().model_dump(by_alias=True)
     train = look(tmp_path, free("answer", SUMS))
-    raw["prepare"] = {key: value for key, value in raw["prepare"].items() if key not in ("labels", "label_column")}
+    raw["prepare"] = {
+        key: value for key, value in raw["prepare"].items() if key not in ("labels", "label_column", "measure")
+    }
     for section, values in train.changes.items():
         raw[section] |= values
     raw["prepare"]["validation_source"] = None
@@ -328,7 +330,9 @@ def test_of_an_encoder_a_score_needs_no_words_and_two_texts_are_a_pair(tmp_path:
     section = proposal.changes["prepare"]
     assert (section["template"], section["second_template"], section["words"]) == ("{one}", "{other}", None)
     assert proposal.example == Example(f"{TEXTS[0]} 0\n0 is {TEXTS[1]}", (), "0")
-    raw["prepare"] = {key: value for key, value in raw["prepare"].items() if key not in ("labels", "label_column")}
+    raw["prepare"] = {
+        key: value for key, value in raw["prepare"].items() if key not in ("labels", "label_column", "measure")
+    }
     raw["prepare"] |= section
     raw["search"] |= proposal.changes["search"]
     found = propose(write(tmp_path, delimited([*rows, (7.5, "a b c", "d e f")])), "file:data/own/t", "test",
@@ -464,7 +468,7 @@ def test_a_task_takes_the_keys_of_another_out_of_params_and_back(tmp_path: Path)
     rows = [{"ctx": t, "endings": [f"a {n}", f"b {n}"], "label": n % 2} for n, t in enumerate(TEXTS)]
     text = apply_changes(PARAMS, look(tmp_path, "\n".join(map(json.dumps, rows))).changes)
     assert "labels" not in yaml.safe_load(text)["prepare"]
-    assert re.search(r"answer_as: index\n.*\n.*train_on: answer\n  domain_column: null +#", text)  # in their place
+    assert re.search(r"answer_as: index\n.*\n.*train_on: answer\n  group_column: null +#", text)  # in their place
     path = tmp_path / "params.yaml"
     path.write_text(text, encoding="utf-8")
     again = propose(write(tmp_path, llm_adapters(["true", "false"])), SOURCE, "train", load_params(path))

@@ -69,13 +69,16 @@ WORDS = {"good": 5.0, "fair": 3.0, "bad": 1.0}
 def make_params(task: str, **changes: Any) -> Params:
     raw = raw_params(CHANGES)
     own: dict[str, Any] = {
+        "measure": "accuracy",
         "label_column": "said",
         "labels": {word: {"word": None, "min": None, "max": None, "values": [word]} for word in WORDS},
     }
     if task == "regression":
         raw["search"]["objectives"] = ["spearman"]
         own = {"number_column": "stars", "low": 1.0, "high": 5.0, "words": None, "measure": "spearman"}
-    raw["prepare"] = {key: raw["prepare"][key] for key in raw["prepare"] if key not in ("label_column", "labels")}
+    raw["prepare"] = {
+        key: raw["prepare"][key] for key in raw["prepare"] if key not in ("label_column", "labels", "measure")
+    }
     raw["prepare"] |= {"task": task, **own}
     for key, value in changes.items():
         section, _, name = key.partition("__")

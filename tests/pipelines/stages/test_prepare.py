@@ -206,6 +206,44 @@ def test_the_task_file_keeps_the_order_of_the_labels(project: Path) -> None:
     assert list(read_task(project / "prepared").settings["labels"]) == ["positive", "negative"]
 
 
+# --- groups of rows ---
+
+
+def grouped(count: int, size: int, start: int = 0) -> list[dict[str, Any]]:
+    """Groups of so many rows each, with both labels in each."""
+    return [
+        {"text": f"film {n} of {group}", "label": 2 if n % 2 else -2, "passage": f"Passage  {group}"}
+        for group in range(start, start + count)
+        for n in range(size)
+    ]
+
+
+def test_rows_of_one_group_stand_in_one_split(project: Path) -> None:
+    run(project, grouped(20, 5), group_column="passage", train_rows=40, validation_rows=20, test_rows=20)
+    found = {split: read_rows(project / "prepared", split) for split in SPLITS}
+    groups = {split: {row.group for row in rows} for split, rows in found.items()}
+    assert {split: len(own) for split, own in groups.items()} == {"train": 8, "validation": 4, "test": 4}
+    assert not groups["train"] & groups["test"]
+    assert not groups["validation"] & (groups["train"] | groups["test"])
+    assert all(row.group == f"passage {row.prompt.split()[4]}" for row in found["train"])
+
+
+def test_a_group_of_another_source_is_rejected_and_a_row_without_one_is_alone(project: Path) -> None:
+    free = [{"text": f"free {row['text']}", "label": row["label"]} for row in rows(30)]
+    free = [row | {"passage": " "} if place % 2 else row for place, row in enumerate(free)]
+    write(project, grouped(8, 5, start=18), "test.jsonl")
+    result = run(project, [*grouped(20, 5), *free], group_column="passage", test_source="file:data/own/test.jsonl",
+        train_rows=40, validation_rows=20, test_rows=20)  # fmt: skip
+    assert result.rejected == {"the group is also in the test source": 10}
+    kept = [row for split in SPLITS for row in read_rows(project / "prepared", split)]
+    assert {row.group is None for row in kept if "free" in row.prompt} == {True}
+
+
+def test_a_group_column_that_no_row_has_is_an_error(project: Path) -> None:
+    with pytest.raises(PipelineError, match=r"rows with the column of group_column.*100 rows, none with 'pasage'"):
+        run(project, grouped(20, 5), group_column="pasage")
+
+
 # --- a domain of each row ------------------------------------------------------------------------------------
 
 
@@ -289,9 +327,19 @@ def test_a_domain_in_the_template_makes_no_text_another(project: Path) -> None:
             {"domain_column": "year", "format": "csv", "columns": ["text", "label"]},
             "domain_column names a column that columns holds; got 'year'",
         ),
+        (
+            {"group_column": "passage", "format": "csv", "columns": ["text", "label"]},
+            "group_column names a column that columns holds; got 'passage'",
+        ),
+        (
+            {"measure": "f1", "labels": LABELS | {"x": LABELS["positive"] | {"word": " x", "min": 0.0, "max": 0.5}}},
+            "measure f1 is that of the second of two labels; got 3; take macro_f1",
+        ),
     ],
 )
-def test_a_domain_column_that_cannot_be_is_told_before_anything_is_read(changes: dict[str, Any], message: str) -> None:
+def test_a_column_or_measure_that_cannot_be_is_told_before_anything_is_read(
+    changes: dict[str, Any], message: str
+) -> None:
     with pytest.raises(PipelineError, match=message):
         section(**changes)
 

@@ -45,7 +45,7 @@ KEYS: dict[str, Any] = {
 
 def make_params(template: str | None = None, **changes: Any) -> Params:
     raw = raw_params(CHANGES | ({} if template is None else {"prepare.template": template}))
-    for key in ("label_column", "labels"):
+    for key in ("label_column", "labels", "measure"):
         del raw["prepare"][key]
     raw["prepare"] |= KEYS | changes
     return check_params(raw, "params.yaml")
@@ -214,6 +214,18 @@ def test_one_question_with_other_options_is_another_row_of_one_group() -> None:
     assert one.key != other.key
     assert one.key == same.key
     assert one.unit == other.unit == "why"
+
+
+def test_a_part_of_a_split_text_may_name_the_group() -> None:
+    """Twins, as those of WinoGrande, begin alike; a part may lie in another."""
+    split = {"column": "whole", "pattern": "(?P<question>(?P<beginning>.*?_).*)\\| (?P<one>.*) or (?P<two>.*)"}
+    keys = {"split": split, "option_columns": ["one", "two"], "group_column": "beginning"}
+    rows = [
+        read({"whole": f"The pan was too _ so it {end} | hot or cold", "answer": 0}, **keys) for end in ("rose", "fell")
+    ]
+    assert [row.group for row in rows if isinstance(row, Row)] == ["the pan was too _"] * 2
+    with_columns = make_params(**keys, format="tsv", columns=["whole", "answer"])
+    assert with_columns.prepare.row_columns() == ("answer", "whole")
 
 
 def test_one_question_in_two_domains_is_one_group() -> None:

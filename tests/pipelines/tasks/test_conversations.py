@@ -72,7 +72,7 @@ THOUGHTFUL = (
 
 def make_params(**changes: Any) -> Params:
     raw = raw_params(CHAT)
-    for key in ("label_column", "labels"):
+    for key in ("label_column", "labels", "measure"):
         del raw["prepare"][key]
     raw["prepare"] |= KEYS | changes
     return check_params(raw, "params.yaml")

@@ -55,7 +55,7 @@ GENERATION: dict[str, Any] = {
 
 def make_params(**changes: Any) -> Params:
     raw = raw_params(CHANGES)
-    for key in ("label_column", "labels"):
+    for key in ("label_column", "labels", "measure"):
         del raw["prepare"][key]
     raw["prepare"] |= GENERATION | changes
     return check_params(raw, "params.yaml")

@@ -10,7 +10,7 @@ import pytest
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import CHRF
 from scipy import stats
-from sklearn.metrics import accuracy_score
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from pipelines.contracts.prepared import Row
 from pipelines.contracts.task import TaskSpec
@@ -102,6 +102,53 @@ def test_graded_scores_tell_a_better_system_from_an_equal_one(measure: Measure) 
     assert against(measure, [better], [worse], how).better
     same = against(measure, [worse], [worse], how)
     assert (same.difference.value, same.better) == (0.0, False)
+
+
+def labelled(measure: str, names: str) -> TaskFamily[Any]:
+    labels = {name: f" {name}" for name in names}
+    return open_family(TaskSpec("classification", "{text}", False, settings={"labels": labels, "measure": measure}))
+
+
+@pytest.mark.parametrize("names", ["ab", "abcd"])
+@pytest.mark.parametrize("measure", ["f1", "macro_f1", "matthews"])
+def test_the_figures_of_labels_are_those_of_scikit_learn(measure: str, names: str) -> None:
+    """Of four labels one is neither said nor right, and one is never said."""
+    rng = np.random.default_rng(len(names))
+    right = rng.integers(0, len(names) - (len(names) > 2), 60)
+    said = np.where(rng.random(60) < 0.7, right, 0)
+    family = labelled(measure, names)
+    asked = [Row("f:1", "p", " c", names[place]) for place in right]
+    answers = [np.where(np.arange(len(names)) == place, -0.1, -3.0) for place in said]
+    expected = {
+        "f1": lambda: f1_score(right == 1, said == 1),
+        "macro_f1": lambda: f1_score(right, said, average="macro"),
+        "matthews": lambda: matthews_corrcoef(right, said),
+    }[measure]()
+    scores = family.scores(asked, answers)
+    assert family.measure.add_up(scores) == pytest.approx(expected)
+    assert family.measure.name == measure
+    most = np.full(60, np.bincount(right).argmax())
+    baselines = family.baselines(asked)
+    assert list(baselines) == ["majority"]
+    assert baselines["majority"].tolist() == np.column_stack([most, right]).tolist()
+    assert family.summary(asked, answers)["accuracy"] == accuracy_score(right, said)
+    found = figure(family.measure, scores, Resampling(0.95, 500, 0, each_alone(60)))
+    assert found.low < expected < found.high
+
+
+def test_a_model_of_one_class_has_no_matthews_and_no_f1_and_is_not_better() -> None:
+    """90 of 100 rows have the label that it always gives: 90 % accuracy, and nothing learned."""
+    right = np.repeat([0, 1], [90, 10])
+    asked = [Row("f:1", "p", " c", "ab"[place]) for place in right]
+    always, fair = ([np.array([-0.1, -3.0][:: 1 - 2 * place]) for place in said] for said in (right * 0, right))
+    for measure in ("f1", "matthews"):
+        family = labelled(measure, "ab")
+        how = Resampling(0.95, 300, 0, each_alone(100))
+        scores = [family.scores(asked, answers) for answers in (always, fair)]
+        assert [family.measure.add_up(each) for each in scores] == [0.0, 1.0]
+        majority = family.baselines(asked)["majority"]
+        assert not against(family.measure, scores[:1], [majority], how).better
+        assert against(family.measure, scores[1:], [majority], how).better
 
 
 @pytest.mark.parametrize("value", [0.0, 0.3, 1.0])

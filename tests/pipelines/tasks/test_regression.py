@@ -48,7 +48,7 @@ SPEC = TaskSpec("regression", "{text}", False, settings={name: KEYS[name] for na
 
 def make_params(**changes: Any) -> Params:
     raw = raw_params(CHANGES)
-    for key in ("label_column", "labels"):
+    for key in ("label_column", "labels", "measure"):
         del raw["prepare"][key]
     raw["prepare"] |= KEYS | changes
     return check_params(raw, "params.yaml")
