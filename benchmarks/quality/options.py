@@ -30,12 +30,12 @@ FIT = FitConfig(
 LONGEST_SOLUTION = 1200  # characters
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Print a table."""
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("--rows", type=int, default=96, help="test rows of each data set")
     words.add_argument("--params", type=Path, default=Path("params.yaml"))
-    given = words.parse_args()
+    given = words.parse_args(arguments)
     opened = open_named(words, given.params)
     loaded, tokenizer = opened.base, opened.base.tokenizer
     task, rows = questions(opened.data / "ARC-Easy", opened.params, tokenizer, given.rows)
