@@ -52,7 +52,7 @@ def run(
     project: Project = Path(),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what each stage would do, and why.")] = False,
 ) -> None:
-    """Run every stage that is stale, of base, prepare, search, train, evaluate and register; then push.
+    """Run every stage that is stale, of base, prepare, search, train, evaluate and register; ask the gate; then push.
 
     Only what params.yaml, the data or the code made stale is run again. A run that was stopped goes on where it was.
     """
@@ -347,6 +347,78 @@ def upgrade(
         console.print("Written. Next: reft run")
     else:
         console.print("Nothing was written. To write it: reft upgrade --yes")
+
+
+@app.command()
+def promote(
+    version: Annotated[int | None, typer.Argument(help="Its number. Default: the challenger.")] = None,
+    project: Project = Path(),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what the gate decides.")] = False,
+    reason: Annotated[
+        str | None, typer.Option(help="Promote it whatever the gate says; the text is kept with the version.")
+    ] = None,
+) -> None:
+    """Compare a version with the champion, and make it the champion if the gate lets it pass; exit code 1 if not.
+
+    Both are asked the test rows, but for those that either was trained or chosen on. Section gate of params.yaml says
+    what a challenger must reach. The decision with its numbers is in reports/gate.md, in MLflow and in Prefect.
+    """
+    from flows.runs.project import check_free, check_prefect, check_ready
+
+    root = project.resolve()
+    check_free(root, check_ready(root))
+    _quiet_prefect()
+    with importing():
+        check_prefect()
+        from flows import promote as promoting
+
+    decision = promoting.run(root, promoting.Wanted(version, reason, dry=dry_run))
+    console.print(promoting.decision_lines(decision), crop=False)
+    if not (decision.promoted or decision.verdict.promote):
+        raise typer.Exit(1)
+
+
+@app.command()
+def rollback(
+    project: Project = Path(),
+    reason: Annotated[str, typer.Option(help="Kept with the version that is taken out of use.")] = "no reason given",
+) -> None:
+    """Make the champion before the live one champion again. The one that goes is promoted by no later run by itself."""
+    from flows.commands import registry as versions
+
+    console.print(versions.roll_back(project.resolve(), reason).words(), highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def registry(project: Project = Path()) -> None:
+    """List the versions with aliases, figures and ages; exit code 1 if the champion does not load."""
+    from flows.commands import registry as versions
+
+    if not versions.list_registry(project.resolve(), console):
+        raise typer.Exit(1)
+
+
+@app.command()
+def lineage(
+    version: Annotated[int, typer.Argument(help="Its number.")],
+    project: Project = Path(),
+) -> None:
+    """Say where a version comes from: adapter, trial, study, rows, base, commit."""
+    from flows.commands import registry as versions
+
+    versions.show_lineage(project.resolve(), version, console)
+
+
+@app.command()
+def verify(
+    version: Annotated[int, typer.Argument(help="Its number.")],
+    project: Project = Path(),
+) -> None:
+    """Work out a version's hashes again, from the registry, the base, git and dvc.lock; exit code 1 if one is wrong."""
+    from flows.commands import registry as versions
+
+    if not versions.show_checks(project.resolve(), version, console):
+        raise typer.Exit(1)
 
 
 app.command("import")(import_command)

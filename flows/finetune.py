@@ -1,4 +1,4 @@
-"""The main flow: prepare, search, train, evaluate, register, push; each stage as DVC decides."""
+"""The main flow: prepare, search, train, evaluate, register, each as DVC decides; then gate and push."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from prefect import State, flow, get_run_logger
 from prefect.runtime import deployment
 from prefect.states import Cancelled, Completed
 
+from flows.promote import after_stages
 from flows.runs import dvc, orphans, running
+from flows.runs.gate import gate_outcome
 from flows.runs.notify import notify_of_failure
 from flows.runs.outcome import FlowResult, outcome_line
 from flows.runs.project import check_ready
@@ -49,7 +51,7 @@ def run(project: Path) -> FlowResult:
     on_crashed=[notify_of_failure],
 )
 def finetune(project: str = ".") -> State[FlowResult]:
-    """Pull, reproduce every stage in the order of dvc.yaml, show the outcome as artifacts, push.
+    """Pull, reproduce every stage in the order of dvc.yaml, ask the gate, show the outcome as artifacts, push.
 
     While another run works in the project, a run that a schedule started is cancelled, and any other is refused.
     """
@@ -94,8 +96,9 @@ def _run_whole(root: Path, params: Params) -> FlowResult:
     runs = repro_stages(root, graph.stages)
     if not registered(params, root, root / graph.paths["registration"]):
         runs[-1] = repro_stage(root, graph.stage("register"), force=True)
-    store = public_store(params.tracking, root)
-    show(root, graph, runs, store=store)
+    after_stages(root, params, graph)
+    store, gate = public_store(params.tracking, root), gate_outcome(root, params, graph)
+    show(root, graph, runs, store=store, gate=gate)
     if remote:
         push(root)
-    return FlowResult(root, graph, runs, store, pushed=remote)
+    return FlowResult(root, graph, runs, store, pushed=remote, gate=gate)

@@ -27,6 +27,7 @@ import psutil
 
 from flows.runs.dvc import QUIET
 from pipelines.contracts.training import read_training
+from pipelines.files import sha256_file
 from tests.project import Project, make_tiny_project
 
 SERVER, ALONE = "server", "dvc alone"
@@ -74,7 +75,7 @@ def facts(project: Project) -> Facts:
     return Facts(
         adapter=read_training(root / "metrics/train.json").adapter_sha256,
         prepared=_hash(root / "data/prepared"),
-        predictions=_hash(root / "reports"),
+        predictions=sha256_file(root / "reports/predictions.jsonl"),
         trials=tuple(json.dumps([t["state"], t["value"], t["params"]], sort_keys=True) for t in kept),
         versions=versions,
         # Runs are called by their project, which is not the reference's here.

@@ -1,4 +1,4 @@
-"""Two project folders that register at the same moment, again and again, in processes that are started once."""
+"""Projects that register, or promote, at the same moment, again and again, in processes that are started once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from threading import Barrier
 
 from pipelines.contracts.facts import StageFiles
 from pipelines.contracts.registration import Registration, read_registration
-from pipelines.registry.aliases import CHALLENGER, CHAMPION
+from pipelines.registry.aliases import CHALLENGER
 from pipelines.registry.versions import ADAPTER
 from pipelines.stages import register
 from pipelines.tracking.runs import Store, open_store
@@ -28,9 +28,9 @@ class Figures:
     """What came of the races; all but the first two are faults."""
 
     races: int = 0
-    right: int = 0  # one champion, in the registry and as it was told
-    false_alias: int = 0  # told one that the registry does not have
-    lost_alias: int = 0  # of a version that earned one: none told, or another one
+    right: int = 0  # one challenger, in the registry and as it was told, and no other alias
+    false_alias: int = 0  # told another one than a registration gives
+    lost_alias: int = 0  # of a version that earned one: none told
     double_versions: int = 0  # beyond one for each adapter
     errors: int = 0
 
@@ -39,7 +39,7 @@ class Figures:
 
 
 def race(folder: Path, uri: str, rounds: int) -> tuple[Figures, list[str]]:
-    """Race so many rounds, each with two adapters or, every other time, with one; returns the errors' words too."""
+    """Register so many rounds, each two adapters or, every other time, one; returns the errors' words too."""
     context = multiprocessing.get_context("spawn")  # a fork would share the parent's connections
     with context.Manager() as manager, ProcessPoolExecutor(RACERS, mp_context=context) as pool:
         ready = manager.Barrier(RACERS)
@@ -81,8 +81,6 @@ def _count(figures: Figures, store: Store, model: str, told: tuple[Told, ...]) -
     adapters = {version.tags[ADAPTER] for version in versions}
     figures.double_versions += len(versions) - len(adapters)
     has = {alias: str(number) for alias, number in store.client.get_registered_model(model).aliases.items()}
-    figures.false_alias += sum(one.alias is not None and has.get(one.alias) != str(one.version) for one in made)
-    due = {CHAMPION, CHALLENGER} if len(adapters) > 1 else {CHAMPION}
-    figures.lost_alias += len(due - {one.alias for one in made}) + len(due - set(has))
-    champions = {str(one.version) for one in made if one.alias == CHAMPION}
-    figures.right += champions == {has.get(CHAMPION)}
+    figures.false_alias += sum(one.alias not in (None, CHALLENGER) for one in made)
+    figures.lost_alias += sum(one.alias is None for one in made)
+    figures.right += list(has) == [CHALLENGER] and has[CHALLENGER] in {str(one.version) for one in made}

@@ -36,7 +36,7 @@ ORDER = {
         "intake", "search", "reports", "reports/search", "upkeep", "exchange", "compare", "align", "stages",
         "__main__",
     ),
-    "flows": ("__init__", "runs", "search", "finetune", "align", "compare", "promote", "commands", "cli"),
+    "flows": ("__init__", "runs", "search", "promote", "finetune", "align", "compare", "commands", "cli"),
     "benchmarks": ("__init__", "sides", "speed", "quality", "causal"),
 }  # fmt: skip
 

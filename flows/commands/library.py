@@ -29,16 +29,18 @@ from pipelines.wording import measure_words
 
 
 def tasks_table() -> Table:
-    """Each task with what it is measured by, the rows of its splits, what is asked, and its name on the hub."""
-    table = Table(title="Tasks of the library", title_justify="left", caption="rows: train, validation, test")
-    for column in ("task", "measure", "rows"):
-        table.add_column(column, no_wrap=True)
+    """Each task with its kind, what it is measured by, the rows that it takes, and whether the hub has it."""
+    table = Table(title="Tasks of the library", title_justify="left")
+    for column in ("task", "kind", "family", "measure"):
+        table.add_column(column)
+    table.add_column("rows: train, validation, test", justify="right")
+    table.add_column("on the hub")
     table.add_column("what is asked", overflow="fold")
     for name in task_names():
         task = read_task_file(name)
-        rows = " ".join(str(task.prepare[f"{split}_rows"]) for split in SPLITS)
-        hub = f"; hub:{task.hub.name}" if task.hub else ""
-        cells = (name, measure_words(measure_of(task)), rows, f"{task.kind}: {task.about}{hub}")
+        rows = ", ".join(str(task.prepare[f"{split}_rows"]) for split in SPLITS)
+        hub = task.hub.name if task.hub else ""
+        cells = (name, task.kind, task.prepare["task"], measure_words(measure_of(task)), rows, hub, task.about)
         table.add_row(*map(Text, cells))
     return table
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -13,6 +15,7 @@ from pipelines.contracts.evaluation import SystemFigures, read_evaluation
 from pipelines.contracts.registration import read_registration
 from pipelines.contracts.search import read_search
 from pipelines.contracts.training import read_training
+from pipelines.registry.page import headline
 from pipelines.reports.evaluation import detectable_words, other_figures, rows_words, verdict_words
 from pipelines.wording import measure_words, part_value, share
 
@@ -61,8 +64,11 @@ def _outcome(result: FlowResult) -> Table:
     table.add_row("where it came from", read_search(result.path("search_metrics")).best_origin)
     table.add_row("trainable parameters", f"{train.trainable_parameters:,}")
     table.add_row("adapter size", f"{train.adapter_bytes / 1024:.0f} KiB")
-    alias = f"@{version.alias}" if version.alias else "no alias: name it by its number"
+    gate = result.gate
+    alias = f"@{gate.alias}" if gate.alias else "no alias: name it by its number"
     table.add_row("model version", f"{version.model} version {version.version} ({alias})")
+    if gate.decision is not None:
+        table.add_row("gate", Text("\n".join([headline(gate.decision), *gate.decision.verdict.reasons])))
     table.add_row("pushed to the DVC remote", "yes" if result.pushed else "no: none is set (reft setup makes one)")
     return table
 
@@ -76,6 +82,11 @@ def _next(result: FlowResult) -> Text:
         ("plots", f"dvc plots show --open, or the pictures in {paths['evaluate_plots']} and {paths['search']}"),
         ("the search: what won, why", f"{paths['search']}/report.html, in a browser"),
         ("each test row", paths["predictions"]),
+        *(
+            [("what the gate decided, and why", str(Path(paths["gate"]).with_suffix(".md")))]
+            if result.gate.decision
+            else []
+        ),
         ("answers to rows of your own", f"reft predict FILE --adapter models:/{version.model}/{version.version}"),
     ]
     if any(run.outcome != "skipped" for run in result.runs):

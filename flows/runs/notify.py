@@ -18,9 +18,11 @@ from typing import Any
 import httpx2
 from prefect import Flow
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.events import emit_event
 from pydantic import ValidationError
 
 from flows.runs.running import stage_of
+from flows.runs.server import say, server_address
 from pipelines.errors import PipelineError
 from pipelines.params.notify import LOCAL, PUBLIC_DO, PUBLIC_RULE, NotifyParams, is_private
 from pipelines.yaml_file import read_yaml
@@ -35,7 +37,10 @@ class NotifyError(Exception):
 
 @dataclass(frozen=True)
 class Event:
-    """What is told. ``state`` is "Failed" or "Crashed"; ``stage`` is None when the run was at none."""
+    """What is told. ``state`` is "Failed" or "Crashed" of a run, "Promoted" or "RolledBack" of a champion.
+
+    ``stage`` is None when the run was at none.
+    """
 
     project: str
     flow: str
@@ -64,6 +69,28 @@ def notify_of_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]
         message=state.message or "",
     )
     send(read_notify(root), event, root=root)
+
+
+def notify_of_move(root: Path, state: str, message: str, *, model: str, version: int) -> None:
+    """Tell that the champion is another version now; who cannot be told keeps nothing from being done.
+
+    A Prefect server that runs by itself gets an event too, for automations.
+
+    Args:
+        root: the project.
+        state: "Promoted" or "RolledBack".
+        message: what happened, in one sentence.
+        model: the registered model.
+        version: its new champion.
+    """
+    event = Event(str(root), "promote", "", "", state, None, message)
+    try:
+        send(read_notify(root), event, root=root)
+    except (NotifyError, PipelineError) as error:
+        say(f"nobody was told of it: {error}")
+    if server_address() is not None:
+        resource = {"prefect.resource.id": f"reft.model.{model}", "prefect.resource.name": model}
+        emit_event(f"reft.champion.{state.lower()}", resource, payload={"version": version, "message": message})
 
 
 def read_notify(root: Path) -> NotifyParams:

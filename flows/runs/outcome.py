@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pipelines.contracts.verdict import Decision
 from pipelines.project.graph import Graph
 
 Outcome = Literal["ran", "restored", "skipped"]
@@ -22,14 +23,32 @@ class StageRun:
 
 
 @dataclass(frozen=True)
+class GateOutcome:
+    """The alias that the project's version has, and the gate's decision of it; None: none, or it was not asked."""
+
+    alias: str | None
+    decision: Decision | None
+
+
+@dataclass(frozen=True)
 class FlowResult:
-    """What became of each stage, the tracking store's address, and whether data and adapter were pushed to a remote."""
+    """What a run came to.
+
+    Attributes:
+        root: the project.
+        graph: its stages.
+        runs: what became of each stage.
+        store: the tracking store's address.
+        pushed: whether data and adapter were pushed to a remote.
+        gate: where that leaves the project's version.
+    """
 
     root: Path
     graph: Graph
     runs: list[StageRun]
     store: str
     pushed: bool
+    gate: GateOutcome
 
     def path(self, name: str) -> Path:
         """The file or folder that dvc.yaml calls ``name``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from flows.runs import dvc, orphans, running
 from flows.runs.cards import data_card, evaluation_table, run_summary, search_card, version_card
 from flows.runs.dvc import StageFailedError
-from flows.runs.outcome import Outcome, StageRun
+from flows.runs.outcome import GateOutcome, Outcome, StageRun
 from flows.runs.server import UNREACHABLE, say, wait_until_up
 from pipelines.contracts.card import read_card
 from pipelines.contracts.confirmed import read_confirmed
@@ -25,9 +25,11 @@ from pipelines.contracts.evaluation import read_evaluation
 from pipelines.contracts.registration import read_registration
 from pipelines.contracts.search import read_search
 from pipelines.contracts.trials import TrialRecord, read_trials
+from pipelines.contracts.verdict import Decision
 from pipelines.errors import PipelineError
 from pipelines.files import write_text
 from pipelines.project.graph import Graph, Stage
+from pipelines.registry.page import decision_page
 from pipelines.runtime.process import error_path, read_marker
 
 # A retry helps where a network, a server or a killed process was in the way. Work in progress is kept between tries.
@@ -133,16 +135,26 @@ def warn(message: str) -> None:
 
 
 @task(name="show", cache_policy=NO_CACHE)
-def show(root: Path, graph: Graph, runs: Sequence[StageRun], *, store: str) -> None:
-    """Put summary, data card, search, evaluation and version where a person sees them: on the run's page in Prefect."""
+def show(root: Path, graph: Graph, runs: Sequence[StageRun], *, store: str, gate: GateOutcome) -> None:
+    """Put summary, data card, search, evaluation, version and what the gate said on the run's page in Prefect."""
     files = {name: root / path for name, path in graph.paths.items()}
-    evaluation, registration = read_evaluation(files["evaluation"]), read_registration(files["registration"])
+    evaluation = read_evaluation(files["evaluation"])
+    registration = replace(read_registration(files["registration"]), alias=gate.alias)  # as it is now
     with showing():
         create_markdown_artifact(key="summary", markdown=run_summary(runs, evaluation, registration))
         create_markdown_artifact(key="data-card", markdown=data_card(read_card(files["card"])))
         _show_trials(files["search"], files["search_metrics"])
         create_markdown_artifact(key="evaluation", markdown=evaluation_table(evaluation))
         create_markdown_artifact(key="model-version", markdown=version_card(registration, store=store))
+        if gate.decision is not None:
+            create_markdown_artifact(key="gate", markdown=decision_page(gate.decision))
+
+
+@task(name="show", cache_policy=NO_CACHE)
+def show_decision(decision: Decision) -> None:
+    """Put what the gate said there, after a promotion by itself."""
+    with showing():
+        create_markdown_artifact(key="gate", markdown=decision_page(decision))
 
 
 @task(name="show", cache_policy=NO_CACHE)

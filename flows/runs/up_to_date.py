@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from flows.runs import dvc, orphans, running
+from flows.runs.gate import champion_trouble, gate_outcome, settled
 from flows.runs.outcome import FlowResult, StageRun
+from flows.runs.server import say
 from pipelines.params.whole import Params
 from pipelines.project.code import refresh_code
 from pipelines.project.graph import read_graph
@@ -21,7 +23,8 @@ def run_without_work(root: Path, params: Params) -> FlowResult | None:
     run that no server of the user's would show.
 
     Returns:
-        None if a stage has something to do, the push failed, or a run that was killed is to be marked so in Prefect.
+        None if a stage has something to do, the gate is to be asked, the push failed, or a run that was killed is to be
+        marked so in Prefect.
 
     Raises:
         BusyError: while another run works in the project, after ``run.wait_seconds``.
@@ -38,8 +41,13 @@ def run_without_work(root: Path, params: Params) -> FlowResult | None:
             return None
         if not registered(params, root, root / graph.paths["registration"]):
             return None
+        if not settled(root, params, graph):
+            return None
+        if (trouble := champion_trouble(root, params)) is not None:
+            say(trouble)
+        gate = gate_outcome(root, params, graph)
         remote = dvc.has_remote(root)
         if remote and dvc.call(root, ["push"]) != 0:
             return None  # the flow tries it again, and tells whoever is to be told
     runs = [StageRun(name, "skipped", 0.0) for name in names]
-    return FlowResult(root, graph, runs, public_store(params.tracking, root), pushed=remote)
+    return FlowResult(root, graph, runs, public_store(params.tracking, root), pushed=remote, gate=gate)

@@ -20,6 +20,7 @@ from pipelines.params.base import BaseParams
 from pipelines.params.compare import CompareParams
 from pipelines.params.computation import Computation, ConeParams, RunParams
 from pipelines.params.explain import explain
+from pipelines.params.gate import GateParams
 from pipelines.params.notify import NotifyParams
 from pipelines.params.search import SearchParams
 from pipelines.recipes.methods.reft import SEARCHED, TrainParams, form_problem
@@ -75,6 +76,7 @@ class Params(Section):
     compare: CompareParams
     tracking: TrackingParams
     register_: Annotated[RegisterParams, Field(alias="register")]
+    gate: GateParams
     notify: NotifyParams
 
     def recipe_space(self) -> RecipeSpace:

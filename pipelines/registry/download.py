@@ -101,13 +101,13 @@ def _check_adapter(adapter: Path, registered: str | None, address: str) -> None:
 
 
 def _absent(store: Store, match: re.Match[str], address: str) -> PipelineError:
-    """Say what there is: a model's first version is no champion unless it beat the frozen base."""
+    """Say what there is: no version is champion unless it passed the gate."""
     known = sorted(int(found.version) for found in store.client.search_model_versions(f"name = '{match['model']}'"))
     if match["alias"] is None or not known:
         return PipelineError("the version must be in the registry", got=address, do=f"{_said(known)}")
     return PipelineError(
-        f"no version of {match['model']} has the alias {match['alias']}: champion is the first that beats the frozen "
-        "base by more than the interval",
+        f"no version of {match['model']} has the alias {match['alias']}: champion is one that passed the gate, which "
+        "`reft run` and `reft promote` ask",
         got=address,
         do=f"{_said(known)}, as models:/{match['model']}/{known[-1]}",
     )

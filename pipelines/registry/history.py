@@ -10,10 +10,12 @@ import csv
 import hashlib
 import logging
 import re
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
 from pipelines.contracts.evaluation import Evaluation
+from pipelines.contracts.identities import read_identities, seen_of, write_seen
 from pipelines.contracts.trials import TrialRecord
 from pipelines.files import canonical_json
 from pipelines.params.whole import Params
@@ -34,6 +36,7 @@ log = logging.getLogger(__name__)
 LONGEST_LABEL = 150  # characters of a label in a metric's name, which has at most 250
 
 PIPELINE = "reft.pipeline"
+SEEN = "seen.json"  # in the folder data of the artifacts of a pipeline run
 COSTS = ("parameters", "seconds", "tokens", "memory_mb")  # of a trial
 TRIAL_STATUS: dict[str, Status] = {"complete": "FINISHED", "pruned": "KILLED", "fail": "FAILED"}
 
@@ -67,7 +70,16 @@ def _complete_pipeline(run: Run, params: Params, facts: Facts) -> None:
     _log_data(run, facts)
     run.log_files("base", [files.base])
     run.log_files("data", [files.card])
+    _log_seen(run, files.prepared)
     run.log_files("evaluation", [files.evaluation, files.predictions, files.evaluate_plots])
+
+
+def _log_seen(run: Run, prepared: Path) -> None:
+    """Keep which rows the adapter was made with, so that it is never compared on them."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / SEEN
+        write_seen(path, seen_of(read_identities(prepared)))
+        run.log_files("data", [path])
 
 
 def _complete_search(store: Store, params: Params, facts: Facts) -> Run:

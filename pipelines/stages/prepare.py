@@ -19,6 +19,7 @@ from pipelines.bases.load import load_tokenizer
 from pipelines.bases.store import store_path
 from pipelines.contracts.base import BaseRecord, read_base
 from pipelines.contracts.card import DataCard, Domains, SplitCard, write_card
+from pipelines.contracts.identities import write_identities
 from pipelines.contracts.prepared import (
     Row,
     Split,
@@ -88,6 +89,7 @@ def run(params: Params, *, root: Path, base: Path, out: Path, card: Path) -> Pre
         with whole_directory(out) as folder:
             for split, rows in splits.items():
                 write_rows(folder, split, rows)
+            write_identities(folder, splits)
             write_rejected(folder, store.rejected())
             write_task(folder, task.spec)
             content = data_sha256(folder)

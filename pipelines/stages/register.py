@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from pipelines.contracts.facts import StageFiles
 from pipelines.contracts.registration import Registration, write_registration
 from pipelines.params.whole import Params
-from pipelines.registry.aliases import place_alias
+from pipelines.registry.aliases import CHALLENGER, challenge, settle
 from pipelines.registry.facts import Facts, read_facts
 from pipelines.registry.history import complete_runs
 from pipelines.registry.lock import Confirm, registry_lock
@@ -15,11 +16,13 @@ from pipelines.registry.versions import ensure_version
 from pipelines.tracking.runs import Store, open_store, store_errors
 from pipelines.tracking.store import public_uri, unreachable
 
+log = logging.getLogger(__name__)
+
 WAIT_SECONDS = 300.0  # a registration takes seconds; those of many projects may stand in line
 
 
 def run(params: Params, *, root: Path, files: StageFiles, out: Path) -> Registration:
-    """Complete the runs, make the version if this adapter has none, give it its alias, then write registration.json.
+    """Complete the runs, make the version if this adapter has none, let it challenge, then write registration.json.
 
     All of that under the registry's lock, so that registration.json is true when the stage ends.
 
@@ -36,6 +39,12 @@ def run(params: Params, *, root: Path, files: StageFiles, out: Path) -> Registra
             raise unreachable(store.uri, error, rule="the tracking store must take what register logs") from error
         confirm()
         write_registration(out, registration)
+    if registration.alias == CHALLENGER:
+        log.info(
+            "version %d of %s challenges; `reft promote` asks the gate, as `reft run` does by itself",
+            registration.version,
+            registration.model,
+        )
     return registration
 
 
@@ -43,7 +52,8 @@ def _register(store: Store, params: Params, facts: Facts, root: Path, confirm: C
     model = params.register_.model
     pipeline = complete_runs(store, params, facts, project=root.resolve().name)
     version = ensure_version(store, model, pipeline, facts, root)
-    alias = place_alias(store.client, model, str(version), better=facts.evaluation.better, confirm=confirm)
+    settle(store.client, model, confirm)
+    alias = challenge(store.client, model, str(version), better=facts.evaluation.better, confirm=confirm)
     return Registration(
         model=model,
         version=version,

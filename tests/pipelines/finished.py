@@ -14,6 +14,7 @@ from pipelines.contracts.best import Best, write_best
 from pipelines.contracts.card import DataCard, SplitCard, write_card
 from pipelines.contracts.confirmed import write_confirmed
 from pipelines.contracts.evaluation import Evaluation, SystemFigures, write_evaluation
+from pipelines.contracts.identities import write_identities
 from pipelines.contracts.interval import Interval
 from pipelines.contracts.predictions import Prediction, Said, write_predictions
 from pipelines.contracts.prepared import SPLITS, Row, data_sha256, write_rows
@@ -99,9 +100,12 @@ def write_figures(paths: dict[str, Path], *, better: bool, accuracy: float = 0.8
 
 def _write_prepared(prepared: Path, card: Path) -> None:
     prepared.mkdir(parents=True)
-    row = Row(id="a:1", prompt="Review: good film\nSentiment:", completion=" positive", label="positive")
+    row = Row(
+        id="a:1", prompt="Review: good film\nSentiment:", completion=" positive", label="positive", key="good film"
+    )
     for split in SPLITS:
         write_rows(prepared, split, [row])
+    write_identities(prepared, {split: [row] for split in SPLITS})
     labels = {"negative": " negative", "positive": " positive"}
     write_task(prepared, TaskSpec("classification", "Review: {text}\nSentiment:", False, settings={"labels": labels}))
     splits = {split: SplitCard(1, {"negative": 0, "positive": 1}, {"p50": 9.0, "max": 9}) for split in SPLITS}

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
-from io import StringIO
 from pathlib import Path
 
 import pytest
 import yaml
-from rich.console import Console
 
 from flows.commands.init import make_project
-from flows.commands.library import make_task_project, tasks_table
+from flows.commands.library import make_task_project
 from pipelines.errors import PipelineError
-from pipelines.intake.library import task_names
 from pipelines.project import code
 from pipelines.project.graph import read_graph
 from tests.project import ROOT, Project, environment
@@ -152,11 +149,3 @@ def test_a_task_that_is_not_there_makes_no_folder(tmp_path: Path) -> None:
         with pytest.raises(PipelineError):
             make_task_project(tmp_path / "new", name, data)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_narrow_table_shows_every_task_by_its_whole_name() -> None:
-    console = Console(width=80, record=True, file=StringIO())
-    console.print(tasks_table())
-    shown = console.export_text()
-    assert [name for name in task_names() if f"│ {name} " not in shown] == []
-    assert "exact match │ 1000 100 300 " in shown

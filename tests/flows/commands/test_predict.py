@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 from flows.cli import app
 from pipelines.contracts.facts import StageFiles
 from pipelines.errors import PipelineError
+from pipelines.registry.aliases import CHAMPION
 from pipelines.stages import register
+from pipelines.tracking.runs import open_store
 from tests.pipelines.finished import PROJECT, finish_stages, make_params
 
 
@@ -28,6 +30,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in ("DVC_EXP_BASELINE_REV", "DVC_EXP_NAME"):
             patch.delenv(name, raising=False)
         register.run(make_params(), root=root, files=StageFiles(**finish_stages(root)), out=root / "registration.json")
+        store = open_store(make_params().tracking, root)
+        store.client.set_registered_model_alias("tiny", CHAMPION, "1")  # which the gate gives
         latest = finish_stages(root, seed=1)
     shutil.copytree(latest["adapter"], root / "models" / "adapter")
     shutil.copy(latest["base"], root / "models" / "base.json")

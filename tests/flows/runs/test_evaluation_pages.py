@@ -12,7 +12,7 @@ from rich.console import Console
 
 from flows.commands.summary import summary
 from flows.runs.cards import evaluation_table, run_summary
-from flows.runs.outcome import FlowResult, StageRun
+from flows.runs.outcome import FlowResult, GateOutcome, StageRun
 from flows.runs.titles import outcome_title
 from pipelines.contracts.evaluation import Evaluation, read_evaluation, write_evaluation
 from pipelines.contracts.prepared import Row
@@ -56,7 +56,7 @@ def shown(root: Path, evaluation: Evaluation, *, store: str = "sqlite:///x", wid
         write(root / graph.paths[name], value)  # type: ignore[operator]
     console = Console(width=width, record=True, file=StringIO())
     runs = [StageRun("train", "ran", 1.0)]
-    console.print(summary(FlowResult(root, graph, runs, store, pushed=False)), crop=False)
+    console.print(summary(FlowResult(root, graph, runs, store, pushed=False, gate=GateOutcome(None, None))), crop=False)
     return console.export_text()
 
 

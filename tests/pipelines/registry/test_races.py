@@ -1,4 +1,4 @@
-"""Two projects of one store register at the same moment: one champion, as both are told, and one version an adapter."""
+"""Projects of one store register, or promote, at the same moment: one version an adapter, aliases as they are due."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.postgres import postgres, why_not
+from tests.promoting import race_promotions
 from tests.racing import race
 from tests.servers import answers, free_port, wait_for
 
@@ -53,10 +54,23 @@ def server(folder: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("store", [sqlite, postgresql, server])
-def test_each_race_has_one_champion(store: Callable[[Path], AbstractContextManager[str]], tmp_path: Path) -> None:
+def test_each_race_has_one_challenger(store: Callable[[Path], AbstractContextManager[str]], tmp_path: Path) -> None:
     with store(tmp_path) as uri:
         figures, words = race(tmp_path, uri, ROUNDS)
     print(f"{uri}: {figures}")  # pytest -s shows it
     assert str(figures) == (
         f"races {ROUNDS}, right {ROUNDS}, false alias 0, lost alias 0, double versions 0, errors 0"
     ), words
+
+
+@pytest.mark.parametrize("store", [sqlite, postgresql, server])
+def test_of_two_challengers_the_better_one_is_champion_at_the_end(
+    store: Callable[[Path], AbstractContextManager[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REFT_HOME", str(tmp_path / "home"))
+    with store(tmp_path) as uri:
+        figures, words = race_promotions(tmp_path, uri, ROUNDS)
+    print(f"{uri}: {figures}")  # pytest -s shows it
+    assert str(figures) == f"races {ROUNDS}, right {ROUNDS}, wrong previous 0, lost alias 0, unfinished 0, errors 0", (
+        words
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.validation import _validate_metric_name
 
 from pipelines.contracts.facts import StageFiles
+from pipelines.contracts.identities import Seen, read_seen
 from pipelines.contracts.registration import Registration
 from pipelines.contracts.training import read_training
 from pipelines.errors import PipelineError
@@ -104,7 +106,7 @@ def test_registration_json_names_the_version(root: Path, store: Store) -> None:
         "format": 1,
         "model": "named",
         "version": 1,
-        "alias": "champion",
+        "alias": "challenger",
         "run_id": made.run_id,
         "adapter_sha256": read_training(root / "stages-0" / "train.json").adapter_sha256,
         "tracking_uri": "sqlite:///mlflow/mlflow.db",
@@ -197,14 +199,22 @@ def test_what_does_not_beat_the_base_gets_no_alias(root: Path, store: Store) -> 
     assert store.client.get_registered_model("worse").aliases == {}
 
 
-def test_the_first_is_champion_and_the_next_challenges(root: Path, store: Store) -> None:
+def test_each_that_beats_the_base_challenges_and_none_becomes_champion(root: Path, store: Store) -> None:
     params = make_params("rivals")
-    assert [stage(root, params, seed=seed).alias for seed in (0, 1, 2)] == [CHAMPION, CHALLENGER, CHALLENGER]
-    assert (alias_of(store, "rivals", CHAMPION), alias_of(store, "rivals", CHALLENGER)) == (1, 3)
-    assert stage(root, params, seed=0).alias == CHAMPION  # never demoted by registering
-    assert stage(root, params, seed=0, better=False).alias == CHAMPION
+    assert [stage(root, params, seed=seed).alias for seed in (0, 1, 2)] == [CHALLENGER] * 3
+    assert store.client.get_registered_model("rivals").aliases == {CHALLENGER: 3}
     assert stage(root, params, seed=2, better=False).alias is None  # no longer better, so no challenger
-    assert alias_of(store, "rivals", CHALLENGER) is None
+    assert store.client.get_registered_model("rivals").aliases == {}
+
+
+def test_a_champion_is_neither_replaced_nor_demoted_by_registering(root: Path, store: Store) -> None:
+    params = make_params("reigns")
+    stage(root, params, seed=0)
+    store.client.set_registered_model_alias("reigns", CHAMPION, "1")
+    assert stage(root, params, seed=1).alias == CHALLENGER
+    assert stage(root, params, seed=0).alias == CHAMPION
+    assert stage(root, params, seed=0, better=False).alias == CHAMPION
+    assert (alias_of(store, "reigns", CHAMPION), alias_of(store, "reigns", CHALLENGER)) == (1, 2)
 
 
 @pytest.mark.parametrize("name", ["DVC_EXP_BASELINE_REV", "DVC_EXP_NAME"])
@@ -215,12 +225,19 @@ def test_no_alias_moves_in_an_experiment(root: Path, store: Store, monkeypatch: 
     assert store.client.get_registered_model(model).aliases == {}
 
 
-def test_a_deleted_champion_counts_as_none(root: Path, store: Store) -> None:
+def test_an_alias_of_a_deleted_version_counts_as_none(root: Path, store: Store) -> None:
     params = make_params("deleted")
     stage(root, params, seed=0)
     store.client.delete_model_version("deleted", "1")
     made = stage(root, params, seed=1)
-    assert (made.version, made.alias) == (2, CHAMPION)
+    assert (made.version, made.alias) == (2, CHALLENGER)
+
+
+def test_a_version_keeps_the_hashes_of_the_rows_that_it_was_made_with(root: Path, store: Store, tmp_path: Path) -> None:
+    made = stage(root, make_params("hashes"))
+    kept = read_seen(Path(store.client.download_artifacts(made.run_id, "data/seen.json", str(tmp_path))))
+    text = hashlib.sha256(b"good film").hexdigest()[:16]
+    assert kept == Seen(frozenset({text}), frozenset())
 
 
 def test_a_killed_register_goes_on_where_it_was(root: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,7 +362,7 @@ def test_a_version_that_was_made_beside_another_one_is_taken_back(
     assert (stage(root, params).version, versions(store, "beside")) == (1, ["1"])
 
 
-def test_a_champion_that_another_took_in_this_moment_is_not_told(
+def test_an_alias_that_another_took_in_this_moment_is_not_told(
     root: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mlflow import MlflowClient
@@ -358,7 +375,7 @@ def test_a_champion_that_another_took_in_this_moment_is_not_told(
         place(client, name, alias, "1")  # by hand, on MLflow's page
 
     monkeypatch.setattr(MlflowClient, "set_registered_model_alias", lose)
-    assert (stage(root, params, seed=1).alias, alias_of(store, "taken", CHAMPION)) == (None, 1)
+    assert (stage(root, params, seed=1).alias, alias_of(store, "taken", CHALLENGER)) == (None, 1)
 
 
 @pytest.mark.slow
@@ -377,7 +394,7 @@ def test_a_server_gets_the_same_and_may_go_away(tmp_path: Path, root: Path) -> N
     try:
         _wait_for(params, root)
         made = stage(root, params)
-        assert (made.version, made.alias) == (1, CHAMPION)
+        assert (made.version, made.alias) == (1, CHALLENGER)
         assert stage(root, params) == made
         assert registered(params, root, root / "registration.json")
         with live_run(params.tracking, root, "train", "key", "train") as run:

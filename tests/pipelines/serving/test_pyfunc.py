@@ -25,8 +25,10 @@ from pipelines.contracts.facts import StageFiles
 from pipelines.contracts.prepared import read_rows
 from pipelines.errors import PipelineError
 from pipelines.files import read_json, write_json
+from pipelines.registry.aliases import CHAMPION
 from pipelines.registry.download import fetch_version
 from pipelines.stages import register
+from pipelines.tracking.runs import open_store
 from pipelines.tracking.store import store_uri
 from reft import adapter_sha256, encode, load_adapter, score_choices
 from tests.pipelines.finished import PROJECT, finish_stages, make_params
@@ -43,6 +45,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.delenv("DVC_EXP_BASELINE_REV", raising=False)
         patch.delenv("DVC_EXP_NAME", raising=False)
         register.run(make_params(), root=root, files=StageFiles(**finish_stages(root)), out=root / "registration.json")
+        store = open_store(make_params().tracking, root)
+        store.client.set_registered_model_alias("tiny", CHAMPION, "1")  # which the gate gives
     (root / "home").symlink_to(home)
     return root
 
