@@ -13,7 +13,7 @@ import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
-from flows.cli import app
+from flows.cli import app, console
 from pipelines.contracts.facts import StageFiles
 from pipelines.files import sha256_json
 from pipelines.registry.aliases import CHAMPION, PREVIOUS
@@ -59,7 +59,7 @@ def _write_lock(root: Path, adapter: Path, base: Path) -> None:
 @pytest.fixture
 def store(project: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     monkeypatch.setenv("REFT_HOME", str(project.parent / "home"))
-    monkeypatch.setenv("COLUMNS", "250")
+    monkeypatch.setattr(console, "width", 250)  # COLUMNS is read when it is made
     found = open_store(make_params().tracking, project)
     found.client.set_registered_model_alias("tiny", CHAMPION, "2")
     found.client.set_registered_model_alias("tiny", PREVIOUS, "1")
