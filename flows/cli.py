@@ -372,7 +372,7 @@ def promote(
         check_prefect()
         from flows import promote as promoting
 
-    decision = promoting.run(root, promoting.Wanted(version, reason, dry=dry_run))
+    decision = promoting.run(root, promoting.Request(version, reason, dry=dry_run))
     console.print(promoting.decision_lines(decision), crop=False)
     if not (decision.promoted or decision.verdict.promote):
         raise typer.Exit(1)

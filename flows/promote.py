@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from prefect import flow, task
@@ -26,26 +25,10 @@ from pipelines.errors import PipelineError
 from pipelines.params.whole import Params
 from pipelines.project.graph import Graph, read_graph
 from pipelines.registry.page import headline
+from pipelines.registry.promote import Request
 from pipelines.runtime.process import locked
 
 REFUSED = 2  # exit code of a process that told of a user's mistake
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What is wanted of the gate; the fields are those of :class:`pipelines.registry.promote.Request`."""
-
-    version: int | None = None
-    reason: str | None = None
-    dry: bool = False
-    only_ask: bool = False
-
-    def words(self) -> list[str]:
-        """As a command line."""
-        named = {"--version": self.version, "--reason": self.reason}
-        flags = {"--dry-run": self.dry, "--only-ask": self.only_ask}
-        given = [word for flag, value in named.items() if value is not None for word in (flag, str(value))]
-        return [*given, *(flag for flag, is_set in flags.items() if is_set)]
 
 
 def decision_lines(decision: Decision) -> RenderableType:
@@ -57,7 +40,7 @@ def decision_lines(decision: Decision) -> RenderableType:
 _told = Told[Decision]()
 
 
-def run(project: Path, wanted: Wanted) -> Decision:
+def run(project: Path, wanted: Request) -> Decision:
     """Run the flow in this process; what stopped it is raised as it was."""
     check_ready(project.resolve())
     orphans.mark_children()
@@ -73,7 +56,7 @@ def run(project: Path, wanted: Wanted) -> Decision:
     on_failure=[notify_of_failure],
     on_crashed=[notify_of_failure],
 )
-def promote(project: str, wanted: Wanted) -> Decision:
+def promote(project: str, wanted: Request) -> Decision:
     """Ask the gate, and do as it says."""
     root = Path(project).resolve()
     params = check_ready(root)
@@ -90,11 +73,11 @@ def after_stages(root: Path, params: Params, graph: Graph) -> None:
         warn(trouble)
     if not settled(root, params, graph):
         version = read_registration(root / graph.paths["registration"]).version
-        ask_gate(root, graph, Wanted(version, only_ask=not params.gate.automatic))
+        ask_gate(root, graph, Request(version, only_ask=not params.gate.automatic))
 
 
 @task(name="gate", cache_policy=NO_CACHE)
-def ask_gate(root: Path, graph: Graph, wanted: Wanted) -> Decision:
+def ask_gate(root: Path, graph: Graph, wanted: Request) -> Decision:
     """Compare challenger and champion in a process of its own, which moves the alias; tell whoever is to be told.
 
     Raises:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ Ints = NDArray[np.int64]
 BATCH = 100  # resamples drawn at once
 POWER = 0.8  # with which a true difference is to be found (Cohen 1988, section 2.4)
 MOST_MISSED = 0.5  # of all rows turned from wrong to right: rows that may miss even that are too few for any verdict
-ENUMERATED = 12  # groups that differ, up to which every assignment of signs is tried
+ENUMERATED = 12  # groups that differ by no whole numbers, up to which every assignment of signs is tried
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,13 @@ class Resampling:
 
 def group_numbers(rows: Sequence[Row]) -> Ints:
     """The number of each row's group, [rows]; a row without one is alone."""
+    return numbered([place if row.group is None else row.group for place, row in enumerate(rows)])
+
+
+def numbered(groups: Sequence[object]) -> Ints:
+    """The number of each row's group, [rows], from 0 on in the order in which they come; groups by any name."""
     numbers: dict[object, int] = {}
-    named = [place if row.group is None else row.group for place, row in enumerate(rows)]
-    return np.array([numbers.setdefault(name, len(numbers)) for name in named], dtype=np.int64)
+    return np.array([numbers.setdefault(group, len(numbers)) for group in groups], dtype=np.int64)
 
 
 def each_alone(rows: int) -> Ints:
@@ -126,12 +130,65 @@ def exact_p_value(measure: Measure, one: Sequence[Floats], other: Sequence[Float
     from scipy import stats  # takes a second to import, and search, which scores with this room, does without
 
     if not measure.is_mean:
-        return _exchanged(measure, one, other, how) if len(one) == len(other) else 1.0
+        if len(one) != len(other):
+            return 1.0
+        observed = abs(_figure(measure, one) - _figure(measure, other))
+        return share_of_extreme(abs(exchanged_figures(measure, one, other, how)) >= observed)
     differences = _difference(one, other)
     if how.alone:
         won, lost = int((differences > 0).sum()), int((differences < 0).sum())
         return float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0
-    return _signs_exchanged(np.bincount(how.groups, differences, how.units), how)
+    sums = np.bincount(how.groups, differences, how.units)
+    return min(1.0, 2 * chance_of_sum(sums if sums.sum() > 0 else -sums, how))  # signs are as likely either way
+
+
+def chance_of_sum(sums: Floats, how: Resampling) -> float:
+    """How likely groups' differences add up to so much or more, where each might as well have the other sign.
+
+    Exact where they are whole numbers, as those of right and wrong answers are, and where few differ; else signs are
+    drawn.
+
+    Args:
+        sums: of each group's differences, [groups].
+        how: signs are drawn.
+    """
+    differ = sums[sums != 0]
+    if np.array_equal(differ, np.round(differ)):
+        return _chance_of_whole_sum(differ)
+    least = differ.sum() - 1e-9 * abs(differ).sum()  # a sum in another order is as large, but for rounding
+    if len(differ) <= ENUMERATED:
+        return float(np.mean(np.array(list(itertools.product((-1.0, 1.0), repeat=len(differ)))) @ differ >= least))
+    generator, reached = np.random.default_rng(how.seed), []
+    for start in range(0, how.resamples, BATCH):
+        signs = 2.0 * generator.integers(2, size=(min(BATCH, how.resamples - start), len(differ))) - 1
+        reached.append(signs @ differ >= least)
+    return share_of_extreme(np.concatenate(reached))
+
+
+def exchanged_figures(measure: Measure, one: Sequence[Floats], other: Sequence[Floats], how: Resampling) -> Floats:
+    """Differences of figures where each group's scores might as well be the other system's, [resamples].
+
+    Args:
+        measure: what the scores of rows add up to.
+        one: scores of the rows, [rows, ...], of each run.
+        other: the same of what it is compared with, of as many runs.
+        how: groups are exchanged.
+    """
+    generator, found = np.random.default_rng(how.seed), []
+    for _ in range(how.resamples):
+        swap = (generator.random(how.units) < 0.5)[how.groups].reshape(-1, *[1] * (one[0].ndim - 1))
+        pairs = list(zip(one, other, strict=True))
+        sides = (
+            _figure(measure, [np.where(swap, lag, lead) for lead, lag in pairs]),
+            _figure(measure, [np.where(swap, lead, lag) for lead, lag in pairs]),
+        )
+        found.append(sides[0] - sides[1])
+    return np.array(found)
+
+
+def share_of_extreme(extreme: NDArray[np.bool_]) -> float:
+    """The p-value of so many drawn as extreme as what was found, which counts as one of them (Phipson & Smyth 2010)."""
+    return float((extreme.sum() + 1) / (len(extreme) + 1))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -226,30 +283,25 @@ def _drawn_figures(measure: Measure, one: Sequence[Floats], other: Sequence[Floa
     return np.array(found)
 
 
-def _signs_exchanged(sums: NDArray[Any], how: Resampling) -> float:
-    """The p-value of the sum of groups' differences, [groups], where each might as well have the other sign."""
-    differ = sums[sums != 0]
-    least = abs(differ.sum()) * (1 - 1e-12)  # a sum in another order is as large, but for rounding
-    if len(differ) <= ENUMERATED:
-        signs = np.array(list(itertools.product((-1.0, 1.0), repeat=len(differ))))
-        return float(np.mean(abs(signs @ differ) >= least))
-    generator, extreme = np.random.default_rng(how.seed), 0
-    for start in range(0, how.resamples, BATCH):
-        signs = 2.0 * generator.integers(2, size=(min(BATCH, how.resamples - start), len(differ))) - 1
-        extreme += int((abs(signs @ differ) >= least).sum())
-    return (extreme + 1) / (how.resamples + 1)
+def _chance_of_whole_sum(sums: Floats) -> float:
+    """The share of all ways to turn the signs of whole numbers in which they add up to as much."""
+    sizes = Counter(int(size) for size in np.abs(sums) if size)
+    if not sizes:
+        return 1.0
+    # Of n groups of size m, as many as k turned up add 2mk to the lowest sum; steps of that half are the places here.
+    ways = np.ones(1)
+    for size, count in sizes.items():
+        own = np.zeros(size * count + 1)
+        own[::size] = _tosses(count)
+        ways = np.convolve(ways, own)
+    up = int(sums[sums > 0].sum())
+    return min(1.0, float(ways[up:].sum()))
 
 
-def _exchanged(measure: Measure, one: Sequence[Floats], other: Sequence[Floats], how: Resampling) -> float:
-    """The p-value of a difference of figures, where each group's scores might as well be the other system's."""
-    generator, observed = np.random.default_rng(how.seed), abs(_figure(measure, one) - _figure(measure, other))
-    extreme = 0
-    for _ in range(how.resamples):
-        swap = (generator.random(how.units) < 0.5)[how.groups].reshape(-1, *[1] * (one[0].ndim - 1))
-        pairs = list(zip(one, other, strict=True))
-        sides = (
-            _figure(measure, [np.where(swap, lag, lead) for lead, lag in pairs]),
-            _figure(measure, [np.where(swap, lead, lag) for lead, lag in pairs]),
-        )
-        extreme += abs(sides[0] - sides[1]) >= observed
-    return (extreme + 1) / (how.resamples + 1)
+def _tosses(count: int) -> Floats:
+    """How likely each number of heads is in so many tosses of a coin, [count + 1]."""
+    from scipy.special import gammaln
+
+    heads = np.arange(count + 1)
+    ways = gammaln(count + 1) - gammaln(heads + 1) - gammaln(count - heads + 1)
+    return np.exp(ways - count * math.log(2.0))

@@ -56,9 +56,11 @@ def lock_sha256(root: Path) -> str:
     So it can be worked out again from the dvc.lock of any commit.
     """
     path = root / "dvc.lock"
-    if not path.is_file():
-        return UNKNOWN
-    lock: Any = read_yaml(path)
+    return stages_sha256(read_yaml(path)) if path.is_file() else UNKNOWN
+
+
+def stages_sha256(lock: Any) -> str:
+    """The same of what a dvc.lock holds."""
     stages = dict(lock.get("stages", {}))
     stages.pop("register", None)
     return sha256_json(stages)

@@ -20,9 +20,9 @@ import numpy as np
 from pipelines.contracts.identities import Identity, Seen
 from pipelines.contracts.verdict import Lead, Measured, SliceLead, Verdict
 from pipelines.model import intervals
-from pipelines.model.intervals import Ints, against
+from pipelines.model.intervals import Ints, against, numbered
 from pipelines.params.gate import GateParams
-from pipelines.registry.paired import Drawing, Pair, chance, lead, shown, unit_numbers
+from pipelines.registry.paired import Drawing, Pair, chance, lead, shown
 from pipelines.tasks.measures import Floats, Measure
 from pipelines.wording import many, points
 
@@ -191,7 +191,7 @@ def _rows_left(contest: Contest) -> tuple[Ints, int]:
 def _units(contest: Contest, kept: Ints) -> Ints:
     """The group of each row that is left, or its text."""
     rows = [contest.rows[place] for place in kept]
-    return unit_numbers([(row.group is None, row.group or row.text) for row in rows])
+    return numbered([(row.group is None, row.group or row.text) for row in rows])
 
 
 def _unusable(contest: Contest) -> Iterator[str]:

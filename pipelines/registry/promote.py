@@ -72,6 +72,13 @@ class Request:
     dry: bool = False
     only_ask: bool = False
 
+    def words(self) -> list[str]:
+        """As ``python -m pipelines.registry promote`` takes it."""
+        named = {"--version": self.version, "--reason": self.reason}
+        flags = {"--dry-run": self.dry, "--only-ask": self.only_ask}
+        given = [f"{flag}={value}" for flag, value in named.items() if value is not None]  # a reason may begin with -
+        return [*given, *(flag for flag, is_set in flags.items() if is_set)]
+
 
 @dataclass(frozen=True)
 class Rules:

@@ -15,9 +15,8 @@ from pipelines.bases.intact import is_sound
 from pipelines.bases.store import store_path
 from pipelines.contracts.base import read_base
 from pipelines.errors import PipelineError
-from pipelines.files import sha256_json
 from pipelines.params.whole import Params
-from pipelines.project.lineage import GIT_SECONDS, UNKNOWN
+from pipelines.project.lineage import GIT_SECONDS, UNKNOWN, stages_sha256
 from pipelines.registry.download import VersionFiles, fetch_version
 from pipelines.registry.listing import version_of
 from pipelines.registry.stored import ADAPTER, BASE
@@ -90,7 +89,8 @@ def _commit(tags: dict[str, str], root: Path) -> Check:
 def _lock(files: VersionFiles, tags: dict[str, str], root: Path, paths: dict[str, str]) -> Iterator[Check]:
     """Which dvc.lock the version was made by, and whether DVC has the same adapter and base there."""
     wanted = tags.get("dvc.lock_sha256", UNKNOWN)
-    found = next(((where, lock) for where, lock in _locks(root) if _lock_sha256(lock) == wanted), None)
+    readable = ((where, lock) for where, lock in _locks(root) if isinstance(lock, dict))
+    found = next(((where, lock) for where, lock in readable if stages_sha256(lock) == wanted), None)
     if found is None:
         said = "in no commit, nor here: the state of that run was not kept (git add dvc.lock && git commit)"
         yield Check("dvc.lock", "unknown", said)
@@ -113,13 +113,6 @@ def _locks(root: Path) -> Iterator[tuple[str, Any]]:
         text = _git(root, "show", f"{commit}:./dvc.lock")
         if text is not None:
             yield f"of commit {commit}", parse_yaml(text, f"dvc.lock of {commit}")
-
-
-def _lock_sha256(lock: Any) -> str:
-    """As :func:`pipelines.project.lineage.lock_sha256` has it of the folder's."""
-    stages = dict(lock.get("stages", {})) if isinstance(lock, dict) else {}
-    stages.pop("register", None)
-    return sha256_json(stages)
 
 
 def folder_md5(folder: Path) -> str:

@@ -16,9 +16,10 @@ from scipy import stats
 
 from pipelines.contracts.identities import Identity, Seen
 from pipelines.contracts.verdict import Verdict
+from pipelines.model.intervals import numbered
 from pipelines.params.gate import GateParams
 from pipelines.registry.gate import Contest, Side, decide, level_of
-from pipelines.registry.paired import Drawing, Pair, chance, lead, shown, unit_numbers
+from pipelines.registry.paired import Drawing, Pair, chance, lead, shown
 from pipelines.tasks.measures import Correlation, Floats, Mean, Proportion
 
 RAW = yaml.safe_load((Path(__file__).parents[3] / "params.yaml").read_text(encoding="utf-8"))["gate"]
@@ -274,7 +275,7 @@ def test_the_chance_of_groups_is_the_share_of_all_ways_to_exchange_them() -> Non
             one.append(float(row < difference))
             other.append(float(row < -difference))
             units.append(f"group {unit}")
-    pair = Pair(Proportion("accuracy"), np.array(one), np.array(other), unit_numbers(units))
+    pair = Pair(Proportion("accuracy"), np.array(one), np.array(other), numbered(units))
     assert chance(pair, DRAWING) == pytest.approx(sum(way >= 5 for way in ways) / 64)
 
 

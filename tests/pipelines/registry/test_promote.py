@@ -12,6 +12,7 @@ from pipelines.contracts.verdict import Decision, read_decision, write_decision
 from pipelines.errors import PipelineError
 from pipelines.params.whole import Params
 from pipelines.registry import promote as promotion
+from pipelines.registry.__main__ import _parser
 from pipelines.registry.aliases import CHALLENGER, CHAMPION, MOVE, PREVIOUS
 from pipelines.registry.gate import Contest
 from pipelines.registry.lock import registry_lock
@@ -251,3 +252,11 @@ def _die_after_announcing(patch: pytest.MonkeyPatch, lives: Store, lives_params:
     patch.setattr(MlflowClient, "set_registered_model_alias", dead)
     promoted(lives, lives_params, Request())
     raise AssertionError("it was to die")
+
+
+@pytest.mark.parametrize(
+    "wanted", [Request(), Request(3, "- it is needed -", dry=True), Request(reason="a b"), Request(only_ask=True)]
+)
+def test_what_is_wanted_comes_through_the_command_line(wanted: Request) -> None:
+    given = _parser().parse_args(["promote", "--base=b", "--prepared=p", "--out=o", *wanted.words()])
+    assert Request(given.version, given.reason, dry=given.dry_run, only_ask=given.only_ask) == wanted
