@@ -138,7 +138,7 @@ def exact_p_value(measure: Measure, one: Sequence[Floats], other: Sequence[Float
     if how.alone:
         won, lost = int((differences > 0).sum()), int((differences < 0).sum())
         return float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0
-    sums = np.bincount(how.groups, differences, how.units)
+    sums = np.bincount(how.groups, differences, how.units).astype(np.float64)
     return min(1.0, 2 * chance_of_sum(sums if sums.sum() > 0 else -sums, how))  # signs are as likely either way
 
 
