@@ -133,6 +133,7 @@ def test_the_next_run_has_nothing_to_do_and_says_so(scheduled: Scheduled) -> Non
     assert IDLE in artifacts["summary"]
 
 
+@pytest.mark.long
 def test_a_run_that_meets_another_in_the_folder_is_cancelled(scheduled: Scheduled) -> None:
     with locked(scheduled.project.root, "run", wait_seconds=60):
         scheduled.project.run("prefect", "deployment", "run", "finetune/scheduled")

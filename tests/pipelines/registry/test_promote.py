@@ -187,6 +187,7 @@ def check_ended(lives: Store) -> None:
     assert MOVE not in lives.client.get_registered_model(MODEL).tags
 
 
+@pytest.mark.long
 def test_wherever_a_promotion_is_killed_the_next_run_ends_it(lives: Store, lives_params: Params) -> None:
     for write in range(1, 100):
         begin(lives)

@@ -69,6 +69,7 @@ def test_a_champion_whose_version_was_deleted_is_rolled_back_from(lives: Store) 
     assert aliases(lives) == {CHAMPION: "2", CHALLENGER: "3"}
 
 
+@pytest.mark.long
 def test_wherever_a_rollback_is_killed_the_next_command_ends_it(lives: Store, lives_params: Params) -> None:
     promoted(lives, lives_params, Request(2))
     promoted(lives, lives_params, Request(3))

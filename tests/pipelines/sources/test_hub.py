@@ -132,6 +132,7 @@ def test_neither_pickles_nor_branches_were_asked_for(based: Stages) -> None:
     assert not [path for path in asked if ".bin" in path or "main" in path]
 
 
+@pytest.mark.long
 def test_a_base_that_is_in_the_store_asks_nothing_of_the_hub(based: Stages) -> None:
     before = len(based.hub.log)
     done = based.run("base", HF_ENDPOINT="http://127.0.0.1:9")
@@ -155,6 +156,7 @@ def test_a_data_set_of_the_hub_becomes_splits(based: Stages, repositories: dict[
     assert {row.rpartition(":")[0] for row in ids} == {"org/rows:reviews#test"}
 
 
+@pytest.mark.long
 def test_the_cache_never_stands_in_for_another_commit(based: Stages, repositories: dict[str, Repository]) -> None:
     """datasets itself takes the newest copy in its cache, of whatever commit, when the hub is out of reach."""
     data = repositories["data"]
@@ -168,6 +170,7 @@ def test_the_cache_never_stands_in_for_another_commit(based: Stages, repositorie
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.long
 def test_a_gated_model_opens_with_the_token_of_the_environment(
     based: Stages, repositories: dict[str, Repository]
 ) -> None:
@@ -195,7 +198,7 @@ def test_a_model_that_cannot_be_had_is_refused(
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        (f"hub:org/nowhere@{OTHER_COMMIT}", "DatasetNotFoundError"),
+        pytest.param(f"hub:org/nowhere@{OTHER_COMMIT}", "DatasetNotFoundError", marks=pytest.mark.long),
         pytest.param(f"hub:org/rows@{OTHER_COMMIT}", "DatasetNotFoundError: Revision", marks=pytest.mark.long),
         pytest.param("broken", "JSON parse error", marks=pytest.mark.long),
         pytest.param("scripted", "scripts are no longer supported", marks=pytest.mark.long),

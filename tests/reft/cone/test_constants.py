@@ -222,6 +222,7 @@ def _write_and_read(folder: Path, seed: int) -> None:
             raise AssertionError(number)
 
 
+@pytest.mark.long
 def test_two_processes_may_share_a_folder(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=_write_and_read, args=(tmp_path, seed)) for seed in (1, 2)]

@@ -173,6 +173,7 @@ def _model(cone: ConeConfig) -> ReftModel:
     return ReftModel(base, ReftConfig((0, 2), "l2", 2, init="paper"), seed=1)
 
 
+@pytest.mark.long
 def test_two_processes_train_as_one_and_share_what_is_kept(tmp_path: Path) -> None:
     whole = [step.loss for step in fit(_model(ConeConfig(enabled=False)), build_rows(13), ONE, pad_id=0)]
     with socket.socket() as free:
