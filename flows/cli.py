@@ -357,15 +357,24 @@ def promote(
     reason: Annotated[
         str | None, typer.Option(help="Promote it whatever the gate says; the text is kept with the version.")
     ] = None,
+    tag: Annotated[
+        bool, typer.Option("--tag", help="Tag the commit that made it, for `dvc artifacts get REPOSITORY adapter`.")
+    ] = False,
 ) -> None:
     """Compare a version with the champion, and make it the champion if the gate lets it pass; exit code 1 if not.
 
     Both are asked the test rows, but for those that either was trained or chosen on. Section gate of params.yaml says
-    what a challenger must reach. The decision with its numbers is in reports/gate.md, in MLflow and in Prefect.
+    what a challenger must reach. The decision with its numbers is in reports/gate.md, in MLflow and in Prefect. With
+    --tag the commit is tagged afterwards, also of a version that is champion already; dvc.lock must be committed.
     """
+    from flows.commands.registry import Tagging
     from flows.runs.project import check_free, check_prefect, check_ready
 
     root = project.resolve()
+    tagging = Tagging.of(root, version) if tag and not dry_run else None
+    if tagging is not None and tagging.live:
+        console.print(tagging.write(root), markup=False, soft_wrap=True)
+        return
     check_free(root, check_ready(root))
     _quiet_prefect()
     with importing():
@@ -376,6 +385,8 @@ def promote(
     console.print(promoting.decision_lines(decision), crop=False)
     if not (decision.promoted or decision.verdict.promote):
         raise typer.Exit(1)
+    if tagging is not None:
+        console.print(tagging.write(root), markup=False, soft_wrap=True)
 
 
 @app.command()

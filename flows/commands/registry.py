@@ -1,20 +1,23 @@
-"""``reft registry``, ``rollback``, ``lineage`` and ``verify``: what versions there are, and what is live."""
+"""``reft registry``, ``rollback``, ``lineage``, ``verify`` and tags: what versions there are, and what is live."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipelines.errors import PipelineError
 from pipelines.params.whole import load_params
 from pipelines.project.graph import read_graph
-from pipelines.registry.aliases import PREVIOUS
-from pipelines.registry.listing import Listed, lineage_of, versions_of
+from pipelines.registry.aliases import CHALLENGER, CHAMPION, PREVIOUS
+from pipelines.registry.listing import Listed, lineage_of, live_version, versions_of
 from pipelines.registry.promote import broken_champion
+from pipelines.registry.tagged import Tagged, tag_of, write_tag
 from pipelines.runtime.process import importing
 from pipelines.tracking.runs import open_store
 from pipelines.wording import measure_words, part_value, points, share
@@ -95,6 +98,40 @@ def _checks_table(checks: list[Check], title: str) -> Table:
     for check in checks:
         table.add_row(check.what, Text(check.state, style=COLOURS[check.state]), Text(check.found))
     return table
+
+
+@dataclass(frozen=True)
+class Tagging:
+    """The git tag that a version is to have, and whether the version is champion already."""
+
+    tagged: Tagged
+    live: bool
+    model: str
+    version: int
+
+    @classmethod
+    def of(cls, root: Path, number: int | None) -> Self:
+        """Look for the commit, before anything is done.
+
+        Args:
+            root: the project's root.
+            number: of the version; None: the challenger, or the champion where that is the same.
+
+        Raises:
+            PipelineError: if there is no such version, or no commit whose dvc.lock made it.
+        """
+        params = load_params(root / "params.yaml")
+        store, model = open_store(params.tracking, root), params.register_.model
+        champion, challenger = (live_version(store, model, alias) for alias in (CHAMPION, CHALLENGER))
+        wanted = number or challenger or champion
+        if wanted is None:
+            raise PipelineError(f"{model} must have a version to tag", got="none", do="reft run")
+        return cls(tag_of(store, model, wanted, root=root), wanted == champion, model, wanted)
+
+    def write(self, root: Path) -> str:
+        """Make the tag; returns what to tell."""
+        write_tag(root, self.tagged, f"Version {self.version} of {self.model}")
+        return self.tagged.words()
 
 
 def roll_back(root: Path, reason: str) -> RolledBack:

@@ -5,11 +5,16 @@ What goes wrong here is raised: Prefect logs a hook's error on the run's page an
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 import json
 import os
 import socket
 import subprocess
+import time
 import urllib.request
+import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +33,8 @@ from pipelines.params.notify import LOCAL, PUBLIC_DO, PUBLIC_RULE, NotifyParams,
 from pipelines.yaml_file import read_yaml
 
 SECRET = "REFT_WEBHOOK_SECRET"  # noqa: S105  (the variable's name)
+KEY = "REFT_WEBHOOK_KEY"
+ENCODED = "whsec_"  # what a key begins with that is not its own text
 SECONDS = 30.0  # for a webhook to answer, for a command to end
 
 
@@ -126,8 +133,10 @@ def send(settings: NotifyParams, event: Event, *, root: Path) -> None:
 
 
 def _post(url: str, event: Event, *, private: bool) -> None:
-    secret = os.environ.get(SECRET)
-    headers = {"Authorization": f"Bearer {secret}"} if secret else {}
+    secret, body = os.environ.get(SECRET), json.dumps(asdict(event)).encode()
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {secret}"} if secret else {})
+    if key := os.environ.get(KEY):
+        headers |= signature(key, body, message=str(uuid.uuid4()), seconds=int(time.time()))
     target = httpx2.URL(url)
     extensions: dict[str, str] = {}
     if not private and target.host != LOCAL and not _by_proxy(target):
@@ -136,9 +145,29 @@ def _post(url: str, event: Event, *, private: bool) -> None:
         target = target.copy_with(host=_public_number(target))
     # No redirect is followed: it could carry the secret elsewhere.
     with httpx2.Client(timeout=SECONDS, follow_redirects=False) as client:
-        answer = client.post(target, json=asdict(event), headers=headers, extensions=extensions)
+        answer = client.post(target, content=body, headers=headers, extensions=extensions)
     if not answer.is_success:
         raise NotifyError(f"the webhook answered {answer.status_code}")
+
+
+def signature(key: str, body: bytes, *, message: str, seconds: int) -> dict[str, str]:
+    """Headers by which a receiver that has the key knows who sent a body and when; those of Standard Webhooks 1.0.
+
+    The signature is HMAC-SHA256 of ``message.seconds.body``, so none of the three can be another's.
+
+    Args:
+        key: what both sides know: text, or ``whsec_`` and bytes in base64, as the libraries of that standard have it.
+        body: as it is sent.
+        message: names this message, and no other.
+        seconds: when it is sent, since 1970.
+    """
+    secret = base64.b64decode(key.removeprefix(ENCODED)) if key.startswith(ENCODED) else key.encode()
+    signed = hmac.new(secret, f"{message}.{seconds}.".encode() + body, hashlib.sha256).digest()
+    return {
+        "webhook-id": message,
+        "webhook-timestamp": str(seconds),
+        "webhook-signature": f"v1,{base64.b64encode(signed).decode()}",
+    }
 
 
 def _public_number(url: httpx2.URL) -> str:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pipelines.errors import PipelineError
-from pipelines.registry.aliases import ABSENT, WITHDRAWN
+from pipelines.registry.aliases import ABSENT, WITHDRAWN, alias_version
 from pipelines.registry.stored import ADAPTER, BASE
 from pipelines.tracking.runs import Store, store_errors
 from pipelines.tracking.store import unreachable
@@ -141,3 +141,16 @@ def _number(text: str | None) -> float | None:
         return None if text is None else float(text)
     except ValueError:
         return None
+
+
+def live_version(store: Store, model: str, alias: str) -> int | None:
+    """The number of the version that an alias points to; None for none.
+
+    Raises:
+        PipelineError: if the store does not answer.
+    """
+    try:
+        found = alias_version(store.client, model, alias)
+    except store_errors() as error:
+        raise unreachable(store.uri, error) from error
+    return None if found is None else int(found.version)

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pipelines.bases.intact import is_sound
 from pipelines.bases.store import store_path
 from pipelines.contracts.base import read_base
 from pipelines.errors import PipelineError
 from pipelines.params.whole import Params
-from pipelines.project.lineage import GIT_SECONDS, UNKNOWN, stages_sha256
+from pipelines.project.lineage import UNKNOWN
+from pipelines.project.locks import find_lock, git
 from pipelines.registry.download import VersionFiles, fetch_version
 from pipelines.registry.listing import version_of
 from pipelines.registry.stored import ADAPTER, BASE
 from pipelines.tracking.runs import open_store
-from pipelines.yaml_file import parse_yaml
 from reft.adapters.files import adapter_sha256
 
 State = Literal["right", "wrong", "unknown"]
-MOST_COMMITS = 1000  # that changed dvc.lock, and are looked through
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def _commit(tags: dict[str, str], root: Path) -> Check:
     commit = tags.get("git.commit", UNKNOWN)
     if commit == UNKNOWN:
         return Check("commit in git", "unknown", "the version was made where there was no git")
-    there = _git(root, "cat-file", "-e", f"{commit}^{{commit}}") is not None
+    there = git(root, "cat-file", "-e", f"{commit}^{{commit}}") is not None
     dirty = ", with changes that were not committed" if tags.get("git.dirty") == "true" else ""
     return Check("commit in git", "right" if there else "wrong", f"{commit}{dirty}")
 
@@ -89,30 +87,16 @@ def _commit(tags: dict[str, str], root: Path) -> Check:
 def _lock(files: VersionFiles, tags: dict[str, str], root: Path, paths: dict[str, str]) -> Iterator[Check]:
     """Which dvc.lock the version was made by, and whether DVC has the same adapter and base there."""
     wanted = tags.get("dvc.lock_sha256", UNKNOWN)
-    readable = ((where, lock) for where, lock in _locks(root) if isinstance(lock, dict))
-    found = next(((where, lock) for where, lock in readable if stages_sha256(lock) == wanted), None)
+    found = find_lock(root, wanted)
     if found is None:
         said = "in no commit, nor here: the state of that run was not kept (git add dvc.lock && git commit)"
         yield Check("dvc.lock", "unknown", said)
         return
-    where, lock = found
-    yield Check("dvc.lock", "right", where)
-    outs = {out["path"]: out.get("md5") for stage in lock["stages"].values() for out in stage.get("outs", [])}
+    yield Check("dvc.lock", "right", found.where)
+    outs = {out["path"]: out.get("md5") for stage in found.stages.values() for out in stage.get("outs", [])}
     yield _same("adapter in dvc.lock", folder_md5(files.adapter), outs.get(paths["adapter"]))
     base = hashlib.md5(files.base.read_bytes(), usedforsecurity=False).hexdigest()
     yield _same("base in dvc.lock", base, outs.get(paths["base"]))
-
-
-def _locks(root: Path) -> Iterator[tuple[str, Any]]:
-    """The dvc.lock of the folder, then those of the commits that changed it, the newest first."""
-    path = root / "dvc.lock"
-    if path.is_file():
-        yield "the project's, as it is now", parse_yaml(path.read_text(encoding="utf-8"), "dvc.lock")
-    listed = _git(root, "log", f"--max-count={MOST_COMMITS}", "--format=%H", "--all", "--", "dvc.lock") or ""
-    for commit in listed.split():
-        text = _git(root, "show", f"{commit}:./dvc.lock")
-        if text is not None:
-            yield f"of commit {commit}", parse_yaml(text, f"dvc.lock of {commit}")
 
 
 def folder_md5(folder: Path) -> str:
@@ -129,13 +113,3 @@ def _same(what: str, found: str, wanted: str | None) -> Check:
     if wanted is None:
         return Check(what, "unknown", f"nothing says what it was; it is {found}")
     return Check(what, "right", found) if found == wanted else Check(what, "wrong", f"{found}, and not {wanted}")
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=GIT_SECONDS, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout

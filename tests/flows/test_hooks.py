@@ -6,6 +6,7 @@ import http.server
 import json
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.runs.notify import Event, NotifyError, read_notify, send
+from flows.runs.notify import Event, NotifyError, read_notify, send, signature
 from pipelines.errors import PipelineError
 from pipelines.params.notify import NotifyParams, is_private
 from pipelines.params.whole import load_params
@@ -30,6 +31,7 @@ class Receiver:
 
     url: str
     requests: list[tuple[dict[str, str], Any]] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
     status: int = 204
 
 
@@ -39,6 +41,7 @@ def receiver() -> Iterator[Receiver]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             got.requests.append((dict(self.headers), json.loads(body)))
+            got.bodies.append(body)
             self.send_response(got.status)
             if got.status == 302:
                 self.send_header("Location", f"{got.url}elsewhere")
@@ -72,6 +75,34 @@ def test_without_a_secret_there_is_no_authorization(
     monkeypatch.delenv("REFT_WEBHOOK_SECRET", raising=False)
     send(NotifyParams(webhook=receiver.url, private=False, command=None), EVENT, root=tmp_path)
     assert "Authorization" not in receiver.requests[0][0]
+
+
+def test_with_a_key_the_receiver_knows_who_sent_the_body(
+    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REFT_WEBHOOK_KEY", "between us")
+    for _ in range(2):
+        send(NotifyParams(webhook=receiver.url, private=False, command=None), EVENT, root=tmp_path)
+    headers = [{name.lower(): value for name, value in got.items()} for got, _ in receiver.requests]
+    assert headers[0]["webhook-id"] != headers[1]["webhook-id"]
+    for named, body in zip(headers, receiver.bodies, strict=True):
+        told = {"message": named["webhook-id"], "seconds": int(named["webhook-timestamp"])}
+        assert named["webhook-signature"] == signature("between us", body, **told)["webhook-signature"]
+        assert abs(told["seconds"] - time.time()) < 60
+        assert "between us" not in str(named)
+
+
+def test_a_signature_is_that_of_the_standard() -> None:
+    """Its own example: https://www.standardwebhooks.com, as the receivers' libraries are tested with."""
+    told = {"message": "msg_p5jXN8AQM9LWM0D4loKWxJek", "seconds": 1614265330}
+    found = signature("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", b'{"test": 2432232314}', **told)
+    assert found["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+def test_without_a_key_nothing_is_signed(receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REFT_WEBHOOK_KEY", raising=False)
+    send(NotifyParams(webhook=receiver.url, private=False, command=None), EVENT, root=tmp_path)
+    assert not [name for name in receiver.requests[0][0] if name.lower().startswith("webhook-")]
 
 
 def test_a_redirect_is_not_followed(receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

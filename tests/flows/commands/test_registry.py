@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,24 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(PROJECT / "dvc.yaml", root)
     (root / "params.yaml").write_text(yaml.safe_dump(make_params().model_dump(by_alias=True)), encoding="utf-8")
     return root
+
+
+def git(root: Path, *words: str) -> str:
+    done = subprocess.run(["git", "-C", str(root), *words], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def repository(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The project in git, with its dvc.lock not yet committed."""
+    for who in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{who}_NAME", "a test")
+        monkeypatch.setenv(f"GIT_{who}_EMAIL", "test@example.org")
+    git(project, "init", "-q")
+    git(project, "add", "dvc.yaml", "params.yaml")
+    git(project, "commit", "-qm", "A project")
+    yield project
+    shutil.rmtree(project / ".git")
 
 
 def _write_lock(root: Path, adapter: Path, base: Path) -> None:
@@ -132,6 +151,44 @@ def test_a_lock_that_is_kept_nowhere_says_so(project: Path, store: Store) -> Non
 def test_a_folder_is_called_as_dvc_calls_it(project: Path, store: Store) -> None:
     lock = read_yaml(project / "dvc.lock")
     assert folder_md5(project / "stages-0" / "adapter") == lock["stages"]["train"]["outs"][0]["md5"]
+
+
+def test_a_tag_stands_at_the_commit_whose_lock_made_the_version(repository: Path, store: Store) -> None:
+    refused = reft(repository, "promote", "2", "--tag")
+    assert (refused.exit_code, "git add dvc.lock" in refused.output) == (2, True)
+    git(repository, "add", "dvc.lock")
+    git(repository, "commit", "-qm", "Its lock")
+    made = git(repository, "rev-parse", "HEAD")
+    git(repository, "commit", "-qm", "Something else", "--allow-empty")
+    for _ in range(2):  # the second finds it there
+        assert "git push origin adapter@v2.0.0" in reft(repository, "promote", "2", "--tag").stdout
+        assert git(repository, "rev-parse", "adapter@v2.0.0^{commit}") == made
+    git(repository, "rm", "-q", "--cached", "dvc.lock")
+    git(repository, "commit", "-qm", "No lock")
+    git(repository, "tag", "-f", "adapter@v2.0.0", "HEAD")
+    refused = reft(repository, "promote", "2", "--tag")
+    assert (refused.exit_code, "git tag -d adapter@v2.0.0" in refused.output) == (2, True)
+
+
+@pytest.mark.long
+def test_dvc_gets_the_adapter_of_a_tag_from_a_clone(repository: Path, store: Store, tmp_path: Path) -> None:
+    env = os.environ | {"DVC_NO_ANALYTICS": "1"}
+
+    def dvc(root: Path, *words: str) -> None:
+        subprocess.run([Path(sys.executable).parent / "dvc", *words], cwd=root, check=True, env=env)
+
+    dvc(repository, "init", "-q")
+    shutil.copytree(repository.parent / "dvc" / ".dvc" / "cache", repository / ".dvc" / "cache")
+    dvc(repository, "remote", "add", "--default", "store", str(tmp_path / "store"))
+    shutil.copytree(repository / "stages-0" / "adapter", repository / "models" / "adapter")
+    git(repository, "add", ".dvc", "dvc.lock")
+    git(repository, "commit", "-qm", "Its lock")
+    assert reft(repository, "promote", "2", "--tag").exit_code == 0
+    dvc(repository, "push", "-q", "models/adapter")
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "-q", str(repository), str(clone))
+    dvc(tmp_path, "artifacts", "get", str(clone), "adapter", "--rev", "v2.0.0", "--out", "got")
+    assert folder_md5(tmp_path / "got") == folder_md5(repository / "stages-0" / "adapter")
 
 
 def test_rollback_makes_the_previous_champion_live(project: Path, store: Store) -> None:
