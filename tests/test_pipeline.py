@@ -22,6 +22,7 @@ from pipelines.contracts.base import read_base
 from pipelines.contracts.evaluation import read_evaluation
 from pipelines.contracts.training import read_training
 from tests.project import SMALL, Project, make_project
+from tests.scheduled import IDLE, Scheduled
 from tests.servers import kill, prefect_server
 
 pytestmark = pytest.mark.slow
@@ -154,6 +155,18 @@ def test_a_second_run_skips_every_stage_and_is_shown_where_a_server_is_set(proje
     assert f"RUNS {[title, title]}" in found  # of the first run and of the second
 
 
+def test_a_run_on_the_minute_is_taken_by_a_worker(project: Project, tmp_path: Path) -> None:
+    log = tmp_path / "worker.log"
+    said = project.run("reft", "schedule", "--cron", "* * * * *").stdout
+    worker = project.start("prefect", "worker", "start", "--pool", "reft", log=log)
+    scheduled = Scheduled(project, project.env["PREFECT_API_URL"], said, log, worker)
+    try:
+        run = scheduled.wait_for_run("Completed", IDLE, seconds=240, due=True)
+    finally:
+        kill(worker)
+    assert set(scheduled.artifacts(run)) == scheduled.expected()
+
+
 def test_metrics_and_plots_of_dvc_work(project: Project) -> None:
     commit(project)
     assert "accuracy" in project.run("dvc", "metrics", "show").stdout
@@ -257,6 +270,7 @@ def served(project: Project, tmp_path: Path) -> Iterator[str]:
         kill(server)
 
 
+@pytest.mark.long
 def test_the_registered_model_is_served(served: str) -> None:
     request = urllib.request.Request(
         f"{served}/invocations",

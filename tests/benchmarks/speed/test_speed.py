@@ -70,6 +70,7 @@ def tables_of(text: str) -> list[list[list[str]]]:
     return [[[cell.strip() for cell in line.strip("|").split("|")] for line in each.splitlines()] for each in found]
 
 
+@pytest.mark.long
 def test_every_part_measures_and_prints_a_table(subject: Subject, capsys: pytest.CaptureFixture[str]) -> None:
     parts = [name for name in PARTS if name != "memory"]
     figures = speed.run(subject, parts, OPTIONS)
@@ -156,6 +157,7 @@ def test_the_peak_is_of_the_process_that_asks() -> None:
     assert 1e6 < int(done.stdout) < len(held) < peak_memory()
 
 
+@pytest.mark.long
 def test_growth_has_a_table_and_a_picture(
     subject: Subject, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -4,76 +4,20 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
-import json
 import shutil
-import subprocess
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from pipelines.contracts.evaluation import read_evaluation
 from pipelines.runtime.process import locked
 from tests.project import Project, make_tiny_project
-from tests.servers import kill, prefect_server, wait_for
+from tests.scheduled import IDLE, Scheduled
+from tests.servers import kill, prefect_server
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
-ARTIFACTS = {"summary", "data-card", "search", "trials", "evaluation", "model-version"}
 FIRST = "Ran base, prepare, search, train, evaluate, register; 0 skipped"
-IDLE = "Nothing was stale: all 6 stages were skipped"
-
-
-@dataclass
-class Scheduled:
-    """A project whose flow is on the schedule of a server."""
-
-    project: Project
-    api: str
-    said: str
-    log: Path
-    worker: subprocess.Popen[bytes]
-
-    def ask(self, path: str, body: dict[str, Any]) -> Any:
-        request = urllib.request.Request(
-            f"{self.api}/{path}", json.dumps(body).encode(), headers={"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
-
-    def runs(self, *, state: str) -> list[dict[str, Any]]:
-        """The runs in a state, oldest first."""
-        wanted = {"flow_runs": {"state": {"name": {"any_": [state]}}}, "sort": "EXPECTED_START_TIME_ASC"}
-        found: list[dict[str, Any]] = self.ask("flow_runs/filter", wanted)
-        return found
-
-    def wait_for_run(self, state: str, words: str, *, seconds: float, after: str = "") -> dict[str, Any]:
-        """The first run that ended in a state with these words in its message, and was due after a time."""
-
-        def look() -> dict[str, Any] | None:
-            found = (r for r in self.runs(state=state) if words in (r["state"]["message"] or ""))
-            return next((r for r in found if r["expected_start_time"] > after), None)
-
-        try:
-            return wait_for(f"{state} run", look, seconds=seconds)
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.log.read_text(encoding='utf-8')[-5000:]}") from None
-
-    def artifacts(self, run: dict[str, Any]) -> dict[str, Any]:
-        """The artifacts of a run by key, read back through the API."""
-        found = self.ask("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}})
-        return {artifact["key"]: artifact["data"] for artifact in found if artifact["key"]}
-
-    def expected(self) -> set[str]:
-        """The artifacts of a run; the gate is asked of a version that beat the base alone."""
-        better = read_evaluation(self.project.root / "metrics" / "evaluation.json").better
-        return ARTIFACTS | ({"gate"} if better else set())
-
-    def start_worker(self) -> None:
-        self.worker = self.project.start("prefect", "worker", "start", "--pool", "reft", log=self.log)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +40,6 @@ def test_another_cron_replaces_the_first(scheduled: Scheduled) -> None:
     assert "prefect worker start --pool reft" in scheduled.said
 
 
-@pytest.mark.long
 def test_another_project_takes_no_deployment_unless_it_says_so(scheduled: Scheduled, tmp_path: Path) -> None:
     own = scheduled.project
     other = Project(shutil.copytree(own.root, tmp_path / "other", symlinks=True), own.env)
@@ -133,7 +76,6 @@ def test_the_next_run_has_nothing_to_do_and_says_so(scheduled: Scheduled) -> Non
     assert IDLE in artifacts["summary"]
 
 
-@pytest.mark.long
 def test_a_run_that_meets_another_in_the_folder_is_cancelled(scheduled: Scheduled) -> None:
     with locked(scheduled.project.root, "run", wait_seconds=60):
         scheduled.project.run("prefect", "deployment", "run", "finetune/scheduled")
@@ -141,7 +83,6 @@ def test_a_run_that_meets_another_in_the_folder_is_cancelled(scheduled: Schedule
     assert "Got: process" in run["state"]["message"]
 
 
-@pytest.mark.long
 def test_after_the_worker_was_killed_another_goes_on(scheduled: Scheduled) -> None:
     scheduled.wait_for_run("Completed", FIRST, seconds=300)
     kill(scheduled.worker, group=False)

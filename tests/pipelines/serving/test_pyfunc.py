@@ -101,6 +101,7 @@ def test_a_caller_sets_the_strength(model: Any) -> None:
         model.predict(TEXTS, params={"scale": float("nan")})
 
 
+@pytest.mark.long
 def test_it_answers_in_a_new_process_and_folder_without_pickle(project: Path, model: Any, tmp_path: Path) -> None:
     script = (
         "import json, sys, mlflow\n"

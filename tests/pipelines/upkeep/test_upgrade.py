@@ -34,7 +34,14 @@ def once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upgrading, "upgraded_params", upgraded_once)
 
 
-@pytest.fixture(params=EARLIER, ids=lambda folder: folder.name)
+# The first and the last of them are tried at each change, the others in test-long.
+TRIED = [
+    pytest.param(folder, id=folder.name, marks=[] if folder in (EARLIER[0], EARLIER[-1]) else [pytest.mark.long])
+    for folder in EARLIER
+]
+
+
+@pytest.fixture(params=TRIED)
 def project(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A folder without code as that commit's `reft init` would have made it, with values and comments of the user's."""
     text = (request.param / "params.yaml").read_text(encoding="utf-8")
