@@ -12,7 +12,7 @@ from rich.console import RenderableType
 
 from flows.runs import orphans
 from flows.runs.dvc import StageFailedError
-from flows.runs.gate import champion_trouble, settled
+from flows.runs.gate import champion_trouble, decision_file, settled
 from flows.runs.lines import lines_to_copy
 from flows.runs.notify import notify_of_failure, notify_of_move
 from flows.runs.project import check_ready
@@ -84,15 +84,15 @@ def ask_gate(root: Path, graph: Graph, wanted: Request) -> Decision:
         PipelineError: if it was refused; its own message stands on the terminal.
         StageFailedError: if it was killed, or could not go on.
     """
-    paths, out = graph.paths, root / graph.paths["gate"]
+    paths, out = graph.paths, decision_file(graph, dry=wanted.dry)
     named = [word for name in ("base", "prepared") for word in (f"--{name}", paths[name])]
-    command = [sys.executable, "-m", "pipelines.registry", "promote", *named, "--out", paths["gate"], *wanted.words()]
+    command = [sys.executable, "-m", "pipelines.registry", "promote", *named, "--out", str(out), *wanted.words()]
     code = subprocess.run(command, cwd=root, check=False).returncode
     if code == REFUSED:
         raise PipelineError("the promotion was refused; its own message stands above")
     if code != 0:
         raise StageFailedError(f"the gate ended with exit code {code}; the champion is what it was")
-    decision = read_decision(out)
+    decision = read_decision(root / out)
     if decision.promoted:
         notify_of_move(root, "Promoted", headline(decision), model=decision.model, version=decision.version)
     return decision

@@ -39,9 +39,15 @@ def gate_outcome(root: Path, params: Params, graph: Graph) -> GateOutcome:
     return GateOutcome(alias_of(store.client, version.model, str(version.version)), decision if own else None)
 
 
+def decision_file(graph: Graph, *, dry: bool) -> Path:
+    """Where a decision is written, under the project's root: a dry run leaves what was decided to be read."""
+    kept = Path(graph.paths["gate"])
+    return kept.with_name(f"{kept.stem}-dry-run{kept.suffix}") if dry else kept
+
+
 def kept_decision(root: Path, graph: Graph) -> Decision | None:
     """The last decision, of whichever version; None if there is none, or it cannot be read: it is made again."""
     try:
-        return read_decision(root / graph.paths["gate"])
+        return read_decision(root / decision_file(graph, dry=False))
     except PipelineError:
         return None
