@@ -14,6 +14,7 @@ from rich.console import Console
 
 from flows.commands.exchange import export_command, import_command
 from flows.commands.predict import predict_command
+from flows.commands.serve import serve_command
 from flows.runs.dvc import StageFailedError
 from pipelines.errors import PipelineError
 from pipelines.runtime.disk import full_disk
@@ -285,15 +286,9 @@ def setup(project: Project = Path()) -> None:
 @app.command()
 def init(
     folder: Annotated[Path, typer.Argument(help="A folder that is empty or not there yet.")],
-    task: Annotated[
-        str | None,
-        typer.Option(
-            help="Of the library (reft tasks): with its keys and its rows. Several, as boolq,piqa: a mixture."
-        ),
-    ] = None,
+    task: Annotated[str | None, typer.Option(help="Of the library (reft tasks): with its keys and its rows.")] = None,
     data: Annotated[
-        str | None,
-        typer.Option(help="Of the tasks: a folder of the publishers' files; of one also hub:NAME[:CONFIG]@COMMIT."),
+        str | None, typer.Option(help="Of the task: a folder of the publisher's files, or hub:NAME[:CONFIG]@COMMIT.")
     ] = None,
 ) -> None:
     """Make a new project folder: parameters, graph, git and DVC; the code stays in the installed package."""
@@ -302,7 +297,7 @@ def init(
     if task is not None and data is not None:
         from flows.commands.library import make_task_project
 
-        result = make_task_project(folder, task.split(","), data)
+        result = make_task_project(folder, task, data)
         added = "reft run --dry-run    # what each stage would do"
     else:
         from flows.commands.init import make_project
@@ -441,6 +436,7 @@ def verify(
 app.command("import")(import_command)
 app.command("export")(export_command)
 app.command("predict")(predict_command)
+app.command("serve")(serve_command)
 
 data = typer.Typer(help="Data and models of your own.", no_args_is_help=True)
 app.add_typer(data, name="data")

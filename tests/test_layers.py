@@ -26,14 +26,14 @@ MLFLOW_ROOMS = {"pipelines/registry", "pipelines/serving", "pipelines/tracking"}
 # Bottom to top; a room imports from those before it alone. A file that lies in no room is one of its own.
 ORDER = {
     "reft": (
-        "files", "data", "edits/methods", "edits", "edits/formulas", "cone", "models", "training", "peers",
+        "files", "data", "edits/methods", "edits", "edits/formulas", "cone", "models", "batching", "training", "peers",
         "adapters", "formats", "causal", "__init__",
     ),
     "pipelines": (
         "__init__", "errors", "files", "yaml_file", "roundtrip", "sections", "wording", "markdown", "limited",
         "recipes/methods", "recipes", "sources", "runtime",
         "tasks/keys", "params", "contracts", "tracking", "bases", "project", "tasks", "model", "serving", "registry",
-        "intake", "search", "reports", "reports/search", "upkeep", "exchange", "compare", "align", "stages",
+        "server", "intake", "search", "reports", "reports/search", "upkeep", "exchange", "compare", "align", "stages",
         "__main__",
     ),
     "flows": ("__init__", "runs", "search", "promote", "finetune", "align", "compare", "commands", "cli"),

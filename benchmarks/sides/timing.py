@@ -34,7 +34,7 @@ class Timing:
         return lower, upper
 
 
-def interleaved(functions: Mapping[str, Callable[[], None]], *, repeats: int, warmup: int) -> dict[str, Timing]:
+def interleaved(functions: Mapping[str, Callable[[], object]], *, repeats: int, warmup: int) -> dict[str, Timing]:
     """Call each function once a round, in turn.
 
     Args:
@@ -64,7 +64,7 @@ def ratio(slow: Timing, fast: Timing) -> float:
     return statistics.median(one / other for one, other in zip(slow.seconds, fast.seconds, strict=True))
 
 
-def _seconds(function: Callable[[], None]) -> float:
+def _seconds(function: Callable[[], object]) -> float:
     _finish()
     started = time.perf_counter()
     function()

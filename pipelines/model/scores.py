@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from pipelines.contracts.prepared import Row
 from pipelines.errors import PipelineError
 from pipelines.model.workspace import Workspace
-from pipelines.tasks.family import Answer, TaskFamily, task_places
+from pipelines.tasks.family import Answer, TaskFamily
 from reft import CausalModel, Collator, Decoding, Encoded, ReftEncoder, encode, score_options
 from reft.models.heads import encode_text
 from reft.models.limits import check_rows
@@ -72,8 +72,6 @@ def ask(
     """
     if isinstance(model, ReftEncoder):
         return _of_head(model, tokenizer, task, rows, batch_size, progress)
-    if task.ASKS == "each":
-        return _each(model, tokenizer, task, rows, batch_size, progress)
     encoded = [encode(tokenizer, row.prompt, "", domain=row.domain) for row in rows]
     virtual = model.part.virtual_tokens if isinstance(model, PeerModel) else 0
     check_rows(model.base, encoded, more=virtual)
@@ -87,24 +85,6 @@ def ask(
         case "text":
             check_rows(model.base, encoded, more=virtual, answer=task.max_new_tokens)
             return _texts(model, tokenizer, encoded, task.max_new_tokens, batch_size, progress)
-
-
-def _each(
-    model: CausalModel,
-    tokenizer: PreTrainedTokenizerBase,
-    task: TaskFamily[Any],
-    rows: Sequence[Row],
-    batch_size: int,
-    progress: Advance | None,
-) -> list[Answer]:
-    """What the model answers to the rows of each task, one task after the other."""
-    found: list[Answer] = [""] * len(rows)
-    for name, places in task_places(rows).items():
-        own, part = [rows[place] for place in places], task.parts()[name]
-        said = ask(model.for_rows(places.tolist()), tokenizer, part, own, batch_size=batch_size, progress=progress)
-        for place, answer in zip(places, said, strict=True):
-            found[place] = answer
-    return found
 
 
 def _of_head(
@@ -157,7 +137,7 @@ def _texts(
 ) -> list[Answer]:
     """The greedy continuation of each prompt, up to the end that the model sets; in order of length, to pad little."""
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    ends = _end_tokens(tokenizer, model.base)
+    ends = end_tokens(tokenizer, model.base)
     decoding = Decoding(max_new_tokens, pad_token_id=pad, eos_token_id=ends or None)
     collate = Collator(pad_id=int(pad or 0), padding_side="left")
     order = sorted(range(len(rows)), key=lambda place: (rows[place].num_tokens, place))
@@ -176,7 +156,7 @@ def _texts(
     return found
 
 
-def _end_tokens(tokenizer: PreTrainedTokenizerBase, base: Any) -> tuple[int, ...]:
+def end_tokens(tokenizer: PreTrainedTokenizerBase, base: Any) -> tuple[int, ...]:
     """The tokens that end a text of the base: its tokenizer's, which training writes, and all that it was given.
 
     A chat model has more than one, as Gemma's <end_of_turn> beside <eos>, and its generation_config.json lists them.

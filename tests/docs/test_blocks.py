@@ -12,19 +12,17 @@ import yaml
 from pipelines.bases.store import obtain
 from pipelines.contracts.base import write_record
 from pipelines.params.whole import Params, check_params
-from pipelines.tasks.keys.mixture import MixtureParams
 from pipelines.tasks.keys.table import Families
 from tests.docs.pages import ROOT, Block, blocks
 from tests.tiny import write_tiny_base
 
 SECTIONS = {field.alias or name for name, field in Params.model_fields.items()}
-NEEDS_A_REGISTRY = ("mlflow", "load_published")  # what tests/pipelines/serving and tests/pipelines/exchange run
+NEEDS_A_REGISTRY = ("mlflow", "load_published", "openai")  # which other tests run
 FAMILY_KEYS = {
     name: set(keys.model_fields)
     for keys in get_args(Families) or (Families,)
     for name in get_args(keys.model_fields["task"].annotation)
 }
-FAMILY_KEYS["mixture"] = set(MixtureParams.model_fields)
 LANGUAGES = {"sh", "python", "yaml", "json", ""}
 
 

@@ -1,0 +1,84 @@
+"""``reft serve``: an HTTP server of the project's registered versions, on one machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from pipelines.errors import PipelineError
+from pipelines.runtime.process import importing
+
+console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+
+
+def serve_command(
+    project: Annotated[
+        Path, typer.Option("--project", "-p", help="The project folder: the one with params.yaml.")
+    ] = Path(),
+    alias: Annotated[
+        list[str] | None,
+        typer.Option(help="Of the registered model; may be given again. Each is a model's name. Default: champion."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Where to listen. Another than this machine needs a token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+    rows: Annotated[int, typer.Option(min=1, max=1024, help="Prompts that are continued in one batch.")] = 16,
+    max_tokens: Annotated[int, typer.Option(min=2, help="Of a prompt and its answer together.")] = 2048,
+    queue: Annotated[int, typer.Option(min=1, help="Prompts that wait; one more is answered 429.")] = 256,
+    max_body_kb: Annotated[int, typer.Option(min=1, help="Of a request; a larger one is answered 413.")] = 1024,
+    seconds: Annotated[float, typer.Option(min=1, help="For an answer; a later one is answered 504.")] = 120.0,
+    poll_seconds: Annotated[float, typer.Option(min=0.1, help="Between two looks at the registry.")] = 5.0,
+    adapters: Annotated[int, typer.Option(min=1, help="Versions kept in memory beside those of the aliases.")] = 64,
+) -> None:
+    """Answer requests over HTTP with the live version: OpenAI's chat and completions, and /classify for a task's rows.
+
+    One base is in memory, and every adapter on it. A request chooses by its field model: an alias (champion), the
+    number of any version (3), or base, the frozen base alone; requests of all of them run in one batch. When an alias
+    moves, by `reft promote` or `reft rollback`, the next request is answered by its new version; those that run are
+    ended by the old one. A version that does not load, or fails its own example, is refused, and the old one stays.
+
+    export REFT_SERVE_TOKEN=...   # a token that requests must bear; without it, this machine alone is listened to
+
+    reft serve --alias champion --alias challenger --port 8000
+
+    curl http://127.0.0.1:8000/classify -H 'Content-Type: application/json' \\
+      -d '{"model": "champion", "inputs": ["A fine film."]}'
+
+    Routes: /v1/chat/completions, /v1/completions, /v1/models, /classify, /health, /metrics.
+    """
+    from pipelines.params.whole import load_params
+
+    params = load_params(project.resolve() / "params.yaml")
+    with importing():
+        from pipelines.server.start import TOKEN, Address, Asked, open_service, serve
+
+    address = Address(host, port, os.environ.get(TOKEN, ""))
+    asked = Asked(
+        aliases=tuple(dict.fromkeys(alias or ["champion"])),
+        rows=rows,
+        tokens=max_tokens,
+        waiting=queue,
+        body_bytes=max_body_kb * 1024,
+        seconds=seconds,
+        body_seconds=min(seconds, 20.0),
+        poll_seconds=poll_seconds,
+        adapters=adapters,
+    )
+    _check_aliases(asked.aliases)
+    with open_service(asked, params, project.resolve()) as service:
+        live = ", ".join(f"{name} is version {served.version}" for name, served in service.shelf.live.items())
+        console.print(f"{params.register_.model} at http://{host}:{port}: {live}. Ctrl-C ends it.")
+        serve(service, asked, address)
+
+
+def _check_aliases(aliases: tuple[str, ...]) -> None:
+    wrong = [alias for alias in aliases if alias == "base" or alias.isdecimal()]
+    if wrong:
+        raise PipelineError(
+            "an alias that is served must be another name than base and than a version's number",
+            got=", ".join(wrong),
+            do="Versions and the base have their names already; leave it out.",
+        )
