@@ -108,6 +108,7 @@ def keys_of_several(
     """The rows of a key whose inner keys depend on one of them, the ``tag``: each once, with whose it is."""
     names = [tags_of(member, tag) for member in members]
     every = tuple(name for each in names for name in each)
+    single = {place for place, member in enumerate(members) if not holds_several(member, tag)}
     yield Key(f"{path}.{tag}", shipped_at(value, tag), {"enum": every})
     for name in dict.fromkeys(name for member in members for name in member["properties"] if name != tag):
         alike: dict[str, list[int]] = {}  # those that have the same rules for it
@@ -115,9 +116,15 @@ def keys_of_several(
             if name in member["properties"]:
                 alike.setdefault(json.dumps(member["properties"][name], sort_keys=True), []).append(place)
         for rules, having in alike.items():
-            among = () if len(having) == len(members) else tuple(each for place in having for each in names[place])
+            among = () if single <= set(having) else tuple(each for place in having for each in names[place])
             rows = keys(f"{path}.{name}", shipped_at(value, name), json.loads(rules), whole)
             yield from (replace(row, among=among) for row in rows)
+
+
+def holds_several(member: Mapping[str, Any], tag: str) -> bool:
+    """Whether a section has, under names, sections of the same union, as a mixture has tasks."""
+    below = [inner for key in member["properties"].values() for inner in key.get("patternProperties", {}).values()]
+    return any(inner.get("discriminator", {}).get("propertyName") == tag for inner in below)
 
 
 def shipped_at(value: Any, name: str) -> Any:

@@ -286,9 +286,15 @@ def setup(project: Project = Path()) -> None:
 @app.command()
 def init(
     folder: Annotated[Path, typer.Argument(help="A folder that is empty or not there yet.")],
-    task: Annotated[str | None, typer.Option(help="Of the library (reft tasks): with its keys and its rows.")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the library (reft tasks): with its keys and its rows. Several, as boolq,piqa: a mixture."
+        ),
+    ] = None,
     data: Annotated[
-        str | None, typer.Option(help="Of the task: a folder of the publisher's files, or hub:NAME[:CONFIG]@COMMIT.")
+        str | None,
+        typer.Option(help="Of the tasks: a folder of the publishers' files; of one also hub:NAME[:CONFIG]@COMMIT."),
     ] = None,
 ) -> None:
     """Make a new project folder: parameters, graph, git and DVC; the code stays in the installed package."""
@@ -297,7 +303,7 @@ def init(
     if task is not None and data is not None:
         from flows.commands.library import make_task_project
 
-        result = make_task_project(folder, task, data)
+        result = make_task_project(folder, task.split(","), data)
         added = "reft run --dry-run    # what each stage would do"
     else:
         from flows.commands.init import make_project

@@ -24,6 +24,9 @@ __all__ = [
 ]
 
 
+ON_A_LINE = 10  # keys of a mapping; one with more has a line for each
+
+
 class _Representer(RoundTripRepresenter):
     """Writes None as ``null``; ruamel's own leaves the place empty."""
 
@@ -88,10 +91,10 @@ def _yaml() -> YAML:
 
 
 def _styled(value: Any) -> Any:
-    """The value in the style of params.yaml: lists and innermost mappings on one line."""
+    """The value in the style of params.yaml: lists and small innermost mappings on one line."""
     if isinstance(value, Mapping):
         styled = CommentedMap({_text(key): _styled(inner) for key, inner in value.items()})
-        if not any(isinstance(inner, Mapping) for inner in value.values()):
+        if len(value) <= ON_A_LINE and not any(isinstance(inner, Mapping) for inner in value.values()):
             styled.fa.set_flow_style()
         return styled
     if isinstance(value, Sequence) and not isinstance(value, str):

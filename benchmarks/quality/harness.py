@@ -148,7 +148,7 @@ def first_rows(
     keys = {"format": layout.format, "columns": None, "max_tokens": 2048, **proposed(raw)}
     section["prepare"] = {**common, **keys}
     section["search"]["objectives"] = [keys.get("measure", ACCURACY)]
-    prepare = check_params(section, "params.yaml").prepare
+    prepare = check_params(section, "params.yaml").one_task("a benchmark")
     task = family_of(prepare)
     read = map(RowReader(prepare, task, tokenizer).read, raw)
     return task, [row for row in read if isinstance(row, Row)][:count]

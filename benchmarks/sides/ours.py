@@ -136,7 +136,7 @@ def load_subject(root: Path, *, threads: int | None = None) -> Subject:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     name = f"{record.model_type}, {record.parameters / 1e6:.0f}M parameters, {record.num_layers} layers, {record.dtype}"
-    return Subject(loaded.model, tokenizer, real_text(params.prepare, root=root), name)
+    return Subject(loaded.model, tokenizer, real_text(params.one_task("a benchmark"), root=root), name)
 
 
 def fit_config(batch_size: int, epochs: int) -> FitConfig:

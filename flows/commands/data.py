@@ -274,7 +274,7 @@ def _inspect_model(path: Path, own: str, params: Params, *, alone: bool) -> Addi
 
 
 def _present_source(params: Params, split: Split) -> str | None:
-    section = params.prepare
+    section = params.one_task("reft data add")
     return {"train": section.source, "validation": section.validation_source, "test": section.test_source}[split]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.table import Table
@@ -10,12 +11,15 @@ from rich.text import Text
 from flows.commands.data import Addition, take_in
 from flows.commands.init import make_project
 from flows.runs.project import SetupResult
-from pipelines.contracts.prepared import SPLITS
+from pipelines.contracts.prepared import SPLITS, Split
+from pipelines.errors import PipelineError
 from pipelines.files import write_text
 from pipelines.intake.library import (
     Sources,
+    TaskFile,
     hub_sources,
     measure_of,
+    mixture_keys,
     prepare_keys,
     read_task_file,
     split_files,
@@ -45,28 +49,47 @@ def tasks_table() -> Table:
     return table
 
 
-def make_task_project(folder: Path, name: str, data: str) -> SetupResult:
-    """Make a project for a task of the library, with its rows under DVC and its keys in params.yaml.
+def make_task_project(folder: Path, names: Sequence[str], data: str) -> SetupResult:
+    """Make a project for tasks of the library, with their rows under DVC and their keys in params.yaml.
 
     What can be refused is refused before the folder is made.
 
     Args:
         folder: empty or not there yet.
-        name: of the task.
-        data: a folder with the publisher's files, or hub:NAME[:CONFIG]@COMMIT.
+        names: of the tasks; of several one adapter is trained on all, and each is tested alone.
+        data: a folder with the publisher's files, of several tasks in a folder each; or, of one task,
+            hub:NAME[:CONFIG]@COMMIT.
 
     Raises:
-        PipelineError: for an unknown task, or data that are not there.
+        PipelineError: for an unknown task, one that is named twice, or data that are not there.
     """
-    task = read_task_file(name)
-    files = {} if data.startswith("hub:") else split_files(task, Path(data))
-    own = {split: f"data/own/{name}-{path.name}" for split, path in files.items()}
-    there = hub_sources(task, data) if not files else Sources({s: f"file:{path}" for s, path in own.items()}, {})
+    if len(set(names)) < len(names):
+        raise PipelineError("each task is named once", got=", ".join(names), do="Name each task once.")
+    tasks = {name: read_task_file(name) for name in names}
+    files = {} if data.startswith("hub:") else {name: split_files(task, Path(data)) for name, task in tasks.items()}
+    if len(names) > 1 and len({path.parent for own in files.values() for path in own.values()}) < len(names):
+        raise PipelineError(
+            "several tasks need a folder that holds a folder for each of them",
+            got=data,
+            do=f"Name one with {', '.join(task.folder for task in tasks.values())}.",
+        )
+    own = {
+        (name, split): f"data/own/{name}-{path.name}" for name, found in files.items() for split, path in found.items()
+    }
     template = shipped("params.yaml")
-    text = apply_changes(template, task_changes(load_params(template), prepare_keys(task, there)))
+    keys = {name: prepare_keys(task, _sources(task, data, own, name)) for name, task in tasks.items()}
+    section = mixture_keys(keys) if len(names) > 1 else keys[names[0]]
+    text = apply_changes(template, task_changes(load_params(template), section))
     made = make_project(folder)
     root = folder.resolve()
-    for split, path in files.items():
-        take_in(root, Addition(path, own[split], None), force=False)
+    for (name, split), path in own.items():
+        take_in(root, Addition(files[name][split], path, None), force=False)
     write_text(root / "params.yaml", text)
     return made
+
+
+def _sources(task: TaskFile, data: str, own: Mapping[tuple[str, Split], str], name: str) -> Sources:
+    """Where the project has a task's rows: on the hub, or in files of its own."""
+    if not own:
+        return hub_sources(task, data)
+    return Sources({split: f"file:{path}" for (task_name, split), path in own.items() if task_name == name}, {})

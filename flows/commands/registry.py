@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flows.runs.lines import lines_to_copy
 from pipelines.errors import PipelineError
 from pipelines.params.whole import load_params
 from pipelines.project.graph import read_graph
@@ -73,12 +74,9 @@ def show_lineage(root: Path, number: int, console: Console) -> None:
     """Print where a version comes from."""
     params = load_params(root / "params.yaml")
     model = params.register_.model
-    table = Table(title=f"Version {number} of {model}", title_justify="left", show_header=False)
-    table.add_column("part")
-    table.add_column("value", overflow="fold")
-    for part, value in lineage_of(open_store(params.tracking, root), model, number).items():
-        table.add_row(part, Text(part_value(value)))
-    console.print(table, crop=False)
+    parts = lineage_of(open_store(params.tracking, root), model, number).items()
+    lines = [(part, part_value(value)) for part, value in parts]
+    console.print(lines_to_copy(f"Version {number} of {model}", lines), crop=False)
 
 
 def show_checks(root: Path, number: int, console: Console) -> bool:

@@ -11,12 +11,19 @@ from rich.text import Text
 from flows.runs.cards import pages
 from flows.runs.lines import lines_to_copy
 from flows.runs.outcome import FlowResult
-from pipelines.contracts.evaluation import SystemFigures, read_evaluation
+from pipelines.contracts.evaluation import Evaluation, SystemFigures, read_evaluation
 from pipelines.contracts.registration import read_registration
 from pipelines.contracts.search import read_search
 from pipelines.contracts.training import read_training
 from pipelines.registry.page import headline
-from pipelines.reports.evaluation import detectable_words, other_figures, rows_words, verdict_words
+from pipelines.reports.evaluation import (
+    TASK_HEADER,
+    detectable_words,
+    other_figures,
+    rows_words,
+    task_rows,
+    verdict_words,
+)
 from pipelines.wording import measure_words, part_value, share
 
 COLOURS = {"ran": "green", "restored": "cyan", "skipped": "bright_black"}
@@ -24,7 +31,9 @@ COLOURS = {"ran": "green", "restored": "cyan", "skipped": "bright_black"}
 
 def summary(result: FlowResult) -> RenderableType:
     """What ran, what was skipped, and what came out."""
-    return Group("", _stages(result), "", _outcome(result), "", _next(result))
+    evaluation = read_evaluation(result.path("evaluation"))
+    tasks: list[RenderableType] = [_tasks(evaluation), ""] if evaluation.tasks else []
+    return Group("", _stages(result), "", _outcome(result, evaluation), "", *tasks, _next(result))
 
 
 def _stages(result: FlowResult) -> Table:
@@ -39,8 +48,18 @@ def _stages(result: FlowResult) -> Table:
     return table
 
 
-def _outcome(result: FlowResult) -> Table:
-    evaluation, train = read_evaluation(result.path("evaluation")), read_training(result.path("train_metrics"))
+def _tasks(evaluation: Evaluation) -> Table:
+    """The tasks of a mixture, each by itself."""
+    table = Table(title="Tasks", title_justify="left")
+    for title in TASK_HEADER:
+        table.add_column(title, overflow="fold")
+    for line in task_rows(evaluation):
+        table.add_row(*map(Text, line))
+    return table
+
+
+def _outcome(result: FlowResult, evaluation: Evaluation) -> Table:
+    train = read_training(result.path("train_metrics"))
     version = read_registration(result.path("registration"))
     table = Table(title="Outcome", title_justify="left", show_header=False)
     table.add_column("figure")

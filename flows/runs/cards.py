@@ -14,7 +14,15 @@ from pipelines.contracts.registration import Registration
 from pipelines.contracts.search import SearchResult
 from pipelines.contracts.trials import TrialRecord
 from pipelines.markdown import code, table, text
-from pipelines.reports.evaluation import detectable_words, other_figures, rows_words, verdict_words
+from pipelines.reports.evaluation import (
+    TASK_HEADER,
+    detectable_words,
+    other_figures,
+    rows_words,
+    task_rows,
+    tasks_words,
+    verdict_words,
+)
 from pipelines.wording import (
     duration,
     many,
@@ -58,6 +66,11 @@ def data_card(card: DataCard) -> str:
     ]
     lines += [f"{card.unused} are good and were not needed.", ""]
     lines += _table(["reason", "rows"], [[reason, count] for reason, count in card.rejected.items()])
+    if card.tasks:
+        drawn = [
+            [name, *task.rows.values(), task.read, task.rejected, task.unused] for name, task in card.tasks.items()
+        ]
+        lines += ["", *_table(["task", *card.splits, "read", "rejected", "not needed"], drawn)]
     return "\n".join(lines)
 
 
@@ -105,6 +118,8 @@ def evaluation_table(evaluation: Evaluation) -> str:
         lines += [f"So many rows show a difference of {least}.", ""]
     for name, (of_base, of_adapter) in other_figures(evaluation).items():
         lines += [f"{name[:1].upper()}{name[1:]}: base {of_base}, adapter {of_adapter}.", ""]
+    if evaluation.tasks:
+        lines += [*_table(list(TASK_HEADER), task_rows(evaluation)), "", tasks_words(evaluation), ""]
     if adapter.per_class:
         lines += _table(*_parts(adapter.per_class, base.per_class))
     return "\n".join(lines)

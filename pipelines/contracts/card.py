@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,24 @@ class SplitCard:
 
 
 @dataclass(frozen=True)
+class TaskCard:
+    """What became of the rows of a mixture's task; ``rows`` are those that stand in the splits."""
+
+    source: str
+    source_sha256: str | None
+    read: int
+    rejected: int
+    unused: int
+    rows: dict[Split, int]
+
+
+@dataclass(frozen=True)
 class DataCard:
     """What metrics/data.json holds beside its format number; ``rejected`` counts rows by reason.
 
     ``near_duplicates``: rows that differ from another in signs and spacing alone, and from one of another split;
-    ``joined_otherwise``: rows whose prompt and completion have other tokens together than apart.
+    ``joined_otherwise``: rows whose prompt and completion have other tokens together than apart. ``tasks``: those of a
+    mixture, by their names; not written where there is one task.
     """
 
     source: str
@@ -49,6 +62,7 @@ class DataCard:
     near_duplicates: dict[str, int]
     joined_otherwise: int
     splits: dict[Split, SplitCard]
+    tasks: dict[str, TaskCard] = field(default_factory=dict)
 
 
 def write_card(path: Path, card: DataCard) -> None:
@@ -56,6 +70,8 @@ def write_card(path: Path, card: DataCard) -> None:
     rejected = {TOTAL: sum(card.rejected.values()), **card.rejected}
     splits = {name: _without_none(asdict(split)) for name, split in card.splits.items()}
     values = {"format": FORMAT, **asdict(card), "rejected": rejected, "splits": splits}
+    if not card.tasks:
+        del values["tasks"]
     write_metrics(path, values, identities=_IDENTITIES)
 
 
@@ -68,7 +84,8 @@ def _card(raw: Fields) -> DataCard:
     values = {name: value for name, value in raw.items() if name != "format"}
     rejected = {reason: count for reason, count in raw["rejected"].items() if reason != TOTAL}
     splits = {name: _split(raw["splits"][name]) for name in SPLITS}
-    return DataCard(**{**values, "rejected": rejected, "splits": splits})
+    tasks = {name: TaskCard(**task) for name, task in raw.get("tasks", {}).items()}
+    return DataCard(**{**values, "rejected": rejected, "splits": splits, "tasks": tasks})
 
 
 def _split(raw: Fields) -> SplitCard:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,37 @@ class Against:
 
 
 @dataclass(frozen=True)
+class TaskFigures:
+    """Adapter and frozen base on the test rows of one task of a mixture.
+
+    ``adjusted_p_value`` is ``p_value`` by Holm over the tasks, so that of many tasks none is called better by chance
+    alone; ``better`` goes by it, and otherwise as :class:`Evaluation` says.
+    """
+
+    measure: str
+    rows: int
+    groups: int
+    adapter: SystemFigures
+    base: SystemFigures
+    difference: Interval
+    p_value: float
+    adjusted_p_value: float
+    baselines: dict[str, float]
+    over_majority: Against | None
+    better: bool
+
+    def flat(self) -> dict[str, float]:
+        """Every figure by a name, as :meth:`Evaluation.flat` names them."""
+        flat = {f"difference.{name}": value for name, value in asdict(self.difference).items()}
+        flat |= {"difference.p_value": self.p_value, "difference.adjusted_p_value": self.adjusted_p_value}
+        flat |= {f"baseline.{name}": value for name, value in self.baselines.items()}
+        for system, figures in (("adapter", self.adapter), ("base", self.base)):
+            own = {self.measure: figures.value, "low": figures.low, "high": figures.high} | figures.summary
+            flat |= {f"{system}.{name}": float(value) for name, value in own.items()}
+        return flat
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Adapter and frozen base on the same test rows.
 
@@ -54,7 +85,7 @@ class Evaluation:
     an answer; both as :class:`Against` says. ``groups``: of the rows that say less together than apart, with a row
     that is alone as one; with fewer than ``least_rows`` nothing is better. ``detectable`` is the
     least true difference to the base that these rows show at the confidence with 80 % power. What version 0.1 did not
-    write is None, or empty.
+    write is None, or empty. ``tasks``: of a mixture, each task by itself; all else is then said of the mean over tasks.
     """
 
     adapter_sha256: str
@@ -71,6 +102,7 @@ class Evaluation:
     baselines: dict[str, float]
     over_majority: Against | None
     better: bool
+    tasks: dict[str, TaskFigures] = field(default_factory=dict)
 
     def flat(self, named_part: Callable[[str], str] = str) -> dict[str, float]:
         """Every figure by a name: ``adapter.accuracy``, ``difference.low``, ``base.negative.f1`` and so on."""
@@ -86,15 +118,20 @@ class Evaluation:
             flat |= {f"{system}.{name}": value for name, value in (own | figures.summary).items()}
             for part, values in figures.per_class.items():
                 flat |= {f"{system}.{named_part(part)}.{name}": float(value) for name, value in values.items()}
+        for task, of_task in self.tasks.items():
+            flat |= {f"task.{named_part(task)}.{name}": value for name, value in of_task.flat().items()}
         return flat
 
 
 def write_evaluation(path: Path, evaluation: Evaluation) -> None:
     """Write evaluation.json."""
     values = asdict(evaluation)
-    for system in SYSTEMS:
-        figures = values[system]
-        values[system] = {evaluation.measure: figures.pop("value"), **figures}
+    for own in (values, *values["tasks"].values()):
+        for system in SYSTEMS:
+            figures = own[system]
+            own[system] = {own["measure"]: figures.pop("value"), **figures}
+    if not evaluation.tasks:
+        del values["tasks"]
     write_metrics(path, values, identities=_IDENTITIES)
 
 
@@ -109,13 +146,17 @@ def read_evaluation(path: Path) -> Evaluation:
 
 def _evaluation(raw: Fields) -> Evaluation:
     values = {"measure": FIRST_MEASURE, **NOT_WRITTEN_BEFORE, **raw}
-    measure = str(values["measure"])
-    systems = {name: _system(values[name], measure) for name in SYSTEMS}
-    over = values["over_majority"]
+    tasks = {name: TaskFigures(**_compared(own)) for name, own in raw.get("tasks", {}).items()}
+    return Evaluation(**{**_compared(values), "tasks": tasks})
+
+
+def _compared(raw: Fields) -> Fields:
+    """The fields that both systems, and what is said of them together, are told in."""
+    systems = {name: _system(raw[name], str(raw["measure"])) for name in SYSTEMS}
+    over = raw["over_majority"]
     if over is not None:
         over = Against(**{**over, "difference": Interval(**over["difference"])})
-    whole = {**values, **systems, "difference": Interval(**values["difference"]), "over_majority": over}
-    return Evaluation(**whole)
+    return {**raw, **systems, "difference": Interval(**raw["difference"]), "over_majority": over}
 
 
 def _system(raw: Mapping[str, Any], measure: str) -> SystemFigures:

@@ -34,6 +34,7 @@ class Prediction:
         references: the texts that count as right, where the answer is free.
         domain: the row's t, or None in data without a domain column.
         second: the other text of a pair, which an encoder read beside the prompt; "" for none.
+        task: of a mixture, the name of the task that the row is of; "" where there is one task.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Prediction:
     references: tuple[str, ...] = ()
     domain: float | None = None
     second: str = ""
+    task: str = ""
 
 
 def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
@@ -64,7 +66,7 @@ def read_predictions(path: Path) -> list[Prediction]:
 def _written(row: Prediction) -> dict[str, object]:
     right = {
         "label": row.label, "choices": list(row.choices), "references": list(row.references), "domain": row.domain,
-        "second": row.second,
+        "second": row.second, "task": row.task,
     }  # fmt: skip
     both = {"adapter": row.adapter, "base": row.base}
     return {

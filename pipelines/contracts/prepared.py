@@ -34,6 +34,7 @@ class Row:
         references: the texts that count as right, where the answer is free.
         group: what it belongs to (a passage, a pair of twins), which never crosses splits; None for itself alone.
         second: the other text of a pair, which an encoder reads beside the prompt; "" for none.
+        task: of a mixture, the name of the task that it is of; "" where all rows are of one.
         key: while it is prepared: its own text, as texts are compared. Not written.
         tokens: while it is prepared: of the prompt with the completion or its longest choice. Not written.
     """
@@ -48,6 +49,7 @@ class Row:
     references: tuple[str, ...] = ()
     group: str | None = None
     second: str = ""
+    task: str = ""
     key: str = ""
     tokens: int = 0
 

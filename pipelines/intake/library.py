@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,15 @@ from pipelines.intake.proposal import Changes, lowered
 from pipelines.params.whole import Params
 from pipelines.sections import Section
 from pipelines.sources.addresses import HubSource, parse_source
+from pipelines.tasks.keys.mixture import MIXTURE, MixtureParams, PrepareSection
 from pipelines.tasks.keys.table import AnyPrepareParams, Families
 from pipelines.yaml_file import read_yaml
 
 LIBRARY = Path(__file__).parents[1] / "tasks" / "library"
 KINDS = ("commonsense", "arithmetic", "language", "instructions")
+DRAWN = 0.9  # of a mixture: the part of the smallest task's training rows that each gives
 _KEYS: TypeAdapter[Families] = TypeAdapter(AnyPrepareParams)
+_SECTION: TypeAdapter[Families | MixtureParams] = TypeAdapter(PrepareSection)
 
 
 class HubForm(Section):
@@ -140,10 +144,22 @@ def prepare_keys(task: TaskFile, sources: Sources) -> dict[str, Any]:
     return keys
 
 
+def mixture_keys(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The section ``prepare`` of a mixture of tasks, by their names, with these keys: each gives as many rows."""
+    least = min(keys["train_rows"] for keys in tasks.values())
+    return {
+        "task": MIXTURE,
+        # A part is left for rows that cannot be trained on, because another task measures on them.
+        "train_rows": max(len(tasks), math.floor(DRAWN * least * len(tasks))),
+        "weights": dict.fromkeys(tasks, 1.0),
+        "tasks": {name: dict(keys) for name, keys in tasks.items()},
+    }
+
+
 def task_changes(params: Params, keys: Mapping[str, Any]) -> Changes:
-    """What params.yaml would say for a task with these keys, in all its sections."""
-    section = _KEYS.validate_python(dict(keys))
-    changes = {"prepare": dict(keys), **lowered(params, {split: keys[f"{split}_rows"] for split in SPLITS})}
+    """What params.yaml would say for a task, or a mixture, with these keys, in all its sections."""
+    section = _SECTION.validate_python(dict(keys))
+    changes = {"prepare": dict(keys), **lowered(params, {split: getattr(section, f"{split}_rows") for split in SPLITS})}
     objectives = [section.measure_name(), *params.search.objectives[1:]]
     changes["search"] = {**changes.get("search", {}), "objectives": objectives}
     return changes

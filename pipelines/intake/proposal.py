@@ -31,6 +31,7 @@ from pipelines.sources.raw_row import DELIMITERS, RawRow
 from pipelines.tasks.keys.choice import ChoiceParams
 from pipelines.tasks.keys.classification import ACCURACY, ClassificationParams
 from pipelines.tasks.keys.generation import GenerationParams
+from pipelines.tasks.keys.mixture import MIXTURE, MixtureParams
 from pipelines.tasks.keys.prepare import PrepareParams
 from pipelines.tasks.keys.regression import RegressionParams
 from pipelines.tasks.keys.table import FAMILY_KEYS, Families
@@ -81,22 +82,23 @@ def propose(path: Path, source: str, split: Split, params: Params) -> Proposal:
     """
     if split != "train":
         return _propose_split(path, source, split, params)
+    section = params.one_task("reft data add")
     layout, rows, found = _explore(path, params.base.kind)
     prepare: dict[str, Any] = {"source": source, "sha256": None}
-    prepare |= {f"{other}_source": None for other in _foreign(layout, params.prepare)}
+    prepare |= {f"{other}_source": None for other in _foreign(layout, section)}
     prepare |= {"format": layout.format, "columns": None if layout.columns is None else list(layout.columns)}
     if layout.format in DELIMITERS:
         prepare["quoting"] = layout.quoting
-    prepare |= {"second_template": None, **_unchatted(params.prepare), **found.keys}
+    prepare |= {"second_template": None, **_unchatted(section), **found.keys}
     cut: list[Split] = ["train"]
     cut += [other for other in ("validation", "test") if _source_of(other, params, prepare) is None]
     for key in ("domain_column", "group_column"):
-        column = getattr(params.prepare, key)
+        column = getattr(section, key)
         if column is not None and not any(column in row.values for row in rows):
             prepare[key] = None  # of the file before
-    sizes = split_sizes(found.usable.rows, {name: getattr(params.prepare, f"{name}_rows") for name in cut})
+    sizes = split_sizes(found.usable.rows, {name: getattr(section, f"{name}_rows") for name in cut})
     prepare |= {f"{name}_rows": size for name, size in sizes.items()}
-    prepare["max_tokens"] = max(params.prepare.max_tokens, min(found.max_tokens, LONGEST))
+    prepare["max_tokens"] = max(section.max_tokens, min(found.max_tokens, LONGEST))
     changes = {"prepare": prepare, **lowered(params, sizes)}
     if params.search.objectives[0] != found.measure:  # of another task before
         objectives = [found.measure, *params.search.objectives[1:]]
@@ -145,7 +147,8 @@ def apply_changes(path: Path, changes: Changes) -> str:
     document = load_document(path.read_text(encoding="utf-8"))
     for section, values in changes.items():
         if "task" in values:
-            exchange_keys(document[section], FAMILY_KEYS[values["task"]].model_fields, values)
+            known = MixtureParams if values["task"] == MIXTURE else FAMILY_KEYS[values["task"]]
+            exchange_keys(document[section], known.model_fields, values)
         set_section(document[section], values)
     text = dump_document(document)
     check_params(parse_yaml(text, path.name), f"{path} with these changes")
@@ -258,7 +261,7 @@ def _labelled(path: Path, layout: Layout, rows: list[RawRow], kind: Kind) -> tup
 
 def _propose_split(path: Path, source: str, split: Split, params: Params) -> Proposal:
     """A file for validation or test is read as the training file is."""
-    section = params.prepare
+    section = params.one_task("reft data add")
     if not section.source.startswith("file:"):
         raise PipelineError(
             f"a {split} file goes with a training file of your own",

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from pipelines.contracts.prepared import Row
 from pipelines.errors import PipelineError
 from pipelines.model.workspace import Workspace
-from pipelines.tasks.family import Answer, TaskFamily
+from pipelines.tasks.family import Answer, TaskFamily, task_places
 from reft import CausalModel, Collator, Decoding, Encoded, ReftEncoder, encode, score_options
 from reft.models.heads import encode_text
 from reft.models.limits import check_rows
@@ -72,6 +72,8 @@ def ask(
     """
     if isinstance(model, ReftEncoder):
         return _of_head(model, tokenizer, task, rows, batch_size, progress)
+    if task.ASKS == "each":
+        return _each(model, tokenizer, task, rows, batch_size, progress)
     encoded = [encode(tokenizer, row.prompt, "", domain=row.domain) for row in rows]
     virtual = model.part.virtual_tokens if isinstance(model, PeerModel) else 0
     check_rows(model.base, encoded, more=virtual)
@@ -85,6 +87,24 @@ def ask(
         case "text":
             check_rows(model.base, encoded, more=virtual, answer=task.max_new_tokens)
             return _texts(model, tokenizer, encoded, task.max_new_tokens, batch_size, progress)
+
+
+def _each(
+    model: CausalModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: TaskFamily[Any],
+    rows: Sequence[Row],
+    batch_size: int,
+    progress: Advance | None,
+) -> list[Answer]:
+    """What the model answers to the rows of each task, one task after the other."""
+    found: list[Answer] = [""] * len(rows)
+    for name, places in task_places(rows).items():
+        own, part = [rows[place] for place in places], task.parts()[name]
+        said = ask(model.for_rows(places.tolist()), tokenizer, part, own, batch_size=batch_size, progress=progress)
+        for place, answer in zip(places, said, strict=True):
+            found[place] = answer
+    return found
 
 
 def _of_head(

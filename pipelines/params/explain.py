@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, Discriminator, RootModel, Tag
+from pydantic.fields import FieldInfo
 
 from pipelines.params.address import hide_secrets
 
@@ -85,6 +86,7 @@ def _step(found: Any, part: str | int) -> Any:
 def _members(found: Any) -> dict[object, Any]:
     """The members of a tagged union by their tags; none for any other type."""
     marks = get_args(found)[1:] if get_origin(found) is Annotated else ()
+    marks = tuple(mark.discriminator if isinstance(mark, FieldInfo) else mark for mark in marks)  # a mapping's values
     if not any(isinstance(mark, Discriminator | str) for mark in marks):
         return {}
     members: dict[object, Any] = {}

@@ -27,7 +27,8 @@ from pipelines.recipes.methods.reft import SEARCHED, TrainParams, form_problem
 from pipelines.recipes.methods.table import PARTS, READS_DOMAIN, REFT, MethodParams, Part
 from pipelines.recipes.recipe_space import RecipeSpace, recipe_space
 from pipelines.sections import Count, Name, Section, refuse
-from pipelines.tasks.keys.table import AnyPrepareParams
+from pipelines.tasks.keys.mixture import MixtureParams, PrepareSection
+from pipelines.tasks.keys.table import Families
 from pipelines.yaml_file import read_yaml
 from reft.edits.positions import parse_positions
 
@@ -66,7 +67,7 @@ class Params(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     run: RunParams
     base: BaseParams
-    prepare: AnyPrepareParams
+    prepare: PrepareSection
     method: MethodParams
     search: SearchParams
     train: TrainParams
@@ -92,6 +93,14 @@ class Params(Section):
         """Raise PipelineError for an encoder, where a command knows decoders alone."""
         if self.base.kind != "decoder":
             raise PipelineError(f"{command} needs base.kind: decoder", got=self.base.kind, do="Take another base.")
+
+    def one_task(self, command: str) -> Families:
+        """The section ``prepare``; raises PipelineError for a mixture, where a command knows single tasks alone."""
+        if isinstance(self.prepare, MixtureParams):
+            raise PipelineError(
+                f"{command} knows a project of one task", got="prepare.task: mixture", do="Edit params.yaml by hand."
+            )
+        return self.prepare
 
     def logged(self, recipe: Mapping[str, Any]) -> dict[str, Any]:
         """What is logged of a training: the parts of its recipe, and how it is carried out."""
@@ -127,16 +136,9 @@ class Params(Section):
         """A decoder answers in words and reads one text; an encoder has a head, and what trains one is ReFT."""
         prepare = self.prepare
         if self.base.kind == "decoder":
-            problems = [
-                f"prepare.{key} must not be null with base.kind: decoder, which answers by words; got null; give words"
-                for key in prepare.wordless()
-            ]
-            if prepare.second_template is not None:
-                problems.append(
-                    "prepare.second_template must be null with base.kind: decoder, which reads one text; "
-                    f"got {prepare.second_template!r}; put its columns into template"
-                )
-            return problems
+            return [problem for place, section in prepare.sections().items() for problem in _of_words(place, section)]
+        if isinstance(prepare, MixtureParams):
+            return ["prepare.task: mixture needs base.kind: decoder, since a head answers one task; got encoder"]
         given = {
             "prepare.chat": (prepare.chat, False),
             "prepare.domain_column": (prepare.domain_column, None),
@@ -199,6 +201,20 @@ class Params(Section):
                 f"got {self.search.epochs}"
             )
         return problems
+
+
+def _of_words(place: str, section: Families) -> list[str]:
+    """What a decoder, which answers in words and reads one text, cannot do with a task's keys."""
+    problems = [
+        f"{place}.{key} must not be null with base.kind: decoder, which answers by words; got null; give words"
+        for key in section.wordless()
+    ]
+    if section.second_template is not None:
+        problems.append(
+            f"{place}.second_template must be null with base.kind: decoder, which reads one text; "
+            f"got {section.second_template!r}; put its columns into template"
+        )
+    return problems
 
 
 def _form_problems(recipes: RecipeSpace) -> list[str]:

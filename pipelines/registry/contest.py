@@ -80,7 +80,7 @@ class Asker:
         return Contest(
             measure=task.measure,
             rows=self._identities,
-            labels=[row.label for row in self._rows],
+            labels=[row.task or row.label for row in self._rows],  # of a mixture each task is a slice
             challenger=first.own,
             champion=None if champion is None else self._ask(champion, with_base=False).own,
             base=first.base,
@@ -203,7 +203,7 @@ def _with_tokens(rows: Sequence[Row], workspace: Workspace) -> list[Row]:
 
 def _unreadable(task: TaskFamily[Any], rows: Sequence[Row], said: Sequence[Answer]) -> float | None:
     """The share of answers that cannot be read; a likelihood always can."""
-    if task.ASKS != "text":
+    if not any(part.ASKS == "text" for part in task.parts().values() or (task,)):
         return 0.0
     count = task.summary(rows, said).get(UNREADABLE)
     return None if count is None else float(count) / len(rows)

@@ -65,7 +65,7 @@ class Contest:
     Attributes:
         measure: of the task.
         rows: today's test rows.
-        labels: of each of them, the label or slice; "" for none.
+        labels: of each of them, the label or slice, or of a mixture the task; "" for none.
         challenger: who wants the place.
         champion: who has it; None: nobody.
         base: the challenger's frozen base.

@@ -80,6 +80,8 @@ def model_input(adapter: Path) -> tuple[dict[str, object], dict[str, str]]:
     task = open_family(spec)
     values = task.example()
     domains = config.domain_range if isinstance(config, PartConfig) else None
+    if parts := task.parts():
+        return values, {"input": f"objects, or a frame, with task, one of {', '.join(parts)}, and that task's columns"}
     if domains is None and task.columns().turns is not None:
         return values, {"input": task.columns().said}
     if domains is None:

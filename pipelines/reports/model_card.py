@@ -12,7 +12,15 @@ from pipelines.contracts.evaluation import Evaluation
 from pipelines.contracts.task import prompt_task
 from pipelines.markdown import block, code, table, text
 from pipelines.recipes.methods.table import DECLARED as RIVALS
-from pipelines.reports.evaluation import detectable_words, other_figures, rows_words, verdict_words
+from pipelines.reports.evaluation import (
+    TASK_HEADER,
+    detectable_words,
+    other_figures,
+    rows_words,
+    task_rows,
+    tasks_words,
+    verdict_words,
+)
 from pipelines.sources.addresses import FileSource, HubSource, parse_source
 from pipelines.tasks.family import open_family
 from pipelines.wording import measure_words, share
@@ -142,7 +150,11 @@ def _figures(evaluation: Evaluation, base: BaseRecord) -> str:
     alone = (
         "" if base.kind == "decoder" else " The frozen base is the encoder with a head that was trained without edits."
     )
-    return f"{measure} on {rows_words(evaluation)}, with {confidence} intervals.{alone}\n\n{_table(rows)}"
+    said = f"{measure} on {rows_words(evaluation)}, with {confidence} intervals.{alone}\n\n{_table(rows)}"
+    if not evaluation.tasks:
+        return said
+    lines = table(list(TASK_HEADER), [[text(cell) for cell in line] for line in task_rows(evaluation)])
+    return f"{said}\n\n{tasks_words(evaluation)}\n\n" + "\n".join(lines)
 
 
 def _making(facts: CardFacts) -> dict[str, object]:

@@ -18,10 +18,11 @@ from pipelines.model.scores import Advance, AnyModel, ScoresError, ask
 from pipelines.runtime.device import resolve_device
 from pipelines.sources.raw_row import RawRow
 from pipelines.tasks.collect import TOKENLESS, TOO_LONG, text_tokens
-from pipelines.tasks.family import open_family
+from pipelines.tasks.family import TaskFamily, open_family
+from pipelines.tasks.keys.mixture import TASK
 from pipelines.tasks.keys.template import text_fields
 from pipelines.tasks.prompts import second_text
-from pipelines.tasks.reader import NO_DOMAIN, reject, special_tokens, usable_texts
+from pipelines.tasks.reader import NO_DOMAIN, UNREADABLE, reject, special_tokens, usable_texts
 from pipelines.tasks.rows import finite_number
 from reft import ConeConfig, ReftEncoder, set_cone
 from reft.adapters.any_method import load_method, read_info
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 BATCH_SIZE = 32
+NO_TASK = "the row must name one of the adapter's tasks"
 
 
 class Answerer:
@@ -47,30 +49,45 @@ class Answerer:
     def __init__(self, model: AnyModel, tokenizer: PreTrainedTokenizerBase, spec: TaskSpec, *, longest: int) -> None:
         self.task = open_family(spec)
         self.columns = self.task.columns()
-        self._fields = text_fields(spec.template, spec.second_template)
+        self._parts = self.task.parts()
         self._model, self._tokenizer, self._longest = model, tokenizer, longest
         self._scale = 1.0
         self._special = special_tokens(tokenizer)
-        self._lengths: dict[tuple[str, ...], int] = {}
+        self._lengths: dict[tuple[str, tuple[str, ...]], int] = {}
 
     def read(self, raw: RawRow) -> Row | Rejection:
         """Make the prompt of a row, or say which rule of training's rows it breaks."""
-        opened = self.task.opened(raw)
+        if not self._parts:
+            return self._read(self.task, "", raw)
+        if raw.problem is not None:
+            return reject(raw, UNREADABLE, raw.problem)
+        name = raw.values.get(TASK)
+        if not isinstance(name, str) or name not in self._parts:
+            told = "nothing" if name is None else repr(name)
+            return reject(raw, NO_TASK, f"{told} in the column {TASK!r}; the tasks are {', '.join(self._parts)}")
+        return self._read(self._parts[name], name, raw)
+
+    def _of(self, row: Row) -> TaskFamily[Any]:
+        return self._parts[row.task] if self._parts else self.task
+
+    def _read(self, task: TaskFamily[Any], name: str, raw: RawRow) -> Row | Rejection:
+        opened = task.opened(raw)
         if isinstance(opened, Rejection):
             return opened
-        raw = opened
-        texts = usable_texts(raw, self.columns.needed, self._fields, self._special)
+        raw, columns = opened, task.columns()
+        fields = text_fields(task.spec.template, task.spec.second_template)
+        texts = usable_texts(raw, columns.needed, fields, self._special)
         if isinstance(texts, Rejection):
             return texts
-        column, domain = self.columns.domain, None
+        column, domain = columns.domain, None
         if column is not None:
             domain = finite_number(raw.values[column])
             if domain is None:
                 return reject(raw, NO_DOMAIN, raw.values[column])
-        own = self.task.own_choices(raw, self._tokenizer)
+        own = task.own_choices(raw, self._tokenizer)
         if isinstance(own, Rejection):
             return own
-        prompt = self.task.prompt(raw, texts, self._tokenizer)
+        prompt = task.prompt(raw, texts, self._tokenizer)
         if isinstance(prompt, Rejection):
             return prompt
         row = Row(
@@ -80,7 +97,8 @@ class Answerer:
             domain=domain,
             choices=own.choices,
             choice_tokens=own.choice_tokens,
-            second=second_text(self.task.spec, texts),
+            second=second_text(task.spec, texts),
+            task=name,
         )
         if isinstance(self._model, ReftEncoder):
             tokens = text_tokens(self._tokenizer, row.prompt, row.second)
@@ -125,17 +143,22 @@ class Answerer:
                 trained = self._scale == 1
                 do = "Train again." if trained else f"Give a scale nearer to 1 than {self._scale:g}."
                 raise ScoresError("scores must be numbers", got=f"{answer} for {row.id}", do=do)
-        readings = [self.task.read(row, answer) for row, answer in zip(rows, answers, strict=True)]
-        return [{self.task.ANSWER: reading.value, **reading.details} for reading in readings]
+        said = []
+        for row, answer in zip(rows, answers, strict=True):
+            task = self._of(row)
+            reading = task.read(row, answer)
+            said.append({task.ANSWER: reading.value, **reading.details})
+        return said
 
     def _answer_tokens(self, row: Row) -> int:
         """How many tokens an answer may take."""
-        choices = self.task.choices(row)
-        known = self._lengths.get(choices)
+        task = self._of(row)
+        choices = task.choices(row)
+        known = self._lengths.get((row.task, choices))
         if known is None:
             words = [self._tokenizer(text, add_special_tokens=False)["input_ids"] for text in choices]
-            known = max([self.task.max_new_tokens, *map(len, words)])
-            self._lengths = {choices: known}  # one is kept: in most tasks all rows have the same choices
+            known = max([task.max_new_tokens, *map(len, words)])
+            self._lengths = {(row.task, choices): known}  # one is kept: in most tasks all rows have the same choices
         return known
 
 

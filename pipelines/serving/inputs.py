@@ -119,7 +119,7 @@ def _frame(frame: pd.DataFrame, columns: Columns, parsed: bool) -> list[RawRow]:
             f"a frame must have each of the columns {', '.join(map(repr, names))} once; "
             f"got {', '.join(map(repr, titles))}; name them as in training"
         )
-    for name in columns.texts:
+    for name in (each for each in columns.texts if each in titles):
         _check_numbers(frame[name].to_numpy(), name)
         if parsed and frame[name].dtype.kind in "iufb":
             raise InputError(

@@ -133,7 +133,10 @@ class _Source:
         return count
 
     def _raw(self) -> Iterator[RawRow]:
-        reader = Reader(_format(self.asked), None, self.asked.quoting, self.answerer.columns.names)
+        layout, needed = _format(self.asked), self.answerer.columns.names
+        if self.answerer.task.parts() and layout not in ("json", "jsonl"):
+            needed = ()  # a file has the columns of its rows' tasks, which need not be all of them
+        reader = Reader(layout, None, self.asked.quoting, needed)
         with _stream(self.asked.file) as stream:
             name = "standard input" if self.asked.file == STANDARD else self.asked.file
             yield from reader.parse(stream, name, limit=LIMIT)
@@ -228,6 +231,12 @@ def _csv(out: str) -> Iterator[Write]:
             if not titles:
                 titles.extend(cells)
                 table.writerow(titles)
+            elif cells.keys() != set(titles):
+                raise PipelineError(
+                    "answers in a .csv file must all have the same columns",
+                    got=f"{', '.join(cells)} after {', '.join(titles)}",
+                    do="Write a .jsonl file, or ask rows of one task at a time.",
+                )
             table.writerow([cells[title] for title in titles])
 
         yield put

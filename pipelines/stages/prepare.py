@@ -18,7 +18,7 @@ import numpy as np
 from pipelines.bases.load import load_tokenizer
 from pipelines.bases.store import store_path
 from pipelines.contracts.base import BaseRecord, read_base
-from pipelines.contracts.card import DataCard, Domains, SplitCard, write_card
+from pipelines.contracts.card import DataCard, Domains, SplitCard, TaskCard, write_card
 from pipelines.contracts.identities import write_identities
 from pipelines.contracts.prepared import (
     Row,
@@ -33,12 +33,9 @@ from pipelines.files import sha256_file, whole_directory
 from pipelines.params.whole import Params
 from pipelines.search.fits_base import check_space
 from pipelines.sources.addresses import FileSource, own_path, parse_source
-from pipelines.tasks.collect import collect
-from pipelines.tasks.family import family_of
+from pipelines.tasks.assemble import Assembled, RowReading, assembled
+from pipelines.tasks.keys.mixture import MixtureParams
 from pipelines.tasks.keys.prepare import PrepareParams
-from pipelines.tasks.reader import RowReader
-from pipelines.tasks.row_store import row_store
-from pipelines.tasks.splits import cut, near_duplicates
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -79,30 +76,29 @@ def run(params: Params, *, root: Path, base: Path, out: Path, card: Path) -> Pre
     record = read_base(base)
     check_space(params.recipe_space(), record)  # the search would find it too, but only after this stage's work
     tokenizer = load_tokenizer(record, root=root)
-    _check_length(record, tokenizer, config.max_tokens)
-    task = family_of(config)
-    with row_store(out, params.seed) as store:
-        collected = collect(config, RowReader(config, task, tokenizer, record.kind), root, store)
-        splits, unused = cut(store, collected.pools, config)
-        for split, rows in splits.items():
-            task.check_split(split, rows)
+    for place, section in config.sections().items():
+        _check_length(record, tokenizer, section.max_tokens, f"{place}.max_tokens")
+    with assembled(config, RowReading(tokenizer, record.kind, root, params.seed), out) as data:
         with whole_directory(out) as folder:
-            for split, rows in splits.items():
+            for split, rows in data.splits.items():
                 write_rows(folder, split, rows)
-            write_identities(folder, splits)
-            write_rejected(folder, store.rejected())
-            write_task(folder, task.spec)
+            write_identities(folder, data.splits)
+            write_rejected(folder, data.rejected)
+            write_task(folder, data.task.spec)
             content = data_sha256(folder)
-        reasons = dict(sorted((reason, count) for reason, count, _ in store.reasons()))
-        sizes = {split: len(rows) for split, rows in splits.items()}
-        result = PrepareResult(collected.read, sizes, reasons, unused, content, collected.joined_otherwise)
-        summaries = {split: _summary(rows, task.classes) for split, rows in splits.items()}
-        write_card(card, _card(result, summaries, near_duplicates(store), config, root))
-    log.info("%d rows read, %d rejected, %d unused; splits %s", result.read, sum(reasons.values()), unused, sizes)
+        sizes, reasons = _sizes(data), dict(data.reasons)
+        result = PrepareResult(data.read, sizes, reasons, data.unused, content, data.joined_otherwise)
+        summaries = {split: _summary(rows, data.task.classes) for split, rows in data.splits.items()}
+        write_card(card, _card(result, summaries, data, config, root))
+    log.info("%d rows read, %d rejected, %d unused; splits %s", result.read, sum(reasons.values()), data.unused, sizes)
     return result
 
 
-def _check_length(record: BaseRecord, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> None:
+def _sizes(data: Assembled) -> dict[Split, int]:
+    return {split: len(rows) for split, rows in data.splits.items()}
+
+
+def _check_length(record: BaseRecord, tokenizer: PreTrainedTokenizerBase, max_tokens: int, key: str) -> None:
     """Refuse rows that are longer than what the model can read, before any is."""
     from transformers import AutoConfig
 
@@ -112,28 +108,46 @@ def _check_length(record: BaseRecord, tokenizer: PreTrainedTokenizerBase, max_to
         longest = min(longest, tokenizer.model_max_length)
     if isinstance(longest, int) and max_tokens > longest > 0:
         raise PipelineError(
-            f"prepare.max_tokens must not be above the {longest} tokens that the base reads",
-            got=max_tokens,
-            do="Lower prepare.max_tokens.",
+            f"{key} must not be above the {longest} tokens that the base reads", got=max_tokens, do=f"Lower {key}."
         )
 
 
 def _card(
-    result: PrepareResult, splits: dict[Split, SplitCard], near: dict[str, int], config: PrepareParams, root: Path
+    result: PrepareResult,
+    splits: dict[Split, SplitCard],
+    data: Assembled,
+    config: PrepareParams | MixtureParams,
+    root: Path,
 ) -> DataCard:
-    parsed = parse_source(config.source)
-    digest = sha256_file(own_path(parsed, root)) if isinstance(parsed, FileSource) else config.sha256
+    parts = config.tasks if isinstance(config, MixtureParams) else {}
     return DataCard(
         source=config.source,
-        source_sha256=digest,
+        source_sha256=None if isinstance(config, MixtureParams) else _source_sha256(config, root),
         content_sha256=result.content_sha256,
         read=result.read,
         rejected=result.rejected,
         unused=result.unused,
-        near_duplicates=near,
+        near_duplicates=dict(data.near_duplicates),
         joined_otherwise=result.joined_otherwise,
         splits=splits,
+        tasks={name: _task_card(data.parts[name], section, root) for name, section in parts.items()},
     )
+
+
+def _task_card(part: Assembled, section: PrepareParams, root: Path) -> TaskCard:
+    return TaskCard(
+        source=section.source,
+        source_sha256=_source_sha256(section, root),
+        read=part.read,
+        rejected=sum(part.reasons.values()),
+        unused=part.unused,
+        rows=_sizes(part),
+    )
+
+
+def _source_sha256(config: PrepareParams, root: Path) -> str | None:
+    parsed = parse_source(config.source)
+    return sha256_file(own_path(parsed, root)) if isinstance(parsed, FileSource) else config.sha256
 
 
 def _summary(rows: Sequence[Row], classes: Sequence[str]) -> SplitCard:

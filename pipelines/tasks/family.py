@@ -7,11 +7,15 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipelines.contracts.prepared import Rejection, Row, Split
 from pipelines.contracts.task import TaskSpec
 from pipelines.errors import PipelineError
 from pipelines.sources.raw_row import RawRow
 from pipelines.tasks.columns import Columns
+from pipelines.tasks.keys.mixture import MIXTURE, MixtureParams
 from pipelines.tasks.keys.prepare import PrepareParams
 from pipelines.tasks.keys.table import FAMILIES
 from pipelines.tasks.keys.template import text_fields
@@ -21,7 +25,7 @@ from pipelines.tasks.prompts import render_prompt
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Asked = Literal["choices", "text", "number"]
+Asked = Literal["choices", "text", "number", "each"]
 Answer = Floats | str | float
 """What the model says to one row: the log-probability of each choice in nats, a text, or a head's number.
 
@@ -67,7 +71,8 @@ class TaskFamily(Protocol[Keys]):
     """A task of one family: made from what its prepared rows or its adapter say of it, ``spec``.
 
     Attributes:
-        ASKS: what the model is asked: which of a row's :meth:`choices` follows, for a ``text``, or for a ``number``.
+        ASKS: what the model is asked: which of a row's :meth:`choices` follows, for a ``text``, or for a ``number``;
+            or, of ``each`` row, what that of the :meth:`parts` says which the row is of.
         ANSWER: what the value of an answer is called where it is served.
         HUB: what model hubs call such tasks.
         spec: as task.json has it.
@@ -89,6 +94,10 @@ class TaskFamily(Protocol[Keys]):
     outputs: int = 0
 
     def __init__(self, spec: TaskSpec) -> None: ...
+
+    def parts(self) -> Mapping[str, TaskFamily[Any]]:
+        """The tasks that rows are of, by the name that a row's ``task`` has; {} where all are of this one."""
+        return {}
 
     # How a row is read, in stage prepare and in use.
 
@@ -193,18 +202,28 @@ def open_family(spec: TaskSpec) -> TaskFamily[Any]:
     return _family(spec.task)(spec)
 
 
-def family_of(keys: PrepareParams) -> TaskFamily[Any]:
+def family_of(keys: PrepareParams | MixtureParams) -> TaskFamily[Any]:
     """The task that the section ``prepare`` of params.yaml describes."""
     family = _family(keys.task)
+    if isinstance(keys, MixtureParams):
+        return family(TaskSpec(keys.task, "", chat=False, settings=family.settings(keys)))
     return family(
         TaskSpec(keys.task, keys.template, keys.chat, keys.domain_column, family.settings(keys), keys.second_template)
     )
 
 
+def task_places(rows: Sequence[Row]) -> dict[str, NDArray[np.int64]]:
+    """Where the rows of each task of a mixture are, by its name."""
+    found: dict[str, list[int]] = {}
+    for place, row in enumerate(rows):
+        found.setdefault(row.task, []).append(place)
+    return {name: np.array(places, dtype=np.int64) for name, places in found.items()}
+
+
 def _family(name: str) -> type[TaskFamily[Any]]:
-    if name not in FAMILIES:
+    if name not in (*FAMILIES, MIXTURE):
         raise PipelineError(
-            f"a task must be of a family that is known here: {', '.join(FAMILIES)}",
+            f"a task must be of a family that is known here: {', '.join((*FAMILIES, MIXTURE))}",
             got=name,
             do="Correct prepare.task, or install a release that has it.",
         )

@@ -26,6 +26,10 @@ class Measure(Protocol):
         """Whether :meth:`add_up` is the mean of rows' scores."""
 
     @property
+    def width(self) -> int:
+        """How many numbers a row scores: [rows] of one, else [rows, width]."""
+
+    @property
     def counts(self) -> bool:
         """Whether rows score 1 or 0 alone, so that the figure and the number of rows say how sure it is."""
 
@@ -46,6 +50,7 @@ class Proportion:
     name: str
     is_mean: bool = True
     counts: bool = True
+    width: int = 1
 
     def add_up(self, scores: Floats) -> float:
         """The mean."""
@@ -74,6 +79,7 @@ class Mean:
     name: str
     is_mean: bool = True
     counts: bool = False
+    width: int = 1
 
     def add_up(self, scores: Floats) -> float:
         """The mean."""
@@ -102,6 +108,7 @@ class Correlation:
     name: str
     is_mean: bool = False
     counts: bool = False
+    width: int = 2
 
     def add_up(self, scores: Floats) -> float:
         """The coefficient; 0 where the answers, or what is right, are all the same, and nothing goes together."""
@@ -154,6 +161,7 @@ class LabelF1(Mean):
     """
 
     is_mean: bool = False
+    width: int = 2
     labels: int = 2
     of: int | None = None
 
@@ -163,6 +171,35 @@ class LabelF1(Mean):
         right, named = counts.diagonal(), counts.sum(axis=0) + counts.sum(axis=1)
         each = 2 * right / np.maximum(named, 1)
         return float(each[named > 0].mean() if self.of is None else each[self.of])
+
+
+@dataclass(frozen=True)
+class MacroAverage(Mean):
+    """The mean of several tasks' figures, in which each counts alike: [rows, 1 + width].
+
+    A row scores the place of its task, then what its task scores it by. Of a task that none of the rows is of nothing
+    is said. Without the rows, error and interval are those of a mean over as many rows of each task.
+
+    Attributes:
+        tasks: the measure of each task.
+    """
+
+    is_mean: bool = False
+    tasks: tuple[Measure, ...] = ()
+
+    def add_up(self, scores: Floats) -> float:
+        """The mean over the tasks that the rows are of."""
+        places = scores[:, 0].astype(np.int64)
+        if all(task.is_mean for task in self.tasks):
+            rows = np.bincount(places, minlength=len(self.tasks))
+            sums = np.bincount(places, scores[:, 1], minlength=len(self.tasks))
+            return float((sums[rows > 0] / rows[rows > 0]).mean())
+        own = {place: scores[places == place, 1:] for place in sorted(set(places.tolist()))}
+        return float(np.mean([self._of_task(self.tasks[place], rows) for place, rows in own.items()]))
+
+    @staticmethod
+    def _of_task(task: Measure, scores: Floats) -> float:
+        return task.add_up(scores[:, 0] if task.width == 1 else scores[:, : task.width])
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ Pair = tuple[str, Sequence[str]]
 """A text, and its references."""
 
 CHRF_MEASURE = "chrf"
+CHRF_COUNTS = 18  # of a row: n-grams of the text, of the reference and of both, for each length of 1 to 6 characters
 
 
 def rouge(kind: str, pairs: Sequence[Pair]) -> Floats:
@@ -46,6 +47,7 @@ class CorpusChrf(Mean):
 
     name: str = CHRF_MEASURE
     is_mean: bool = False
+    width: int = CHRF_COUNTS
 
     def add_up(self, scores: Floats) -> float:
         """The score of the sums."""

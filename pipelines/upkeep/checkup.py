@@ -169,7 +169,8 @@ def _device(machine: Machine, params: Params) -> Finding:
 
 
 def _indexes(params: Params) -> list[Finding]:
-    sources = [parse_source(source) for source in (params.base.source, params.prepare.source)]
+    own = [section.source for section in params.prepare.sections().values()]
+    sources = [parse_source(source) for source in (params.base.source, *own)]
     names = sorted({source.name for source in sources if isinstance(source, PypiSource)})
     if not names:
         return [Finding("package index", "ok", "no source is on one")]

@@ -12,6 +12,7 @@ import yaml
 from pipelines.bases.store import obtain
 from pipelines.contracts.base import write_record
 from pipelines.params.whole import Params, check_params
+from pipelines.tasks.keys.mixture import MixtureParams
 from pipelines.tasks.keys.table import Families
 from tests.docs.pages import ROOT, Block, blocks
 from tests.tiny import write_tiny_base
@@ -23,6 +24,7 @@ FAMILY_KEYS = {
     for keys in get_args(Families) or (Families,)
     for name in get_args(keys.model_fields["task"].annotation)
 }
+FAMILY_KEYS["mixture"] = set(MixtureParams.model_fields)
 LANGUAGES = {"sh", "python", "yaml", "json", ""}
 
 

@@ -55,6 +55,10 @@ class PrepareParams(SourceParams):
     def answer_columns(self) -> dict[str, str]:
         """The columns that hold what is to be told, by the key that names each."""
 
+    def sections(self) -> dict[str, Self]:
+        """These keys, by where they stand in params.yaml."""
+        return {"prepare": self}
+
     def has_head(self) -> bool:
         """Whether an encoder can answer, by a head: with one of a few labels that all rows share, or with a number."""
         return False

@@ -147,5 +147,21 @@ def test_a_task_of_the_library_comes_with_its_keys_and_its_rows_under_dvc(tmp_pa
 def test_a_task_that_is_not_there_makes_no_folder(tmp_path: Path) -> None:
     for name, data in (("gsm9k", str(tmp_path)), ("gsm8k", str(tmp_path)), ("gsm8k", "hub:openai/gsm8k@main")):
         with pytest.raises(PipelineError):
-            make_task_project(tmp_path / "new", name, data)
+            make_task_project(tmp_path / "new", [name], data)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_several_tasks_need_a_folder_each(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    (data / "boolq").mkdir(parents=True)
+    for folder in (data, data / "boolq"):
+        (folder / "train.json").write_text("[]")
+    wrong = [
+        (["boolq", "boolq"], str(data), "each task is named once"),
+        (["boolq", "piqa", "social-iqa"], str(data), "a folder for each of them"),  # the last two would share one
+        (["boolq", "piqa"], "hub:google/boolq@" + "0" * 40, "a folder for each of them"),
+    ]
+    for names, where, said in wrong:
+        with pytest.raises(PipelineError, match=said):
+            make_task_project(tmp_path / "new", names, where)
+    assert not (tmp_path / "new").exists()

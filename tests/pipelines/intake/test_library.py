@@ -21,6 +21,7 @@ from pipelines.intake.library import (
     Sources,
     hub_sources,
     measure_of,
+    mixture_keys,
     prepare_keys,
     read_task_file,
     split_files,
@@ -31,6 +32,7 @@ from pipelines.intake.proposal import apply_changes
 from pipelines.params.whole import check_params, load_params
 from pipelines.sources.rows import Reader
 from pipelines.tasks.family import family_of
+from pipelines.tasks.keys.mixture import MixtureParams
 from pipelines.tasks.reader import RowReader
 from pipelines.yaml_file import parse_yaml
 from tests.arrows import ROOT
@@ -73,6 +75,24 @@ def test_each_task_is_a_section_of_params_for_files_and_for_the_hub(name: str, t
         assert params.prepare.source == form.addresses["train"]
         assert params.search.objectives[0] == params.prepare.measure_name()
         family_of(params.prepare)
+
+
+def test_several_tasks_are_a_mixture_of_equal_weights_that_keeps_every_rule() -> None:
+    named = ("boolq", "piqa", "gsm8k", "cola")
+    keys = {name: prepare_keys(read_task_file(name), FILES) for name in named}
+    shipped = load_params(ROOT / "params.yaml")
+    text = apply_changes(ROOT / "params.yaml", task_changes(shipped, mixture_keys(keys)))
+    params = check_params(parse_yaml(text, "params.yaml"), "params.yaml")
+    assert isinstance(params.prepare, MixtureParams)
+    assert params.prepare.weights == dict.fromkeys(named, 1.0)
+    assert params.prepare.train_rows == 0.9 * 950 * 4  # PIQA has fewest, 950
+    assert {name: section.template for name, section in params.prepare.tasks.items()} == {
+        name: keys[name]["template"] for name in named
+    }
+    assert params.search.objectives[0] == "macro_average"
+    family_of(params.prepare)
+    lines = text[text.index("    piqa:") : text.index("    gsm8k:")].splitlines()
+    assert len(lines) > len(keys["piqa"])  # a key a line, for people to change
 
 
 def test_what_is_wrong_is_said_before_a_folder_is_made(tmp_path: Path) -> None:
