@@ -12,7 +12,7 @@ help:  ## what there is
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs,dask,dashboard,postgres]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs,dask,dashboard,harness,postgres]'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps pyreft pyvene  # only tests and benchmarks
 	$(BIN)/reft setup
 	@touch $@

@@ -12,6 +12,7 @@ from typing import Annotated, Literal, NoReturn
 import typer
 from rich.console import Console
 
+from flows.commands.evaluate import evaluate_command
 from flows.commands.exchange import export_command, import_command
 from flows.commands.predict import predict_command
 from flows.commands.serve import serve_command
@@ -443,6 +444,7 @@ app.command("import")(import_command)
 app.command("export")(export_command)
 app.command("predict")(predict_command)
 app.command("serve")(serve_command)
+app.command("evaluate")(evaluate_command)
 
 data = typer.Typer(help="Data and models of your own.", no_args_is_help=True)
 app.add_typer(data, name="data")

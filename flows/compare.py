@@ -27,7 +27,7 @@ from pipelines.params.whole import Params
 from pipelines.project.code import refresh_code
 from pipelines.project.graph import read_graph
 from pipelines.runtime.process import locked
-from pipelines.wording import measure_words, share
+from pipelines.wording import measure_words, relative, share
 
 BEFORE = ("base", "prepare")  # the stages whose outputs are read
 SEARCH = "search"  # and that one, for a method with a part that is searched
@@ -48,12 +48,12 @@ class Compared:
         made = Table(title=f"Methods side by side ({self.out}/table.md, {self.measure}.png)", title_justify="left")
         words = measure_words(self.measure)
         numbers = ("trained numbers", "seconds", "MB")
-        for column in ("method", f"{words} (interval)", "spread", "difference", "verdict", *numbers):
+        for column in ("method", f"{words} (interval)", "spread", "difference", "verdict", "perplexity", *numbers):
             made.add_column(column, overflow="fold")
         for row in rows:
             made.add_row(
                 Text(row["method"]), _interval(row, self.measure, row["note"]),
-                _points(row["spread"]), _interval(row, "difference", ""), row["verdict"],
+                _points(row["spread"]), _interval(row, "difference", ""), row["verdict"], _perplexity(row),
                 f"{int(row['parameters']):,}", f"{float(row['train_seconds']):.0f}", f"{float(row['memory_mb']):,.0f}",
             )  # fmt: skip
         return made
@@ -154,6 +154,14 @@ def _interval(row: dict[str, str], name: str, otherwise: str) -> str:
     if name != "difference":
         return f"{share(value)} ({share(low)} to {share(high)})"
     return f"{100 * value:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def _perplexity(row: dict[str, str]) -> str:
+    """Of neutral text, and how far from the base's."""
+    if not row["perplexity"]:
+        return ""
+    change = row["perplexity_change"]
+    return f"{float(row['perplexity']):.5g}" + (f" ({relative(float(change))})" if change else "")
 
 
 def _points(text: str) -> str:

@@ -20,6 +20,11 @@ def points(value: float, *, sign: bool = True) -> str:
     return f"{100 * value:{'+' if sign else ''}.1f} points"
 
 
+def relative(value: float) -> str:
+    """A change as a share of what it was: "+12.0 %", or "times 340" where a percentage would have too many digits."""
+    return f"{100 * value:+.1f} %" if value < 10 else f"times {1 + value:.3g}"
+
+
 def duration(seconds: float) -> str:
     """Seconds, in the unit that suits them."""
     if seconds < 90:

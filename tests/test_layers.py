@@ -32,9 +32,9 @@ ORDER = {
     "pipelines": (
         "__init__", "errors", "files", "yaml_file", "roundtrip", "sections", "wording", "markdown", "limited",
         "recipes/methods", "recipes", "sources", "runtime",
-        "tasks/keys", "params", "contracts", "tracking", "bases", "project", "tasks", "model", "serving", "registry",
-        "server", "intake", "search", "reports", "reports/search", "upkeep", "exchange", "compare", "align", "stages",
-        "__main__",
+        "tasks/keys", "params", "contracts", "tracking", "bases", "project", "tasks", "model", "diagnostics",
+        "serving", "registry", "server", "intake", "search", "reports", "reports/search", "upkeep", "exchange",
+        "compare", "align", "stages", "__main__",
     ),
     "flows": ("__init__", "runs", "search", "promote", "finetune", "align", "compare", "commands", "cli"),
     "benchmarks": ("__init__", "sides", "speed", "quality", "causal"),

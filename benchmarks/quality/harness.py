@@ -2,7 +2,7 @@
 
 Both are given the same prompts, of four test files in the folder of REFT_BENCH_DATA, on the default base in
 fp32. The harness tokenises, pads, runs and adds up by its own code (``HFLM.loglikelihood``); of the adapter's edits it
-knows the prompt's length alone. It is no dependency: install lm-eval beside this project, or put it on PYTHONPATH.
+knows the prompt's length alone. It is the extra `harness`.
 """
 
 from __future__ import annotations

@@ -19,10 +19,12 @@ from pipelines.registry.page import headline
 from pipelines.reports.evaluation import (
     TASK_HEADER,
     detectable_words,
+    diagnostic_figures,
     other_figures,
     rows_words,
     task_rows,
     verdict_words,
+    warning_words,
 )
 from pipelines.wording import measure_words, part_value, share
 
@@ -32,7 +34,7 @@ COLOURS = {"ran": "green", "restored": "cyan", "skipped": "bright_black"}
 def summary(result: FlowResult) -> RenderableType:
     """What ran, what was skipped, and what came out."""
     evaluation = read_evaluation(result.path("evaluation"))
-    tasks: list[RenderableType] = [_tasks(evaluation), ""] if evaluation.tasks else []
+    tasks: list[RenderableType] = [tasks_table(evaluation), ""] if evaluation.tasks else []
     return Group("", _stages(result), "", _outcome(result, evaluation), "", *tasks, _next(result))
 
 
@@ -48,7 +50,7 @@ def _stages(result: FlowResult) -> Table:
     return table
 
 
-def _tasks(evaluation: Evaluation) -> Table:
+def tasks_table(evaluation: Evaluation) -> Table:
     """The tasks of a mixture, each by itself."""
     table = Table(title="Tasks", title_justify="left")
     for title in TASK_HEADER:
@@ -58,26 +60,34 @@ def _tasks(evaluation: Evaluation) -> Table:
     return table
 
 
+def evaluation_rows(evaluation: Evaluation) -> list[tuple[str, Text | str]]:
+    """What is said of an evaluation, line by line: a name and its value."""
+    measure, difference = measure_words(evaluation.measure), evaluation.difference
+    points = f"{100 * difference.value:+.1f} points [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
+    rows: list[tuple[str, Text | str]] = [
+        ("measured on", rows_words(evaluation)),
+        (f"base {measure}", _figure(evaluation.base)),
+        (f"adapter {measure}", _figure(evaluation.adapter)),
+    ]
+    for name, (of_base, of_adapter) in other_figures(evaluation).items():
+        rows.append((name, f"base {of_base}, adapter {of_adapter}"))
+    rows += [(f"{name} baseline", share(value)) for name, value in evaluation.baselines.items()]
+    rows.append(("paired difference", points))
+    if least := detectable_words(evaluation):
+        rows.append(("least that so many rows show", least))
+    rows += diagnostic_figures(evaluation).items()
+    rows.append(("verdict", verdict_words(evaluation)))
+    return [*rows, *(("warning", Text(said, style="yellow")) for said in warning_words(evaluation))]
+
+
 def _outcome(result: FlowResult, evaluation: Evaluation) -> Table:
     train = read_training(result.path("train_metrics"))
     version = read_registration(result.path("registration"))
     table = Table(title="Outcome", title_justify="left", show_header=False)
     table.add_column("figure")
     table.add_column("value")
-    table.add_row("measured on", rows_words(evaluation))
-    measure = measure_words(evaluation.measure)
-    table.add_row(f"base {measure}", _figure(evaluation.base))
-    table.add_row(f"adapter {measure}", _figure(evaluation.adapter))
-    difference = evaluation.difference
-    points = f"{100 * difference.value:+.1f} points [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
-    for name, (of_base, of_adapter) in other_figures(evaluation).items():
-        table.add_row(name, f"base {of_base}, adapter {of_adapter}")
-    for name, value in evaluation.baselines.items():
-        table.add_row(f"{name} baseline", share(value))
-    table.add_row("paired difference", points)
-    if least := detectable_words(evaluation):
-        table.add_row("least that so many rows show", least)
-    table.add_row("verdict", verdict_words(evaluation))
+    for name, said in evaluation_rows(evaluation):
+        table.add_row(name, said)
     recipe = ", ".join(f"{name} {part_value(value)}" for name, value in train.chosen.items())
     table.add_row("recipe", f"{recipe} (trial {train.trial})")
     table.add_row("where it came from", read_search(result.path("search_metrics")).best_origin)

@@ -8,20 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from flows.runs.outcome import StageRun, outcome_line
-from pipelines.contracts.card import DataCard
+from pipelines.contracts.card import DataCard, Overlap
 from pipelines.contracts.evaluation import Evaluation
 from pipelines.contracts.registration import Registration
 from pipelines.contracts.search import SearchResult
 from pipelines.contracts.trials import TrialRecord
 from pipelines.markdown import code, table, text
 from pipelines.reports.evaluation import (
+    SLICE_HEADER,
     TASK_HEADER,
     detectable_words,
+    diagnostic_figures,
     other_figures,
+    reliability_rows,
     rows_words,
+    slice_rows,
     task_rows,
     tasks_words,
     verdict_words,
+    warning_words,
 )
 from pipelines.wording import (
     duration,
@@ -71,7 +76,18 @@ def data_card(card: DataCard) -> str:
             [name, *task.rows.values(), task.read, task.rejected, task.unused] for name, task in card.tasks.items()
         ]
         lines += ["", *_table(["task", *card.splits, "read", "rejected", "not needed"], drawn)]
+    if (overlap := card.overlap) is not None:
+        lines += ["", f"Overlap of splits: {_overlap_words(overlap)}."]
     return "\n".join(lines)
+
+
+def _overlap_words(overlap: Overlap) -> str:
+    return (
+        f"{many(overlap.left_out, 'row')} stood in the sources of two splits and are in one alone; nearly a training "
+        f"row are {many(overlap.test_near_train, 'test row')} and {many(overlap.validation_near_train, 'row')} of "
+        f"validation, nearly one of validation {many(overlap.test_near_validation, 'test row')} (near.jsonl beside "
+        "the splits names them)"
+    )
 
 
 def search_card(figures: SearchResult, trials: Sequence[TrialRecord], *, page: Path) -> str:
@@ -120,6 +136,14 @@ def evaluation_table(evaluation: Evaluation) -> str:
         lines += [f"{name[:1].upper()}{name[1:]}: base {of_base}, adapter {of_adapter}.", ""]
     if evaluation.tasks:
         lines += [*_table(list(TASK_HEADER), task_rows(evaluation)), "", tasks_words(evaluation), ""]
+    for name, said in diagnostic_figures(evaluation).items():
+        lines += [f"{name[:1].upper()}{name[1:]}: {said}.", ""]
+    for said in warning_words(evaluation):
+        lines += [f"**Warning:** {text(said)}", ""]
+    if slices := slice_rows(evaluation):
+        lines += [*_table(list(SLICE_HEADER), slices), ""]
+    if reliability := reliability_rows(evaluation):
+        lines += [*_table(["probability of the adapter's answer", "rows", "mean", "right"], reliability), ""]
     if adapter.per_class:
         lines += _table(*_parts(adapter.per_class, base.per_class))
     return "\n".join(lines)

@@ -17,6 +17,9 @@ from typing import Any, Literal, Self
 from tqdm import tqdm
 
 from pipelines.contracts.prepared import Row, Split
+from pipelines.diagnostics.diagnose import middle_domain
+from pipelines.diagnostics.forgetting import neutral_rows, passage_numbers, token_nats
+from pipelines.diagnostics.neutral import read_neutral
 from pipelines.errors import PipelineError
 from pipelines.files import read_kept, sha256_json, write_json
 from pipelines.model.cone import cone_config
@@ -97,6 +100,7 @@ class Cell:
         steps: of its training.
         train_seconds: of its steps, with what is computed once a row.
         score_seconds: of asking the rows.
+        neutral: nats of each token of neutral text that was predicted, of a cell that was asked the test rows.
         memory_mb: of the process at its height in training, base included, in millions of bytes; on CUDA, of torch.
         error: why it failed.
     """
@@ -113,6 +117,7 @@ class Cell:
     score_seconds: float
     memory_mb: float
     error: str | None
+    neutral: tuple[float, ...] = ()
 
 
 class CellMaker:
@@ -143,8 +148,10 @@ class CellMaker:
                 )
         self._task = workspace.family
         self.measure = self._task.measure
+        text, domain = read_neutral(params.evaluate.neutral, root), middle_domain(self._rows["test"])
+        self._neutral = neutral_rows(text, workspace.tokenizer, workspace.base, domain=domain)
         self.folder = cells_folder(root) / cells_key(
-            workspace, params.computation(), score_batch=params.evaluate.batch_size
+            workspace, params.computation(), score_batch=params.evaluate.batch_size, neutral=text.sha256
         )
 
     def base(self) -> Cell:
@@ -169,6 +176,10 @@ class CellMaker:
     def groups(self) -> Ints:
         """The numbers of the test rows' groups."""
         return group_numbers(self._rows["test"][: self._budget.test_rows])
+
+    def passages(self) -> Ints:
+        """The number of the passage of each token of neutral text that is predicted."""
+        return passage_numbers(self._neutral)
 
     def tuned(self, contender: Contender, learning_rate: float, seed: int) -> Cell:
         """A short training, asked the validation rows."""
@@ -232,7 +243,11 @@ class CellMaker:
         said = answers(self._workspace, task, model, rows, batch_size=size, title=title)
         scores = task.scores(rows, said)
         seconds = time.perf_counter() - started
-        return replace(cell, value=task.measure.add_up(scores), scores=tuple(scores.tolist()), score_seconds=seconds)
+        found = replace(cell, value=task.measure.add_up(scores), scores=tuple(scores.tolist()), score_seconds=seconds)
+        if cell.purpose == "tuning":
+            return found
+        nats = token_nats(model, self._neutral, pad_id=self._workspace.pad_id)
+        return replace(found, neutral=tuple(nats.tolist()))
 
     def _begin(self) -> None:
         """Let go of what earlier cells left, so that each computes its own constants and takes its own memory."""
@@ -256,4 +271,4 @@ def _written(path: Path, cell: Cell) -> Cell:
 
 
 def _cell(raw: Any) -> Cell:
-    return Cell(**{**raw, "scores": tuple(raw["scores"])})
+    return Cell(**{**raw, "scores": tuple(raw["scores"]), "neutral": tuple(raw["neutral"])})

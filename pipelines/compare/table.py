@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean, stdev
 
 import numpy as np
@@ -13,11 +13,12 @@ import numpy as np
 from pipelines.compare.cells import Cell, Contender
 from pipelines.contracts.evaluation import Against
 from pipelines.contracts.interval import Interval
+from pipelines.diagnostics.forgetting import perplexity, perplexity_change
 from pipelines.markdown import table, text
 from pipelines.model.intervals import Ints, Resampling, against, detectable, figure, least_rows, measured_difference
 from pipelines.params.whole import EvaluateParams
 from pipelines.tasks.measures import Floats, Measure
-from pipelines.wording import measure_words, points
+from pipelines.wording import measure_words, points, relative
 
 CHANCE = "not more than chance"
 
@@ -27,7 +28,7 @@ class Comparison:
     """The measure, the frozen base's cell, and each contender's: those that chose its learning rate, and the others.
 
     ``baselines`` are the figures of answers that read no prompt, by name; ``groups`` the numbers of the test rows'
-    groups.
+    groups; ``passages`` those of the passages that each predicted token of neutral text is of.
     """
 
     measure: Measure
@@ -35,6 +36,7 @@ class Comparison:
     lines: tuple[tuple[Contender, tuple[Cell, ...], tuple[Cell, ...]], ...]
     baselines: Mapping[str, float]
     groups: Ints
+    passages: Ints
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class Line:
         seconds: of a training, the mean over the seeds.
         memory_mb: at its height, the highest over the seeds.
         note: why there are no figures.
+        perplexity: on neutral text, of all runs together; None where one failed.
+        forgetting: how much higher it is than the base's, with its interval; None of the base, and where one failed.
     """
 
     name: str
@@ -70,6 +74,8 @@ class Line:
     seconds: float
     memory_mb: float
     note: str
+    perplexity: float | None = None
+    forgetting: Interval | None = None
 
 
 def lines_of(found: Comparison, settings: EvaluateParams) -> list[Line]:
@@ -78,13 +84,23 @@ def lines_of(found: Comparison, settings: EvaluateParams) -> list[Line]:
     first = next((_scores(cells) for cells in measured if _stood(cells)), None)
     how = Resampling(settings.confidence, settings.bootstrap, 0, found.groups)
     made = [_line(found.measure, found.base.name, (found.base,), first, how)]
+    made = [replace(made[0], perplexity=perplexity(np.array(found.base.neutral)))]
     for contender, tuning, cells in found.lines:
         if cells:
-            made.append(_line(found.measure, contender.name, cells, first, how))
+            line = _line(found.measure, contender.name, cells, first, how)
+            made.append(_with_forgetting(line, cells, found, settings) if _stood(cells) else line)
         else:
             note = "; ".join(sorted({cell.error or "" for cell in tuning}))
             made.append(Line(contender.name, None, 0, None, None, None, None, None, "", 0, 0.0, 0.0, note))
     return made
+
+
+def _with_forgetting(line: Line, cells: Sequence[Cell], found: Comparison, settings: EvaluateParams) -> Line:
+    """The line with what its runs say of neutral text, against the frozen base; passages and seeds are drawn anew."""
+    runs = [np.array(cell.neutral) for cell in cells]
+    how = Resampling(settings.confidence, settings.bootstrap, 0, found.passages)
+    change = perplexity_change(runs, np.array(found.base.neutral), how)
+    return replace(line, perplexity=perplexity(np.concatenate(runs)), forgetting=change)
 
 
 def _stood(cells: Sequence[Cell]) -> bool:
@@ -145,7 +161,9 @@ def heading(found: Comparison, settings: EvaluateParams, title: str) -> str:
         f"{text(reference)}. Their p is that of the exact test (McNemar's; of means over seeds the sign test; of "
         "groups of rows, exchanged signs), and better or worse is what interval and test agree on, of "
         f"{least_rows(settings.confidence)} rows or groups or more; beside what is not more than chance stands the "
-        f"least difference that these rows show with 80 % power. {_baselines(found)}{text(title)}."
+        "least difference that these rows show with 80 % power. Perplexity is that of the second halves of "
+        f"{int(found.passages.max()) + 1} passages of neutral text, behind the first halves with edits as on a prompt; "
+        f"its change is against the frozen base. {_baselines(found)}{text(title)}."
     )
 
 
@@ -158,7 +176,7 @@ def markdown(lines: Sequence[Line], measure: str) -> str:
     """The lines as a Markdown table."""
     header = (
         "method", measure_words(measure), "spread", "difference, points", "p", "verdict", "learning rate", "seeds",
-        "trained numbers", "training, s", "peak memory, MB",
+        "perplexity on neutral text", "trained numbers", "training, s", "peak memory, MB",
     )  # fmt: skip
     rows = [
         (
@@ -170,6 +188,7 @@ def markdown(lines: Sequence[Line], measure: str) -> str:
             _verdict(line),
             "" if line.learning_rate is None else f"{line.learning_rate:g}",
             str(line.seeds or ""),
+            _forgetting(line),
             f"{line.parameters:,}",
             f"{line.seconds:.0f}",
             f"{line.memory_mb:,.0f}",
@@ -178,6 +197,15 @@ def markdown(lines: Sequence[Line], measure: str) -> str:
     ]
     cells = [[text(cell) for cell in row] for row in rows]
     return "".join(f"{line}\n" for line in table(header, cells, right=range(1, len(header))))
+
+
+def _forgetting(line: Line) -> str:
+    if line.perplexity is None:
+        return ""
+    found, change = f"{line.perplexity:.5g}", line.forgetting
+    if change is None:
+        return found
+    return f"{found}, {relative(change.value)} ({relative(change.low)} to {relative(change.high)})"
 
 
 def _verdict(line: Line) -> str:
@@ -202,6 +230,10 @@ def csv_text(lines: Sequence[Line], measure: str) -> str:
         "p_value",
         "detectable",
         "verdict",
+        "perplexity",
+        "perplexity_change",
+        "perplexity_change_low",
+        "perplexity_change_high",
     )
     writer.writerow(["method", *three, *own])
     for line in lines:
@@ -212,8 +244,10 @@ def csv_text(lines: Sequence[Line], measure: str) -> str:
         ]
         rest = [
             line.spread, line.learning_rate, line.seeds, line.parameters, line.seconds, line.memory_mb, line.note,
-            line.p_value, line.detectable, line.verdict,
+            line.p_value, line.detectable, line.verdict, line.perplexity,
         ]  # fmt: skip
+        change = line.forgetting
+        rest += [None] * 3 if change is None else [change.value, change.low, change.high]
         writer.writerow([line.name, *ends, *("" if value is None else value for value in rest)])
     return out.getvalue()
 

@@ -40,8 +40,12 @@ def write_comparison(found: Comparison, settings: EvaluateParams, out: Path, *, 
     """Write table.md, table.csv, cells.json and the picture, together or not at all."""
     lines, measure = lines_of(found, settings), found.measure.name
     cells = [found.base, *(cell for _, tuning, measured in found.lines for cell in (*tuning, *measured))]
+    counts = [{"scores": len(cell.scores), "neutral": len(cell.neutral)} for cell in cells]
     with whole_directory(out) as folder:
         write_text(folder / "table.md", f"{heading(found, settings, title)}\n\n{markdown(lines, measure)}")
         write_text(folder / "table.csv", csv_text(lines, measure))
-        write_json(folder / "cells.json", [vars(cell) | {"scores": len(cell.scores)} for cell in cells])
+        write_json(
+            folder / "cells.json",
+            [vars(cell) | count for cell, count in zip(cells, counts, strict=True)],
+        )
         draw_comparison(folder / f"{measure}.png", lines, measure)

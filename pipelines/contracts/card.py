@@ -45,12 +45,30 @@ class TaskCard:
 
 
 @dataclass(frozen=True)
+class Overlap:
+    """How many rows of one split say what those of another do.
+
+    Attributes:
+        left_out: rows whose text or group stands in the sources of two splits, and are in one alone.
+        test_near_train: test rows that are nearly a training row; near.jsonl names them.
+        test_near_validation: test rows that are nearly one of validation.
+        validation_near_train: rows of validation that are nearly a training row.
+    """
+
+    left_out: int
+    test_near_train: int
+    test_near_validation: int
+    validation_near_train: int
+
+
+@dataclass(frozen=True)
 class DataCard:
     """What metrics/data.json holds beside its format number; ``rejected`` counts rows by reason.
 
     ``near_duplicates``: rows that differ from another in signs and spacing alone, and from one of another split;
     ``joined_otherwise``: rows whose prompt and completion have other tokens together than apart. ``tasks``: those of a
-    mixture, by their names; not written where there is one task.
+    mixture, by their names; not written where there is one task. ``overlap`` of splits is None in a file of an earlier
+    release.
     """
 
     source: str
@@ -63,6 +81,7 @@ class DataCard:
     joined_otherwise: int
     splits: dict[Split, SplitCard]
     tasks: dict[str, TaskCard] = field(default_factory=dict)
+    overlap: Overlap | None = None
 
 
 def write_card(path: Path, card: DataCard) -> None:
@@ -81,7 +100,9 @@ def read_card(path: Path) -> DataCard:
 
 
 def _card(raw: Fields) -> DataCard:
-    values = {name: value for name, value in raw.items() if name != "format"}
+    values = {"overlap": None, **{name: value for name, value in raw.items() if name != "format"}}
+    if values["overlap"] is not None:
+        values["overlap"] = Overlap(**values["overlap"])
     rejected = {reason: count for reason, count in raw["rejected"].items() if reason != TOTAL}
     splits = {name: _split(raw["splits"][name]) for name in SPLITS}
     tasks = {name: TaskCard(**task) for name, task in raw.get("tasks", {}).items()}

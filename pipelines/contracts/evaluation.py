@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipelines.contracts.diagnostics import Diagnostics, read_diagnostics
 from pipelines.contracts.interval import Interval
 from pipelines.contracts.reading import Fields, read_metrics, write_metrics
 
@@ -14,7 +15,8 @@ SYSTEMS = ("adapter", "base")
 _IDENTITIES = ("adapter_sha256",)
 FIRST_MEASURE = "accuracy"  # of files that name none, which version 0.1 wrote
 NOT_WRITTEN_BEFORE: Mapping[str, Any] = {
-    "p_value": None, "detectable": None, "least_rows": None, "baselines": {}, "over_majority": None, "groups": None
+    "p_value": None, "detectable": None, "least_rows": None, "baselines": {}, "over_majority": None, "groups": None,
+    "diagnostics": None,
 }  # fmt: skip
 
 
@@ -86,6 +88,7 @@ class Evaluation:
     that is alone as one; with fewer than ``least_rows`` nothing is better. ``detectable`` is the
     least true difference to the base that these rows show at the confidence with 80 % power. What version 0.1 did not
     write is None, or empty. ``tasks``: of a mixture, each task by itself; all else is then said of the mean over tasks.
+    ``diagnostics``: what was looked at beside these figures.
     """
 
     adapter_sha256: str
@@ -103,6 +106,7 @@ class Evaluation:
     over_majority: Against | None
     better: bool
     tasks: dict[str, TaskFigures] = field(default_factory=dict)
+    diagnostics: Diagnostics | None = None
 
     def flat(self, named_part: Callable[[str], str] = str) -> dict[str, float]:
         """Every figure by a name: ``adapter.accuracy``, ``difference.low``, ``base.negative.f1`` and so on."""
@@ -120,7 +124,7 @@ class Evaluation:
                 flat |= {f"{system}.{named_part(part)}.{name}": float(value) for name, value in values.items()}
         for task, of_task in self.tasks.items():
             flat |= {f"task.{named_part(task)}.{name}": value for name, value in of_task.flat().items()}
-        return flat
+        return flat | ({} if self.diagnostics is None else self.diagnostics.flat())
 
 
 def write_evaluation(path: Path, evaluation: Evaluation) -> None:
@@ -147,7 +151,8 @@ def read_evaluation(path: Path) -> Evaluation:
 def _evaluation(raw: Fields) -> Evaluation:
     values = {"measure": FIRST_MEASURE, **NOT_WRITTEN_BEFORE, **raw}
     tasks = {name: TaskFigures(**_compared(own)) for name, own in raw.get("tasks", {}).items()}
-    return Evaluation(**{**_compared(values), "tasks": tasks})
+    diagnostics = read_diagnostics(values["diagnostics"])
+    return Evaluation(**{**_compared(values), "tasks": tasks, "diagnostics": diagnostics})
 
 
 def _compared(raw: Fields) -> Fields:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ FORMAT = 1
 SHOWN = 200  # characters of a value in a rejection
 ALWAYS = ("id", "prompt", "completion")  # in the files; of the others, those that a row has
 WHILE_PREPARED = ("key", "tokens")
+BESIDE = "slices"  # of a row, in a file of its own: what figures are sliced by is no part of what is trained on
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Row:
         task: of a mixture, the name of the task that it is of; "" where all rows are of one.
         key: while it is prepared: its own text, as texts are compared. Not written.
         tokens: while it is prepared: of the prompt with the completion or its longest choice. Not written.
+        slices: while it is prepared: its values of the columns that figures are sliced by. Written for themselves.
     """
 
     id: str
@@ -52,6 +54,7 @@ class Row:
     task: str = ""
     key: str = ""
     tokens: int = 0
+    slices: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def unit(self) -> str:
@@ -104,7 +107,7 @@ def data_sha256(prepared: Path) -> str:
 
 def _written(row: Row) -> dict[str, Any]:
     """Leave out what a row has none of: a task's files have nothing in them of what other tasks need."""
-    values = {name: value for name, value in vars(row).items() if name not in WHILE_PREPARED}
+    values = {name: value for name, value in vars(row).items() if name not in (*WHILE_PREPARED, BESIDE)}
     return {name: value for name, value in values.items() if name in ALWAYS or value not in (None, (), "")}
 
 

@@ -22,6 +22,7 @@ class LimitParams(Section):
     """Bounds of a version; null: none."""
 
     forgotten: Part | None
+    perplexity: NotNegative | None
     unreadable: Part | None
     megabytes: Positive | None
     milliseconds: Positive | None

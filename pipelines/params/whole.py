@@ -19,6 +19,7 @@ from pipelines.params.align import AlignParams
 from pipelines.params.base import BaseParams
 from pipelines.params.compare import CompareParams
 from pipelines.params.computation import Computation, ConeParams, RunParams
+from pipelines.params.evaluate import EvaluateParams
 from pipelines.params.explain import explain
 from pipelines.params.gate import GateParams
 from pipelines.params.notify import NotifyParams
@@ -26,7 +27,7 @@ from pipelines.params.search import SearchParams
 from pipelines.recipes.methods.reft import SEARCHED, TrainParams, form_problem
 from pipelines.recipes.methods.table import PARTS, READS_DOMAIN, REFT, MethodParams, Part
 from pipelines.recipes.recipe_space import RecipeSpace, recipe_space
-from pipelines.sections import Count, Name, Section, refuse
+from pipelines.sections import Name, Section, refuse
 from pipelines.tasks.keys.mixture import MixtureParams, PrepareSection
 from pipelines.tasks.keys.table import Families
 from pipelines.yaml_file import read_yaml
@@ -35,12 +36,6 @@ from reft.edits.positions import parse_positions
 MAX_LINES = 20  # broken rules in one message
 # Parts that do not go with each other in every way.
 FORM: tuple[Part, ...] = ("method", "init", "activation", "projection_bias", "rank")
-
-
-class EvaluateParams(Section):
-    batch_size: Count
-    confidence: Annotated[float, Field(gt=0.5, lt=1)]
-    bootstrap: Annotated[int, Field(ge=100)]
 
 
 class TrackingParams(Section):
@@ -143,6 +138,7 @@ class Params(Section):
             "prepare.chat": (prepare.chat, False),
             "prepare.domain_column": (prepare.domain_column, None),
             "method.name": (self.method.name, REFT),
+            "gate.limits.perplexity": (self.gate.limits.perplexity, None),
         }
         problems = [
             f"{key} must be {plain} with base.kind: encoder; got {found}; correct it"

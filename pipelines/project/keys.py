@@ -99,10 +99,17 @@ def cells_folder(root: Path) -> Path:
     return work_folder(root) / "compare"
 
 
-def cells_key(inputs: KeyedInputs, computation: Computation, *, score_batch: int) -> str:
-    """The hash of what all cells of a comparison depend on; what each depends on beside that is in its name."""
+def cells_key(inputs: KeyedInputs, computation: Computation, *, score_batch: int, neutral: str) -> str:
+    """The hash of what all cells of a comparison depend on; what each depends on beside that is in its name.
+
+    Args:
+        inputs: base and rows.
+        computation: how everything is computed.
+        score_batch: rows in one pass that asks.
+        neutral: the identity of the text that forgetting is measured on.
+    """
     identities = inputs.base_sha256, inputs.data_sha256, inputs.task_sha256
-    settings = [*computation.decides(), score_batch]
+    settings = [*computation.decides(), score_batch, neutral]
     scoring = [installed_code()["evaluate"], code_sha256(CELLS_CODE), package_version("peft")]
     return input_key("train", "compare", *identities, settings, scoring)
 

@@ -22,6 +22,7 @@ from pipelines.contracts.identities import Identity, Seen, read_identities, read
 from pipelines.contracts.prepared import Row, read_rows
 from pipelines.contracts.task import TaskSpec, prompt_task, read_task
 from pipelines.contracts.training import read_training
+from pipelines.diagnostics.diagnose import forgetting_of
 from pipelines.errors import PipelineError
 from pipelines.model.frozen import HeadTraining, head_alone
 from pipelines.model.scores import answers
@@ -36,7 +37,7 @@ from pipelines.tasks.family import MAJORITY, Answer, TaskFamily, open_family
 from pipelines.tasks.measures import Floats
 from pipelines.tracking.runs import Store
 from reft import NonFiniteLossError, ReftEncoder
-from reft.adapters.any_method import load_method, read_info
+from reft.adapters.any_method import MethodModel, load_method, read_info
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -122,6 +123,7 @@ class Asker:
         milliseconds = 1000 * (time.monotonic() - started) / len(rows)
         own = replace(
             self._side(task.scores(rows, said)), seen=seen, unreadable=_unreadable(task, rows, said),
+            perplexity=self._perplexity(workspace, model, rows),
             megabytes=sum(file.stat().st_size for file in files.adapter.rglob("*")) / 1e6, milliseconds=milliseconds,
         )  # fmt: skip
         if not with_base:
@@ -131,6 +133,13 @@ class Asker:
         with model.disabled():
             frozen = answers(workspace, task, model, rows, batch_size=size, title="base")
         return _Asked(own, self._side(task.scores(rows, frozen)))
+
+    def _perplexity(self, workspace: Workspace, model: MethodModel, rows: Sequence[Row]) -> float | None:
+        """How much higher that of neutral text is than the base's, where that has a limit."""
+        if self._params.gate.limits.perplexity is None or isinstance(model, ReftEncoder):
+            return None
+        settings, seed = self._params.evaluate, self._params.seed
+        return forgetting_of(workspace, model, rows, settings, seed=seed, root=self._root).change.value
 
     def _side(self, scores: Floats) -> Side:
         return Side(tuple(row.id for row in self._rows), scores)

@@ -26,9 +26,12 @@ from pipelines.registry.paired import Drawing, Pair, chance, lead, shown
 from pipelines.tasks.measures import Floats, Measure
 from pipelines.wording import many, points
 
-FORGOTTEN, UNREADABLE, MEGABYTES, MILLISECONDS = "forgotten", "unreadable", "megabytes", "milliseconds"
+FORGOTTEN, PERPLEXITY, UNREADABLE, MEGABYTES, MILLISECONDS = (
+    "forgotten", "perplexity", "unreadable", "megabytes", "milliseconds"
+)  # fmt: skip
 WORDS = {
     FORGOTTEN: "of what the frozen base answers rightly, the share that it loses",
+    PERPLEXITY: "the rise of the perplexity of neutral text, as a share of the base's,",
     UNREADABLE: "the share of answers that cannot be read",
     MEGABYTES: "the adapter's megabytes",
     MILLISECONDS: "the milliseconds for a test row",
@@ -44,6 +47,7 @@ class Side:
         scores: of its answers, [rows, ...].
         problem: why it could not be asked; None if it was.
         seen: what it was made with; None where nobody knows, as of a version of an earlier release.
+        perplexity: how much higher that of neutral text is than the base's, as a share; None where it has no limit.
         unreadable: share of answers that cannot be read.
         megabytes: of its adapter.
         milliseconds: that a row took.
@@ -53,6 +57,7 @@ class Side:
     scores: Floats
     problem: str | None = None
     seen: Seen | None = None
+    perplexity: float | None = None
     unreadable: float | None = None
     megabytes: float | None = None
     milliseconds: float | None = None

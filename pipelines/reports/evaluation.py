@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from pipelines.contracts.diagnostics import NEAR_TRAINING
 from pipelines.contracts.evaluation import Evaluation
-from pipelines.wording import many, measure_words, points, share
+from pipelines.contracts.interval import Interval
+from pipelines.wording import many, measure_words, points, relative, share
+
+UNREADABLE = "unreadable_answers"  # in the summary of families whose answers are read
+BROKEN = 0.5  # of the base's perplexity on neutral text: a rise that is surely above it is warned of
+MOST_UNREADABLE = 0.05  # of answers; a larger share is warned of
+NEARLY_ALL = 0.99  # of the rows with one answer
+MANY_NEAR = 0.01  # of the test rows
+FORGETTING = "perplexity on neutral text"
 
 
 def verdict_words(evaluation: Evaluation) -> str:
@@ -34,8 +43,79 @@ def detectable_words(evaluation: Evaluation) -> str:
 
 def other_figures(evaluation: Evaluation) -> dict[str, tuple[str, str]]:
     """What else the task reports of all rows, by its name in words: of the frozen base, and of the adapter."""
-    base, adapter = evaluation.base.summary, evaluation.adapter.summary
-    return {measure_words(name): (_figure(base[name]), _figure(adapter[name])) for name in adapter if name in base}
+    base, adapter, rows = evaluation.base.summary, evaluation.adapter.summary, evaluation.rows
+    shared = [name for name in adapter if name in base]
+    return {measure_words(name): (_figure(base[name], rows), _figure(adapter[name], rows)) for name in shared}
+
+
+def diagnostic_figures(evaluation: Evaluation) -> dict[str, str]:
+    """What was looked at beside the task's figures, by name in words; empty for a file of an earlier release."""
+    found = evaluation.diagnostics
+    if found is None:
+        return {}
+    said = {FORGETTING: "does not apply: an encoder continues no text"}
+    if (own := found.forgetting) is not None:
+        rise = f"{relative(own.change.value)} [{relative(own.change.low)}, {relative(own.change.high)}]"
+        said[FORGETTING] = f"base {own.base:.5g}, adapter {own.adapter:.5g}: {rise}"
+    if found.calibration:
+        errors = {system: points(own.expected_error, sign=False) for system, own in found.calibration.items()}
+        said["expected calibration error"] = f"base {errors['base']}, adapter {errors['adapter']}"
+    near = found.near_training
+    said["test rows near a training row"] = f"{near} of {evaluation.rows} ({share(near / evaluation.rows)})"
+    return said
+
+
+def warning_words(evaluation: Evaluation) -> list[str]:
+    """What makes the figures worth less than they look, each in a sentence; [] where nothing does."""
+    found, said, rows = evaluation.diagnostics, list[str](), evaluation.rows
+    unreadable = evaluation.adapter.summary.get(UNREADABLE, 0) / rows
+    if unreadable > MOST_UNREADABLE:
+        said.append(f"Of the adapter's answers {share(unreadable)} cannot be read, and count as wrong.")
+    if found is None:
+        return said
+    if (own := found.forgetting) is not None and own.change.low > BROKEN:
+        said.append(
+            "The adapter breaks text that has nothing to do with the task: its perplexity rises from "
+            f"{own.base:.5g} to {own.adapter:.5g}."
+        )
+    if (common := found.common["adapter"]).share > NEARLY_ALL:
+        said.append(f"The adapter gives {share(common.share)} of the rows the same answer, {common.answer!r}.")
+    if found.near_training / rows > MANY_NEAR:
+        other = [own for own in found.slices if (own.by, own.part) == (NEAR_TRAINING, "no")]
+        without = f"; on the others the adapter has {share(other[0].adapter.value)}" if other else ""
+        said.append(f"{share(found.near_training / rows)} of the test rows are nearly a training row{without}.")
+    return said
+
+
+SLICE_HEADER = ("by", "rows that", "rows", "base", "adapter", "difference, points")
+
+
+def slice_rows(evaluation: Evaluation) -> list[list[str]]:
+    """The figures of parts of the test rows: what they are sliced by, part, rows, base, adapter, and difference."""
+    found = [] if evaluation.diagnostics is None else evaluation.diagnostics.slices
+    return [
+        [own.by, own.part, str(own.rows), _within(own.base), _within(own.adapter), _lead(own.difference)]
+        for own in found
+    ]
+
+
+def reliability_rows(evaluation: Evaluation) -> list[list[str]]:
+    """The adapter's answers by their probability: between what, rows, the mean, and how many of them are right."""
+    found = {} if evaluation.diagnostics is None else evaluation.diagnostics.calibration
+    bins = found["adapter"].bins if found else []
+    return [
+        [f"{own.low:.1f} to {own.high:.1f}", str(own.rows), f"{own.confidence:.3f}", f"{own.accuracy:.3f}"]
+        for own in bins
+    ]
+
+
+def _within(figure: Interval) -> str:
+    return f"{share(figure.value)} [{100 * figure.low:.1f}, {100 * figure.high:.1f}]"
+
+
+def _lead(difference: Interval) -> str:
+    low, high = 100 * difference.low, 100 * difference.high
+    return f"{100 * difference.value:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 TASK_HEADER = ("task", "measure", "rows", "frozen base", "adapter", "difference", "p, Holm", "better")
@@ -74,5 +154,6 @@ def _grouped(evaluation: Evaluation) -> str:
     return "" if evaluation.groups in (None, evaluation.rows) else f" in {many(evaluation.groups or 0, 'group')}"
 
 
-def _figure(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:.3f}"
+def _figure(value: float, rows: int) -> str:
+    """A count of rows with its share, or another figure."""
+    return f"{value} ({share(value / rows)})" if isinstance(value, int) else f"{value:.3f}"

@@ -13,13 +13,17 @@ from pipelines.contracts.task import prompt_task
 from pipelines.markdown import block, code, table, text
 from pipelines.recipes.methods.table import DECLARED as RIVALS
 from pipelines.reports.evaluation import (
+    SLICE_HEADER,
     TASK_HEADER,
     detectable_words,
+    diagnostic_figures,
     other_figures,
     rows_words,
+    slice_rows,
     task_rows,
     tasks_words,
     verdict_words,
+    warning_words,
 )
 from pipelines.sources.addresses import FileSource, HubSource, parse_source
 from pipelines.tasks.family import open_family
@@ -146,15 +150,19 @@ def _figures(evaluation: Evaluation, base: BaseRecord) -> str:
         rows |= {f"{name}, adapter": of_adapter, f"{name}, frozen base": of_base}
     if least := detectable_words(evaluation):
         rows["least difference that so many rows show"] = least
+    rows |= diagnostic_figures(evaluation)
     rows["verdict"] = verdict_words(evaluation)
+    rows |= {f"warning {number}": said for number, said in enumerate(warning_words(evaluation), 1)}
     alone = (
         "" if base.kind == "decoder" else " The frozen base is the encoder with a head that was trained without edits."
     )
     said = f"{measure} on {rows_words(evaluation)}, with {confidence} intervals.{alone}\n\n{_table(rows)}"
-    if not evaluation.tasks:
-        return said
-    lines = table(list(TASK_HEADER), [[text(cell) for cell in line] for line in task_rows(evaluation)])
-    return f"{said}\n\n{tasks_words(evaluation)}\n\n" + "\n".join(lines)
+    if evaluation.tasks:
+        lines = table(list(TASK_HEADER), [[text(cell) for cell in line] for line in task_rows(evaluation)])
+        said = f"{said}\n\n{tasks_words(evaluation)}\n\n" + "\n".join(lines)
+    if sliced := [[text(cell) for cell in row] for row in slice_rows(evaluation)]:
+        said = f"{said}\n\n" + "\n".join(table(SLICE_HEADER, sliced))
+    return said
 
 
 def _making(facts: CardFacts) -> dict[str, object]:

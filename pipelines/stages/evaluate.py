@@ -13,6 +13,8 @@ from pipelines.contracts.evaluation import Against, Evaluation, SystemFigures, T
 from pipelines.contracts.predictions import Prediction, Said, write_predictions
 from pipelines.contracts.prepared import Row
 from pipelines.contracts.training import read_training
+from pipelines.diagnostics.diagnose import diagnose
+from pipelines.diagnostics.slices import Answered
 from pipelines.errors import PipelineError
 from pipelines.files import whole_directory, write_table
 from pipelines.model.frozen import HeadTraining, head_alone
@@ -61,6 +63,9 @@ def run(
         tasks = by_task(task, rows, edited, frozen, params.evaluate, seed=params.seed)
         evaluation = replace(evaluation, tasks=tasks)
     readings = [(task.read(row, a), task.read(row, b)) for row, a, b in zip(rows, edited, frozen, strict=True)]
+    answered = Answered(rows, edited, frozen, readings)
+    diagnostics = diagnose(workspace, model, answered, params.evaluate, seed=params.seed, root=root)
+    evaluation = replace(evaluation, diagnostics=diagnostics)
     write_predictions(predictions, [_prediction(row, *both) for row, both in zip(rows, readings, strict=True)])
     _write_plots(plots, rows, [one.value for one, _ in readings], task.classes)
     write_evaluation(out, evaluation)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,8 @@ import numpy as np
 from pipelines.bases.load import load_tokenizer
 from pipelines.bases.store import store_path
 from pipelines.contracts.base import BaseRecord, read_base
-from pipelines.contracts.card import DataCard, Domains, SplitCard, TaskCard, write_card
+from pipelines.contracts.beside import NearRow, write_near, write_slices
+from pipelines.contracts.card import DataCard, Domains, Overlap, SplitCard, TaskCard, write_card
 from pipelines.contracts.identities import write_identities
 from pipelines.contracts.prepared import (
     Row,
@@ -28,6 +29,7 @@ from pipelines.contracts.prepared import (
     write_rows,
 )
 from pipelines.contracts.task import write_task
+from pipelines.diagnostics.near_rows import near_rows
 from pipelines.errors import PipelineError
 from pipelines.files import sha256_file, whole_directory
 from pipelines.params.whole import Params
@@ -36,6 +38,7 @@ from pipelines.sources.addresses import FileSource, own_path, parse_source
 from pipelines.tasks.assemble import Assembled, RowReading, assembled
 from pipelines.tasks.keys.mixture import MixtureParams
 from pipelines.tasks.keys.prepare import PrepareParams
+from pipelines.tasks.splits import SHARED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -78,24 +81,58 @@ def run(params: Params, *, root: Path, base: Path, out: Path, card: Path) -> Pre
     tokenizer = load_tokenizer(record, root=root)
     for place, section in config.sections().items():
         _check_length(record, tokenizer, section.max_tokens, f"{place}.max_tokens")
-    with assembled(config, RowReading(tokenizer, record.kind, root, params.seed), out) as data:
+    kept = tuple(params.evaluate.slice_columns())
+    with assembled(config, RowReading(tokenizer, record.kind, root, params.seed, kept), out) as data:
         with whole_directory(out) as folder:
             for split, rows in data.splits.items():
                 write_rows(folder, split, rows)
             write_identities(folder, data.splits)
             write_rejected(folder, data.rejected)
             write_task(folder, data.task.spec)
+            near = near_rows(data.splits)
+            write_near(folder, near)
+            if kept:
+                write_slices(folder, data.splits["test"])
             content = data_sha256(folder)
         sizes, reasons = _sizes(data), dict(data.reasons)
         result = PrepareResult(data.read, sizes, reasons, data.unused, content, data.joined_otherwise)
         summaries = {split: _summary(rows, data.task.classes) for split, rows in data.splits.items()}
-        write_card(card, _card(result, summaries, data, config, root))
+        found = _card(result, summaries, data, config, root)
+        overlap = _overlap(near, reasons)
+        write_card(card, replace(found, overlap=overlap))
+    _warn(overlap, sizes)
     log.info("%d rows read, %d rejected, %d unused; splits %s", result.read, sum(reasons.values()), data.unused, sizes)
     return result
 
 
 def _sizes(data: Assembled) -> dict[Split, int]:
     return {split: len(rows) for split, rows in data.splits.items()}
+
+
+def _overlap(near: Sequence[NearRow], reasons: Mapping[str, int]) -> Overlap:
+    """How many rows stand in two splits' sources, and how many are near a row of another split."""
+    shared = sum(count for reason, count in reasons.items() if SHARED.fullmatch(reason))
+    counts = Counter((row.split, row.other_split) for row in near)
+    return Overlap(
+        left_out=shared,
+        test_near_train=counts["test", "train"],
+        test_near_validation=counts["test", "validation"],
+        validation_near_train=counts["validation", "train"],
+    )
+
+
+def _warn(overlap: Overlap, sizes: Mapping[Split, int]) -> None:
+    if overlap.left_out:
+        log.warning(
+            "%d rows stand in the sources of two splits and are left out of the one that is learned from",
+            overlap.left_out,
+        )
+    if overlap.test_near_train:
+        log.warning(
+            "%d of %d test rows are nearly the same as a training row (near.jsonl beside the splits names both); "
+            "stage evaluate says what the figure is without them",
+            overlap.test_near_train, sizes["test"],
+        )  # fmt: skip
 
 
 def _check_length(record: BaseRecord, tokenizer: PreTrainedTokenizerBase, max_tokens: int, key: str) -> None:

@@ -28,12 +28,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RowReading:
-    """What rows are read with: the tokenizer and the kind of the base, the project's root, and the seed of splits."""
+    """What rows are read with: tokenizer and kind of the base, the root, the seed of splits, and columns to be kept."""
 
     tokenizer: PreTrainedTokenizerBase
     kind: Kind
     root: Path
     seed: int
+    kept: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,8 @@ def _mixed(config: MixtureParams, reading: RowReading, stores: Mapping[str, RowS
 
 def _split(config: PrepareParams, task: TaskFamily[Any], reading: RowReading, store: RowStore) -> tuple[Collected, int]:
     """What the sources of a task hold, and how many usable rows no split took."""
-    collected = collect(config, RowReader(config, task, reading.tokenizer, reading.kind), reading.root, store)
+    reader = RowReader(config, task, reading.tokenizer, reading.kind, kept=reading.kept)
+    collected = collect(config, reader, reading.root, store)
     _, unused = cut(store, collected.pools, config)
     return collected, unused
 

@@ -13,7 +13,7 @@ from pipelines.contracts.prepared import Rejection, Row
 from pipelines.contracts.task import TaskSpec
 from pipelines.sources.raw_row import RawRow
 from pipelines.tasks.columns import Columns
-from pipelines.tasks.family import MAJORITY, Answer, Asked, Contrast, Reading, Target, TaskFamily
+from pipelines.tasks.family import MAJORITY, Answer, Asked, Confidences, Contrast, Reading, Target, TaskFamily
 from pipelines.tasks.keys.choice import LISTED, ChoiceParams, Score, SplitParams
 from pipelines.tasks.keys.classification import ACCURACY
 from pipelines.tasks.keys.template import template_fields
@@ -131,6 +131,12 @@ class Choice(TaskFamily[ChoiceParams]):
         """The probability of the right option."""
         pairs = zip(rows, answers, strict=True)
         return np.array([self._probabilities(row, answer)[_right(row)] for row, answer in pairs], dtype=np.float64)
+
+    def confidences(self, rows: Sequence[Row], answers: Sequence[Answer]) -> Confidences:
+        """The probability of the option that is chosen, normalised over the row's options by their scores."""
+        pairs = zip(rows, answers, strict=True)
+        said = np.array([self._probabilities(row, answer).max() for row, answer in pairs], dtype=np.float64)
+        return Confidences(said, self.scores(rows, answers))
 
     def baselines(self, rows: Sequence[Row]) -> dict[str, Floats]:
         """Always the place that is right in most of these rows; and an option drawn by chance."""

@@ -12,7 +12,7 @@ from pipelines.contracts.prepared import Rejection, Row, Split
 from pipelines.contracts.task import TaskSpec
 from pipelines.errors import PipelineError
 from pipelines.sources.raw_row import RawRow
-from pipelines.tasks.family import MAJORITY, Answer, Asked, Reading, Target, TaskFamily
+from pipelines.tasks.family import MAJORITY, Answer, Asked, Confidences, Reading, Target, TaskFamily
 from pipelines.tasks.keys.classification import ACCURACY, F1, MACRO_F1, MATTHEWS, ClassificationParams, LabelParams
 from pipelines.tasks.measures import Floats, LabelF1, Matthews, Measure, Places, Proportion
 from pipelines.tasks.reader import reject
@@ -115,6 +115,11 @@ class Classification(TaskFamily[ClassificationParams]):
         """The probability of the right label."""
         found: Floats = probabilities(answers)[np.arange(len(rows)), self._truth(rows)]
         return found
+
+    def confidences(self, rows: Sequence[Row], answers: Sequence[Answer]) -> Confidences:
+        """The probability of the likeliest label, normalised over the labels' words."""
+        right = self._answered(answers) == self._truth(rows)
+        return Confidences(probabilities(answers).max(1), right.astype(np.float64))
 
     def baselines(self, rows: Sequence[Row]) -> dict[str, Floats]:
         """Always the label that most of these rows have, the first of equally many; and a label drawn by chance.

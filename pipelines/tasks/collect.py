@@ -52,9 +52,11 @@ def collect(config: PrepareParams, rows: RowReader, root: Path, store: RowStore)
     pools: list[Split] = []
     read = joined_otherwise = 0
     for split, source, sha256 in _sources(config):
+        unseen = set(rows.kept)
         count, missing, grouped = 0, 0, config.group_column is None or config.group_column in config.made_columns()
         for raw in tqdm(reader.read(source, sha256, root=root), desc=f"reading {split}", unit=" rows", delay=1.0):
             grouped = grouped or config.group_column in raw.values
+            unseen -= raw.values.keys()
             for outcome in rows.read_all(raw):
                 count += 1
                 if isinstance(outcome, Row):
@@ -74,6 +76,12 @@ def collect(config: PrepareParams, rows: RowReader, root: Path, store: RowStore)
                 f"{source} must have rows with the column of group_column",
                 got=f"{count} rows, none with {config.group_column!r}",
                 do="Correct prepare.group_column, or set it to null.",
+            )
+        if unseen:
+            raise PipelineError(
+                f"{source} must have rows with the columns that evaluate.slices names",
+                got=f"{count} rows, none with {', '.join(sorted(unseen))}",
+                do="Correct evaluate.slices.",
             )
         read += count
         distinct(store, split, one_answer=config.one_answer())

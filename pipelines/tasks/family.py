@@ -36,6 +36,9 @@ EXAMPLE = "An example text."
 MAJORITY = "majority"
 """The baseline that always gives the commonest answer."""
 
+CONSTANT = "constant"
+"""The baseline that gives one answer where answers are not right or wrong, but nearer or farther."""
+
 Keys = TypeVar("Keys", bound=PrepareParams, contravariant=True)
 
 
@@ -65,6 +68,14 @@ class Reading:
 
     value: str | float
     details: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Confidences:
+    """Of each row the probability of the answer that is given, and 1 where that is right, both [rows]."""
+
+    said: Floats
+    right: Floats
 
 
 class TaskFamily(Protocol[Keys]):
@@ -176,6 +187,10 @@ class TaskFamily(Protocol[Keys]):
     def fine_scores(self, rows: Sequence[Row], answers: Sequence[Answer]) -> Floats:
         """Scores that tell two models apart where both are right: what the pruner wilcoxon compares, [rows]."""
         return self.scores(rows, answers)
+
+    def confidences(self, rows: Sequence[Row], answers: Sequence[Answer]) -> Confidences | None:  # noqa: ARG002
+        """How likely the answers are by the model itself; None of a task whose answers have no probability."""
+        return None
 
     def baselines(self, rows: Sequence[Row]) -> dict[str, Floats]:  # noqa: ARG002
         """Scores of answers that read no prompt, [rows] each, by what they are called; none where there are none.

@@ -15,7 +15,7 @@ from pipelines.errors import PipelineError
 from pipelines.sources.raw_row import RawRow
 from pipelines.tasks.columns import Columns
 from pipelines.tasks.conversations import ANSWER, answered, asked, beginning, turns_of
-from pipelines.tasks.family import EXAMPLE, MAJORITY, Answer, Asked, Reading, Target, TaskFamily
+from pipelines.tasks.family import CONSTANT, EXAMPLE, MAJORITY, Answer, Asked, Reading, Target, TaskFamily
 from pipelines.tasks.keys.generation import EXACT_MATCH, GenerationParams
 from pipelines.tasks.keys.template import fill_template, template_fields
 from pipelines.tasks.measures import Floats, Mean, Measure, Proportion
@@ -157,14 +157,18 @@ class Generation(TaskFamily[GenerationParams]):
         return self.measure.by_row(scores) if isinstance(self.measure, CorpusChrf) else scores
 
     def baselines(self, rows: Sequence[Row]) -> dict[str, Floats]:
-        """Always the commonest reference, where answers are right or wrong and it is known which are one."""
-        if self.measure.name != EXACT_MATCH or self._apart:
+        """Always the commonest reference: the majority where answers are right or wrong, else a constant answer.
+
+        None where answers are compared in a process of their own, since it is not known which references are one.
+        """
+        if self._apart:
             return {}
         right = [self._reader.read(row.references[0]) for row in rows]
-        alike = [plain(value) if isinstance(value, str) else value for value in right]  # as they are compared
+        exact = self.measure.name == EXACT_MATCH
+        alike = [plain(value) if exact and isinstance(value, str) else value for value in right]  # as they are compared
         commonest = Counter(alike).most_common(1)[0][0]
         said = str(rows[alike.index(commonest)].references[0])
-        return {MAJORITY: self.scores(rows, [said] * len(rows))}
+        return {MAJORITY if exact else CONSTANT: self.scores(rows, [said] * len(rows))}
 
     def summary(self, rows: Sequence[Row], answers: Sequence[Answer]) -> dict[str, float]:
         """How many answers the reader finds nothing in; they are wrong."""

@@ -12,7 +12,17 @@ from numpy.typing import NDArray
 from pipelines.contracts.prepared import Row
 from pipelines.contracts.task import TaskSpec, prompt_task
 from pipelines.tasks.columns import Columns
-from pipelines.tasks.family import Answer, Asked, Contrast, Reading, TaskFamily, family_of, open_family, task_places
+from pipelines.tasks.family import (
+    Answer,
+    Asked,
+    Confidences,
+    Contrast,
+    Reading,
+    TaskFamily,
+    family_of,
+    open_family,
+    task_places,
+)
 from pipelines.tasks.keys.mixture import MACRO_AVERAGE, TASK, MixtureParams
 from pipelines.tasks.measures import Floats, MacroAverage
 
@@ -99,6 +109,14 @@ class Mixture(TaskFamily[Any]):
         for own in self._shares(rows):
             found[own.places] = own.task.fine_scores(own.rows, own.of(answers))
         return found
+
+    def confidences(self, rows: Sequence[Row], answers: Sequence[Answer]) -> Confidences | None:
+        """Those of the tasks whose answers have a probability, one task after the other."""
+        every = [own.task.confidences(own.rows, own.of(answers)) for own in self._shares(rows)]
+        known = [each for each in every if each is not None]
+        if not known:
+            return None
+        return Confidences(np.concatenate([x.said for x in known]), np.concatenate([x.right for x in known]))
 
     def baselines(self, rows: Sequence[Row]) -> dict[str, Floats]:
         """Of each baseline that all tasks have, every row's score by its own task's."""

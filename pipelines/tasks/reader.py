@@ -40,6 +40,7 @@ class RowReader:
         task: what the keys describe.
         tokenizer: of the base.
         kind: of the base: an encoder answers with a head, so its tokens need not tell answers apart.
+        kept: columns whose values rows are to have beside all that, where they have one.
 
     Raises:
         PipelineError: if the base's tokens cannot tell the task's answers apart, or ``chat`` is asked of a model
@@ -47,13 +48,20 @@ class RowReader:
     """
 
     def __init__(
-        self, keys: PrepareParams, task: TaskFamily[Any], tokenizer: PreTrainedTokenizerBase, kind: Kind = "decoder"
+        self,
+        keys: PrepareParams,
+        task: TaskFamily[Any],
+        tokenizer: PreTrainedTokenizerBase,
+        kind: Kind = "decoder",
+        *,
+        kept: Sequence[str] = (),
     ) -> None:
-        self.tokenizer, self.kind = tokenizer, kind
-        self.columns = keys.row_columns()
+        self.tokenizer, self.kind, self.kept = tokenizer, kind, tuple(kept)
+        self._own_columns = keys.row_columns()
+        self.columns = tuple(dict.fromkeys((*self._own_columns, *kept)))
         self.task, self._keys = task, keys
         optional = (*task.columns().optional, keys.group_column)
-        self._needed = [name for name in self.columns if name not in optional]
+        self._needed = [name for name in self._own_columns if name not in optional]
         self._fields = keys.text_columns()
         self._special = special_tokens(tokenizer)
         if keys.chat and not tokenizer.chat_template:
@@ -102,6 +110,7 @@ class RowReader:
             group=_group(raw, self._keys.group_column) or target.group,
             second=second_text(self.task.spec, texts),
             key="\x1f".join(map(comparable, (*own, *sorted(target.choices)))),
+            slices={name: str(value) for name in self.kept if (value := present(raw.values.get(name))) is not None},
         )
 
     def _check_chat(self) -> None:

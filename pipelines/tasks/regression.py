@@ -11,7 +11,7 @@ from pipelines.contracts.prepared import Rejection, Row, Split
 from pipelines.contracts.task import TaskSpec
 from pipelines.errors import PipelineError
 from pipelines.sources.raw_row import RawRow
-from pipelines.tasks.family import Answer, Asked, Reading, Target, TaskFamily
+from pipelines.tasks.family import CONSTANT, Answer, Asked, Reading, Target, TaskFamily
 from pipelines.tasks.keys.regression import RegressionParams
 from pipelines.tasks.measures import PEARSON, SPEARMAN, Correlation, Floats, Measure
 from pipelines.tasks.reader import reject
@@ -98,6 +98,11 @@ class Regression(TaskFamily[RegressionParams]):
     def fine_scores(self, rows: Sequence[Row], answers: Sequence[Answer]) -> Floats:
         """How near the right number the answer is: 0 at it, and the lower the farther."""
         return -np.abs(self._said(answers) - self._right(rows))
+
+    def baselines(self, rows: Sequence[Row]) -> dict[str, Floats]:
+        """Always the mean of the right numbers, which goes together with nothing: 0."""
+        right = self._right(rows)
+        return {CONSTANT: np.column_stack([np.full(len(rows), right.mean()), right])}
 
     def summary(self, rows: Sequence[Row], answers: Sequence[Answer]) -> dict[str, float]:
         """The other correlation, and the mean distance from the right numbers."""

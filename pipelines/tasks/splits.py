@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 
 from pipelines.contracts.prepared import SPLITS, Row, Split
@@ -11,6 +12,7 @@ from pipelines.errors import PipelineError
 from pipelines.tasks.keys.prepare import PrepareParams
 from pipelines.tasks.row_store import RowStore, StoredSplit
 
+SHARED = re.compile(r"the (text|group) is also in the \w+ (source|split of .+)")  # reasons: here, and of mixtures
 SHOWN = 60  # characters of a rejected value in a message
 CUT_ORDER: tuple[Split, ...] = ("test", "validation", "train")  # a text in two files stays where it measures
 _UNITS = """

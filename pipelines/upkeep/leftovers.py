@@ -17,6 +17,7 @@ from pipelines.contracts.base import read_base
 from pipelines.contracts.recipe import read_best
 from pipelines.contracts.search import read_search
 from pipelines.contracts.training import read_training
+from pipelines.diagnostics.neutral import read_neutral
 from pipelines.errors import PipelineError
 from pipelines.files import clear_stale, reft_home
 from pipelines.params.whole import Params
@@ -164,9 +165,11 @@ def _cells(params: Params, root: Path, graph: Graph) -> list[Leftover]:
     """Comparisons of methods on another base or other rows, or run in another way."""
     try:
         inputs = Inputs.of(root / graph.paths["base"], root / graph.paths["prepared"])
+        neutral = read_neutral(params.evaluate.neutral, root).sha256
     except PipelineError:
         return []
-    present = cells_key(inputs, params.computation(), score_batch=params.evaluate.batch_size)
+    batch = params.evaluate.batch_size
+    present = cells_key(inputs, params.computation(), score_batch=batch, neutral=neutral)
     why = "of other inputs than the present ones"
     return [
         Leftover("comparison", str(folder), size(folder), why)

@@ -10,6 +10,7 @@ import yaml
 from pipelines.bases.load import load_base
 from pipelines.bases.store import obtain
 from pipelines.contracts.base import BaseRecord, read_base, write_record
+from pipelines.contracts.beside import write_near
 from pipelines.contracts.best import Best, write_best
 from pipelines.contracts.card import DataCard, SplitCard, write_card
 from pipelines.contracts.confirmed import write_confirmed
@@ -106,6 +107,7 @@ def _write_prepared(prepared: Path, card: Path) -> None:
     for split in SPLITS:
         write_rows(prepared, split, [row])
     write_identities(prepared, {split: [row] for split in SPLITS})
+    write_near(prepared, [])
     labels = {"negative": " negative", "positive": " positive"}
     write_task(prepared, TaskSpec("classification", "Review: {text}\nSentiment:", False, settings={"labels": labels}))
     splits = {split: SplitCard(1, {"negative": 0, "positive": 1}, {"p50": 9.0, "max": 9}) for split in SPLITS}

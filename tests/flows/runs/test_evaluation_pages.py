@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,9 @@ from flows.commands.summary import summary
 from flows.runs.cards import evaluation_table, run_summary
 from flows.runs.outcome import FlowResult, GateOutcome, StageRun
 from flows.runs.titles import outcome_title
+from pipelines.contracts.diagnostics import CommonAnswer, Diagnostics, Forgetting, SliceFigures
 from pipelines.contracts.evaluation import Evaluation, read_evaluation, write_evaluation
+from pipelines.contracts.interval import Interval
 from pipelines.contracts.prepared import Row
 from pipelines.contracts.registration import Registration, write_registration
 from pipelines.contracts.search import SearchResult, write_search
@@ -23,7 +27,7 @@ from pipelines.contracts.training import TrainResult, write_training
 from pipelines.files import read_json, write_json
 from pipelines.project.graph import read_graph
 from pipelines.registry.history import evaluation_metrics
-from pipelines.reports.evaluation import verdict_words
+from pipelines.reports.evaluation import verdict_words, warning_words
 from pipelines.stages.evaluate import compare
 from pipelines.tasks.family import open_family
 from tests.arrows import ROOT
@@ -88,6 +92,54 @@ def test_the_card_says_the_verdict_beside_the_baselines(
     assert evaluation_metrics(evaluation) == evaluation.flat()
 
 
+def looked_at(evaluation: Evaluation, **changes: Any) -> Evaluation:
+    """The evaluation with diagnostics in which nothing is wrong, but for these changes."""
+    plain = Forgetting("default", 24, 768, 20.0, 20.2, Interval(0.01, -0.01, 0.02))
+    common = {system: CommonAnswer("negative", 0.7) for system in ("adapter", "base")}
+    found = Diagnostics(plain, common, {}, 0, [])
+    return replace(evaluation, diagnostics=replace(found, **changes))
+
+
+def planted() -> dict[str, tuple[Evaluation, str]]:
+    """By what is wrong, the evaluation and what is to be said."""
+    good, half = compared(TRUTH, TRUTH, ALTERNATING), Interval(0.5, 0.4, 0.6)
+    counts = {name: {"unreadable_answers": count} for name, count in (("adapter", 30), ("base", 2))}
+    unreadable = replace(good, **{name: replace(good.adapter, summary=own) for name, own in counts.items()})
+    near = [
+        SliceFigures("near a training row", part, rows, rows, half, half, half)
+        for part, rows in (("no", 191), ("yes", 9))
+    ]
+    return {
+        "one class": (
+            looked_at(good, common={"adapter": CommonAnswer("positive", 1.0)}),
+            "The adapter gives 100.0 % of the rows the same answer, 'positive'.",
+        ),
+        "unreadable": (looked_at(unreadable), "Of the adapter's answers 15.0 % cannot be read, and count as wrong."),
+        "broken": (
+            looked_at(good, forgetting=Forgetting("default", 24, 768, 20.0, 340.0, Interval(16.0, 12.0, 20.0))),
+            "The adapter breaks text that has nothing to do with the task: its perplexity rises from 20 to 340.",
+        ),
+        "leak": (
+            looked_at(good, near_training=9, slices=near),
+            "4.5 % of the test rows are nearly a training row; on the others the adapter has 50.0 %.",
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", planted())
+def test_what_makes_a_figure_worth_less_is_warned_of_on_every_page(name: str, tmp_path: Path) -> None:
+    evaluation, words = planted()[name]
+    assert warning_words(evaluation) == [words]
+    assert words in evaluation_table(evaluation).replace("\\", "")
+    assert words in " ".join(shown(tmp_path, evaluation).split())
+    write_evaluation(tmp_path / "evaluation.json", evaluation)
+    assert warning_words(read_evaluation(tmp_path / "evaluation.json")) == [words]
+
+
+def test_nothing_is_warned_of_where_nothing_is_wrong() -> None:
+    assert warning_words(looked_at(compared(TRUTH, TRUTH, ALTERNATING))) == []
+
+
 def test_a_file_of_release_0_1_is_read_and_said(tmp_path: Path) -> None:
     evaluation = compared(TRUTH, TRUTH, ALTERNATING)
     write_evaluation(tmp_path / "evaluation.json", evaluation)
@@ -140,7 +192,7 @@ def test_every_page_speaks_of_the_familys_own_measure(tmp_path: Path) -> None:
     evaluation = compare(task, rows, texts, ["no"] * 20, SETTINGS, seed=0, adapter_sha256="0" * 64)
     table = shown(tmp_path, evaluation)
     figures = {"card": evaluation_table(evaluation), "run": run_summary([], evaluation, VERSION)}
-    unreadable = re.compile(r"unreadable answers[^0-9]*0[^0-9]+1\b", re.IGNORECASE)  # of the base, of the adapter
+    unreadable = re.compile(r"unreadable answers[^0-9]*0 \(0\.0 %\)[^0-9]+1 \(5\.0 %\)", re.IGNORECASE)  # base, adapter
     assert "proposed by tpe" in table  # where the recipe came from
     for page, text in {**figures, "summary": table}.items():
         assert "exact match" in text, page

@@ -202,13 +202,12 @@ def test_better_is_what_the_stage_evaluate_calls_so(won: int, rows: int, p_value
 
 def second_line(first: tuple[float, ...], second: tuple[float, ...]) -> Line:
     """The table's line of the second of two methods with these scores of the test rows."""
-    cells = [Cell(name, "test", 1e-3, 3, 0.5, scores, 10, 1, 1.0, 1.0, 1.0, None) for name, scores in
+    cells = [Cell(name, "test", 1e-3, 3, 0.5, scores, 10, 1, 1.0, 1.0, 1.0, None, (1.0, 2.0)) for name, scores in
              (("a", first), ("b", second))]  # fmt: skip
     methods = contenders(params({"methods": dict.fromkeys("ab", METHODS["LoRA"])}), best=Path("none"))
     lines = tuple((method, (), (cell,)) for method, cell in zip(methods, cells, strict=True))
-    return lines_of(Comparison(Proportion("accuracy"), cells[0], lines, {}, each_alone(len(first))), params().evaluate)[
-        2
-    ]
+    found = Comparison(Proportion("accuracy"), cells[0], lines, {}, each_alone(len(first)), each_alone(2))
+    return lines_of(found, params().evaluate)[2]
 
 
 def test_a_searched_part_is_as_the_last_search_chose_it_or_is_missed(tmp_path: Path) -> None:

@@ -14,8 +14,16 @@ from dvc.fs import localfs
 from dvc.repo.metrics.show import _read_metric
 
 from pipelines.contracts.best import Best, read_chosen, write_best
-from pipelines.contracts.card import DataCard, Domains, SplitCard, read_card, write_card
+from pipelines.contracts.card import DataCard, Domains, Overlap, SplitCard, read_card, write_card
 from pipelines.contracts.confirmed import Confirmed, read_confirmed, write_confirmed
+from pipelines.contracts.diagnostics import (
+    Calibration,
+    CommonAnswer,
+    Diagnostics,
+    Forgetting,
+    ReliabilityBin,
+    SliceFigures,
+)
 from pipelines.contracts.evaluation import Against, Evaluation, SystemFigures, read_evaluation, write_evaluation
 from pipelines.contracts.interval import Interval
 from pipelines.contracts.predictions import Prediction, Said, read_predictions, write_predictions
@@ -48,6 +56,13 @@ WHOLE = Evaluation(
     {"majority": 0.5},
     OVER,
     False,
+    diagnostics=Diagnostics(
+        Forgetting("default", 24, 768, 20.5, 21.0, Interval(0.02, -0.01, 0.05)),
+        {"adapter": CommonAnswer("a", 0.75)},
+        {"adapter": Calibration(0.25, [ReliabilityBin(0.5, 0.6, 4, 0.55, 0.8)])},
+        1,
+        [SliceFigures("label", "a", 3, 3, *[Interval(0.5, 0.25, 0.75)] * 3)],
+    ),
 )
 TRIAL = TrialRecord(
     number=3, state="complete", value=0.5, values=(0.5, 7.0), params={"rank": 4, "layers": "all"}, seed=1,
@@ -57,7 +72,10 @@ TRIAL = TrialRecord(
 FILES: dict[str, tuple[Callable[[Path, Any], None], Callable[[Path], Any], Any]] = {
     "card": (
         write_card, read_card,
-        DataCard("file:x", None, "0", 9, {"a text is empty": 2}, 1, {"rows": 0}, 0, dict.fromkeys(SPLITS, SPLIT)),
+        DataCard(
+            "file:x", None, "0", 9, {"a text is empty": 2}, 1, {"rows": 0}, 0, dict.fromkeys(SPLITS, SPLIT),
+            overlap=Overlap(1, 2, 3, 4),
+        ),
     ),
     "best": (write_best, read_chosen, Best({"rank": 4, "layers": "all"}, "search-1", 3, "proposed", 0.5, None)),
     "trials": (write_trials, read_trials, [TRIAL]),

@@ -93,6 +93,22 @@ def test_both_versions_are_asked_every_test_row_as_they_are_served(
     assert found.majority is not None
 
 
+def test_neutral_text_is_read_where_its_perplexity_has_a_limit(
+    lives: Store, lives_params: Params, lives_root: Path, prepared: Path
+) -> None:
+    version, rise = lives.client.get_model_version(MODEL, "3"), {}
+    for limit in (None, 0.5):
+        gate = lives_params.gate
+        limited = gate.model_copy(update={"limits": gate.limits.model_copy(update={"perplexity": limit})})
+        params = lives_params.model_copy(update={"gate": limited})
+        base = lives_root / "stages-0" / "base.json"
+        found = Asker(lives, params, root=lives_root, base=base, prepared=prepared).contest(version, None)
+        assert found.challenger.problem is None
+        rise[limit] = found.challenger.perplexity
+    assert rise[None] is None
+    assert abs(rise[0.5]) < 0.5  # random edits of a random model, which knows no text
+
+
 def test_a_version_whose_prompts_differ_cannot_be_compared(
     asker: Asker, lives: Store, prepared: Path, lives_params: Params, lives_root: Path
 ) -> None:

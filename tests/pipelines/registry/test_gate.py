@@ -253,6 +253,26 @@ def test_a_measure_that_is_no_mean_is_compared_as_it_adds_up() -> None:
     assert not decide(turned, SETTINGS, drawing, look=1).promote
 
 
+@pytest.mark.parametrize(
+    ("rise", "limit", "said"),
+    [
+        (0.6, 0.5, "perplexity of neutral text, as a share of the base's, must be at most 0.5; it is 0.6"),
+        (None, 0.5, "must be known, since gate.limits.perplexity is 0.5"),
+        (0.4, 0.5, None),
+        (0.6, None, None),
+    ],
+)
+def test_a_challenger_that_breaks_neutral_text_is_kept_out_by_a_limit(
+    rise: float | None, limit: float | None, said: str | None
+) -> None:
+    limits = SETTINGS.limits.model_copy(update={"perplexity": limit})
+    found = decide(
+        among("challenger", perplexity=rise), SETTINGS.model_copy(update={"limits": limits}), DRAWING, look=1
+    )
+    assert found.promote == (said is None)
+    assert said is None or any(said in reason for reason in found.reasons)
+
+
 # --- the numbers under it --------------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from sklearn.metrics import accuracy_score, f1_score
 from transformers import AutoModel
 
+from flows.runs.cards import evaluation_table
 from pipelines.bases.store import obtain, store_path
 from pipelines.contracts.base import read_base
 from pipelines.contracts.evaluation import read_evaluation
@@ -139,6 +140,9 @@ def test_edits_and_head_learn_more_than_the_head_alone(bert: Path) -> None:
     evaluation = read_evaluation(bert / "evaluation.json")
     assert evaluation.measure == "spearman"
     assert evaluation.adapter.value > evaluation.base.value + 0.1
+    assert evaluation.diagnostics is not None
+    assert evaluation.diagnostics.forgetting is None
+    assert "an encoder continues no text" in evaluation_table(evaluation)
 
 
 def test_classes_are_measured_as_scikit_learn_does(roberta: Path) -> None:

@@ -15,7 +15,7 @@ from pipelines.reports.evaluation import verdict_words
 from pipelines.stages.evaluate import compare
 from pipelines.tasks.family import open_family
 
-SETTINGS = EvaluateParams(batch_size=8, confidence=0.95, bootstrap=2000)
+SETTINGS = EvaluateParams(batch_size=8, confidence=0.95, bootstrap=2000, neutral="default", slices=["length", "label"])
 LABELS = ["negative", "positive"]
 TASK = open_family(
     TaskSpec("classification", "{text}", False, settings={"labels": {label: f" {label}" for label in LABELS}})

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import hashlib
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +10,13 @@ import pytest
 import yaml
 from tokenizers.processors import TemplateProcessing
 
-from pipelines.contracts.card import read_card
+from flows.runs.cards import data_card
+from pipelines.contracts.beside import read_near, read_slices
+from pipelines.contracts.card import Overlap, read_card
 from pipelines.contracts.prepared import SPLITS, Row, data_sha256, read_rows
 from pipelines.contracts.task import read_task
 from pipelines.errors import PipelineError
+from pipelines.intake.library import Sources, prepare_keys, read_task_file
 from pipelines.params.whole import check_params
 from pipelines.sources.raw_row import RawRow
 from pipelines.stages import base, prepare
@@ -454,6 +459,73 @@ def test_near_duplicates_are_kept_and_counted(project: Path) -> None:
         "across_splits": sum(text in shared for text in every),
     }
     assert found["rows"] > found["across_splits"]
+
+
+def told(number: int) -> str:
+    """A text that is near no other one of another number."""
+    return hashlib.sha256(str(number).encode()).hexdigest()[:36]
+
+
+def test_planted_leaks_are_counted_named_and_warned_of(project: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of ten test rows in a file of their own two stand in the main file too, and three but for their last letter."""
+    data = [{"text": told(n), "label": 2 if n % 4 else -2} for n in range(40)]
+    near = [{**row, "text": f"{row['text']}x"} for row in data[2:5]]
+    others = [{"text": told(n), "label": 2 if n % 4 else -2} for n in range(100, 105)]
+    write(project, data[:2] + near + others, name="test.jsonl")
+    run(project, data, test_source="file:data/own/test.jsonl", train_rows=38 - 6)
+    card = read_card(project / "data.json")
+    assert card.rejected == {"the text is also in the test source": 2}
+    learned = {row.prompt: split for split in ("train", "validation") for row in read_rows(project / "prepared", split)}
+    counts = Counter(learned[f"Review: {row['text']}\nSentiment:"] for row in data[2:5])
+    assert card.overlap == Overlap(2, counts["train"], counts["validation"], 0)
+    assert sum(counts.values()) == 3
+    named = {(each.split, each.id) for each in read_near(project / "prepared")}
+    assert named == {("test", f"data/own/test.jsonl:{line}") for line in (3, 4, 5)}
+    assert "2 rows stand in the sources of two splits" in caplog.text
+    assert f"{counts['train']} of 10 test rows are nearly the same as a training row" in caplog.text
+    page = data_card(card)
+    assert "Overlap of splits: 2 rows stood in the sources of two splits" in page
+    assert f"nearly a training row are {counts['train']} test row" in page
+
+
+def test_columns_that_figures_are_sliced_by_stand_beside_the_rows_and_change_no_hash(project: Path) -> None:
+    data: list[dict[str, Any]] = [{**row, "topic": f"t{place % 3}"} for place, row in enumerate(rows(50))]
+    del data[7]["topic"]
+    run(project, data)
+    plain = data_sha256(project / "prepared")
+    raw = raw_params()
+    paths = {"base": project / "base.json", "out": project / "prepared", "card": project / "data.json"}
+    raw["evaluate"]["slices"] = ["length", "{topic}"]
+    prepare.run(check_params(raw, "params.yaml"), root=project, **paths)
+    assert data_sha256(project / "prepared") == plain
+    found = read_slices(project / "prepared")
+    assert {row.id for row in read_rows(project / "prepared", "test")} == set(found)
+    for name, values in found.items():
+        place = int(name.rpartition(":")[2]) - 1
+        assert values == ({"topic": f"t{place % 3}"} if place != 7 else {})
+    raw["evaluate"]["slices"] = ["{subject}"]
+    with pytest.raises(PipelineError, match=r"columns that evaluate\.slices names\. Got: 50 rows, none with subject"):
+        prepare.run(check_params(raw, "params.yaml"), root=project, **paths)
+
+
+def test_damaged_rows_of_a_public_tasks_file_are_named_with_their_lines(project: Path) -> None:
+    """CoLA's file as its publisher has it, but for a row cut off, one with a zero byte, one with a strange label."""
+    lines = [f"gj04\t{n % 2}\t\tThe {told(n)} sleeps." for n in range(50)]
+    lines[6], lines[20] = "gj04\t1", f"gj04\t1\t\tThe \0 {told(20)}."
+    lines[33] = lines[33].replace("gj04\t1", "gj04\t2")
+    (project / "data" / "own" / "train.tsv").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    raw = raw_params()
+    sizes = {"train_rows": 30, "validation_rows": 6, "test_rows": 8}
+    raw["prepare"] = prepare_keys(read_task_file("cola"), Sources({"train": "file:data/own/train.tsv"}, sizes))
+    raw["search"]["objectives"] = ["matthews"]
+    paths = {"base": project / "base.json", "out": project / "prepared", "card": project / "data.json"}
+    prepare.run(check_params(raw, "params.yaml"), root=project, **paths)
+    found = dict(rejected(project))
+    assert sorted(found) == [7, 21, 34]
+    page = data_card(read_card(project / "data.json"))
+    assert "Read 50 rows; 3 were rejected (rejected.jsonl beside the splits names each)" in page
+    for reason in found.values():
+        assert f"| {reason} | 1 |" in page
 
 
 # --- answers and tokens ----------------------------------------------------------------------------------------------

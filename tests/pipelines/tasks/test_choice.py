@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipelines.contracts.beside import read_near
 from pipelines.contracts.evaluation import read_evaluation
 from pipelines.contracts.prepared import Rejection, Row, read_rows
 from pipelines.contracts.task import TaskSpec
@@ -82,6 +83,26 @@ def test_an_adapter_learns_which_option_is_right(project: Path) -> None:
     assert evaluation.adapter.value == 1.0 > evaluation.base.value
     assert set(evaluation.adapter.summary) == {"accuracy_sum", "accuracy_per_token", "accuracy_per_byte"}
     assert evaluation.baselines["chance"] == 0.5
+
+
+def test_what_the_figure_alone_does_not_show_stands_beside_it(project: Path) -> None:
+    """The commonest letters and calibration by the predictions' own lines; the parts of a slicing have all rows."""
+    lines = list(read_jsonl(project / "predictions.jsonl"))
+    found = read_evaluation(project / "evaluation.json").diagnostics
+    assert found is not None
+    assert found.forgetting is not None
+    assert found.forgetting.passages == 24
+    assert found.forgetting.change.low <= found.forgetting.change.value <= found.forgetting.change.high
+    for system in ("adapter", "base"):
+        letters = [line[f"{system}_letter"] for line in lines]
+        assert found.common[system].share == max(letters.count(letter) for letter in "AB") / len(lines)
+        sure = np.mean([max(line[f"{system}_probabilities"]) for line in lines])
+        bins = found.calibration[system].bins
+        assert sum(each.rows * each.confidence for each in bins) / len(lines) == pytest.approx(sure, abs=1e-5)
+    for by in ("length", "label", "near a training row"):
+        assert sum(each.rows for each in found.slices if each.by == by) in (len(lines), 0)
+    near = {each.id for each in read_near(project / "prepared") if (each.split, each.other_split) == ("test", "train")}
+    assert found.near_training == len(near)
 
 
 def test_the_served_model_chooses_among_the_options_given(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

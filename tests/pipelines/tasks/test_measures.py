@@ -72,7 +72,20 @@ def test_always_the_commonest_answer_is_a_baseline_where_answers_are_right_or_wr
     asked = [Row("f:1", "p", " c", references=(text,)) for text in ("8.0", "3", "so 8", "1,200")]
     baselines = task("exact_match", {"name": "number"}).baselines(asked)
     assert {name: scores.tolist() for name, scores in baselines.items()} == {"majority": [1.0, 0.0, 1.0, 0.0]}
-    assert task("chrf").baselines(asked) == task("exact_match", {"name": "math"}).baselines(asked) == {}
+    assert task("exact_match", {"name": "math"}).baselines(asked) == {}
+
+
+def test_one_answer_for_all_is_a_baseline_where_answers_are_nearer_or_farther() -> None:
+    asked = [Row("f:1", "p", " c", references=(text,)) for text in ("a b", "a b", "a c", "d")]
+    baselines = task("rouge1").baselines(asked)
+    assert {name: scores.tolist() for name, scores in baselines.items()} == {"constant": [1.0, 1.0, 0.5, 0.0]}
+    assert list(task("chrf").baselines(asked)) == ["constant"]
+    numbers = TaskSpec(
+        "regression", "{text}", False, settings={"measure": "pearson", "low": 1, "high": 5, "words": None}
+    )
+    family = open_family(numbers)
+    scored = family.baselines([Row("f:1", "p", " c", references=(text,)) for text in ("1", "3", "5")])
+    assert family.measure.add_up(scored["constant"]) == 0.0
 
 
 @pytest.mark.parametrize(("name", "library"), [("pearson", stats.pearsonr), ("spearman", stats.spearmanr)])

@@ -23,7 +23,7 @@ from pipelines.tasks.family import open_family
 from pipelines.tasks.measures import MacroAverage, Mean, Proportion
 from tests.searching import RAW
 
-SETTINGS = EvaluateParams(batch_size=8, confidence=0.95, bootstrap=500)
+SETTINGS = EvaluateParams(batch_size=8, confidence=0.95, bootstrap=500, neutral="default", slices=[])
 CHOICE: dict[str, Any] = {
     "task": "choice", "template": "{q}", "chat": False, "split": None, "option_columns": [], "options": ["a", "b"],
     "score": "sum", "train_on": "answer",
