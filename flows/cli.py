@@ -14,6 +14,7 @@ from rich.console import Console
 
 from flows.commands.evaluate import evaluate_command
 from flows.commands.exchange import export_command, import_command
+from flows.commands.feedback import feedback_command
 from flows.commands.predict import predict_command
 from flows.commands.serve import serve_command
 from flows.runs.dvc import StageFailedError
@@ -53,6 +54,7 @@ def _common(
 def run(
     project: Project = Path(),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what each stage would do, and why.")] = False,
+    refresh: Annotated[bool, typer.Option("--refresh", help="First take in new rows of prepare.source.")] = False,
 ) -> None:
     """Run every stage that is stale, of base, prepare, search, train, evaluate and register; ask the gate; then push.
 
@@ -72,12 +74,12 @@ def run(
         from flows.runs.server import server_address
         from flows.runs.up_to_date import run_without_work
 
-    result = None if server_address() else run_without_work(project.resolve(), params)
+    result = None if server_address() else run_without_work(project.resolve(), params, refresh=refresh)
     if result is None:
         with importing():
             from flows import finetune
 
-        result = finetune.run(project)
+        result = finetune.run(project, refresh=refresh)
     console.print(summary(result), crop=False)
 
 
@@ -445,6 +447,7 @@ app.command("export")(export_command)
 app.command("predict")(predict_command)
 app.command("serve")(serve_command)
 app.command("evaluate")(evaluate_command)
+app.command("feedback")(feedback_command)
 
 data = typer.Typer(help="Data and models of your own.", no_args_is_help=True)
 app.add_typer(data, name="data")
@@ -452,7 +455,9 @@ app.add_typer(data, name="data")
 
 @data.command("add")
 def data_add(
-    path: Annotated[Path, typer.Argument(help="A json, jsonl, csv, tsv or parquet file; or a model.")],
+    path: Annotated[
+        Path, typer.Argument(help="A json, jsonl, csv, tsv or parquet file, or a folder of them; or a model.")
+    ],
     project: Project = Path(),
     name: Annotated[str | None, typer.Option(help="What to call it; without it, its own name.")] = None,
     split: Annotated[Literal["train", "validation", "test"], typer.Option(help="What the rows are for.")] = "train",

@@ -1,4 +1,5 @@
-"""The main flow: prepare, search, train, evaluate, register, each as DVC decides; then gate and push."""
+"""The main flow: new rows where they are asked for; prepare, search, train, evaluate, register, each as DVC decides;
+then gate and push."""
 
 from __future__ import annotations
 
@@ -13,16 +14,16 @@ from flows.promote import after_stages
 from flows.runs import dvc, orphans, running
 from flows.runs.gate import gate_outcome
 from flows.runs.notify import notify_of_failure
-from flows.runs.outcome import FlowResult, outcome_line
+from flows.runs.outcome import FlowResult, result_line
 from flows.runs.project import check_ready
 from flows.runs.server import Told, kept_alive
-from flows.runs.tasks import pull, push, repro_stage, repro_stages, show, warn
+from flows.runs.tasks import pull, push, refresh_rows, repro_stage, repro_stages, show, show_drift, warn
 from flows.runs.titles import outcome_title, project_name, rename_run
 from pipelines.bases.space import check_base_space
 from pipelines.bases.store import in_store
 from pipelines.contracts.evaluation import read_evaluation
 from pipelines.contracts.training import read_training
-from pipelines.params.whole import Params
+from pipelines.params.whole import Params, load_params
 from pipelines.project.code import refresh_code
 from pipelines.project.graph import read_graph
 from pipelines.project.lineage import git_state
@@ -34,12 +35,12 @@ from pipelines.tracking.store import public_store
 _told = Told[FlowResult]()
 
 
-def run(project: Path) -> FlowResult:
+def run(project: Path, *, refresh: bool = False) -> FlowResult:
     """Run the flow in this process; what stopped it is raised as it was. Ctrl-C and SIGTERM end the process."""
     orphans.mark_children()
     running.stop_at_once()
     with kept_alive():
-        return _told.outcome(lambda: finetune(str(project.resolve()), return_state=True))
+        return _told.outcome(lambda: finetune(str(project.resolve()), refresh, return_state=True))
 
 
 @flow(
@@ -50,9 +51,10 @@ def run(project: Path) -> FlowResult:
     on_failure=[notify_of_failure],
     on_crashed=[notify_of_failure],
 )
-def finetune(project: str = ".") -> State[FlowResult]:
+def finetune(project: str = ".", refresh: bool = False) -> State[FlowResult]:
     """Pull, reproduce every stage in the order of dvc.yaml, ask the gate, show the outcome as artifacts, push.
 
+    Before that new rows are taken in, where ``refresh`` is set, or a schedule started the run and params.yaml says so.
     While another run works in the project, a run that a schedule started is cancelled, and any other is refused.
     """
     root = Path(project).resolve()
@@ -69,7 +71,7 @@ def finetune(project: str = ".") -> State[FlowResult]:
         orphans.end_orphans(root)
         dvc.repair_lock(root)
         running.begin(root)
-        result = _run_whole(root, params)
+        result = _run_whole(root, params, refresh=refresh or (deployment.id is not None and params.refresh.scheduled))
         running.finish(root)
     _told.came_to(result)
     rename_run(
@@ -77,13 +79,15 @@ def finetune(project: str = ".") -> State[FlowResult]:
             root.name, read_evaluation(result.path("evaluation")), read_training(result.path("train_metrics"))
         )
     )
-    line = outcome_line(result.runs)
+    line = result_line(result)
     get_run_logger().info(line)
     return Completed(message=line, data=result)
 
 
-def _run_whole(root: Path, params: Params) -> FlowResult:
+def _run_whole(root: Path, params: Params, *, refresh: bool) -> FlowResult:
     refresh_code(root)
+    news = refresh_rows(root, params) if refresh else None  # before pull, which would take new files for strange ones
+    params = load_params(root / "params.yaml")  # where a newer commit is written now
     if git_state(root).dirty:
         warn("files in git have changes that are not committed; the version will be tagged git.dirty")
     graph = read_graph(root)
@@ -93,7 +97,8 @@ def _run_whole(root: Path, params: Params) -> FlowResult:
     remote = dvc.has_remote(root)
     if remote:
         pull(root)
-    runs = repro_stages(root, graph.stages)
+    kept = graph.paths["prepared"] if refresh and params.refresh.search == "last" else None
+    runs = repro_stages(root, graph.stages, keep_search=kept)
     if not registered(params, root, root / graph.paths["registration"]):
         runs[-1] = repro_stage(root, graph.stage("register"), force=True)
     after_stages(root, params, graph)
@@ -101,4 +106,6 @@ def _run_whole(root: Path, params: Params) -> FlowResult:
     show(root, graph, runs, store=store, gate=gate)
     if remote:
         push(root)
-    return FlowResult(root, graph, runs, store, pushed=remote, gate=gate)
+    if params.prepare.growing is not None and any(run.outcome != "skipped" for run in runs):
+        show_drift(root, params, graph)
+    return FlowResult(root, graph, runs, store, pushed=remote, gate=gate, news=news)

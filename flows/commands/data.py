@@ -22,11 +22,13 @@ from pipelines.contracts.prepared import Split
 from pipelines.errors import PipelineError, printable
 from pipelines.files import read_json, require_space, temporary_directory, write_text
 from pipelines.intake.layout import SAMPLE
-from pipelines.intake.proposal import Changes, Example, Proposal, apply_changes, propose
+from pipelines.intake.proposal import Changes, Example, Proposal, apply_changes, first_part, propose
 from pipelines.params.whole import Params, load_params
 from pipelines.roundtrip import load_document, section_text
 from pipelines.runtime.process import locked
 from pipelines.sources.addresses import HUB_MODEL_FILES, HUB_REFUSED_FILES, check_plain
+from pipelines.sources.parts import parts_of, visible
+from pipelines.sources.raw_row import format_of
 from reft.files import put_in_place
 
 PREVIEW_ROWS = 5
@@ -60,7 +62,7 @@ def inspect_file(root: Path, path: Path, *, name: str | None, split: Split, alon
 
     Args:
         root: the project.
-        path: a data file, a GGUF file, or a folder with a transformers model.
+        path: a data file, a folder of data files of one format, a GGUF file, or a folder with a transformers model.
         name: what it is to be called; its own name if None.
         split: what a data file is for.
         alone: whether it is taken in without a proposal for params.yaml.
@@ -76,7 +78,7 @@ def inspect_file(root: Path, path: Path, *, name: str | None, split: Split, alon
     if not _NAME.fullmatch(name) or name == "README.md" or name.endswith(".dvc"):
         raise PipelineError("a name is letters, digits, . _ + and -", got=name, do="Give another with --name.")
     try:
-        if path.is_dir() or _is_gguf(path):
+        if (path.is_dir() and not _holds_rows(path)) or (path.is_file() and _is_gguf(path)):
             return replace(_inspect_model(path, f"models/own/{name}", params, alone=alone), linked=linked)
     except OSError as error:
         do = "Mend its permissions, or add a copy of it."
@@ -265,7 +267,7 @@ def _inspect_model(path: Path, own: str, params: Params, *, alone: bool) -> Addi
         raise PipelineError(
             "a folder to add is a transformers model: config.json, tokenizer, safetensors",
             got=f"{path} with {', '.join(sorted(p.name for p in path.iterdir())[:5]) or 'nothing'}",
-            do="Name such a folder, or one data file.",
+            do="Name such a folder, a folder of data files of one format, or one data file.",
         )
     if path.is_dir():
         _model_files(path)  # which refuses links that leave it
@@ -281,6 +283,24 @@ def _present_source(params: Params, split: Split) -> str | None:
 def _is_gguf(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(4) == b"GGUF"
+
+
+def _holds_rows(folder: Path) -> bool:
+    """Whether a folder holds files alone, data files among them, and no model, whose config.json is none of rows."""
+    found = visible(folder)
+    names = [path.name for path in found if not path.is_dir()]
+    return len(names) == len(found) and "config.json" not in names and any(map(format_of, names))
+
+
+def _files(folder: Path) -> list[Path]:
+    """What of a folder is taken: all of its files of rows, or what a model is made of."""
+    if not _holds_rows(folder):
+        return _model_files(folder)
+    for path in visible(folder):
+        _linked(path)
+    kind = format_of(first_part(folder).name)
+    assert kind is not None
+    return parts_of(folder, kind)
 
 
 def _model_files(folder: Path) -> list[Path]:
@@ -299,7 +319,7 @@ def _same(path: Path, target: Path) -> bool:
         return target.is_file() and filecmp.cmp(path, target, shallow=False)
     if not target.is_dir():
         return False
-    names = [file.name for file in _model_files(path)]
+    names = [file.name for file in _files(path)]
     return names == sorted(p.name for p in target.iterdir()) and all(
         filecmp.cmp(path / name, target / name, shallow=False) for name in names
     )
@@ -308,7 +328,7 @@ def _same(path: Path, target: Path) -> bool:
 @contextmanager
 def _placed(path: Path, target: Path) -> Iterator[None]:
     """Have a copy in its place; if the block fails, what was there before is there again."""
-    files = [path] if path.is_file() else _model_files(path)
+    files = [path] if path.is_file() else _files(path)
     require_space(target.parent, 2 * sum(file.stat().st_size for file in files))  # here, and in DVC's cache
     with temporary_directory(target) as folder:
         new = folder / target.name

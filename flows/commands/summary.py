@@ -35,7 +35,8 @@ def summary(result: FlowResult) -> RenderableType:
     """What ran, what was skipped, and what came out."""
     evaluation = read_evaluation(result.path("evaluation"))
     tasks: list[RenderableType] = [tasks_table(evaluation), ""] if evaluation.tasks else []
-    return Group("", _stages(result), "", _outcome(result, evaluation), "", *tasks, _next(result))
+    news = Text("" if result.news is None else f"\n{result.news.words()}\n")
+    return Group(news, _stages(result), "", _outcome(result, evaluation), "", *tasks, _next(result))
 
 
 def _stages(result: FlowResult) -> Table:
@@ -116,12 +117,24 @@ def _next(result: FlowResult) -> Text:
             if result.gate.decision
             else []
         ),
+        *(
+            [("how rows and scores move", paths["drift"])]
+            if "drift" in paths and result.path("drift").is_file()
+            else []
+        ),
         ("answers to rows of your own", f"reft predict FILE --adapter models:/{version.model}/{version.version}"),
     ]
     if any(run.outcome != "skipped" for run in result.runs):
         code = " code.json" if (result.root / "code.json").is_file() else ""
-        lines.append(("keep this state", f"git add dvc.lock metrics{code} && git commit"))
+        lines.append(("keep this state", f"git add dvc.lock metrics{code}{_written(result)} && git commit"))
     return lines_to_copy("Where to look next", lines)
+
+
+def _written(result: FlowResult) -> str:
+    """What new rows changed of the files in git."""
+    if result.news is None or not result.news.is_any:
+        return ""
+    return " params.yaml" if result.news.untracked is None else f" {result.news.untracked}.dvc"
 
 
 def _figure(figures: SystemFigures) -> str:

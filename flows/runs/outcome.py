@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from flows.runs.refresh import News
 from pipelines.contracts.verdict import Decision
 from pipelines.project.graph import Graph
 
@@ -41,6 +42,7 @@ class FlowResult:
         store: the tracking store's address.
         pushed: whether data and adapter were pushed to a remote.
         gate: where that leaves the project's version.
+        news: what was taken in before; None: nobody asked for it.
     """
 
     root: Path
@@ -49,10 +51,17 @@ class FlowResult:
     store: str
     pushed: bool
     gate: GateOutcome
+    news: News | None = None
 
     def path(self, name: str) -> Path:
         """The file or folder that dvc.yaml calls ``name``."""
         return self.root / self.graph.paths[name]
+
+
+def result_line(result: FlowResult) -> str:
+    """The same of a whole run, with what was taken in before it."""
+    line = outcome_line(result.runs)
+    return line if result.news is None else f"{result.news.words()}. {line}"
 
 
 def outcome_line(runs: Sequence[StageRun]) -> str:

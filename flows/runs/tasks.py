@@ -16,8 +16,10 @@ from prefect.client.schemas.objects import State, TaskRun
 
 from flows.runs import dvc, orphans, running
 from flows.runs.cards import data_card, evaluation_table, run_summary, search_card, version_card
+from flows.runs.drift import write_drift
 from flows.runs.dvc import StageFailedError
 from flows.runs.outcome import GateOutcome, Outcome, StageRun
+from flows.runs.refresh import News, keep, look, stands_for, take_in
 from flows.runs.server import UNREACHABLE, say, wait_until_up
 from pipelines.contracts.card import read_card
 from pipelines.contracts.confirmed import read_confirmed
@@ -28,6 +30,7 @@ from pipelines.contracts.trials import TrialRecord, read_trials
 from pipelines.contracts.verdict import Decision
 from pipelines.errors import PipelineError
 from pipelines.files import write_text
+from pipelines.params.whole import Params
 from pipelines.project.graph import Graph, Stage
 from pipelines.registry.page import decision_page
 from pipelines.runtime.process import error_path, read_marker
@@ -82,8 +85,27 @@ def repro_stage(root: Path, stage: Stage, *, force: bool = False, skip: bool = F
     return StageRun(stage.name, outcome, time.monotonic() - started)
 
 
-def repro_stages(root: Path, stages: Sequence[Stage]) -> list[StageRun]:
+@task(name="refresh", cache_policy=NO_CACHE, retries=RETRIES, retry_delay_seconds=RETRY_SECONDS,
+      retry_condition_fn=_worth_a_retry)  # fmt: skip
+def refresh_rows(root: Path, params: Params) -> News:
+    """Take in new rows, and tell what there was.
+
+    Raises:
+        PipelineError: as :func:`flows.runs.refresh.look` and :func:`flows.runs.refresh.take_in`.
+    """
+    news = look(root, params)
+    take_in(root, news)
+    get_run_logger().info(news.words())
+    return news
+
+
+def repro_stages(root: Path, stages: Sequence[Stage], *, keep_search: str | None = None) -> list[StageRun]:
     """Reproduce stages, in the order of dvc.yaml; DVC says once for all of them what it would skip.
+
+    Args:
+        root: the project folder.
+        stages: of dvc.yaml.
+        keep_search: the folder of prepared rows, where their change alone is to make no new search; None: it is.
 
     Raises:
         PipelineError: as :func:`repro_stage`.
@@ -95,6 +117,9 @@ def repro_stages(root: Path, stages: Sequence[Stage]) -> list[StageRun]:
         running.at_stage(root, stage.name)
         # What was said of a stage holds while none before it did anything.
         skip = stage.name in unchanged and all(run.outcome == "skipped" for run in runs)
+        if not skip and stage.name == "search" and keep_search is not None and stands_for(root, stage, keep_search):
+            keep(root, stage)
+            warn("refresh.search is last: the recipe of the search before is trained on the new rows")
         runs.append(repro_stage(root, stage, skip=skip))
     return runs
 
@@ -155,6 +180,14 @@ def show_decision(decision: Decision) -> None:
     """Put what the gate said there, after a promotion by itself."""
     with showing():
         create_markdown_artifact(key="gate", markdown=decision_page(decision))
+
+
+@task(name="drift", cache_policy=NO_CACHE)
+def show_drift(root: Path, params: Params, graph: Graph) -> None:
+    """Write how the rows and the champion's score moved, and put it there."""
+    page = write_drift(root, params, graph)
+    with showing():
+        create_markdown_artifact(key="drift", markdown=page)
 
 
 @task(name="show", cache_policy=NO_CACHE)

@@ -134,7 +134,7 @@ def prepare_keys(task: TaskFile, sources: Sources) -> dict[str, Any]:
         PipelineError: if it breaks a rule of params.yaml.
     """
     first, *others = [split for split in SPLITS if split in sources.addresses]
-    where: dict[str, Any] = {"source": sources.addresses[first], "sha256": None}
+    where: dict[str, Any] = {"source": sources.addresses[first], "sha256": None, "growing": None}
     where |= {f"{split}_source": sources.addresses[split] if split in others else None for split in SPLITS[1:]}
     keys = {**where, **task.prepare, **sources.changes}
     try:

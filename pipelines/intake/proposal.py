@@ -27,7 +27,8 @@ from pipelines.intake.scores import Score, find_score, usable_scores
 from pipelines.params.base import Kind
 from pipelines.params.whole import Params, check_params
 from pipelines.roundtrip import dump_document, exchange_keys, load_document, set_section
-from pipelines.sources.raw_row import DELIMITERS, RawRow
+from pipelines.sources.parts import parts_of, visible
+from pipelines.sources.raw_row import DELIMITERS, RawRow, format_of
 from pipelines.tasks.keys.choice import ChoiceParams
 from pipelines.tasks.keys.classification import ACCURACY, ClassificationParams
 from pipelines.tasks.keys.generation import GenerationParams
@@ -39,6 +40,9 @@ from pipelines.tasks.keys.template import fill_template, text_fields
 from pipelines.tasks.options import OptionReader
 from pipelines.yaml_file import parse_yaml, read_yaml
 
+SHARED: tuple[Split, ...] = ("validation", "test")
+SHARE = 0.2  # of the texts, for each of them, where rows grow
+LEAST: dict[Split, float] = {"train": 0.4, "validation": 0.1, "test": 0.1}  # of the first file's rows
 LONGEST = 1024  # tokens; more is for the user to ask for
 Changes = dict[str, dict[str, Any]]  # section of params.yaml -> key -> value
 
@@ -70,8 +74,10 @@ class Example:
 def propose(path: Path, source: str, split: Split, params: Params) -> Proposal:
     """Read a file and propose what params.yaml would say to use it as a split's source.
 
+    Of a folder, to which more files will be added, the first file is read, and splits get shares instead of sizes.
+
     Args:
-        path: the file.
+        path: the file or folder.
         source: its address, as params.yaml would have it.
         split: "train": the main source, of which the splits without a file of their own are cut.
         params: the present params.
@@ -83,6 +89,7 @@ def propose(path: Path, source: str, split: Split, params: Params) -> Proposal:
     if split != "train":
         return _propose_split(path, source, split, params)
     section = params.one_task("reft data add")
+    grows, path = path.is_dir(), first_part(path)
     layout, rows, found = _explore(path, params.base.kind)
     prepare: dict[str, Any] = {"source": source, "sha256": None}
     prepare |= {f"{other}_source": None for other in _foreign(layout, section)}
@@ -97,6 +104,12 @@ def propose(path: Path, source: str, split: Split, params: Params) -> Proposal:
         if column is not None and not any(column in row.values for row in rows):
             prepare[key] = None  # of the file before
     sizes = split_sizes(found.usable.rows, {name: getattr(section, f"{name}_rows") for name in cut})
+    if section.growing is not None:
+        prepare["growing"] = None  # of the folder before
+    if grows:
+        prepare["growing"] = {name: SHARE if name in cut else None for name in SHARED}
+        # A draw by shares gives no exact sizes, and the first file is the least of what there will be.
+        sizes = {name: max(1, int(found.usable.rows * LEAST[name])) for name in cut}
     prepare |= {f"{name}_rows": size for name, size in sizes.items()}
     prepare["max_tokens"] = max(section.max_tokens, min(found.max_tokens, LONGEST))
     changes = {"prepare": prepare, **lowered(params, sizes)}
@@ -104,6 +117,18 @@ def propose(path: Path, source: str, split: Split, params: Params) -> Proposal:
         objectives = [found.measure, *params.search.objectives[1:]]
         changes["search"] = {**changes.get("search", {}), "objectives": objectives}
     return Proposal(layout, rows, changes, found.example, found.usable, (*layout.doubts, *found.doubts))
+
+
+def first_part(path: Path) -> Path:
+    """The file itself, or the first file of a folder of rows.
+
+    Raises:
+        PipelineError: if the folder holds something else.
+    """
+    if not path.is_dir():
+        return path
+    kind = next((found for part in visible(path) if (found := format_of(part.name)) is not None), None)
+    return parts_of(path, kind or "jsonl")[0]
 
 
 def _unchatted(section: Families) -> dict[str, bool]:
@@ -285,7 +310,10 @@ def _propose_split(path: Path, source: str, split: Split, params: Params) -> Pro
             do="Name a file with the columns and labels of the training file.",
         )
     size = split_sizes(usable.rows, {split: getattr(section, f"{split}_rows")})[split]
-    changes = {"prepare": {f"{split}_source": source, f"{split}_rows": size}, **lowered(params, {split: size})}
+    prepare: dict[str, Any] = {f"{split}_source": source, f"{split}_rows": size}
+    if section.growing is not None:
+        prepare["growing"] = {**section.growing.model_dump(), split: None}
+    changes = {"prepare": prepare, **lowered(params, {split: size})}
     return Proposal(layout, rows, changes, example, usable, loss_doubts(usable, len(rows)))
 
 

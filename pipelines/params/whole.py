@@ -23,6 +23,7 @@ from pipelines.params.evaluate import EvaluateParams
 from pipelines.params.explain import explain
 from pipelines.params.gate import GateParams
 from pipelines.params.notify import NotifyParams
+from pipelines.params.refresh import RefreshParams, check_growing
 from pipelines.params.search import SearchParams
 from pipelines.recipes.methods.reft import SEARCHED, TrainParams, form_problem
 from pipelines.recipes.methods.table import PARTS, READS_DOMAIN, REFT, MethodParams, Part
@@ -61,6 +62,7 @@ class Params(Section):
 
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     run: RunParams
+    refresh: RefreshParams
     base: BaseParams
     prepare: PrepareSection
     method: MethodParams
@@ -111,6 +113,7 @@ class Params(Section):
                 f"search.train_rows must not be above prepare.train_rows; "
                 f"got {self.search.train_rows} and {self.prepare.train_rows}"
             )
+        problems += self._refresh_problems()
         problems += [*self._measure_problems(), *self._domain_problems(), *self._kind_problems()]
         recipes = self.recipe_space()
         sampling = [f"search: {problem}" for problem in self.search.sampler_problems(recipes.space)]
@@ -119,6 +122,14 @@ class Params(Section):
         refuse([*problems, *self._part_problems(recipes), *sampling])
         refuse(_form_problems(recipes))
         return self
+
+    def _refresh_problems(self) -> list[str]:
+        if self.refresh.scheduled:
+            try:
+                check_growing(self.prepare)
+            except PipelineError as error:
+                return [f"refresh.scheduled: {error}"]
+        return []
 
     def _measure_problems(self) -> list[str]:
         """A search raises what the task's answers are measured by."""

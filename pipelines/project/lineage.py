@@ -17,7 +17,7 @@ UNKNOWN = "unknown"
 GIT_SECONDS = 30.0
 PACKAGES = ("torch", "transformers", "accelerate", "safetensors", "mlflow", "reft-pipeline")
 # What a run itself changes; a tree where nothing else differs is the commit's.
-WRITTEN_BY_RUNS = (":(exclude)dvc.lock", ":(exclude)metrics", ":(exclude)code.json")
+WRITTEN_BY_RUNS = (":(exclude)dvc.lock", ":(exclude)metrics", ":(exclude)code.json", ":(exclude)data/own/*.dvc")
 EXPERIMENT = ("DVC_EXP_BASELINE_REV", "DVC_EXP_NAME")  # set by `dvc exp run` for the stages
 
 

@@ -46,21 +46,22 @@ def run_promotion(params: Params, root: Path, given: argparse.Namespace) -> Deci
     request = Request(given.version, given.reason, dry=given.dry_run, only_ask=given.only_ask)
 
     def record(decision: Decision) -> None:
-        _write(decision, given.out)
-        _log(store, decision, given.out)
+        write_both(decision, given.out)
+        log_decision(store, decision, given.out)
 
     decision = promote(store, Rules.of(params, root / given.prepared), request, ask=asker.contest, record=record)
     if request.dry:
-        _write(decision, given.out)
+        write_both(decision, given.out)
     return decision
 
 
-def _write(decision: Decision, out: Path) -> None:
+def write_both(decision: Decision, out: Path) -> None:
+    """Write a decision and its page."""
     write_decision(out, decision)
     write_text(out.with_suffix(".md"), decision_page(decision))
 
 
-def _log(store: Store, decision: Decision, out: Path) -> None:
+def log_decision(store: Store, decision: Decision, out: Path) -> None:
     """Keep the decision with the run of the version."""
     run = store.client.get_model_version(decision.model, str(decision.version)).run_id
     for path in (out, out.with_suffix(".md")):

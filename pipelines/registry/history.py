@@ -89,7 +89,8 @@ def _complete_search(store: Store, params: Params, facts: Facts) -> Run:
     run.log_params({"trials": params.search.trials, "train_rows": params.search.train_rows})
     run.set_tags({"reft.study": study, "reft.best_trial": facts.best.trial})
     run.add_missing([("best_value", 0, facts.search.best_value)])
-    _log_data(run, facts)
+    if not run.has_dataset():  # the rows of today may be others, where a recipe is kept for rows that came later
+        _log_data(run, facts)
     for trial in facts.trials:
         if trial.state in TRIAL_STATUS:
             _complete_trial(run, trial)

@@ -66,7 +66,7 @@ def versions_of(store: Store, model: str, measure: str) -> list[Listed]:
         aliases: dict[str, list[str]] = {}
         for alias, number in _aliases(store, model).items():
             aliases.setdefault(str(number), []).append(alias)
-        found = [_listed(version, aliases.get(str(version.version), []), measure) for version in _all(store, model)]
+        found = [_listed(each, aliases.get(str(each.version), []), measure) for each in all_versions(store, model)]
     except store_errors() as error:
         raise unreachable(store.uri, error) from error
     return sorted(found, key=lambda one: -one.version)
@@ -114,7 +114,8 @@ def _aliases(store: Store, model: str) -> dict[str, str]:
         raise
 
 
-def _all(store: Store, model: str) -> Iterator[ModelVersion]:
+def all_versions(store: Store, model: str) -> Iterator[ModelVersion]:
+    """All versions of a model; none where there is no such model."""
     token: str | None = None
     while token != "":
         page = store.client.search_model_versions(f"name = '{model}'", page_token=token)

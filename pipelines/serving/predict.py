@@ -19,15 +19,11 @@ from pipelines.contracts.prepared import Rejection, Row
 from pipelines.errors import PipelineError
 from pipelines.files import whole_file
 from pipelines.serving.answerer import Answerer
-from pipelines.sources.raw_row import Format, RawRow
+from pipelines.sources.raw_row import SUFFIXES, Format, RawRow, format_of
 from pipelines.sources.rows import Reader
 
 STANDARD = "-"  # standard input or output
 CHUNK = 1024  # rows that are read, answered and written together
-SUFFIXES: dict[str, Format] = {
-    ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet",
-}  # fmt: skip
-PACKED = (".gz", ".bz2", ".xz")
 LIMIT = 1 << 40  # bytes of an unpacked file: it is read as a stream, so the disk is what bounds it
 
 
@@ -161,8 +157,7 @@ def _format(asked: Asked) -> Format:
         return asked.format
     if asked.file == STANDARD:
         return "jsonl"
-    suffixes = [suffix for suffix in Path(asked.file).suffixes if suffix not in PACKED]
-    found = SUFFIXES.get(suffixes[-1].lower()) if suffixes else None
+    found = format_of(asked.file)
     if found is None:
         raise PipelineError(
             f"the name of a file of rows must end in {', '.join(SUFFIXES)}", got=asked.file, do="Or give --format."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import decimal
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Literal
 
 Format = Literal["json", "jsonl", "csv", "tsv", "ssv", "psv", "parquet", "hub"]
@@ -12,6 +13,11 @@ Format = Literal["json", "jsonl", "csv", "tsv", "ssv", "psv", "parquet", "hub"]
 DELIMITERS: dict[Format, str] = {"csv": ",", "tsv": "\t", "ssv": ";", "psv": "|"}
 """What stands between the cells of each format of lines and cells."""
 
+SUFFIXES: dict[str, Format] = {
+    ".csv": "csv", ".tsv": "tsv", ".ssv": "ssv", ".psv": "psv",
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet",
+}  # fmt: skip
+PACKED = (".gz", ".bz2", ".xz")
 LONGEST_ROW = 1 << 24  # bytes of a row, whatever its format; a longer one is given up alone where its end is known
 MOST_ROWS = 10_000_000  # of a file: a few bytes of parquet may stand for any number
 
@@ -47,3 +53,11 @@ def plain(value: object) -> object:
         except UnicodeDecodeError:
             return value
     return value
+
+
+def format_of(name: str) -> Format | None:
+    """The format that a file's name says, which may end in .gz and its like after that; None: none that is known."""
+    suffixes = [suffix.lower() for suffix in PurePosixPath(name).suffixes]
+    while suffixes and suffixes[-1] in PACKED:
+        suffixes.pop()
+    return SUFFIXES.get(suffixes[-1]) if suffixes else None

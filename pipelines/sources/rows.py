@@ -16,12 +16,14 @@ from pipelines.sources.addresses import (
     Source,
     hub_error,
     open_source,
+    own_path,
     parse_source,
 )
 from pipelines.sources.content import opened
 from pipelines.sources.delimited import Delimited
 from pipelines.sources.json_rows import read_json_array, read_json_lines
 from pipelines.sources.parquet_rows import read_parquet
+from pipelines.sources.parts import parts_of
 from pipelines.sources.raw_row import DELIMITERS, MOST_ROWS, Format, RawRow, plain
 
 
@@ -49,16 +51,24 @@ class Reader:
         if isinstance(parsed, HubSource):
             yield from self._hub(parsed, name)
             return
+        if isinstance(parsed, FileSource) and own_path(parsed, root).is_dir():
+            yield from _bounded(self._folder(parsed, sha256, root, limit), name)
+            return
         with open_source(source, sha256, root=root, limit=limit) as stream:
             yield from self.parse(stream, name, limit=limit)
 
     def parse(self, stream: BinaryIO, name: str, *, limit: int = DATA_LIMIT) -> Iterator[RawRow]:
         """Yield the rows of an open file; ``name`` stands in rows and messages, ``limit`` is of its
         unpacked and decoded bytes."""
-        for count, row in enumerate(self._parsed(stream, name, limit), start=1):
-            if count > MOST_ROWS:
-                raise PipelineError(f"{name} must not pass {MOST_ROWS} rows", got="more", do="Take a part of it.")
-            yield row
+        yield from _bounded(self._parsed(stream, name, limit), name)
+
+    def _folder(self, source: FileSource, sha256: str | None, root: Path, limit: int) -> Iterator[RawRow]:
+        if sha256 is not None:
+            raise PipelineError("a sha256 is of one file", got=f"{source.path}, a folder", do="Set it to null.")
+        for part in parts_of(own_path(source, root), self.format):
+            name = f"{source.path}/{part.name}"
+            with open_source(f"file:{name}", None, root=root, limit=limit) as stream:
+                yield from self.parse(stream, name, limit=limit)
 
     def _parsed(self, stream: BinaryIO, name: str, limit: int) -> Iterator[RawRow]:
         with opened(stream, name, limit) as rows:
@@ -110,6 +120,13 @@ class Reader:
                 got=", ".join(map(repr, columns)),
                 do="Correct template, label_column, domain_column or columns; columns names them where no row does.",
             )
+
+
+def _bounded(rows: Iterator[RawRow], name: str) -> Iterator[RawRow]:
+    for count, row in enumerate(rows, start=1):
+        if count > MOST_ROWS:
+            raise PipelineError(f"{name} must not pass {MOST_ROWS} rows", got="more", do="Take a part of it.")
+        yield row
 
 
 def _at(value: object, path: str) -> object:

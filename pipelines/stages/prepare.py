@@ -31,10 +31,11 @@ from pipelines.contracts.prepared import (
 from pipelines.contracts.task import write_task
 from pipelines.diagnostics.near_rows import near_rows
 from pipelines.errors import PipelineError
-from pipelines.files import sha256_file, whole_directory
+from pipelines.files import whole_directory
 from pipelines.params.whole import Params
 from pipelines.search.fits_base import check_space
 from pipelines.sources.addresses import FileSource, own_path, parse_source
+from pipelines.sources.parts import source_sha256
 from pipelines.tasks.assemble import Assembled, RowReading, assembled
 from pipelines.tasks.keys.mixture import MixtureParams
 from pipelines.tasks.keys.prepare import PrepareParams
@@ -184,7 +185,7 @@ def _task_card(part: Assembled, section: PrepareParams, root: Path) -> TaskCard:
 
 def _source_sha256(config: PrepareParams, root: Path) -> str | None:
     parsed = parse_source(config.source)
-    return sha256_file(own_path(parsed, root)) if isinstance(parsed, FileSource) else config.sha256
+    return source_sha256(own_path(parsed, root)) if isinstance(parsed, FileSource) else config.sha256
 
 
 def _summary(rows: Sequence[Row], classes: Sequence[str]) -> SplitCard:

@@ -14,6 +14,7 @@ from pipelines.contracts.prepared import Row, Split
 from pipelines.errors import PipelineError
 from pipelines.sources.addresses import PypiSource, parse_source
 from pipelines.sources.rows import Reader
+from pipelines.tasks.growth import place, reject_torn
 from pipelines.tasks.keys.prepare import PrepareParams
 from pipelines.tasks.reader import MISSING, RowReader
 from pipelines.tasks.row_store import RowStore
@@ -84,6 +85,9 @@ def collect(config: PrepareParams, rows: RowReader, root: Path, store: RowStore)
                 do="Correct evaluate.slices.",
             )
         read += count
+        if config.growing is not None:
+            place(store, split, config.growing)
+            reject_torn(store, split)
         distinct(store, split, one_answer=config.one_answer())
         if rows.kind == "encoder":
             _measure_texts(store, split, rows.tokenizer, config.max_tokens)
@@ -122,10 +126,10 @@ def distinct(store: RowStore, pool: Split, *, one_answer: bool = True) -> None:
     database.execute("CREATE INDEX IF NOT EXISTS near ON rows (near)")
     database.execute("CREATE TEMP TABLE doubled (n INTEGER PRIMARY KEY, answers TEXT, first INTEGER)")
     several = (
-        "SELECT near, key, domain FROM rows WHERE pool = ? "
+        "SELECT near, key, domain FROM rows WHERE pool = ? AND kept "
         "GROUP BY near, key, domain HAVING count(DISTINCT completion) > 1"
     )
-    of_one = "FROM rows WHERE near = ? AND key = ? AND domain IS ? AND pool = ?"
+    of_one = "FROM rows WHERE near = ? AND key = ? AND domain IS ? AND pool = ? AND kept"
     for text in database.execute(several, (pool,)) if one_answer else ():
         answers: dict[str, str] = {}
         for completion, label in database.execute(f"SELECT completion, label {of_one} ORDER BY n", (*text, pool)):
@@ -135,7 +139,7 @@ def distinct(store: RowStore, pool: Split, *, one_answer: bool = True) -> None:
     database.execute(
         "INSERT INTO doubled SELECT n, NULL, first FROM "
         "(SELECT n, min(n) OVER (PARTITION BY near, key, domain, CASE WHEN ? THEN '' ELSE completion END) AS first "
-        "FROM rows WHERE pool = ?) "
+        "FROM rows WHERE pool = ? AND kept) "
         "WHERE n > first AND n NOT IN (SELECT n FROM doubled)",
         (one_answer, pool),
     )

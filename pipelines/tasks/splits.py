@@ -1,4 +1,4 @@
-"""Cutting usable rows into exact, stratified splits that share no text and no group."""
+"""Cutting usable rows into splits that share no text and no group: exact and stratified ones, or ones that grow."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 
 from pipelines.contracts.prepared import SPLITS, Row, Split
 from pipelines.errors import PipelineError
+from pipelines.tasks.growth import check_sizes
 from pipelines.tasks.keys.prepare import PrepareParams
 from pipelines.tasks.row_store import RowStore, StoredSplit
 
 SHARED = re.compile(r"the (text|group) is also in the \w+ (source|split of .+)")  # reasons: here, and of mixtures
 SHOWN = 60  # characters of a rejected value in a message
 CUT_ORDER: tuple[Split, ...] = ("test", "validation", "train")  # a text in two files stays where it measures
+_SHARED = "SELECT n FROM rows WHERE pool = ? AND kept AND EXISTS (SELECT 1 FROM rows AS other WHERE other.pool = ? AND "
+_SAME_UNIT = _SHARED + "other.kept AND other.near_unit = rows.near_unit AND other.unit = rows.unit) ORDER BY n"
+_SAME_TEXT = _SHARED + "other.kept AND other.near = rows.near AND other.key = rows.key) ORDER BY n"
 _UNITS = """
 CREATE TEMP TABLE units (number INTEGER PRIMARY KEY, unit BLOB, labels TEXT, rank INTEGER);
 CREATE TEMP TABLE labels (labels TEXT PRIMARY KEY, units INTEGER);
@@ -36,7 +40,7 @@ def near_duplicates(store: RowStore) -> dict[str, int]:
 
 
 def cut(store: RowStore, pools: Sequence[Split], config: PrepareParams) -> tuple[Mapping[Split, Sequence[Row]], int]:
-    """Cut the usable rows into splits of the wanted sizes.
+    """Cut the usable rows into splits of the wanted sizes; with ``growing``, each row has its split already.
 
     Rows whose text or group stands in the source of another split as well are rejected: test comes before validation
     before train.
@@ -55,23 +59,23 @@ def cut(store: RowStore, pools: Sequence[Split], config: PrepareParams) -> tuple
     """
     ordered = [pool for pool in CUT_ORDER if pool in pools]
     for place, pool in enumerate(ordered):
-        _reject_shared(store, pool, ordered[:place], "text" if config.group_column is None else "group")
-    unused = 0
-    for pool in ordered:
-        names = [name for name in CUT_ORDER if name == pool or (pool == "train" and name not in pools)]
-        unused += _cut_pool(store, pool, {name: _wanted(config, name) for name in names})
+        _reject_shared(store, pool, ordered[:place], "text" if config.group_column is None else "group", _SAME_UNIT)
+        if config.growing is not None:  # of two groups, too: where rows grow, texts and groups may come to meet
+            _reject_shared(store, pool, ordered[:place], "text", _SAME_TEXT)
+    if config.growing is not None:
+        check_sizes(store, pools, config)
+        unused = 0
+    else:
+        unused = sum(_cut_pool(store, pool, _sizes(config, pool, pools)) for pool in ordered)
     if config.domain_column is not None:
         _check_domains(store, config.domain_column)
     return {split: StoredSplit(store, split) for split in SPLITS}, unused
 
 
-def _reject_shared(store: RowStore, pool: Split, earlier: Sequence[Split], what: str) -> None:
+def _reject_shared(store: RowStore, pool: Split, earlier: Sequence[Split], what: str, shared: str) -> None:
     for other in earlier:
-        store.database.execute("CREATE INDEX IF NOT EXISTS unit ON rows (near_unit)")
-        shared = (
-            "SELECT n FROM rows WHERE pool = ? AND kept AND EXISTS (SELECT 1 FROM rows AS other WHERE other.pool = ? "
-            "AND other.kept AND other.near_unit = rows.near_unit AND other.unit = rows.unit) ORDER BY n"
-        )
+        store.database.execute("CREATE INDEX IF NOT EXISTS near ON rows (near)")
+        store.database.execute("CREATE INDEX IF NOT EXISTS near_unit ON rows (near_unit)")
         store.database.execute(f"CREATE TEMP TABLE shared AS {shared}", (pool, other))
         for (number,) in store.database.execute("SELECT n FROM shared ORDER BY rowid"):
             row = store.row(number)
@@ -138,8 +142,12 @@ def _stratified(store: RowStore, pool: Split) -> Generator[tuple[int, int], None
     yield from store.database.execute(query, (pool,))
 
 
-def _wanted(config: PrepareParams, split: Split) -> int:
-    return {"train": config.train_rows, "validation": config.validation_rows, "test": config.test_rows}[split]
+def _sizes(config: PrepareParams, pool: Split, pools: Sequence[Split]) -> dict[Split, int]:
+    """The wanted sizes of the splits that a source gives, in the order that they are cut in."""
+    wanted: dict[Split, int] = {
+        "test": config.test_rows, "validation": config.validation_rows, "train": config.train_rows
+    }  # fmt: skip
+    return {name: wanted[name] for name in CUT_ORDER if name == pool or (pool == "train" and name not in pools)}
 
 
 def _too_few(store: RowStore, pool: Split, sizes: Mapping[Split, int], usable: int) -> PipelineError:

@@ -224,6 +224,10 @@ class Run:
             else:
                 self.store.client.log_artifact(self.id, str(path), folder)
 
+    def has_dataset(self) -> bool:
+        """Whether the run says which data it is made with."""
+        return bool(self.store.client.get_run(self.id).inputs.dataset_inputs)
+
     def log_dataset(self, *, name: str, sha256: str, source: str, profile: str) -> None:
         """Log which data the run is trained on.
 

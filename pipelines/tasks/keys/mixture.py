@@ -46,6 +46,11 @@ class MixtureParams(Section):
         return
 
     @property
+    def growing(self) -> None:
+        """None: rows of a mixture do not grow."""
+        return
+
+    @property
     def source(self) -> str:
         """Where the rows come from, in words: each task's main source."""
         return ", ".join(f"{name}: {section.source}" for name, section in self.tasks.items())
@@ -80,6 +85,11 @@ class MixtureParams(Section):
                 problems.append(
                     f"tasks.{name}.domain_column must be null: no task of a mixture has domains; "
                     f"got {section.domain_column!r}"
+                )
+            if section.growing is not None:
+                problems.append(
+                    f"tasks.{name}.growing must be null: a text of one task may come to be another's test row; "
+                    f"got {section.growing.model_dump()}"
                 )
             if TASK in (*section.row_columns(), *section.made_columns()):
                 problems.append(

@@ -28,6 +28,16 @@ class SourceParams(Section):
         return self
 
 
+Part = Annotated[float, Field(gt=0, lt=1)]
+
+
+class GrowingParams(Section):
+    """Shares of the units (groups, or single texts) that splits get for ever; null for one with a source of its own."""
+
+    validation: Part | None
+    test: Part | None
+
+
 class PrepareParams(SourceParams):
     """What each family's section has; a family adds ``task``, its own name, and the keys of its answers."""
 
@@ -45,6 +55,7 @@ class PrepareParams(SourceParams):
     train_rows: Count
     validation_rows: Count
     test_rows: Count
+    growing: GrowingParams | None
     max_tokens: Annotated[int, Field(ge=4)]
 
     @abstractmethod
@@ -107,7 +118,7 @@ class PrepareParams(SourceParams):
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
-        refuse([*self.family_problems(), *self._column_problems(), *self._split_problems()])
+        refuse([*self.family_problems(), *self._column_problems(), *self._split_problems(), *self._growth_problems()])
         return self
 
     def _column_problems(self) -> list[str]:
@@ -157,6 +168,22 @@ class PrepareParams(SourceParams):
                 problems.append(f"{key} must be of the kind of source; got {text}")
             elif isinstance(own, PypiSource) and isinstance(main, PypiSource) and own.filename != main.filename:
                 problems.append(f"{key} must lie in {main.filename}, whose sha256 is given; got {text}")
+        return problems
+
+    def _growth_problems(self) -> list[str]:
+        """A split gets a share of the main source exactly where it has no source of its own."""
+        if self.growing is None:
+            return []
+        problems, shares = [], 0.0
+        own = {"validation": self.validation_source, "test": self.test_source}
+        for split, share in (("validation", self.growing.validation), ("test", self.growing.test)):
+            shares += share or 0.0
+            if share is None and own[split] is None:
+                problems.append(f"growing.{split} must be a share, since it is cut from source; got None")
+            if share is not None and own[split] is not None:
+                problems.append(f"growing.{split} must be null, since its rows are those of {own[split]}; got {share}")
+        if shares >= 1:
+            problems.append(f"growing must leave a share for the train split; got {shares:g} for the others")
         return problems
 
 

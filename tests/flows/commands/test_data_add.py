@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.commands.data import inspect_file, question, take_in, write_params
+from flows.commands.data import changed_params, inspect_file, question, take_in, write_params
 from flows.runs.dvc import read
 from pipelines.errors import PipelineError
 from pipelines.intake.labels import Usable
@@ -304,3 +304,37 @@ def test_a_model_that_is_being_replaced_is_there_again_after_ctrl_c(project: Pro
         with pytest.raises(KeyboardInterrupt):
             take_in(project.root, addition, force=True)
     assert (project.root / addition.own / "config.json").read_bytes() == before
+
+
+def test_a_folder_of_files_becomes_rows_that_grow(project: Project, tmp_path: Path) -> None:
+    folder = tmp_path / "reviews"
+    folder.mkdir()
+    for place, part in enumerate((review_rows()[:150], review_rows()[150:])):
+        lines = [json.dumps({"text": text, "label": label}) for text, label in part]
+        (folder / f"{place}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    addition = inspect_file(project.root, folder, name=None, split="train")
+    assert (addition.own, addition.proposal is not None) == ("data/own/reviews", True)
+    take_in(project.root, addition, force=False)
+    assert sorted(path.name for path in (project.root / addition.own).iterdir()) == ["0.jsonl", "1.jsonl"]
+    assert (project.root / "data/own/reviews.dvc").is_file()
+    assert addition.changes is not None
+    write_params(project.root, changed_params(project.root, addition.changes)[0])
+    prepare = load_params(project.root / "params.yaml").prepare
+    assert (prepare.source, prepare.format) == ("file:data/own/reviews", "jsonl")
+    assert prepare.growing is not None
+    assert prepare.growing.model_dump() == {"validation": 0.2, "test": 0.2}
+    # The first file has 150 rows: a tenth of them is the least of a test split that a share of 0.2 is drawn for.
+    assert (prepare.train_rows, prepare.validation_rows, prepare.test_rows) == (60, 15, 15)
+    test = inspect_file(project.root, folder / "1.jsonl", name="test.jsonl", split="test")
+    assert test.changes is not None
+    assert test.changes["prepare"]["growing"] == {"validation": 0.2, "test": None}
+
+
+def test_a_folder_of_two_kinds_of_files_is_refused(project: Project, tmp_path: Path) -> None:
+    folder = tmp_path / "reviews"
+    folder.mkdir()
+    (folder / "0.jsonl").write_text('{"text": "a", "label": "b"}\n', encoding="utf-8")
+    (folder / "1.csv").write_text("text,label\na,b\n", encoding="utf-8")
+    with pytest.raises(PipelineError, match=r"files of one format alone.*reviews/1.csv, a file of csv"):
+        inspect_file(project.root, folder, name=None, split="train")
+    assert not (project.root / "data/own/reviews").exists()

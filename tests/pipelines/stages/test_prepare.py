@@ -79,6 +79,7 @@ def rows(count: int, start: int = 0) -> list[dict[str, Any]]:
 
 
 def write(project: Path, data: list[Any], name: str = "rows.jsonl") -> None:
+    (project / "data" / "own" / name).parent.mkdir(exist_ok=True)
     (project / "data" / "own" / name).write_text("".join(json.dumps(row) + "\n" for row in data))
 
 
@@ -249,6 +250,41 @@ def test_a_group_column_that_no_row_has_is_an_error(project: Path) -> None:
         run(project, grouped(20, 5), group_column="pasage")
 
 
+# --- rows that grow ---
+
+
+def test_rows_that_are_added_leave_every_row_in_its_split(project: Path) -> None:
+    growing = {"growing": {"validation": 0.25, "test": 0.25}}
+    run(project, rows(80), **growing)
+    before = ids(project)
+    result = run(project, rows(160)[::-1], **growing)
+    after = ids(project)
+    assert all(set(before[split]) < set(after[split]) for split in SPLITS)
+    assert (sum(result.splits.values()), result.unused) == (160, 0)
+
+
+def test_a_folder_of_rows_grows_by_files_whatever_their_names(project: Path) -> None:
+    growing = {"growing": {"validation": 0.25, "test": 0.25}, "source": "file:data/own/reviews"}
+    write(project, rows(80), "reviews/2026-02.jsonl")
+    run(project, **growing)
+    before, digest = ids(project), read_card(project / "data.json").source_sha256
+    write(project, rows(40, start=60), "reviews/2026-01.jsonl")  # half of them were there
+    result = run(project, **growing)
+    after = ids(project)
+    assert all(set(before[split]) <= set(after[split]) for split in SPLITS)
+    assert (result.read, sum(result.splits.values())) == (120, 100)
+    assert read_card(project / "data.json").source_sha256 != digest
+    files = {row.id.rpartition(":")[0] for split in SPLITS for row in read_rows(project / "prepared", split)}
+    assert files == {"data/own/reviews/2026-01.jsonl", "data/own/reviews/2026-02.jsonl"}
+
+
+def test_a_text_of_two_groups_is_counted_among_the_rejected(project: Path) -> None:
+    lone = [{"text": "a text", "label": 2, "passage": f"passage {n}"} for n in range(20)]  # in all splits, surely
+    result = run(project, [*grouped(40, 5), *lone], growing={"validation": 0.25, "test": 0.25}, group_column="passage")
+    assert result.rejected == {"the text stands in groups of several splits": 20}
+    assert sum(result.splits.values()) == 200
+
+
 # --- a domain of each row ------------------------------------------------------------------------------------
 
 
@@ -335,6 +371,18 @@ def test_a_domain_in_the_template_makes_no_text_another(project: Path) -> None:
         (
             {"group_column": "passage", "format": "csv", "columns": ["text", "label"]},
             "group_column names a column that columns holds; got 'passage'",
+        ),
+        (
+            {"growing": {"validation": 0.3, "test": 0.2}, "test_source": "file:data/own/test.jsonl"},
+            "growing.test must be null, since its rows are those of file:data/own/test.jsonl; got 0.2",
+        ),
+        (
+            {"growing": {"validation": None, "test": 0.2}},
+            "growing.validation must be a share, since it is cut from source; got None",
+        ),
+        (
+            {"growing": {"validation": 0.5, "test": 0.5}},
+            "growing must leave a share for the train split; got 1 for the others",
         ),
         (
             {"measure": "f1", "labels": LABELS | {"x": LABELS["positive"] | {"word": " x", "min": 0.0, "max": 0.5}}},

@@ -126,8 +126,9 @@ def test_splits_cut_on_the_disk_are_those_of_the_rules(seed: int, tmp_path: Path
         pools["test"] = made(rng, "t", 90, **kinds)
     wanted, unused, rejected = by_lists(pools, seed)
     keys = SimpleNamespace(
-        domain_column="d" if kinds["domains"] else None, group_column=None, **{f"{n}_rows": s for n, s in SIZES.items()}
-    )
+        domain_column="d" if kinds["domains"] else None, group_column=None, growing=None,
+        **{f"{n}_rows": s for n, s in SIZES.items()},
+    )  # fmt: skip
     with row_store(tmp_path / "prepared", seed) as store:
         for pool, rows in pools.items():
             for row in rows:
