@@ -158,7 +158,14 @@ def _code(deps: Iterable[str]) -> list[str]:
 def _digest(path: Path) -> str:
     if path.is_file():
         return sha256_file(path)
-    return sha256_json({file.relative_to(path).as_posix(): sha256_file(file) for file in sorted(path.rglob("*.py"))})
+    return sha256_json({file.relative_to(path).as_posix(): sha256_file(file) for file in _files(path)})
+
+
+def _files(folder: Path) -> list[Path]:
+    """What is in a folder of code, data beside it too, but for what .dvcignore of a clone leaves out of its hash."""
+    library = PACKAGE / "pipelines" / "tasks" / "library"
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".pyc")
+    return [path for path in files if "__pycache__" not in path.parts and library not in path.parents]
 
 
 def _stages(text: str) -> dict[str, dict[str, object]]:

@@ -141,9 +141,10 @@ class Shelf:
         try:
             with self._loading:
                 new = self._numbers().get(version) or self._load(version)
-        except Exception as error:  # noqa: BLE001  whatever is wrong with a version, the one that is served stays
+        except Exception as error:  # whatever is wrong with a version, the one that is served stays
             self.refusals[alias] = Refusal(version, str(error), time.monotonic())
-            log.warning("%s stays %s: %s", alias, "missing" if served is None else served.version, error)
+            stays = "missing" if served is None else served.version
+            log.warning("%s stays %s: %s", alias, stays, error, exc_info=not isinstance(error, PipelineError))
             return
         self._by_alias = {**self._by_alias, alias: new}
         self.refusals.pop(alias, None)

@@ -124,7 +124,11 @@ def open_shelf(asked: Asked, registry: Versions, base: LoadedBase) -> Iterator[S
     """Serve what a registry has on a base that is there; see :func:`open_service`."""
     columns = min(asked.tokens, longest_row(base.model) or asked.tokens)
     limits = Limits(asked.rows, columns, asked.rows * columns, max(columns, 2048), asked.waiting)
-    engine = Engine(base.model, limits)
+    try:
+        engine = Engine(base.model, limits)
+    except ValueError as error:
+        do = "Serve another base, or ask this one by `reft predict` and `mlflow models serve`, which batch nothing."
+        raise PipelineError("prompts of one batch must not change each other's answers", got=error, do=do) from None
 
     def load(version: int) -> Served:
         with registry.files(version) as files:

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.bases.load import load_base
+from pipelines.bases.load import LoadedBase, load_base
 from pipelines.contracts.base import read_base
 from pipelines.errors import PipelineError
 from pipelines.params.whole import Params
@@ -82,12 +82,20 @@ def run_harness(params: Params, asked: HarnessAsked, *, root: Path, base: Path, 
         tasks = _loaded(manager, names)  # before the base is, which takes longer
         record = read_base(base)
         loaded = load_base(record, device=resolve_device(params.run.device), root=root, outputs=0)
-        model = load_method(adapter, loaded.model, base_sha256=record.sha256).eval()
+        model = _adapted(adapter, loaded, record.sha256)
         edited = _measured(model, loaded.tokenizer, tasks, asked, params.evaluate.batch_size, manager)
         with model.disabled():
             anew = _loaded(manager, names)  # a task keeps what was asked of it
             frozen = _measured(model, loaded.tokenizer, anew, asked, params.evaluate.batch_size, manager)
     return list(_figures(edited, frozen))
+
+
+def _adapted(adapter: Path, base: LoadedBase, sha256: str) -> MethodModel:
+    try:
+        return load_method(adapter, base.model, base_sha256=sha256).eval()
+    except ValueError as error:
+        do = "Name an adapter that was trained on the project's base."
+        raise PipelineError("the adapter must be of this base", got=error, do=do) from None
 
 
 def _named(tasks: Sequence[str]) -> tuple[TaskManager, list[str]]:
