@@ -7,11 +7,18 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, StringConstraints
 
 MOST_PROMPTS, MOST_CHOICES, MOST_MESSAGES, MOST_INPUTS = 32, 8, 256, 64
 SEED = 2**63 - 1
 
+
+def _whole(value: object) -> object:
+    """JSON has one kind of number, so 6.0 is as good an integer as 6."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Integer = Annotated[int, BeforeValidator(_whole)]
 ModelName = Annotated[
     str,
     StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"),
@@ -39,8 +46,8 @@ class Sampled(Strict):
     model: ModelName
     temperature: float = Field(1.0, ge=0, le=2, description="0 is greedy.")
     top_p: float = Field(1.0, gt=0, le=1)
-    n: int = Field(1, ge=1, le=MOST_CHOICES)
-    seed: int | None = Field(None, ge=-SEED, le=SEED, description="The same seed draws the same tokens.")
+    n: Integer = Field(1, ge=1, le=MOST_CHOICES)
+    seed: Integer | None = Field(None, ge=-SEED, le=SEED, description="The same seed draws the same tokens.")
     stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
@@ -55,8 +62,8 @@ class CompletionRequest(Sampled):
     """POST /v1/completions."""
 
     prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=MOST_PROMPTS)]
-    max_tokens: int = Field(16, ge=1)
-    logprobs: int | None = Field(None, ge=0, le=5, description="How many alternatives to each token are told.")
+    max_tokens: Integer = Field(16, ge=1)
+    logprobs: Integer | None = Field(None, ge=0, le=5, description="How many alternatives to each token are told.")
 
     def prompts(self) -> tuple[str, ...]:
         """The texts to be continued."""
@@ -86,10 +93,10 @@ class ChatRequest(Sampled):
     """POST /v1/chat/completions."""
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES)]
-    max_completion_tokens: int | None = Field(None, ge=1, description="As many as a row may have, if not given.")
-    max_tokens: int | None = Field(None, ge=1, description="An older name of max_completion_tokens.")
+    max_completion_tokens: Integer | None = Field(None, ge=1, description="As many as a row may have, if not given.")
+    max_tokens: Integer | None = Field(None, ge=1, description="An older name of max_completion_tokens.")
     logprobs: bool = False
-    top_logprobs: int | None = Field(None, ge=0, le=20)
+    top_logprobs: Integer | None = Field(None, ge=0, le=20)
 
 
 class ClassifyRequest(Strict):

@@ -86,17 +86,26 @@ class Service:
         """The rows of a classification, read as training's were; raises RefusedError."""
         if served is None:
             do = "name an alias or a version"
-            raise RefusedError(400, f"the labels are an adapter's, and {BASE!r} has none; {do}", param="model")
+            raise RefusedError(
+                400, f"the labels are an adapter's, and {BASE!r} has none; {do}", code="no_labels", param="model"
+            )
         answerer = served.answerer
         if answerer.task.ASKS == "text":
-            raise RefusedError(400, "this adapter's task is to write text; use /v1/completions", param="model")
+            raise RefusedError(
+                400, "this adapter's task is to write text; use /v1/completions", code="no_labels", param="model"
+            )
         try:
             found = [answerer.read(raw) for raw in input_rows(wanted.inputs, answerer.columns)]
         except InputError as error:
             raise RefusedError(400, str(error), code="invalid_input", param="inputs") from None
         for place, row in enumerate(found):
             if isinstance(row, Rejection):
-                raise RefusedError(400, f"{row.reason}; got {row.value!r} for input {place}", param=f"inputs.{place}")
+                raise RefusedError(
+                    400,
+                    f"{row.reason}; got {row.value!r} for input {place}",
+                    code="rejected_row",
+                    param=f"inputs.{place}",
+                )
         return [row for row in found if isinstance(row, Row)]
 
     async def classify(self, served: Served, rows: Sequence[Row]) -> list[dict[str, Any]]:

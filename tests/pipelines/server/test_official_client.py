@@ -49,7 +49,9 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Ser
             register.run(params, root=root, files=files, out=root / "registration.json")
         store = open_store(params.tracking, root)
         store.client.set_registered_model_alias("many", "champion", "1")
-        asked = replace(ASKED, aliases=("champion",), rows=32, waiting=256, adapters=20, poll_seconds=0.05)
+        asked = replace(
+            ASKED, aliases=("champion",), rows=32, waiting=256, adapters=20, poll_seconds=0.05, body_seconds=5.0
+        )
         with open_service(asked, params, root) as service:
             app = create_app(service, Address("127.0.0.1", 0, TOKEN).bounds(asked))
             server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off", http="h11"))
