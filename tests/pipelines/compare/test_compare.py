@@ -172,6 +172,25 @@ def test_the_table_says_what_the_cells_hold(found: Comparison, made: Project) ->
     assert len(cells) == 1 + 2 * 4 + 2
 
 
+def test_every_method_has_its_perplexity_on_neutral_text_and_its_change(found: Comparison, made: Project) -> None:
+    """By the tokens that the cells keep: exp of their mean, over all seeds, and of the mean distance to the base's."""
+    lines = {line.name: line for line in lines_of(found, params().evaluate)}
+    base = np.array(found.base.neutral)
+    assert lines[BASE].perplexity == pytest.approx(np.exp(base.mean()))
+    with (made.root / "out" / "table.csv").open(encoding="utf-8", newline="") as file:
+        rows = {row["method"]: row for row in csv.DictReader(file)}
+    for contender, tuning, cells in found.lines[:2]:
+        nats = np.array([cell.neutral for cell in cells])
+        change = lines[contender.name].forgetting
+        assert change is not None
+        assert change.value == pytest.approx(np.expm1((nats - base).mean()))
+        assert change.low <= change.value <= change.high
+        assert float(rows[contender.name]["perplexity_change"]) == pytest.approx(change.value)
+        assert {cell.neutral for cell in tuning} <= {()}  # a learning rate is not chosen by it
+    assert "perplexity on neutral text" in (made.root / "out" / "table.md").read_text(encoding="utf-8")
+    assert lines["too fast"].forgetting is None
+
+
 def test_the_difference_is_paired_row_by_row() -> None:
     """Two systems that are right on other rows as often differ by 0, in an interval that their rows give."""
     line = second_line((1.0, 1.0, 0.0, 0.0) * 5, (0.0, 1.0, 1.0, 0.0) * 5)
