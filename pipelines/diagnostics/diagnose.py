@@ -58,8 +58,9 @@ def diagnose(
 
 
 def common_answer(read: Sequence[Reading]) -> CommonAnswer:
-    """The answer that is given most often: its letter where it has one, or what a reader finds in it."""
-    values = [str(each.details.get("letter", each.details.get("answer", each.value))) for each in read]
+    """The answer that is given most often: its letter where it has one, or what a reader finds in it, or the text."""
+    told = [(each.details.get("letter"), each.details.get("answer"), each.value) for each in read]
+    values = [str(next(value for value in of_row if value is not None)) for of_row in told]
     answer, count = Counter(values).most_common(1)[0]
     return CommonAnswer(answer[:SHOWN], count / len(read))
 
