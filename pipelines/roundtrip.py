@@ -64,11 +64,15 @@ def set_section(section: CommentedMap, values: Mapping[str, Any]) -> None:
 
 
 def exchange_keys(section: CommentedMap, known: Collection[str], values: Mapping[str, Any]) -> None:
-    """Take what is not known out of a section, with its comments, and put the new keys of some values in its place."""
+    """Take what is not known out of a section, with its comments, and put the new keys of some values in its place.
+
+    Where nothing stands before that, they come behind what stays.
+    """
     unknown = [key for key in section if key not in known]
-    place = list(section).index(unknown[0]) if unknown else len(section)
+    place = list(section).index(unknown[0]) if unknown else 0
     for key in unknown:
         del section[key]
+    place = place or len(section)
     for key in reversed([key for key in values if key not in section]):
         section.insert(place, key, _styled(values[key]))
 

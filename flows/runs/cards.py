@@ -73,9 +73,10 @@ def data_card(card: DataCard) -> str:
     lines += _table(["reason", "rows"], [[reason, count] for reason, count in card.rejected.items()])
     if card.tasks:
         drawn = [
-            [name, *task.rows.values(), task.read, task.rejected, task.unused] for name, task in card.tasks.items()
+            [name, *(task.rows[split] for split in splits), task.read, task.rejected, task.unused]
+            for name, task in card.tasks.items()
         ]
-        lines += ["", *_table(["task", *card.splits, "read", "rejected", "not needed"], drawn)]
+        lines += ["", *_table(["task", *splits, "read", "rejected", "not needed"], drawn)]
     if (overlap := card.overlap) is not None:
         lines += ["", f"Overlap of splits: {_overlap_words(overlap)}."]
     return "\n".join(lines)

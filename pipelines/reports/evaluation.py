@@ -138,8 +138,9 @@ def tasks_words(evaluation: Evaluation) -> str:
     if not evaluation.tasks:
         return ""
     return (
-        "All other figures are of the mean over the tasks, by which the verdict is. Of a single task, better goes by "
-        "its own interval and by its p-value, which Holm's method adjusts for their number."
+        "All other figures are of the mean over the tasks, by which the verdict is. A single task is better where its "
+        "own interval lies above 0, its p-value, which Holm's method adjusts for the number of tasks, is beyond the "
+        "confidence, and it beats always giving the commonest answer too."
     )
 
 

@@ -96,12 +96,18 @@ def _front_matter(facts: CardFacts) -> dict[str, Any]:
     front["tags"] = [*kind, "parameter-efficient-fine-tuning"]
     if facts.evaluation is not None:
         front["metrics"] = [facts.evaluation.measure]
-        result = {
-            "task": {"type": task},
-            "dataset": {"type": "own", "name": facts.data_source or facts.info.data_sha256, "split": "test"},
-            "metrics": [{"type": facts.evaluation.measure, "value": round(facts.evaluation.adapter.value, 4)}],
-        }
-        front["model-index"] = [{"name": facts.name, "results": [result]}]
+        source = facts.data_source or facts.info.data_sha256
+        measured = {source: (facts.evaluation.measure, facts.evaluation.adapter.value)}
+        measured |= {name: (one.measure, one.adapter.value) for name, one in facts.evaluation.tasks.items()}
+        results = [
+            {
+                "task": {"type": task},
+                "dataset": {"type": "own", "name": name, "split": "test"},
+                "metrics": [{"type": measure, "value": round(value, 4)}],
+            }
+            for name, (measure, value) in measured.items()
+        ]
+        front["model-index"] = [{"name": facts.name, "results": results}]
     return front
 
 

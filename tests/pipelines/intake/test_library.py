@@ -93,6 +93,7 @@ def test_several_tasks_are_a_mixture_of_equal_weights_that_keeps_every_rule() ->
     family_of(params.prepare)
     lines = text[text.index("    piqa:") : text.index("    gsm8k:")].splitlines()
     assert len(lines) > len(keys["piqa"])  # a key a line, for people to change
+    assert list(parse_yaml(text, "params.yaml")["prepare"]) == ["task", "train_rows", "weights", "tasks"]
 
 
 def test_what_is_wrong_is_said_before_a_folder_is_made(tmp_path: Path) -> None:

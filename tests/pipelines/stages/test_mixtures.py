@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from flows.runs.cards import data_card
 from pipelines.contracts.base import read_base
 from pipelines.contracts.card import read_card
 from pipelines.contracts.evaluation import read_evaluation
@@ -124,6 +125,7 @@ def test_training_rows_are_drawn_by_weight_up_to_each_tasks_own(project: Path) -
     assert {name: sum(row.task == name for row in rows) for name in TASKS} == {
         name: task.rows["train"] for name, task in card.tasks.items()
     }
+    assert "| second | 8 | 6 | 12 | 48 | 0 | 22 |" in data_card(card)
     assert card.unused == sum(task.unused for task in card.tasks.values()) == 4 * 48 - 48 - 4 * 18
 
 
