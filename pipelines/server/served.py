@@ -109,7 +109,7 @@ def _answer_example(served: Served, adapter: Path, base: LoadedBase, engine: Eng
     row = answerer.read(input_rows([values], answerer.columns)[0])
     if isinstance(row, Rejection):
         raise ValueError(f"its example must be a row that it answers; got {row.reason} ({row.value})")
-    if answerer.task.ASKS != "text":
+    if answerer.asks(row) != "text":
         engine.call(lambda: answerer.answer([row]), always=True).result(EXAMPLE_SECONDS)
         return
     heard: Queue[Heard] = Queue()

@@ -106,6 +106,9 @@ class Service:
                     code="rejected_row",
                     param=f"inputs.{place}",
                 )
+            if answerer.asks(row) == "text":  # as a mixture's rows may
+                said = f"the task of input {place}, {row.task}, is to write text; use /v1/completions"
+                raise RefusedError(400, said, code="no_labels", param=f"inputs.{place}.task")
         return [row for row in found if isinstance(row, Row)]
 
     async def classify(self, served: Served, rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from pipelines.model.scores import Advance, AnyModel, ScoresError, ask
 from pipelines.runtime.device import resolve_device
 from pipelines.sources.raw_row import RawRow
 from pipelines.tasks.collect import TOKENLESS, TOO_LONG, text_tokens
-from pipelines.tasks.family import TaskFamily, open_family
+from pipelines.tasks.family import Asked, TaskFamily, open_family
 from pipelines.tasks.keys.mixture import TASK
 from pipelines.tasks.keys.template import text_fields
 from pipelines.tasks.prompts import second_text
@@ -66,6 +66,10 @@ class Answerer:
             told = "nothing" if name is None else repr(name)
             return reject(raw, NO_TASK, f"{told} in the column {TASK!r}; the tasks are {', '.join(self._parts)}")
         return self._read(self._parts[name], name, raw)
+
+    def asks(self, row: Row) -> Asked:
+        """What the model is asked for a row that :meth:`read` made."""
+        return self._of(row).ASKS
 
     def _of(self, row: Row) -> TaskFamily[Any]:
         return self._parts[row.task] if self._parts else self.task

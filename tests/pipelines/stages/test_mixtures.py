@@ -16,12 +16,15 @@ from pipelines.contracts.base import read_base
 from pipelines.contracts.card import read_card
 from pipelines.contracts.evaluation import read_evaluation
 from pipelines.contracts.predictions import read_predictions
-from pipelines.contracts.prepared import read_rows
+from pipelines.contracts.prepared import Row, read_rows
 from pipelines.errors import PipelineError
 from pipelines.files import read_jsonl
 from pipelines.params.whole import Params, check_params
 from pipelines.registry.history import evaluation_metrics
 from pipelines.registry.package import model_input
+from pipelines.server.refusals import RefusedError
+from pipelines.server.schema import ClassifyRequest
+from pipelines.server.service import Service
 from pipelines.serving.answerer import open_answerer
 from pipelines.serving.inputs import InputError
 from pipelines.serving.predict import Asked, predict
@@ -224,6 +227,20 @@ def test_files_of_rows_have_the_columns_of_their_tasks(project: Path, tmp_path: 
         PipelineError, match=r"name one of the adapter's tasks \(nothing in the column 'task'; the tasks"
     ):
         predict(Asked(str(both), str(tmp_path / "none.jsonl")), answerer)
+
+
+def test_the_server_classifies_no_row_whose_task_writes_text(project: Path) -> None:
+    served = SimpleNamespace(
+        answerer=open_answerer(project / "adapter", read_base(project / "base.json"), root=project)
+    )
+    mood, word = {"task": "mood", "text": "film 1"}, {"task": "word", "text": "sign 1"}
+
+    def rows(*inputs: dict[str, str]) -> list[Row]:
+        return Service.rows(SimpleNamespace(), ClassifyRequest(model="tiny", inputs=list(inputs)), served)  # type: ignore[arg-type]
+
+    assert [row.task for row in rows(mood)] == ["mood"]
+    with pytest.raises(RefusedError, match="the task of input 1, word, is to write text; use /v1/completions"):
+        rows(mood, word)
 
 
 def test_a_part_that_cannot_be_read_is_named(project: Path, tmp_path: Path) -> None:
