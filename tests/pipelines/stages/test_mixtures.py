@@ -50,7 +50,7 @@ CHANGES: dict[str, Any] = FEW | {
 COMMON: dict[str, Any] = {
     "sha256": None, "validation_source": None, "test_source": None, "format": "jsonl", "columns": None,
     "quoting": False, "second_template": None, "chat": False, "group_column": None, "domain_column": None,
-    "train_rows": 24, "validation_rows": 6, "test_rows": 12, "max_tokens": 60,
+    "growing": None, "train_rows": 24, "validation_rows": 6, "test_rows": 12, "max_tokens": 60,
 }  # fmt: skip
 OPTIONS: dict[str, Any] = {
     "task": "choice", "split": None, "option_columns": ["options"], "options": None, "answer_column": "answer",
