@@ -96,8 +96,9 @@ def _front_matter(facts: CardFacts) -> dict[str, Any]:
     front["tags"] = [*kind, "parameter-efficient-fine-tuning"]
     if facts.evaluation is not None:
         front["metrics"] = [facts.evaluation.measure]
-        source = facts.data_source or facts.info.data_sha256
-        measured = {source: (facts.evaluation.measure, facts.evaluation.adapter.value)}
+        data = facts.data_source or facts.info.data_sha256
+        measured: dict[str | None, tuple[str, float]]
+        measured = {data: (facts.evaluation.measure, facts.evaluation.adapter.value)}
         measured |= {name: (one.measure, one.adapter.value) for name, one in facts.evaluation.tasks.items()}
         results = [
             {
