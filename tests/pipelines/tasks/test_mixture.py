@@ -192,6 +192,12 @@ def test_params_say_a_mixture_and_what_is_not_supported_is_refused() -> None:
     raw["prepare"]["tasks"]["second"]["columns"] = None
     refused(raw, r"tasks.second.domain_column must be null: no task of a mixture has domains; got 'year'")
     raw = section()
+    raw["prepare"]["tasks"]["second"]["growing"] = {"validation": 0.2, "test": 0.2}
+    refused(raw, r"tasks.second.growing must be null: a text of one task may come to be another's test row")
+    raw = section()
+    raw["refresh"]["scheduled"] = True
+    refused(raw, r"refresh.scheduled: new rows are taken in of one task. Got: prepare.task: mixture")
+    raw = section()
     raw["prepare"]["tasks"]["second"] |= {"template": "{task}", "columns": None}
     refused(raw, r"tasks.second must read no column 'task'")
     raw = section()
