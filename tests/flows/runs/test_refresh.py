@@ -59,6 +59,7 @@ def test_a_file_that_came_is_put_under_dvc_and_then_there_is_nothing_new(project
     assert (again.is_any, again.untracked) == (False, None)
 
 
+@pytest.mark.long
 def test_rows_that_were_taken_in_and_are_gone_stop_the_run_and_come_back(project: Project) -> None:
     gone = project.root / FOLDER / "2026-01.csv"
     kept = gone.read_bytes()
@@ -70,6 +71,7 @@ def test_rows_that_were_taken_in_and_are_gone_stop_the_run_and_come_back(project
     assert look(project.root, params(project)).new == ("2026-02.csv",)
 
 
+@pytest.mark.long
 def test_what_a_fresh_clone_lacks_is_fetched_and_is_nothing_new(project: Project) -> None:
     project.run("dvc", "push", f"{FOLDER}.dvc")
     shutil.rmtree(project.root / FOLDER)
@@ -116,6 +118,7 @@ def test_rows_that_would_move_others_and_sources_that_never_grow_are_refused(tmp
         check_params({**raw, "refresh": {**raw["refresh"], "scheduled": True}}, "params.yaml")
 
 
+@pytest.mark.long
 def test_a_stage_is_kept_for_other_rows_and_for_nothing_else(made: Project, tmp_path: Path) -> None:
     """With DVC itself, and a stage that takes no time: afterwards `dvc repro` has nothing to do either."""
     project = Project(tmp_path, made.env)
