@@ -18,7 +18,12 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Integer = Annotated[int, BeforeValidator(_whole)]
+# The bounds come first: behind the validator they would be missing in the schema.
+Count = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
+Choices = Annotated[int, Field(ge=1, le=MOST_CHOICES), BeforeValidator(_whole)]
+Seed = Annotated[int, Field(ge=-SEED, le=SEED), BeforeValidator(_whole)]
+Five = Annotated[int, Field(ge=0, le=5), BeforeValidator(_whole)]
+Twenty = Annotated[int, Field(ge=0, le=20), BeforeValidator(_whole)]
 ModelName = Annotated[
     str,
     StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"),
@@ -46,8 +51,8 @@ class Sampled(Strict):
     model: ModelName
     temperature: float = Field(1.0, ge=0, le=2, description="0 is greedy.")
     top_p: float = Field(1.0, gt=0, le=1)
-    n: Integer = Field(1, ge=1, le=MOST_CHOICES)
-    seed: Integer | None = Field(None, ge=-SEED, le=SEED, description="The same seed draws the same tokens.")
+    n: Choices = 1
+    seed: Seed | None = Field(None, description="The same seed draws the same tokens.")
     stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
@@ -62,8 +67,8 @@ class CompletionRequest(Sampled):
     """POST /v1/completions."""
 
     prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=MOST_PROMPTS)]
-    max_tokens: Integer = Field(16, ge=1)
-    logprobs: Integer | None = Field(None, ge=0, le=5, description="How many alternatives to each token are told.")
+    max_tokens: Count = 16
+    logprobs: Five | None = Field(None, description="How many alternatives to each token are told.")
 
     def prompts(self) -> tuple[str, ...]:
         """The texts to be continued."""
@@ -93,10 +98,10 @@ class ChatRequest(Sampled):
     """POST /v1/chat/completions."""
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES)]
-    max_completion_tokens: Integer | None = Field(None, ge=1, description="As many as a row may have, if not given.")
-    max_tokens: Integer | None = Field(None, ge=1, description="An older name of max_completion_tokens.")
+    max_completion_tokens: Count | None = Field(None, description="As many as a row may have, if not given.")
+    max_tokens: Count | None = Field(None, description="An older name of max_completion_tokens.")
     logprobs: bool = False
-    top_logprobs: Integer | None = Field(None, ge=0, le=20)
+    top_logprobs: Twenty | None = None
 
 
 class ClassifyRequest(Strict):
