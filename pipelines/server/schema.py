@@ -22,8 +22,8 @@ def _whole(value: object) -> object:
 Count = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
 Choices = Annotated[int, Field(ge=1, le=MOST_CHOICES), BeforeValidator(_whole)]
 Seed = Annotated[int, Field(ge=-SEED, le=SEED), BeforeValidator(_whole)]
-Five = Annotated[int, Field(ge=0, le=5), BeforeValidator(_whole)]
-Twenty = Annotated[int, Field(ge=0, le=20), BeforeValidator(_whole)]
+FewAlternatives = Annotated[int, Field(ge=0, le=5), BeforeValidator(_whole)]
+Alternatives = Annotated[int, Field(ge=0, le=20), BeforeValidator(_whole)]
 ModelName = Annotated[
     str,
     StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"),
@@ -68,7 +68,7 @@ class CompletionRequest(Sampled):
 
     prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=MOST_PROMPTS)]
     max_tokens: Count = 16
-    logprobs: Five | None = Field(None, description="How many alternatives to each token are told.")
+    logprobs: FewAlternatives | None = Field(None, description="How many alternatives to each token are told.")
 
     def prompts(self) -> tuple[str, ...]:
         """The texts to be continued."""
@@ -101,7 +101,7 @@ class ChatRequest(Sampled):
     max_completion_tokens: Count | None = Field(None, description="As many as a row may have, if not given.")
     max_tokens: Count | None = Field(None, description="An older name of max_completion_tokens.")
     logprobs: bool = False
-    top_logprobs: Twenty | None = None
+    top_logprobs: Alternatives | None = None
 
 
 class ClassifyRequest(Strict):
