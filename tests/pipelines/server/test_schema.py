@@ -25,6 +25,22 @@ def named(case: Any) -> Any:
     return case
 
 
+def ask(cases: Any, check: Any) -> set[int]:
+    """Send cases of a strategy; every answer must be as documented, and which statuses there were."""
+    statuses = set()
+
+    @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(case=cases)
+    def answers(case: Any) -> None:
+        response = case.call(headers=LOCAL)
+        statuses.add(response.status_code)
+        error = response.json()["error"] if response.status_code == 400 else {}
+        case.validate_response(response, excluded_checks=[check] if error.get("code") in BEYOND else [])
+
+    answers()
+    return statuses
+
+
 @pytest.mark.long
 def test_every_answer_is_one_that_the_schema_documents(service: Service) -> None:
     schemathesis = pytest.importorskip("schemathesis")
@@ -32,22 +48,13 @@ def test_every_answer_is_one_that_the_schema_documents(service: Service) -> None
 
     app = create_app(service, Address("127.0.0.1", 0, "").bounds(ASKED))
     schema = schemathesis.openapi.from_asgi("/openapi.json", app, headers=LOCAL)
+    good, bad = schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE
     statuses: dict[str, set[int]] = {}
     for found in schema.get_all_operations():
         operation = found.ok()
-
-        def answers(case: Any, seen: set[int]) -> None:
-            response = case.call(headers=LOCAL)
-            seen.add(response.status_code)
-            error = response.json()["error"] if response.status_code == 400 else {}
-            beyond = [positive_data_acceptance] if error.get("code") in BEYOND else []
-            case.validate_response(response, excluded_checks=beyond)
-
-        seen = statuses.setdefault(operation.path, set())
-        for mode in schemathesis.GenerationMode:
-            cases = operation.as_strategy(generation_mode=mode)
-            cases = cases.map(named) if mode == schemathesis.GenerationMode.POSITIVE else cases
-            run = given(case=cases)(lambda case, seen=seen: answers(case, seen))
-            settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))(run)()
-    assert {path: 200 in seen for path, seen in statuses.items()} == dict.fromkeys(statuses, True)
+        statuses[operation.path] = ask(operation.as_strategy(generation_mode=good).map(named), positive_data_acceptance)
+        if operation.method == "post":  # nothing of the others can break a rule
+            statuses[operation.path] |= ask(operation.as_strategy(generation_mode=bad), positive_data_acceptance)
+    assert [path for path, seen in statuses.items() if 200 not in seen] in ([], ["/v1/models/{name}"])
     assert statuses["/v1/completions"] >= {200, 400}
+    assert statuses["/v1/chat/completions"] >= {200, 400}
