@@ -32,6 +32,7 @@ class Row:
         domain: its t, finite, or None in data without a domain column.
         choices: the texts that may be answered, where they differ by row.
         choice_tokens: how many tokens each of them has.
+        options: what each of them stands for, where they are letters.
         references: the texts that count as right, where the answer is free.
         group: what it belongs to (a passage, a pair of twins), which never crosses splits; None for itself alone.
         second: the other text of a pair, which an encoder reads beside the prompt; "" for none.
@@ -48,6 +49,7 @@ class Row:
     domain: float | None = None
     choices: tuple[str, ...] = ()
     choice_tokens: tuple[int, ...] = ()
+    options: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
     group: str | None = None
     second: str = ""
@@ -112,6 +114,6 @@ def _written(row: Row) -> dict[str, Any]:
 
 
 def _read(raw: dict[str, Any]) -> Row:
-    several = ("choices", "choice_tokens", "references")
+    several = ("choices", "choice_tokens", "options", "references")
     lists: dict[str, Any] = {name: tuple(raw[name]) for name in several if name in raw}
     return Row(**{**raw, **lists})

@@ -13,7 +13,7 @@ from pipelines.intake.labels import Usable, clean, distinct
 from pipelines.sources.raw_row import RawRow
 from pipelines.tasks.keys.choice import AnswerAs, SplitParams
 from pipelines.tasks.keys.template import fill_template, template_fields
-from pipelines.tasks.options import LETTERS, NO_ANSWER, OptionReader, right_option
+from pipelines.tasks.options import LETTERS, NO_ANSWER, OptionReader, right_option, searched
 from pipelines.tasks.rows import comparable
 
 MOSTLY = 0.95  # share of the rows for which something must hold
@@ -201,8 +201,12 @@ def _split(column: str, texts: Sequence[str], marks: Sequence[str], stem: str | 
     end = r"\s*(?:Answer format:.*)?$" if stem else r"\s*$"
     listed = "" if stem else r"(?:\s+(?:The )?[Oo]ptions:)?"
     pattern = f"(?s)^{beginning}(?P<question>.*?){listed}{''.join(parts[:fewest])}{later}{end}"
-    hits = sum(bool(re.search(pattern, text)) for text in texts)
-    return SplitParams(column=column, pattern=pattern) if hits >= MOSTLY * len(texts) else None
+    split = SplitParams(column=column, pattern=pattern)
+    try:
+        hits = sum(searched(split, text) is not None for text in texts)
+    except TimeoutError:  # stage prepare would search no longer
+        return None
+    return split if hits >= MOSTLY * len(texts) else None
 
 
 def _beginning(texts: Sequence[str]) -> str:

@@ -101,6 +101,7 @@ class Answerer:
             domain=domain,
             choices=own.choices,
             choice_tokens=own.choice_tokens,
+            options=own.options,
             second=second_text(task.spec, texts),
             task=name,
         )

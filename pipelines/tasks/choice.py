@@ -89,12 +89,14 @@ class Choice(TaskFamily[ChoiceParams]):
         if isinstance(options, Rejection):
             return options
         space = "" if self.spec.chat or self.spec.template[-1:].isspace() else " "
-        shown = LETTERS[: len(options)] if self._score == "letter" else [option.text for option in options]
+        said = tuple(option.text for option in options)
+        by_letter = self._score == "letter"
+        shown = tuple(LETTERS[: len(options)]) if by_letter else said
         texts = tuple(f"{space}{text}" for text in shown)
         tokens = [tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
         if len(set(tokens)) < len(tokens) or not all(tokens):
             return reject(raw, SAME, " | ".join(shown))
-        return Target("", choices=texts, choice_tokens=tuple(map(len, tokens)))
+        return Target("", choices=texts, choice_tokens=tuple(map(len, tokens)), options=said if by_letter else ())
 
     def target(self, raw: RawRow, keys: ChoiceParams, tokenizer: PreTrainedTokenizerBase) -> Target | Rejection:
         """The text of the right option, and its letter; rows of one question are a group, whatever their options."""
@@ -117,11 +119,11 @@ class Choice(TaskFamily[ChoiceParams]):
         return Contrast(_right(row), tuple(self._lengths(row, self._score))) if self._contrasted else None
 
     def read(self, row: Row, answer: Answer) -> Reading:
-        """The option with the highest score, its letter and place, and the probability of each by their scores."""
+        """The text of the option with the highest score, its letter and place, and the probability of each."""
         likely = self._probabilities(row, answer)
         place = int(likely.argmax())
         said = {"letter": LETTERS[place], "index": place, "probabilities": [float(each) for each in likely]}
-        return Reading(row.choices[place].strip(), said)
+        return Reading((row.options or row.choices)[place].strip(), said)
 
     def scores(self, rows: Sequence[Row], answers: Sequence[Answer]) -> Floats:
         """1 where the right option has the highest score."""

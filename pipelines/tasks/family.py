@@ -50,6 +50,7 @@ class Target:
     label: str = ""
     choices: tuple[str, ...] = ()
     choice_tokens: tuple[int, ...] = ()
+    options: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
     group: str | None = None
 

@@ -9,13 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import regex
+
 from pipelines.contracts.prepared import Rejection
 from pipelines.sources.raw_row import RawRow
 from pipelines.tasks.keys.choice import AnswerAs, SplitParams
 from pipelines.tasks.reader import MISSING, present, reject, usable_text
+from pipelines.tasks.readers import SECONDS
 from pipelines.tasks.rows import as_number, comparable
 
 NO_PARTS = "the text has not the parts that split.pattern names"
+TOO_SLOW = "split.pattern takes more than a second to search the text"
 NO_LIST = "options are no list of texts"
 FEW = "a row has fewer than two options"
 MANY = "a row has more options than letters"
@@ -29,9 +33,16 @@ _MARKED = re.compile(r"\(?([A-Za-z])\s?[).:]\s*(?=\S)")
 
 @dataclass(frozen=True)
 class Option:
-    """An option: its text, and what the data calls it, "" where it has no name."""
+    """An option of a row.
+
+    Attributes:
+        text: what it says.
+        place: in the data, from 0; an empty column before it counts, though it is no option.
+        name: what the data calls it, "" where it has no name.
+    """
 
     text: str
+    place: int
     name: str = ""
 
 
@@ -60,10 +71,13 @@ class OptionReader:
         if split is None or raw.problem is not None or split.column not in raw.values:
             return raw
         text = raw.values[split.column]
-        found = re.search(split.pattern, text) if isinstance(text, str) else None
+        try:
+            found = searched(split, text) if isinstance(text, str) else None
+        except TimeoutError:
+            return reject(raw, TOO_SLOW, text)
         if found is None:
             return reject(raw, NO_PARTS, text)
-        return RawRow(raw.file, raw.line, {**raw.values, **found.groupdict()})
+        return RawRow(raw.file, raw.line, {**raw.values, **found})
 
     def read(self, raw: RawRow, special: tuple[str, ...]) -> list[Option] | Rejection:
         """The options of a row, or why it cannot be asked to choose among them.
@@ -88,7 +102,7 @@ class OptionReader:
 
     def _options(self, raw: RawRow) -> list[Option] | Rejection:
         if self.fixed:
-            return [Option(text) for text in self.fixed]
+            return [Option(text, place) for place, text in enumerate(self.fixed)]
         missing = [column for column in self.columns if column not in raw.values and column not in self.optional]
         if missing:
             return reject(raw, MISSING, ", ".join(missing))
@@ -99,7 +113,17 @@ class OptionReader:
         if any(not isinstance(value, str | int | float | None) for _, value in cells):
             return reject(raw, NO_LIST, raw.values)
         texts = [(column, "" if value is None else str(value).strip()) for column, value in cells]
-        return [Option(text, column) for column, text in texts if text]
+        return [Option(text, place, column) for place, (column, text) in enumerate(texts) if text]
+
+
+def searched(split: SplitParams, text: str) -> dict[str, str | None] | None:
+    """The parts of a text by the names of the pattern's groups, None where it has not those parts.
+
+    Raises:
+        TimeoutError: if the search takes longer than :data:`SECONDS`: a pattern may take for ever on a text.
+    """
+    found = regex.search(split.pattern, text, timeout=SECONDS)
+    return None if found is None else found.groupdict()
 
 
 def lettered(options: Sequence[Option]) -> str:
@@ -108,13 +132,13 @@ def lettered(options: Sequence[Option]) -> str:
 
 
 def right_option(value: object, options: Sequence[Option], answer_as: AnswerAs) -> int | None:
-    """The place of the option that a row's answer means, or None.
+    """Which of the options a row's answer means, or None; also where it means a column that is empty.
 
     Args:
         value: of the answer's column.
         options: of the row.
-        answer_as: its place from 0 (``index``; false is 0, true 1) or from 1 (``number``), its place as a ``letter``,
-            the ``label`` that the data has beside it or its column's name, or its ``text``.
+        answer_as: its place in the data from 0 (``index``; false is 0, true 1) or from 1 (``number``), that place as a
+            ``letter``, the ``label`` that the data has beside it or its column's name, or its ``text``.
     """
     if not isinstance(value, str | int | float):
         return None
@@ -123,9 +147,10 @@ def right_option(value: object, options: Sequence[Option], answer_as: AnswerAs) 
         case "index" | "number":
             place = float(value) if isinstance(value, bool) else as_number(value)
             first = 1 if answer_as == "number" else 0
-            found = [number for number in range(len(options)) if place == number + first]
+            found = [number for number, option in enumerate(options) if place == option.place + first]
         case "letter":
-            found = [number for number in range(len(options)) if text == LETTERS[number].casefold()]
+            places = [place for place, letter in enumerate(LETTERS) if text == letter.casefold()]
+            found = [number for number, option in enumerate(options) if option.place in places]
         case "label":
             found = [number for number, option in enumerate(options) if option.name and comparable(option.name) == text]
         case "text":
@@ -155,15 +180,17 @@ def _listed(value: object) -> list[Option] | None:
 
 
 def _named(texts: Sequence[object], labels: Sequence[object]) -> list[Option]:
-    return [Option(str(text).strip(), str(label)) for text, label in zip(texts, labels, strict=True)]
+    pairs = zip(texts, labels, strict=True)
+    return [Option(str(text).strip(), place, str(label)) for place, (text, label) in enumerate(pairs)]
 
 
 def _unmarked(texts: Sequence[str]) -> list[Option]:
     """Options whose texts may begin with their letters: these are what the data calls them, and no part of the text."""
     marks = [_MARKED.match(text) for text in texts]
     if all(mark and mark[1].upper() == letter for mark, letter in zip(marks, LETTERS, strict=False)):
-        return [Option(text[mark.end() :], mark[1]) for text, mark in zip(texts, marks, strict=True) if mark]
-    return [Option(text) for text in texts]
+        bare = [text[mark.end() :] for text, mark in zip(texts, marks, strict=True) if mark]
+        return _named(bare, [mark[1] for mark in marks if mark])
+    return _named(texts, [""] * len(texts))
 
 
 def _plain(value: Any) -> Any:

@@ -106,6 +106,7 @@ class RowReader:
             domain=domain,
             choices=target.choices,
             choice_tokens=target.choice_tokens,
+            options=target.options,
             references=target.references,
             group=_group(raw, self._keys.group_column) or target.group,
             second=second_text(self.task.spec, texts),

@@ -110,9 +110,9 @@ class Regression(TaskFamily[RegressionParams]):
         return {self._other.name: other, "mean_absolute_error": float(-self.fine_scores(rows, answers).mean())}
 
     def _said(self, answers: Sequence[Answer]) -> Floats:
-        """The expected value of the words' numbers under a decoder; or what a head says, in the numbers' own scale."""
+        """The expected value of the words' numbers under a decoder; or a head's, in their scale and bounds."""
         if all(isinstance(answer, float) for answer in answers):
-            return self._low + (self._high - self._low) * np.array(answers, np.float64)
+            return self._low + (self._high - self._low) * np.clip(np.array(answers, np.float64), 0.0, 1.0)
         found: Floats = probabilities(answers) @ self._numbers
         return found
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
+import regex
 from pydantic import Field, field_validator
 
 from pipelines.sections import Section
@@ -30,8 +30,8 @@ class SplitParams(Section):
     @classmethod
     def _names_columns(cls, pattern: str) -> str:
         try:
-            groups = re.compile(pattern).groupindex
-        except re.error as error:
+            groups = regex.compile(pattern).groupindex
+        except regex.error as error:
             raise ValueError(f"a pattern is a regular expression of Python; got {pattern!r}: {error}") from None
         if not groups:
             raise ValueError(f"a pattern must have named groups, like (?P<question>.*); got {pattern!r}")
@@ -39,7 +39,7 @@ class SplitParams(Section):
 
     def columns(self) -> tuple[str, ...]:
         """What it makes columns of."""
-        return tuple(re.compile(self.pattern).groupindex)
+        return tuple(regex.compile(self.pattern).groupindex)
 
 
 class ChoiceParams(PrepareParams):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -173,6 +174,46 @@ def test_options_and_answers_are_read_as_data_sets_have_them(
     assert len(row.choice_tokens) == len(row.choices) == (3 if value.get("choices") is ARC else 2)
 
 
+FRUIT = {"optionA": "apple", "optionB": "", "optionC": "cherry", "optionD": "date"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "answer_as", "right"),
+    [
+        ("C", "letter", " cherry"),
+        (3, "number", " cherry"),
+        (2, "index", " cherry"),
+        ("optionC", "label", " cherry"),
+        ("cherry", "text", " cherry"),
+        ("D", "letter", " date"),
+        (0, "index", " apple"),
+        ("B", "letter", None),
+        (2, "number", None),
+        (1, "index", None),
+    ],
+)
+def test_an_answer_counts_the_columns_also_those_that_are_empty(
+    answer: object, answer_as: str, right: str | None
+) -> None:
+    """The third column is C, 3 and 2 from 0, whatever stands in the second, which no answer can mean."""
+    row = read({**FRUIT, "answer": answer}, option_columns=list(FRUIT), answer_as=answer_as)
+    if right is None:
+        assert isinstance(row, Rejection)
+        assert "none of the row's options" in row.reason
+    else:
+        assert isinstance(row, Row)
+        assert (row.completion, row.choices) == (right, (" apple", " cherry", " date"))
+
+
+def test_a_pattern_that_would_take_for_ever_rejects_the_row_after_a_second() -> None:
+    split = {"column": "question", "pattern": r"^(?P<one>(a|aa)+)(?P<two>b)?$"}
+    started = time.monotonic()
+    row = read({"question": "a" * 60 + "!", "answer": 0}, "Which?{one}", split=split, option_columns=["one", "two"])
+    assert time.monotonic() - started < 20
+    assert isinstance(row, Rejection)
+    assert "more than a second" in row.reason
+
+
 def test_options_that_are_the_same_for_every_row_stand_in_params() -> None:
     row = read({"answer": True}, option_columns=[], options=["bad", "good"])
     assert isinstance(row, Row)
@@ -222,6 +263,9 @@ def test_letters_are_asked_of_a_prompt_that_lists_what_they_stand_for() -> None:
     assert isinstance(row, Row)
     assert row.prompt == "why\nA. good\nB. bad\nAnswer:"
     assert (row.choices, row.completion) == ((" A", " B"), " B")
+    spec = family_of(make_params("{question}\n{lettered_options}\nAnswer:", score="letter").prepare).spec
+    found = open_family(spec).read(row, np.array([-2.0, -1.0]))
+    assert (found.value, found.details["letter"], found.details["index"]) == ("bad", "B", 1)
     with pytest.raises(PipelineError, match=r"letter needs \{lettered_options\} in the template"):
         make_params(score="letter")
 

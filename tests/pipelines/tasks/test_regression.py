@@ -108,6 +108,15 @@ def test_the_answer_is_the_expected_value_of_the_words_numbers() -> None:
     assert open_family(SPEC).read(rows_of([1.0])[0], said).value == pytest.approx(0.4 * 1 + 0.4 * 3 + 0.2 * 5)
 
 
+def test_a_heads_number_is_read_and_scored_within_the_bounds() -> None:
+    """Heads count low as 0 and high as 1, and may say less or more; of 1 to 5, 0.5 is 3."""
+    task, rows = open_family(SPEC), rows_of([1.0, 3.0, 4.0])
+    said = [-0.3, 0.5, 1.2]
+    assert [task.read(row, answer).value for row, answer in zip(rows, said, strict=True)] == [1.0, 3.0, 5.0]
+    assert task.scores(rows, said).tolist() == [[1.0, 1.0], [3.0, 3.0], [5.0, 4.0]]
+    assert task.summary(rows, said)["mean_absolute_error"] == pytest.approx(1 / 3)
+
+
 @pytest.mark.parametrize(("value", "reason"), [("many", "not a number"), (None, "not a number"), (5.1, "not between")])
 def test_what_is_no_number_between_the_bounds_is_rejected(value: object, reason: str) -> None:
     keys = make_params().prepare
