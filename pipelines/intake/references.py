@@ -25,7 +25,7 @@ from pipelines.sources.raw_row import RawRow
 from pipelines.tasks.conversations import ANSWER, answered, asked, read_turns, turns_of
 from pipelines.tasks.keys.generation import EXACT_MATCH
 from pipelines.tasks.keys.template import fill_template, template_fields
-from pipelines.tasks.readers import Reader, open_reader
+from pipelines.tasks.readers import Number, Reader, open_reader, right_answer
 from pipelines.tasks.rows import as_number, comparable
 
 # What columns of references are called, the likeliest first; and those of texts that may end in the answer.
@@ -114,7 +114,7 @@ def find_references(rows: Sequence[RawRow]) -> References | None:
         solution_column=None if solution is None else solution.name,
         reader=reader,
         measure=measure,
-        doubts=_empty_doubts(rows, [*texts, answer.name]),
+        doubts=(*_number_doubts(answer), *_empty_doubts(rows, [*texts, answer.name])),
     )
 
 
@@ -155,7 +155,9 @@ def _told(row: RawRow, found: References) -> list[Told | str]:
     if None in texts.values():
         return ["have no text"]
     reader = open_reader(found.reader)
-    if reference is None or solution is None or reader.reference(str(reference)) is None:
+    if reference is None or solution is None:
+        return ["have no answer that can be read"]
+    if right_answer(reader, str(reference), None if found.solution_column is None else str(solution)) is None:
         return ["have no answer that can be read"]
     space = "" if found.template[-1:].isspace() else " "
     prompt = fill_template(found.template, {name: str(text) for name, text in texts.items()})
@@ -198,12 +200,29 @@ def _rank(column: Column, titles: Sequence[str]) -> int:
 def _reading(answer: Column) -> tuple[dict[str, str], str]:
     """The reader of most references, and a measure of what it reads."""
     texts = [str(value) for value in answer.present]
-    if _share(as_number(text.replace(",", "")) is not None or bool(_ENDED.search(text)) for text in texts) >= MOSTLY:
+    if _share(_is_number(text) and Number().reference(text) is not None for text in texts) >= MOSTLY:
         return {"name": "number"}, EXACT_MATCH
     if _share("\\boxed{" in text for text in texts) >= MOSTLY:
         return {"name": "math"}, EXACT_MATCH
     short = sorted(len(text.split()) for text in texts)[int(MOSTLY * (len(texts) - 1))] <= SHORT
     return {"name": "exact"}, EXACT_MATCH if short else OVERLAP
+
+
+def _is_number(text: str) -> bool:
+    return as_number(text.replace(",", "")) is not None or bool(_ENDED.search(text))
+
+
+def _number_doubts(answer: Column) -> tuple[str, ...]:
+    """A doubt of a column of numbers in a way to write that the reader of numbers does not know."""
+    texts = [str(value) for value in answer.present]
+    digits = [text for text in texts if any(map(str.isdigit, text)) and not any(map(str.isalpha, text))]
+    other = [text for text in digits if Number().reference(text) is None]
+    if not other or len(digits) < MOSTLY * len(texts):
+        return ()
+    return (
+        f"{answer.name} holds numbers in a way to write that reader number takes for other ones, as {other[0]!r} and "
+        f"{len(other)} of {len(texts)} in all",
+    )
 
 
 def _solution(columns: Sequence[Column], answer: Column, reader: Reader) -> Column | None:

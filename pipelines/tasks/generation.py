@@ -22,7 +22,7 @@ from pipelines.tasks.measures import Floats, Mean, Measure, Proportion
 from pipelines.tasks.overlap import CHRF_MEASURE, CorpusChrf, chrf_statistics, rouge
 from pipelines.tasks.prompts import TEMPLATE_ERRORS, answer_turn, render_turns
 from pipelines.tasks.reader import SPECIAL, reject, special_tokens, usable_text
-from pipelines.tasks.readers import Math, open_reader, plain
+from pipelines.tasks.readers import Math, open_reader, plain, right_answer
 from pipelines.tasks.rows import comparable
 
 if TYPE_CHECKING:
@@ -95,10 +95,14 @@ class Generation(TaskFamily[GenerationParams]):
             return reference
         if isinstance(solution, Rejection):
             return solution
-        right, told = self._reader.reference(reference), self._reader.reference(solution)
-        if right is None or told is None:
-            return reject(raw, NO_ANSWER, reference if right is None else solution)
-        if keys.solution_column is not None and not (self._apart or self._reader.same(told, right)):
+        worked = None if keys.solution_column is None else solution
+        found = right_answer(self._reader, reference, worked)
+        if found is None:
+            return reject(raw, NO_ANSWER, reference)
+        (right, compared), told = found, self._reader.read(solution)
+        if told is None:
+            return reject(raw, NO_ANSWER, solution)
+        if worked is not None and not (self._apart or self._reader.same(told, right)):
             return reject(raw, OTHER_ANSWER, f"{told}, not {right}")
         try:
             completion = self._completion(raw, solution, tokenizer)
@@ -111,7 +115,7 @@ class Generation(TaskFamily[GenerationParams]):
         if tokens > keys.max_new_tokens:
             return reject(raw, TOO_LONG, tokens)
         group = None if self._turns is None else comparable(beginning(turns_of(str(raw.values[self._turns]))))
-        return Target(completion, references=(reference,), group=group)
+        return Target(completion, references=(compared,), group=group)
 
     def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """There must be a token that ends a text."""

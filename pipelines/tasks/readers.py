@@ -15,6 +15,7 @@ import regex
 
 from pipelines.errors import PipelineError
 from pipelines.limited import Limits, answers
+from pipelines.tasks.quantities import number_meant
 from pipelines.tasks.rows import as_number
 
 Value = str | int | float
@@ -25,8 +26,6 @@ TOLERANCE = 1e-3
 SECONDS = 1.0  # that a pattern may search one text
 OBJECTS = 100  # braces of a text that an object may begin with
 _NUMBER = re.compile(r"-?\d+\.?\d*")
-# What stands before digits that are the end of another number; a minus sign and a dash, which are not "-", among it.
-_PART = re.compile(r"(?:\.|/\s*|\d[eE]\+?|[\u2212\u2013]\s*|\d\s*[:^]\s*|\d )$")
 _LETTER = re.compile(r"(?<![^\W_])[A-E](?![^\W_])")
 
 MATH_LIMITS = Limits(
@@ -58,6 +57,10 @@ class Reader(Protocol):
     def reference(self, text: str) -> Value | None:
         """The answer of a reference; None also where the reader would find another one than is meant."""
         return self.read(text)
+
+    def bare(self, text: str) -> Value | None:  # noqa: ARG002  # most find a bare answer as any other
+        """The answer of a text that is the answer alone, of a reader that finds it within some form only."""
+        return None
 
     def judge(self, pairs: Sequence[tuple[str, str]]) -> list[bool | None]:
         """Of pairs of an answer and its reference: whether it is right; None where it cannot be read."""
@@ -103,12 +106,9 @@ class Number(Reader):
         return abs(float(said) - float(right)) <= TOLERANCE
 
     def reference(self, text: str) -> Value | None:
-        """The number, unless the rule reads another: of a fraction, .5, 1e5, 2:30, 1 200, 10-3, or a minus sign's."""
-        bare = text.replace(",", "")
-        last = max((match.start() for match in _NUMBER.finditer(bare)), default=0)
-        before = bare[:last]
-        difference = bare[last : last + 1] == "-" and before[-1:].isdigit()
-        return None if difference or _PART.search(before) else self.read(text)
+        """The number, unless the rule reads another one than is meant."""
+        number = self.read(text)
+        return number if number is not None and number == number_meant(text) else None
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,10 @@ class Letter(Reader):
     def same(self, said: Value, right: Value) -> bool:
         """Whether they are one letter."""
         return said == right
+
+    def reference(self, text: str) -> Value | None:
+        """The letter, unless others stand beside it."""
+        return self.read(text) if len(set(_LETTER.findall(text))) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,10 @@ class Regex(Exact):
             return None
         return (found[1] or "").strip() or None if found else None
 
+    def bare(self, text: str) -> Value | None:
+        """The whole text."""
+        return text.strip() or None
+
 
 @dataclass(frozen=True)
 class Json(Reader):
@@ -164,6 +172,13 @@ class Json(Reader):
             if self.field in value and value[self.field] is not None:
                 return _value(value[self.field])
         return None
+
+    def bare(self, text: str) -> Value | None:
+        """The JSON that the text is, or the whole text."""
+        try:
+            return _value(json.loads(text))
+        except (ValueError, RecursionError):
+            return text.strip() or None
 
     def same(self, said: Value, right: Value) -> bool:
         """Whether both are one number, or one text; whole numbers of any size are compared as they stand."""
@@ -221,6 +236,22 @@ def open_reader(settings: Mapping[str, Any]) -> Reader:
             return Json(field=settings["field"])
         case _:
             return Exact()
+
+
+def right_answer(reader: Reader, reference: str, solution: str | None) -> tuple[Value, str] | None:
+    """The answer that a row says is right, and the text that answers are compared with; None where it cannot be read.
+
+    Args:
+        reader: of the task.
+        reference: of the row.
+        solution: that ends in the reference, if there is one. Where the reference is the answer alone, and the reader
+            finds it in a form that solutions have, the text is the solution.
+    """
+    right = reader.reference(reference)
+    if right is not None or solution is None:
+        return None if right is None else (right, reference)
+    bare = reader.bare(reference)
+    return None if bare is None else (bare, solution)
 
 
 def plain(value: Value) -> str:

@@ -181,6 +181,13 @@ def test_free_answers_are_proposed_with_a_reader_and_a_measure(
     apply_changes(PARAMS, proposal.changes)
 
 
+@pytest.mark.parametrize("style", ["{},5", "{}\u202f200", "{}'200", "- {}", "{}½"])
+def test_numbers_that_reader_number_takes_for_others_are_doubted(tmp_path: Path, style: str) -> None:
+    proposal = look(tmp_path, free("answer", [style.format(n) for n in range(60)]))
+    assert proposal.changes["prepare"]["reader"] == {"name": "exact"}
+    assert "numbers in a way to write that reader number takes for other ones" in " ".join(proposal.doubts)
+
+
 def test_a_worked_solution_that_ends_in_the_answer_is_trained_on_and_never_asked(tmp_path: Path) -> None:
     section = look(tmp_path, free("answer", SUMS, output=SOLUTIONS)).changes["prepare"]
     assert (section["answer_column"], section["solution_column"]) == ("answer", "output")

@@ -152,6 +152,28 @@ def test_a_solution_is_trained_on_and_its_reference_is_compared() -> None:
         assert found.reason == reason
 
 
+@pytest.mark.parametrize(
+    ("reader", "worked"),
+    [
+        ({"name": "regex", "pattern": "#### (.*)"}, "3 + 5\n#### 8"),
+        ({"name": "json", "field": "answer"}, '{"why": "3 + 5", "answer": 8}'),
+    ],
+)
+def test_a_reference_that_is_the_answer_alone_is_looked_for_in_the_solution(
+    reader: dict[str, str], worked: str
+) -> None:
+    """It stands there in the form that the reader knows, and so answers are compared with the solution's."""
+    task = family_of(keys := make_params(solution_column="worked", reader=reader, max_new_tokens=60).prepare)
+    rows = RowReader(keys, task, tiny_tokenizer())
+    row = rows.read(RawRow("f", 1, {"text": "t", "answer": "8", "worked": worked}))
+    assert isinstance(row, Row), row
+    assert task.scores([row, row], [worked, worked.replace("8", "9")]).tolist() == [1.0, 0.0]
+    for answer, said, reason in (("9", worked, OTHER_ANSWER), ("8", "it is 8", NO_ANSWER)):
+        found = rows.read(RawRow("f", 1, {"text": "t", "answer": answer, "worked": said}))
+        assert isinstance(found, Rejection)
+        assert found.reason == reason
+
+
 def test_references_that_are_no_mathematics_stop_the_stage() -> None:
     task = family_of(make_params(reader={"name": "math"}).prepare)
     rows = [Row("f:1", "p", " c", references=(text,)) for text in ("$\\frac{1}{2}$", "3", "none of these")]

@@ -81,18 +81,69 @@ def test_a_number_is_right_within_the_tolerance_of_the_literature(said: str, rig
 
 
 @pytest.mark.parametrize(
-    "reference", ["3/4", "1 / 2", ".5", "1e5", "2.5E+3", "none", "\N{MINUS SIGN}3", "1 200", "10-3", "2:30", "2^10"]
+    "reference",
+    [
+        *("3/4", "1 / 2", ".5", "1e5", "2.5E+3", "none", "\N{MINUS SIGN}3", "1 200", "10-3", "2:30", "2^10"),
+        *(
+            "3,5",
+            "1,23",
+            "12,34,5",
+            "1,2345",
+            "1.200,50",
+            "3, 5",
+            "1\u202f200",
+            "1\xa0200",
+            "1'200",
+            "1_000",
+            "-$5",
+            "- 5",
+        ),
+        *(
+            "5½",
+            "5²",
+            "12 cm2",
+            "12 cm^2",
+            "x = -$5",
+            "5 million",
+            "5M",
+            "5k",
+            "5万",
+            "(5)",
+            "5!",
+            "5 and a half",
+            "3 or 5",
+        ),
+        *("2 hours 30 minutes", "2 hours and 30 minutes", "minus 5", "2π", "5x", r"\sqrt{16}", r"\frac{3}{4}", "H2O"),
+        *("at 2:30", "x >= 5", "between 3 and 5", "5 to 6", "1 1/2", "3-5", "٣٫٥", "5 out of 6", "\N{EN DASH}5"),
+    ],
 )
 def test_a_reference_that_the_rule_reads_as_another_number_is_no_reference(reference: str) -> None:
     assert open_reader({"name": "number"}).reference(reference) is None
 
 
 @pytest.mark.parametrize(
-    "reference", ["8.0", "1,200", "-3", "6/2 = 3", "so 12 % of 50 is 6.", "#### 72", "The answer: 72", "8 - 5 = 3"]
+    "reference",
+    [
+        *("8.0", "1,200", "-3", "6/2 = 3", "so 12 % of 50 is 6.", "#### 72", "The answer: 72", "8 - 5 = 3"),
+        *("12 %", "$1,234,567.89", "+5", "5 km/h", "12 m²", "5€", "$-5", "US$5", "Rs. 500", "5.", "3 + 5\n#### 1,008"),
+        *(
+            "9 (apples)",
+            r"$\boxed{42}$",
+            "**42**",
+            "She has 5 apples left.",
+            "He ate 3 of 8. So he has 5 apples.",
+            "007",
+        ),
+    ],
 )
 def test_other_references_are_read_as_answers_are(reference: str) -> None:
     reader = open_reader({"name": "number"})
     assert reader.reference(reference) == reader.read(reference) is not None
+
+
+@pytest.mark.parametrize(("reference", "letter"), [("(B)", "B"), ("B, as B has it", "B"), ("A or B", None)])
+def test_a_reference_of_several_letters_is_no_reference(reference: str, letter: str | None) -> None:
+    assert open_reader({"name": "letter"}).reference(reference) == letter
 
 
 # What a model said, and the first of five letters that stands alone.
