@@ -22,7 +22,7 @@ from pipelines.intake.columns import (
 )
 from pipelines.intake.labels import Scalar, Usable, clean, distinct
 from pipelines.sources.raw_row import RawRow
-from pipelines.tasks.conversations import ANSWER, answered, asked, read_turns, turns_of
+from pipelines.tasks.conversations import ANSWER, NO_TURNS, ROLE, answered, asked, read_turns, turns_of
 from pipelines.tasks.keys.generation import EXACT_MATCH
 from pipelines.tasks.keys.template import fill_template, template_fields
 from pipelines.tasks.readers import Number, Reader, open_reader, right_answer
@@ -178,16 +178,18 @@ def _turns(row: RawRow, column: str) -> list[Told | str]:
 
 
 def _conversations(rows: Sequence[RawRow]) -> References | None:
-    """A column of conversations, in most rows."""
+    """A column of conversations, in most rows; what cannot be learned of them is told when they are read."""
     good = [row for row in rows if row.problem is None]
     names = dict.fromkeys(name for row in good for name in row.values)
     for name in sorted(names, key=lambda name: name not in CONVERSATIONS):
         held = [row for row in good if row.values.get(name) is not None]
         if len(held) > len(good) / 2 and all(isinstance(row.values[name], list | str) for row in held):
-            turns = sum(not isinstance(read_turns(row, name), Rejection) for row in held)
+            other = {NO_TURNS} if name in CONVERSATIONS else {NO_TURNS, ROLE}  # as of a list of characters
+            found = [read_turns(row, name) for row in held]
+            turns = sum(not isinstance(each, Rejection) or each.reason not in other for each in found)
             if turns > len(held) / 2:
-                beside = [other for other in BESIDE if any(clean(row.values.get(other)) for row in good)]
-                doubts = tuple(f"{other} is a column beside the turns, and is not read" for other in beside)
+                beside = [column for column in BESIDE if any(clean(row.values.get(column)) for row in good)]
+                doubts = tuple(f"{column} is a column beside the turns, and is not read" for column in beside)
                 return References(f"{{{name}}}", None, None, {"name": "exact"}, OVERLAP, doubts)
     return None
 

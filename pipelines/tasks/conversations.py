@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pipelines.contracts.prepared import Rejection
@@ -17,6 +18,8 @@ NOT_TEXT = "a turn is not text"
 EMPTY = "a turn is empty"
 TWICE = "two turns of the assistant follow each other"
 UNANSWERED = "a conversation has no answer to a user"
+UNLEARNED = "every answer of a conversation has weight 0"
+WEIGHT = "the weight of an assistant's turn is neither 0 nor 1"
 UNASKED = "a conversation asks nothing: it has no user's turn"
 LONG = "a conversation is longer than max_tokens can be"
 
@@ -35,11 +38,20 @@ Turn = dict[str, str]
 """``role``, one of system, user and assistant, and ``content``, as chat templates read them."""
 
 
+@dataclass(frozen=True)
+class _Said:
+    """A turn, its place in the conversation from 1, and the ``weight`` beside it, as OpenAI's format has it."""
+
+    place: int
+    turn: Turn
+    weight: Any
+
+
 def answered(raw: RawRow, column: str, max_tokens: int) -> Iterator[RawRow | Rejection]:
     """Yield a row for each answer of a conversation: the turns before it, and the answer in :data:`ANSWER`.
 
-    What the assistant says before the first user's turn is no answer. A row stands at the line of its conversation,
-    and its file says which turn it is.
+    What the assistant says before the first user's turn is no answer, and a turn of weight 0 none that is trained on.
+    A row stands at the line of its conversation, and its file says which turn it is.
 
     Args:
         raw: with the column, or unreadable.
@@ -49,16 +61,21 @@ def answered(raw: RawRow, column: str, max_tokens: int) -> Iterator[RawRow | Rej
     if raw.problem is not None or column not in raw.values:
         yield raw
         return
-    turns = read_turns(raw, column)
-    if isinstance(turns, Rejection):
-        yield turns
+    every = _read(raw, column)
+    if isinstance(every, Rejection):
+        yield every
         return
-    asked, characters, found = False, 0, 0
-    for place, turn in enumerate(turns):
+    turns = [each.turn for each in every]
+    asked, characters, found, left_out = False, 0, 0, 0
+    for place, (said, turn) in enumerate(zip(every, turns, strict=True)):
         if turn["role"] == "assistant" and asked:
             found += 1
-            name = f"{raw.file} (turn {place + 1})"
-            if place > max_tokens or characters > CHARACTERS * max_tokens:  # a turn is a token at least
+            name = f"{raw.file} (turn {said.place})"
+            if said.weight not in (None, 0, 1):
+                yield Rejection(name, raw.line, WEIGHT, str(said.weight))
+            elif said.weight == 0:
+                left_out += 1
+            elif place > max_tokens or characters > CHARACTERS * max_tokens:  # a turn is a token at least
                 yield Rejection(name, raw.line, LONG, f"{place} turns of {characters} characters")
             else:
                 yield RawRow(name, raw.line, {**raw.values, column: turns[:place], ANSWER: turn["content"]})
@@ -66,17 +83,18 @@ def answered(raw: RawRow, column: str, max_tokens: int) -> Iterator[RawRow | Rej
         characters += len(turn["content"])
     if not found:
         yield reject(raw, UNANSWERED, f"{len(turns)} turns")
+    elif found == left_out:
+        yield reject(raw, UNLEARNED, f"{found} of them")
 
 
 def asked(raw: RawRow, column: str) -> RawRow | Rejection:
-    """The row with its turns as text that :func:`turns_of` reads; an answer at the end, which is asked for, is cut."""
+    """The row with its turns as text that :func:`turns_of` reads; an answer at the end, asked for, is cut unread."""
     if raw.problem is not None or column not in raw.values:
         return raw
-    turns = read_turns(raw, column)
-    if isinstance(turns, Rejection):
-        return turns
-    if turns[-1]["role"] == "assistant":
-        turns = turns[:-1]
+    every = _read(raw, column, asks=True)
+    if isinstance(every, Rejection):
+        return every
+    turns = [each.turn for each in every]
     if all(turn["role"] != "user" for turn in turns):
         return reject(raw, UNASKED, f"{len(turns)} turns")
     return RawRow(raw.file, raw.line, {**raw.values, column: json.dumps(turns, ensure_ascii=False)})
@@ -96,18 +114,44 @@ def beginning(turns: Sequence[Turn]) -> str:
 
 def read_turns(raw: RawRow, column: str) -> list[Turn] | Rejection:
     """The turns of a row, of known roles and with text, or why it cannot be used."""
+    every = _read(raw, column)
+    return every if isinstance(every, Rejection) else [each.turn for each in every]
+
+
+def _read(raw: RawRow, column: str, *, asks: bool = False) -> list[_Said] | Rejection:
+    """The turns of a row without a system's that are empty, and if it ``asks`` without an answer at the end."""
     listed = _listed(raw.values[column])
     if not listed:
         return reject(raw, NO_TURNS, raw.values[column])
-    turns: list[Turn] = []
-    for place, each in enumerate(listed, start=1):
+    there = [(place, each) for place, each in enumerate(listed, start=1) if not _says_nothing(each)]
+    if asks and there and _role(there[-1][1]) == "assistant":
+        *there, (last, _) = there
+        if there and _role(there[-1][1]) == "assistant":
+            return reject(raw, TWICE, f"turns {there[-1][0]} and {last}")
+    turns: list[_Said] = []
+    for place, each in there:
         turn = _turn(each)
         if isinstance(turn, str):
             return reject(raw, turn, f"turn {place}: {each}")
-        if turns and turns[-1]["role"] == turn["role"] == "assistant":
-            return reject(raw, TWICE, f"turns {place - 1} and {place}")
-        turns.append(turn)
+        if turns and turns[-1].turn["role"] == turn["role"] == "assistant":
+            return reject(raw, TWICE, f"turns {turns[-1].place} and {place}")
+        turns.append(_Said(place, turn, each.get("weight")))
     return turns
+
+
+def _says_nothing(value: object) -> bool:
+    """Whether a turn is a system's that is empty, which writers of conversations have for none."""
+    if _role(value) != "system" or not isinstance(value, Mapping):
+        return False
+    content = value.get("content" if "role" in value else "value")
+    text = "" if content is None else _text(content)
+    return text is not None and not text.strip()
+
+
+def _role(value: object) -> str | None:
+    """The role of a turn that has a known one, whatever else it holds."""
+    role = value.get("role" if "role" in value else "from") if isinstance(value, Mapping) else None
+    return _ROLES.get(role.casefold()) if isinstance(role, str) else None
 
 
 def _turn(value: object) -> Turn | str:

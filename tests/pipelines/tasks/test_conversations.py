@@ -185,6 +185,42 @@ def test_a_conversation_that_cannot_be_learned_is_rejected_with_the_reason(messa
     assert reasons(rows_of(messages)) == [reason]
 
 
+@pytest.mark.parametrize("system", ["", " \n", None, [], [{"type": "text", "text": ""}]])
+def test_an_empty_turn_of_the_system_counts_as_none(system: object) -> None:
+    """As writers for TRL leave it; of others the turn's number in the file stays."""
+    (row,) = rows_of([{"role": "system", "content": system}, *turns("hi", "hello")])
+    (plain,) = rows_of(turns("hi", "hello"))
+    assert isinstance(row, Row)
+    assert isinstance(plain, Row)
+    assert (row.prompt, row.completion, row.id) == (plain.prompt, plain.completion, "f (turn 3):7")
+    assert reasons(rows_of([{"role": "system", "content": system}])) == [conversations.UNANSWERED]
+
+
+def test_an_answer_of_weight_0_is_read_and_neither_trained_on_nor_measured() -> None:
+    said: list[dict[str, Any]] = [*turns("hi", "bad", "and?", "good")]
+    said[1]["weight"], said[3]["weight"] = 0, 1
+    (row,) = rows_of(said)
+    assert isinstance(row, Row)
+    assert row.prompt == "<s>user\nhi</s><s>assistant\nbad</s><s>user\nand?</s><s>assistant\n"
+    assert row.references == ("good",)
+    said[3]["weight"] = 0.5
+    assert reasons(rows_of(said)) == [conversations.WEIGHT]
+    assert reasons(rows_of([{**turn, "weight": 0} for turn in turns("hi", "a", "b", "c")])) == [conversations.UNLEARNED]
+
+
+@pytest.mark.parametrize("last", ["", None, "h\x00i", [{"type": "image"}], "fine"])
+def test_an_answer_at_the_end_of_what_is_asked_is_not_looked_at(last: object) -> None:
+    asks = turns("hi", "hello", "and?")
+    found = conversations.asked(
+        RawRow("f", 7, {"messages": [*asks, {"role": "assistant", "content": last}]}), "messages"
+    )
+    assert isinstance(found, RawRow)
+    assert conversations.turns_of(found.values["messages"]) == asks
+    twice = conversations.asked(RawRow("f", 7, {"messages": [*turns("hi", "a"), *turns("", "b")[1:]]}), "messages")
+    assert isinstance(twice, Rejection)
+    assert twice.reason == conversations.TWICE
+
+
 def test_a_special_token_with_a_quotation_mark_is_found_in_a_turn() -> None:
     keys, tokenizer = make_params().prepare, tiny_tokenizer()
     tokenizer.add_special_tokens({"additional_special_tokens": ['<|"|>']})
