@@ -27,6 +27,7 @@ SAME = "two options are the same"
 NO_ANSWER = "the answer is none of the row's options"
 
 LETTERS = string.ascii_uppercase
+_LETTER = re.compile(r"\(?([a-z])\s?[).:]?")  # alone, as an answer
 # "A) this", "(A) this", "A. this": marks that a list's texts may begin with, each with the letter of its own place.
 _MARKED = re.compile(r"\(?([A-Za-z])\s?[).:]\s*(?=\S)")
 
@@ -138,7 +139,8 @@ def right_option(value: object, options: Sequence[Option], answer_as: AnswerAs) 
         value: of the answer's column.
         options: of the row.
         answer_as: its place in the data from 0 (``index``; false is 0, true 1) or from 1 (``number``), that place as a
-            ``letter``, the ``label`` that the data has beside it or its column's name, or its ``text``.
+            ``letter``, the ``label`` that the data has beside it or its column's name, or its ``text``. A
+            letter may stand in its mark, as "(B)", and before the text, as "B. this".
     """
     if not isinstance(value, str | int | float):
         return None
@@ -149,12 +151,19 @@ def right_option(value: object, options: Sequence[Option], answer_as: AnswerAs) 
             first = 1 if answer_as == "number" else 0
             found = [number for number, option in enumerate(options) if place == option.place + first]
         case "letter":
-            places = [place for place, letter in enumerate(LETTERS) if text == letter.casefold()]
+            mark = _LETTER.fullmatch(text)
+            places = [place for place, letter in enumerate(LETTERS) if mark and mark[1] == letter.casefold()]
             found = [number for number, option in enumerate(options) if option.place in places]
         case "label":
             found = [number for number, option in enumerate(options) if option.name and comparable(option.name) == text]
         case "text":
-            found = [number for number, option in enumerate(options) if comparable(option.text) == text]
+            texts = [comparable(option.text) for option in options]
+            marked = [(LETTERS[number].casefold(), each) for number, each in enumerate(texts)]
+            mark = _MARKED.match(text)
+            own = (mark[1], text[mark.end() :]) if mark else None
+            found = [number for number, each in enumerate(texts) if each == text] or [
+                number for number, each in enumerate(marked) if each == own
+            ]
     return found[0] if len(found) == 1 else None
 
 

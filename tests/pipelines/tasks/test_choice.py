@@ -22,6 +22,7 @@ from pipelines.registry.package import model_input
 from pipelines.serving.pyfunc import AdapterModel
 from pipelines.sources.raw_row import RawRow
 from pipelines.tasks.family import family_of, open_family
+from pipelines.tasks.options import NO_ANSWER
 from pipelines.tasks.reader import RowReader
 from tests.pipelines.staged import run_stages, write_json_rows
 from tests.searching import FEW, raw_params
@@ -161,7 +162,10 @@ PATTERN = (
         ({"endings": '["good", "bad"]', "label": "1"}, ["endings"], "label", "index"),
         ({"endings": np.array(["good", "bad"]), "label": 1}, ["endings"], "label", "index"),
         ({"options": ["A)good", "B)bad"], "correct": "B"}, ["options"], "correct", "letter"),
+        ({"options": ["good", "bad"], "correct": "(B)"}, ["options"], "correct", "letter"),
         ({"options": ["good", "bad"], "correct": "Bad"}, ["options"], "correct", "text"),
+        ({"options": ["A. good", "B. bad"], "correct": "B. bad"}, ["options"], "correct", "text"),
+        ({"options": ["good", "bad"], "correct": "b) bad"}, ["options"], "correct", "text"),
     ],
 )
 def test_options_and_answers_are_read_as_data_sets_have_them(
@@ -212,6 +216,13 @@ def test_a_pattern_that_would_take_for_ever_rejects_the_row_after_a_second() -> 
     assert time.monotonic() - started < 20
     assert isinstance(row, Rejection)
     assert "more than a second" in row.reason
+
+
+def test_an_answer_behind_the_letter_of_another_option_is_none_of_them() -> None:
+    row = read({"options": ["A. good", "B. bad"], "correct": "A. bad"}, option_columns=["options"],
+               answer_column="correct", answer_as="text")  # fmt: skip
+    assert isinstance(row, Rejection)
+    assert row.reason == NO_ANSWER
 
 
 def test_options_that_are_the_same_for_every_row_stand_in_params() -> None:
