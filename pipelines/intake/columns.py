@@ -325,5 +325,6 @@ def joined(parts: Sequence[str]) -> str:
 
 
 def _title(name: str) -> str:
+    name = re.sub(r".*\.\d+\.", "", name)  # of a path into a column, its last name
     words = re.sub(r"[\W_]+", " ", name).strip()
     return words[:1].upper() + words[1:]

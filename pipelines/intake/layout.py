@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -92,13 +92,19 @@ def find_layout(path: Path) -> Layout:
     return _delimited(path, first)
 
 
-def sample_rows(path: Path, layout: Layout) -> list[RawRow]:
+def sample_rows(path: Path, layout: Layout, inner: Sequence[str] = ()) -> list[RawRow]:
     """Read the first rows (at most :data:`SAMPLE`) as the prepare stage will.
+
+    Args:
+        path: the file.
+        layout: of it.
+        inner: paths into the columns of JSON, as `instances.0.output`, that are to be columns too.
 
     Raises:
         PipelineError: as :class:`pipelines.sources.rows.Reader`.
     """
-    reader = Reader(layout.format, layout.columns, layout.quoting, ())
+    needed = inner if layout.format in ("json", "jsonl") else ()
+    reader = Reader(layout.format, layout.columns, layout.quoting, needed)
     with path.open("rb") as stream:
         rows = list(islice(reader.parse(stream, path.name), SAMPLE))
     return [row for row in rows if row.values != rows[0].values] if layout.titled else rows

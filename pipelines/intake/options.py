@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, get_args
 
 from pipelines.contracts.prepared import Rejection
 from pipelines.intake.labels import Usable, clean, distinct
+from pipelines.intake.marked import marked_texts
 from pipelines.sources.raw_row import RawRow
-from pipelines.tasks.keys.choice import AnswerAs, SplitParams
+from pipelines.tasks.keys.choice import AnswerAs
 from pipelines.tasks.keys.template import fill_template, template_fields
-from pipelines.tasks.options import LETTERS, NO_ANSWER, OptionReader, right_option, searched
+from pipelines.tasks.options import LETTERS, NO_ANSWER, OptionReader, right_option
 from pipelines.tasks.rows import comparable
 
 MOSTLY = 0.95  # share of the rows for which something must hold
@@ -23,10 +25,7 @@ _NUMBERED = re.compile(
     r"[ _]?(?P<place>[0-9]|[a-h])",
     re.IGNORECASE,
 )
-_NAMED = re.compile(r"(?P<stem>[A-Za-z]+)(?P<place>[1-9])")
 _CONTINUED = re.compile(r"ending|continuation|completion", re.IGNORECASE)
-# How a text marks an option by its letter: A ) this, A) this, (A) this, A. this, A: this.
-_LETTERED = (r"{} \)", r"{}\)", r"\({}\)", r"{}\.", r"{}:")
 
 
 @dataclass(frozen=True)
@@ -77,11 +76,40 @@ def find_options(rows: Sequence[RawRow]) -> Place | None:
     if not good:
         return None
     names = list(dict.fromkeys(name for row in good for name in row.values))
-    for options in (*_lists(good, names), *_columns(names), *_texts(good, names)):
+    for options in (*_lists(good, names), *_columns(names), *marked_texts(good, names)):
         place = _answered(good, names, options)
         if place is not None:
             return place
     return None
+
+
+def unused_lists(rows: Sequence[RawRow]) -> tuple[str, ...]:
+    """Doubts of a proposal without options: columns that may hold them, or lists that are not written as JSON."""
+    good = [row for row in rows if row.problem is None]
+    names = list(dict.fromkeys(name for row in good for name in row.values))
+    doubts = [
+        f"{reader.columns[0]} may hold options (task: choice), and no column was found that says which is right"
+        for reader in _lists(good, names)
+    ]
+    for name in names:
+        cells = [str(value) for row in good if _written_list(value := row.values.get(name))]
+        if len(cells) > len(good) / 2 and not any(map(_is_json, cells)):
+            doubts.append(f"{name} holds lists or objects that are not JSON, and is read as text")
+    return tuple(doubts)
+
+
+def _written_list(value: object) -> bool:
+    """Whether a cell is text that is bracketed and quoted as a list or an object of texts."""
+    text = value.strip() if isinstance(value, str) else ""
+    return text[:1] + text[-1:] in ("[]", "{}") and ('"' in text or "'" in text)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def question_template(place: Place, texts: Sequence[str]) -> str:
@@ -136,14 +164,19 @@ def usable_questions(rows: Sequence[RawRow], place: Place, template: str) -> tup
 
 
 def _lists(rows: Sequence[RawRow], names: Sequence[str]) -> Iterator[OptionReader]:
-    """Columns that hold a list of options in each row, which differ by row."""
+    """Columns that hold a list of options in each row, also as JSON, which differ by row."""
     for name in names:
-        if any(isinstance(row.values.get(name), list | dict) for row in rows):
+        if any(_holds_list(row.values.get(name)) for row in rows):
             reader = OptionReader((name,), (), None)
             found = [reader.read(row, ()) for row in rows]
             lists = [tuple(option.text for option in each) for each in found if not isinstance(each, Rejection)]
             if len(lists) > len(rows) / 2 and len(set(lists)) > len(rows) / 20:
                 yield reader
+
+
+def _holds_list(value: object) -> bool:
+    """Whether a cell is a list or an object, or text that is bracketed as one."""
+    return isinstance(value, list | dict) or (isinstance(value, str) and value.strip()[:1] in ("[", "{"))
 
 
 def _columns(names: Sequence[str]) -> Iterator[OptionReader]:
@@ -160,64 +193,6 @@ def _columns(names: Sequence[str]) -> Iterator[OptionReader]:
             yield OptionReader(tuple(columns), (), None)
 
 
-def _texts(rows: Sequence[RawRow], names: Sequence[str]) -> Iterator[OptionReader]:
-    """Texts that hold question and options, each behind a mark that the answers are named by."""
-    for answer in names:
-        values = {str(row.values.get(answer)).strip() for row in rows}
-        marks = _marks(values)
-        for column in names if marks else ():
-            texts = [str(row.values.get(column)) for row in rows]
-            for style, stem in marks:
-                found = [style.format(letter) for letter in LETTERS[:8]] if stem is None else style.split("\n")
-                split = _split(column, texts, found, stem)
-                if split is not None:
-                    columns = tuple(name for name in split.columns() if name != "question")
-                    yield OptionReader(columns, (), split)
-
-
-def _marks(values: set[str]) -> list[tuple[str, str | None]]:
-    """How texts may mark the options that such answers name: by a word and a number, or by letters in some way."""
-    named = [_NAMED.fullmatch(value) for value in values]
-    stems = {match["stem"].casefold() for match in named if match}
-    if len(values) > 1 and all(named) and len(stems) == 1:
-        stem = stems.pop()
-        return [("\n".join(rf"(?i:{stem}) ?{place}:" for place in range(1, 9)), stem)]
-    if len(values) > 1 and values <= set(LETTERS[:8]):
-        return [(style, None) for style in _LETTERED]
-    return []
-
-
-def _split(column: str, texts: Sequence[str], marks: Sequence[str], stem: str | None) -> SplitParams | None:
-    """A pattern that nearly all of the texts have, with a part for the question and one for each option."""
-    counts = [sum(bool(re.search(mark, text)) for mark in marks) for text in texts]
-    most, fewest = max(counts), min((count for count in counts if count), default=0)
-    if fewest < 2:
-        return None
-    names = [f"{stem or 'option'}{place + 1 if stem else '_' + LETTERS[place].lower()}" for place in range(most)]
-    between = r"\s+" if stem else r"\s*,?\s*"
-    parts = [rf"{between}{mark}\s*(?P<{name}>.*?)" for mark, name in zip(marks, names, strict=False)]
-    later = "".join(f"(?:{part})?" for part in parts[fewest:])
-    beginning = re.escape(_beginning(texts)).replace(r"\ ", " ")
-    end = r"\s*(?:Answer format:.*)?$" if stem else r"\s*$"
-    listed = "" if stem else r"(?:\s+(?:The )?[Oo]ptions:)?"
-    pattern = f"(?s)^{beginning}(?P<question>.*?){listed}{''.join(parts[:fewest])}{later}{end}"
-    split = SplitParams(column=column, pattern=pattern)
-    try:
-        hits = sum(searched(split, text) is not None for text in texts)
-    except TimeoutError:  # stage prepare would search no longer
-        return None
-    return split if hits >= MOSTLY * len(texts) else None
-
-
-def _beginning(texts: Sequence[str]) -> str:
-    """What all texts begin with, up to a colon: an instruction that is the same for every row."""
-    shared = texts[0]
-    for text in texts:
-        while not text.startswith(shared):
-            shared = shared[:-1]
-    return shared[: shared.rfind(": ") + 2] if ": " in shared else ""
-
-
 def _answered(rows: Sequence[RawRow], names: Sequence[str], options: OptionReader) -> Place | None:
     """The column that says in nearly every row which of the options is right, and how it says it."""
     parts = [options.parts(row) for row in rows]
@@ -230,20 +205,38 @@ def _answered(rows: Sequence[RawRow], names: Sequence[str], options: OptionReade
         return None
     order: tuple[AnswerAs, ...] = ("label", "letter", "text", "index", "number")
     assert set(order) == set(get_args(AnswerAs))
-    shares: dict[tuple[str, AnswerAs], float] = {}
     whole = () if options.split is None else (options.split.column,)
+    ways: dict[tuple[str, AnswerAs], list[int | None]] = {}
     for name in names:
         if name in options.columns or name in whole:
             continue
         for way in order:
             told = [right_option(row.values.get(name), own, way) for row, own in asked]
-            if len(set(told) - {None}) > 1:
-                shares[name, way] = sum(place is not None for place in told) / len(asked)
-    best = max(shares.values(), default=0.0)
-    if best < MOSTLY:
+            if len(set(told) - {None}) > 1 and _share(told) >= MOSTLY:
+                ways[name, way] = told
+    if not ways:
         return None
-    (name, way), *others = [each for each, share in shares.items() if share == best]
-    place = Place(options, name, way)
-    if way == "index" and (name, "number") in others:
-        return replace(place, doubts=(f"{name} may count the options from 1, and not from 0",))
-    return place
+    chosen = max(ways, key=lambda each: _share(ways[each]))  # the first of those that say most
+    return Place(options, *chosen, doubts=tuple(_disputes(chosen, ways)))
+
+
+def _share(told: Sequence[int | None]) -> float:
+    return sum(place is not None for place in told) / len(told)
+
+
+def _disputes(
+    chosen: tuple[str, AnswerAs], found: Mapping[tuple[str, AnswerAs], Sequence[int | None]]
+) -> Iterator[str]:
+    """Other columns, and other ways to read the same one, that name other options in nearly as many rows."""
+    for (name, way), told in found.items():
+        pairs = [(a, b) for a, b in zip(found[chosen], told, strict=True) if a is not None and b is not None]
+        other = sum(a != b for a, b in pairs)
+        if not other:
+            continue
+        if name != chosen[0]:
+            yield f"{name} may be the answer as well as {chosen[0]}: they name other options in {other} rows"
+        elif {way, chosen[1]} == {"index", "number"}:
+            if _share(told) == _share(found[chosen]):  # else rows with a 0, or with the last, have said which it is
+                yield f"{name} may count the options from 1, and not from 0"
+        else:
+            yield f"{name} may be the {chosen[1]} of an option or its {way}: they are other options in {other} rows"

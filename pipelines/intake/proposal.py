@@ -19,9 +19,10 @@ from pipelines.intake.columns import (
     split_sizes,
     token_bound,
 )
+from pipelines.intake.inner import inner_columns, inner_doubts
 from pipelines.intake.labels import Labels, Usable, clean, label_of, usable_rows
 from pipelines.intake.layout import Layout, find_layout, nameless, renamed, sample_rows
-from pipelines.intake.options import Place, find_options, question_template, usable_questions
+from pipelines.intake.options import Place, find_options, question_template, unused_lists, usable_questions
 from pipelines.intake.references import References, find_references, usable_references
 from pipelines.intake.scores import Score, find_score, usable_scores
 from pipelines.params.base import Kind
@@ -196,12 +197,18 @@ def _explore(path: Path, kind: Kind) -> tuple[Layout, list[RawRow], _Found]:
     """Layout, rows, and what is found in them: options of their own, free answers, a score, or one label for all."""
     layout = find_layout(path)
     rows = sample_rows(path, layout)
-    if nameless(layout):
-        return _labelled(path, layout, rows, kind)
-    place = find_options(rows)
+    place = None if nameless(layout) else find_options(rows)
     if place is not None:
         _require_decoder(kind, "options of their own")
         return layout, rows, _questions(rows, place)
+    layout, rows, found = _without_options(path, layout, rows, kind)
+    return layout, rows, replace(found, doubts=(*found.doubts, *unused_lists(rows)))
+
+
+def _without_options(path: Path, layout: Layout, rows: list[RawRow], kind: Kind) -> tuple[Layout, list[RawRow], _Found]:
+    """Free answers, a score, or one label for all rows, which a file without titles has in any case."""
+    if nameless(layout):
+        return _labelled(path, layout, rows, kind)
     references = find_references(rows)
     score = None if references is not None and references.answer_column is None else find_score(rows, kind)
     if score is not None and (references is None or score.certain):
@@ -209,6 +216,13 @@ def _explore(path: Path, kind: Kind) -> tuple[Layout, list[RawRow], _Found]:
     if references is not None:
         _require_decoder(kind, "free answers")
         return layout, rows, _generated(rows, references)
+    inner = inner_columns(rows)
+    opened = sample_rows(path, layout, inner) if inner else rows
+    references = find_references(opened) if inner else None
+    if references is not None and references.answer_column is not None:
+        _require_decoder(kind, "free answers")
+        doubts = (*references.doubts, *inner_doubts(opened, references.answer_column))
+        return layout, opened, _generated(opened, replace(references, doubts=doubts))
     return _labelled(path, layout, rows, kind)
 
 
@@ -232,7 +246,7 @@ def _scored(rows: list[RawRow], score: Score) -> _Found:
     """Rows with a number between two bounds."""
     usable, shown, longest = usable_scores(rows, score)
     if shown is None:
-        raise PipelineError("the file must have a row with text and number", got=usable.lost, do="Add rows.")
+        raise PipelineError("the file must have a row with text and number", got=_losses(usable), do="Add rows.")
     keys = score.keys()
     doubts = (*score.doubts, *loss_doubts(usable, len(rows)))
     example = Example(shown.prompt, shown.words, shown.right)
@@ -243,11 +257,16 @@ def _generated(rows: list[RawRow], references: References) -> _Found:
     """Rows with free answers, or conversations."""
     usable, told, (prompt, answer) = usable_references(rows, references)
     if told is None:
-        raise PipelineError("the file must have a row with text and reference", got=usable.lost, do="Add rows.")
+        do = "Mend the rows by their reasons, or add others."
+        raise PipelineError("the file must have a row that can be asked and answered", got=_losses(usable), do=do)
     keys = references.keys(answer)
     tokens = token_bound(prompt) + int(keys["max_new_tokens"])
     doubts = (*references.doubts, *loss_doubts(usable, len(rows)))
     return _Found(keys, usable, tokens, Example(told.prompt, (), told.answer), doubts, references.measure)
+
+
+def _losses(usable: Usable) -> str:
+    return "; ".join(f"{count} rows {reason}" for reason, count in usable.lost.items()) or "no row"
 
 
 def _questions(rows: list[RawRow], place: Place) -> _Found:
@@ -257,7 +276,9 @@ def _questions(rows: list[RawRow], place: Place) -> _Found:
     template = question_template(place, texts)
     usable, shown, longest = usable_questions(rows, place, template)
     if shown is None:
-        raise PipelineError("the file must have a row with text, options and answer", got=usable.lost, do="Add rows.")
+        raise PipelineError(
+            "the file must have a row with text, options and answer", got=_losses(usable), do="Add rows."
+        )
     keys = {"task": "choice", "template": template, **place.keys(), "score": "per_byte", "train_on": "answer"}
     example = Example(shown.prompt, shown.options, shown.right)
     doubts = (*place.doubts, *loss_doubts(usable, len(rows)))
@@ -298,7 +319,7 @@ def _propose_split(path: Path, source: str, split: Split, params: Params) -> Pro
         raise PipelineError(f"the {split} file must be {section.format}, as the training file is", got=found.format)
     columns = None if section.columns is None else tuple(section.columns)
     layout = Layout(found.format, columns, section.quoting, titled=found.titled and columns is not None)
-    rows = sample_rows(path, layout)
+    rows = sample_rows(path, layout, section.row_columns())
     texts = section.text_columns()
     answer = next(iter(section.answer_columns().values()), texts[0])
     usable, example = _usable_of(rows, section)

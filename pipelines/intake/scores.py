@@ -28,6 +28,9 @@ from pipelines.tasks.keys.template import fill_template, text_fields
 from pipelines.tasks.rows import as_number, comparable
 
 MOST_WORDS = 11  # as from 0 to 10
+# Ranges that scores are given in, the narrowest first.
+RANGES = ((0.0, 1.0), (-1.0, 1.0), (1.0, 5.0), (0.0, 5.0), (0.0, 10.0), (0.0, 100.0))
+FILLED = 0.9  # of a range by the numbers of a sample, which seldom has its very ends
 FEWER_WORDS = 6  # of a wider range, evenly spaced
 
 
@@ -86,9 +89,9 @@ def find_score(rows: Sequence[RawRow], kind: Kind) -> Score | None:
         return None
     column = min(filter(is_score, columns), key=lambda c: title_rank(c.name), default=column)
     texts = [c.name for c in text_columns([c for c in columns if c is not column], None)]
-    low, high = _bounds(column)
-    named = title_rank(column.name) < len(LABEL_TITLES)
-    doubts = () if named else (f"no column is named like a score; {column.name} has numbers of many values",)
+    low, high, doubts = _bounds(column)
+    if title_rank(column.name) == len(LABEL_TITLES):
+        doubts = (f"no column is named like a score; {column.name} has numbers of many values", *doubts)
     certain = is_score(column) or _fractions(column)
     if kind == "encoder":
         templates = encoder_templates(texts, column.name)
@@ -138,11 +141,28 @@ def _fractions(column: Column) -> bool:
     return sum((as_number(value) or 0.0) % 1 != 0 for value in column.present) > len(column.present) / 2
 
 
-def _bounds(column: Column) -> tuple[float, float]:
-    """The least and the greatest number, as whole ones where whole ones lie between."""
+def _bounds(column: Column) -> tuple[float, float, tuple[str, ...]]:
+    """The range that the numbers are from: the narrowest known one that they fill, else a guess, and the doubt of it.
+
+    The least and the greatest number of a sample are not the bounds of a score: the next rows would pass them.
+    """
     numbers = [number for value in column.present if (number := as_number(value)) is not None]
-    low, high = min(numbers), max(numbers)
-    return (float(math.floor(low)), float(math.ceil(high))) if high - low >= 1 else (low, high)
+    least, greatest = min(numbers), max(numbers)
+    around = next(((low, high) for low, high in RANGES if low <= least and greatest <= high), None)
+    if around is not None and greatest - least >= FILLED * (around[1] - around[0]):
+        return *around, ()
+    step = 10.0 ** math.floor(math.log10(greatest - least))
+    low, high = _outward(least, step, -1), _outward(greatest, step, 1)
+    doubt = f"{column.name} is from {least:g} to {greatest:g}, which fills no usual range of scores: low and high are "
+    return low, high, (f"{doubt}guessed to be {low:g} and {high:g}",)
+
+
+def _outward(number: float, step: float, sign: int) -> float:
+    """The next multiple of a power of ten, below for -1 and above for 1; the number itself if it is one."""
+    near = round(round(number / step) * step, 12)
+    if near == round(number, 12):
+        return near
+    return round(sign * math.ceil(sign * number / step) * step, 12)
 
 
 def _words(low: float, high: float, template: str) -> dict[str, float]:

@@ -158,7 +158,9 @@ def right_option(value: object, options: Sequence[Option], answer_as: AnswerAs) 
             found = [number for number, option in enumerate(options) if option.name and comparable(option.name) == text]
         case "text":
             texts = [comparable(option.text) for option in options]
-            marked = [(LETTERS[number].casefold(), each) for number, each in enumerate(texts)]
+            marked = [
+                (LETTERS[own.place : own.place + 1].casefold(), each) for own, each in zip(options, texts, strict=True)
+            ]
             mark = _MARKED.match(text)
             own = (mark[1], text[mark.end() :]) if mark else None
             found = [number for number, each in enumerate(texts) if each == text] or [

@@ -188,6 +188,27 @@ def test_numbers_that_reader_number_takes_for_others_are_doubted(tmp_path: Path,
     assert "numbers in a way to write that reader number takes for other ones" in " ".join(proposal.doubts)
 
 
+def test_answers_inside_a_column_of_objects_are_free_answers_and_in_doubt(tmp_path: Path) -> None:
+    """As instruction data has them, beside a mark that is no label; a test file is read by the same path."""
+    rows = [
+        {"instruction": q, "instances": [{"input": "", "output": s}] * (1 + (n == 0)), "is_classification": n % 2 == 0}
+        for n, (q, s) in enumerate(zip(QUESTIONS_ASKED, SENTENCES, strict=True))
+    ]
+    proposal = look(tmp_path, json.dumps(rows))
+    section = proposal.changes["prepare"]
+    assert (section["task"], section["template"], section["answer_column"]) == (
+        "generation", "{instruction}\n", "instances.0.output",
+    )  # fmt: skip
+    assert proposal.example == Example(f"{QUESTIONS_ASKED[0]}\n", (), SENTENCES[0])
+    assert proposal.doubts == (
+        "the answer is inside instances, as instances.0.output; 1 rows have more there, which are not read",
+    )
+    path = tmp_path / "params.yaml"
+    path.write_text(apply_changes(PARAMS, proposal.changes), encoding="utf-8")
+    test = propose(write(tmp_path, json.dumps(rows[:30])), "file:data/own/test", "test", load_params(path))
+    assert test.usable == Usable(30, {})
+
+
 def test_a_worked_solution_that_ends_in_the_answer_is_trained_on_and_never_asked(tmp_path: Path) -> None:
     section = look(tmp_path, free("answer", SUMS, output=SOLUTIONS)).changes["prepare"]
     assert (section["answer_column"], section["solution_column"]) == ("answer", "output")
@@ -219,6 +240,26 @@ def test_conversations_are_proposed_and_one_of_their_answers_is_shown(
     beside = look(tmp_path, "\n".join(json.dumps({**row, "system": "Be short."}) for row in rows)).doubts
     assert (proposal.doubts, beside) == ((), ("system is a column beside the turns, and is not read",))
     apply_changes(PARAMS, proposal.changes)
+
+
+@pytest.mark.parametrize(
+    ("turn", "said"),
+    [
+        ({"role": "user", "content": ""}, "a turn is empty"),
+        ({"role": "tool", "content": "3"}, "a turn calls a tool"),
+        ({"role": "critic", "content": "3"}, "a turn is of a role that is not known"),
+    ],
+)
+def test_why_no_conversation_can_be_learned_is_said(tmp_path: Path, turn: dict[str, str], said: str) -> None:
+    rows = [
+        {
+            "messages": [turn, {"role": "user", "content": t}, {"role": "assistant", "content": "so"}],
+            "kind": "ab"[n % 2],
+        }
+        for n, t in enumerate(TEXTS)
+    ]
+    with pytest.raises(PipelineError, match=f"that can be asked and answered.*40 rows because {said}"):
+        look(tmp_path, json.dumps(rows))
 
 
 def test_a_test_file_of_free_answers_is_read_as_the_training_file_is(tmp_path: Path) -> None:
@@ -304,12 +345,10 @@ def test_a_score_or_a_computed_number_is_no_label_of_a_file_without_titles(tmp_p
     ("scores", "bounds", "words"),
     [
         ([n % 26 / 5 for n in range(90)], (0.0, 5.0), [" zero", " one", " two", " three", " four", " five"]),
-        (
-            [4 * (n % 25) for n in range(90)],
-            (0.0, 96.0),
-            [" zero\n", " 19.2\n", " 38.4\n", " 57.6\n", " 76.8\n", " 96\n"],
-        ),
-        ([n % 25 / 50 for n in range(90)], (0.0, 0.48), None),
+        ([4 * (n % 25) for n in range(90)], (0.0, 100.0), [" zero", " twenty", " 40", " 60", " 80", " 100"]),
+        ([n % 250 / 250 for n in range(250)], (0.0, 1.0), [" zero", " 0.2", " 0.4", " 0.6", " 0.8", " one"]),
+        ([n % 48 / 25 - 0.96 for n in range(90)], (-1.0, 1.0), [" minus one", " zero", " one"]),
+        ([1 + n % 40 / 10 for n in range(90)], (1.0, 5.0), [" one", " two", " three", " four", " five"]),
     ],
 )
 def test_a_score_is_proposed_between_its_bounds_with_words_for_a_decoder(
@@ -322,11 +361,32 @@ def test_a_score_is_proposed_between_its_bounds_with_words_for_a_decoder(
     assert section["template"] == "Comment: {comment}\nStars:"
     assert (section["low"], section["high"]) == bounds
     spelled = list(section["words"])
-    assert words is None or [word.rstrip("\n") for word in spelled] == [word.rstrip("\n") for word in words]
-    assert list(section["words"].values())[0::5][-1] == bounds[1]
+    assert [word.rstrip("\n") for word in spelled] == words
+    assert (min(section["words"].values()), max(section["words"].values())) == bounds
     assert proposal.changes["search"]["objectives"][0] == section["measure"] == "pearson"
     assert proposal.example == Example(f"Comment: {TEXTS[0]} 0\nStars:", tuple(spelled), spelled[0])
-    assert (proposal.usable.rows, proposal.doubts) == (90, ())
+    assert (proposal.usable.rows, proposal.doubts) == (len(scores), ())
+    apply_changes(PARAMS, proposal.changes)
+
+
+@pytest.mark.parametrize(
+    ("scores", "bounds"),
+    [
+        ([n % 25 / 50 for n in range(90)], (0.0, 0.5)),
+        ([7 * (n % 25) for n in range(90)], (0.0, 200.0)),
+        ([n % 41 / 10 for n in range(90)], (0.0, 4.0)),
+        ([n % 117 - 37 for n in range(240)], (-100.0, 100.0)),
+        ([2000 + n % 23 for n in range(90)], (2000.0, 2030.0)),
+    ],
+)
+def test_scores_that_fill_no_usual_range_are_a_doubt(
+    tmp_path: Path, scores: list[float], bounds: tuple[float, float]
+) -> None:
+    rows = [("stars", "comment"), *((score, f"{TEXTS[0]} {n}") for n, score in enumerate(scores))]
+    proposal = look(tmp_path, delimited(rows))
+    section = proposal.changes["prepare"]
+    assert (section["low"], section["high"]) == bounds
+    assert "which fills no usual range of scores" in " ".join(proposal.doubts)
     apply_changes(PARAMS, proposal.changes)
 
 
@@ -444,6 +504,72 @@ def test_columns_that_hold_an_option_each_are_found(
     ]
     section = look(tmp_path, "\n".join(map(json.dumps, rows))).changes["prepare"]
     assert (section["option_columns"], section["answer_as"]) == (list(names), answer_as)
+
+
+ENDINGS = [[f"do it {n} times", f"leave it for {n} days"] for n in range(len(TEXTS))]
+
+
+def test_options_as_json_in_a_cell_are_options(tmp_path: Path) -> None:
+    rows = [(t, json.dumps(e), "AB"[n % 2]) for n, (t, e) in enumerate(zip(TEXTS, ENDINGS, strict=True))]
+    proposal = look(tmp_path, delimited([("question", "options", "answer"), *rows]))
+    section = proposal.changes["prepare"]
+    assert (section["task"], section["option_columns"], section["answer_as"]) == ("choice", ["options"], "letter")
+    assert (proposal.usable, proposal.doubts) == (Usable(len(TEXTS), {}), ())
+
+
+def test_lists_of_options_without_an_answer_or_not_as_json_are_a_doubt(tmp_path: Path) -> None:
+    """As a frame writes its lists into a csv file; nothing reads that."""
+    rows = [(t, str(e), "AB"[n % 2]) for n, (t, e) in enumerate(zip(TEXTS, ENDINGS, strict=True))]
+    doubts = look(tmp_path, delimited([("question", "options", "answer"), *rows])).doubts
+    assert doubts == ("options holds lists or objects that are not JSON, and is read as text",)
+    lists = [{"question": t, "options": e, "answer": s} for t, e, s in zip(TEXTS, ENDINGS, SENTENCES, strict=False)]
+    proposal = look(tmp_path, json.dumps(lists))
+    untitled = look(
+        tmp_path, delimited([(t, json.dumps(e), "AB"[len(t) % 2]) for t, e in zip(TEXTS, ENDINGS, strict=True)])
+    )
+    assert re.search(r"may hold options \(task: choice\)", " ".join(untitled.doubts))
+    assert proposal.changes["prepare"]["task"] == "generation"
+    assert proposal.doubts == (
+        "options may hold options (task: choice), and no column was found that says which is right",
+    )
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_an_answer_that_repeats_its_options_letter_is_a_choice(tmp_path: Path, marked: bool) -> None:
+    rows = []
+    for n, (text, own) in enumerate(zip(TEXTS, ENDINGS, strict=True)):
+        said = [f"{letter}. {option}" for letter, option in zip("AB", own, strict=True)]
+        rows.append({"question": text, "options": said if marked else own, "answer": said[n % 2]})
+    proposal = look(tmp_path, json.dumps(rows))
+    section = proposal.changes["prepare"]
+    assert (section["task"], section["answer_column"], section["answer_as"]) == ("choice", "answer", "text")
+    assert proposal.usable == Usable(len(TEXTS), {})
+    assert proposal.example.right == f" {ENDINGS[0][0]}"
+
+
+@pytest.mark.parametrize(
+    ("order", "doubts"),
+    [(1, ()), (-1, ("answer may be the text of an option or its index: they are other options in 40 rows",))],
+)
+def test_an_answer_that_is_a_text_and_a_place_of_other_options_is_a_doubt(
+    tmp_path: Path, order: int, doubts: tuple[str, ...]
+) -> None:
+    """Of options that are small numbers; in their own order the text 2 is at the place 2."""
+    rows = [
+        {"question": t, "options": [*["0", "1", "2", "3"][::order], f"{n + 9}"], "answer": n % 4}
+        for n, t in enumerate(TEXTS)
+    ]
+    assert look(tmp_path, json.dumps(rows)).doubts == doubts
+
+
+def test_another_column_that_names_other_options_is_a_doubt(tmp_path: Path) -> None:
+    rows = [
+        {"question": t, "options": e, "answer": "AB"[n % 2], "prediction": "AB"[n % 3 == 0]}
+        for n, (t, e) in enumerate(zip(TEXTS, ENDINGS, strict=True))
+    ]
+    assert look(tmp_path, json.dumps(rows)).doubts == (
+        "prediction may be the answer as well as answer: they name other options in 20 rows",
+    )
 
 
 def test_two_sentences_that_are_compared_are_no_options(tmp_path: Path) -> None:
@@ -777,7 +903,6 @@ REAL: dict[str, tuple[str, str, int]] = {  # label column, template, labels; lay
     "mnli": ("gold_label", "Sentence1: {sentence1}\nSentence2: {sentence2}\nGold label:", 3),
     "rte": ("label", "Sentence1: {sentence1}\nSentence2: {sentence2}\nLabel:", 2),
     "qnli": ("label", "Question: {question}\nSentence: {sentence}\nLabel:", 2),
-    "seed_tasks": ("is_classification", "{instruction}\n", 2),
 }
 QUESTIONS: dict[str, tuple[str, int, str]] = {  # template, options at most (1: a list), and how the answer says which
     **dict.fromkeys(["ARC-Easy", "ARC-Challenge"], ("Question: {question}\nAnswer:", 5, "label")),
@@ -791,6 +916,7 @@ QUESTIONS: dict[str, tuple[str, int, str]] = {  # template, options at most (1: 
 FREE: dict[str, tuple[str, str, str, str]] = {  # template, column of the reference, reader, measure
     **dict.fromkeys(["AddSub", "MultiArith", "SingleEq"], ("{instruction}\n", "answer", "number", "exact_match")),
     **dict.fromkeys(["alpaca", "alpaca_eval", "ultrafeedback"], ("{instruction}\n", "output", "exact", "chrf")),
+    "seed_tasks": ("{instruction}\n", "instances.0.output", "exact", "chrf"),  # as in the library, but for the input
     "gsm8k": ("Question: {question}\nAnswer:", "answer", "number", "exact_match"),
     "svamp": ("Body: {Body}\nQuestion: {Question}\nAnswer:", "Answer", "number", "exact_match"),
     "asdiv": ("Question: {Question}\nAnswer:", "Answer", "number", "exact_match"),
@@ -799,7 +925,7 @@ FREE: dict[str, tuple[str, str, str, str]] = {  # template, column of the refere
 DOUBTED = {
     "alpaca": "input is empty in",  # of an instruction's two parts
     "cola": "the label may be another column",  # the first column says where a sentence is from
-    "seed_tasks": "no column is named like a label",
+    "seed_tasks": "the answer is inside instances, as instances.0.output",
 }
 REFUSED = {
     "trec": "must be json, jsonl, csv",
