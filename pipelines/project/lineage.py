@@ -31,19 +31,19 @@ class GitState:
 
 def git_state(root: Path) -> GitState:
     """Ask git about the project folder."""
-    commit = _git(root, "rev-parse", "--verify", "HEAD")
+    commit = git(root, "rev-parse", "--verify", "HEAD")
     if commit is None:
         return GitState(None, None)
-    changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *WRITTEN_BY_RUNS)
+    changed = git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *WRITTEN_BY_RUNS)
     return GitState(commit, None if changed is None else bool(changed))
 
 
 def lineage_tags(root: Path) -> dict[str, str]:
     """The tags that say which code, which data versions and which packages made a version."""
-    git = git_state(root)
+    state = git_state(root)
     return {
-        "git.commit": git.commit or UNKNOWN,
-        "git.dirty": UNKNOWN if git.dirty is None else str(git.dirty).lower(),
+        "git.commit": state.commit or UNKNOWN,
+        "git.dirty": UNKNOWN if state.dirty is None else str(state.dirty).lower(),
         "dvc.lock_sha256": lock_sha256(root),
         "python.version": platform.python_version(),
         **{f"package.{name}": package_version(name) for name in PACKAGES},
@@ -79,7 +79,8 @@ def in_experiment() -> bool:
     return any(os.environ.get(name) for name in EXPERIMENT)
 
 
-def _git(root: Path, *arguments: str) -> str | None:
+def git(root: Path, *arguments: str) -> str | None:
+    """What git says of a folder; None where it fails, or there is none."""
     try:
         done = subprocess.run(
             ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=GIT_SECONDS, check=True

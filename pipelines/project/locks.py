@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.project.lineage import GIT_SECONDS, stages_sha256
+from pipelines.project.lineage import git, stages_sha256
 from pipelines.yaml_file import parse_yaml
 
 MOST_COMMITS = 1000  # that changed dvc.lock, and are looked through
@@ -46,17 +45,6 @@ def find_lock(root: Path, sha256: str, *, committed: bool = False) -> Lock | Non
 def lock_of(root: Path, commit: str) -> Lock | None:
     """The dvc.lock of a commit; None where it has none that can be read."""
     return _parsed(commit, git(root, "show", f"{commit}:./dvc.lock"))
-
-
-def git(root: Path, *arguments: str) -> str | None:
-    """What git says; None where it fails, or there is none."""
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=GIT_SECONDS, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout
 
 
 def _locks(root: Path, *, committed: bool) -> Iterator[Lock]:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.errors import PipelineError
-from pipelines.project.lineage import UNKNOWN
-from pipelines.project.locks import find_lock, git, lock_of
+from pipelines.project.lineage import UNKNOWN, git
+from pipelines.project.locks import find_lock, lock_of
 from pipelines.registry.listing import version_of
 from pipelines.tracking.runs import Store
 
@@ -38,7 +38,7 @@ def tag_of(store: Store, model: str, number: int, *, root: Path) -> Tagged:
     """
     wanted = dict(version_of(store, model, number).tags).get("dvc.lock_sha256", UNKNOWN)
     name = f"{ARTIFACT}@v{number}.0.0"
-    there = (git(root, "rev-parse", "--verify", "--quiet", f"refs/tags/{name}^{{commit}}") or "").strip()
+    there = git(root, "rev-parse", "--verify", "--quiet", f"refs/tags/{name}^{{commit}}") or ""
     lock = lock_of(root, there) if there else find_lock(root, wanted, committed=True)
     if there and (lock is None or lock.sha256 != wanted):
         raise PipelineError(

@@ -15,8 +15,8 @@ from pipelines.bases.store import store_path
 from pipelines.contracts.base import read_base
 from pipelines.errors import PipelineError
 from pipelines.params.whole import Params
-from pipelines.project.lineage import UNKNOWN
-from pipelines.project.locks import find_lock, git
+from pipelines.project.lineage import UNKNOWN, git
+from pipelines.project.locks import find_lock
 from pipelines.registry.download import VersionFiles, fetch_version
 from pipelines.registry.listing import version_of
 from pipelines.registry.stored import ADAPTER, BASE

@@ -74,7 +74,7 @@ class Completions:
         return {**signature.head("text_completion", "cmpl"), "choices": list(choices)}
 
     def opening(self, choice: int) -> None:
-        """Nothing."""
+        """A text has no opening."""
 
     def part(self, event: Event) -> dict[str, Any]:
         """A choice, or a part of it."""

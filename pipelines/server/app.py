@@ -17,7 +17,7 @@ from pipelines.server.answers import DONE, Chat, Completions, Form, Signature, c
 from pipelines.server.generation import Continuation, Event, Wish
 from pipelines.server.guard import Bounds, Guard
 from pipelines.server.metrics import Metrics
-from pipelines.server.refusals import DOCUMENTED, RefusedError
+from pipelines.server.refusals import DOCUMENTED, FAILED, RefusedError
 from pipelines.server.schema import ChatRequest, ClassifyRequest, CompletionRequest, Sampled
 from pipelines.server.service import Service
 
@@ -114,7 +114,7 @@ def _add_state(app: FastAPI, service: Service, metrics: Metrics) -> None:
 
     @app.get("/v1/models/{name}", responses=DOCUMENTED)
     async def model(name: str) -> Response:
-        """One of them."""
+        """The model of one name."""
         await service.find(name)
         return JSONResponse(described(name))
 
@@ -217,4 +217,4 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def broken(_request: Request, _error: Exception) -> Response:
-        return RefusedError(500, "the server failed; its log says why").response()
+        return RefusedError(500, FAILED).response()

@@ -50,7 +50,7 @@ class Metrics:
             Gauge(name, said, registry=self._registry).set_function(value)
 
     def text(self) -> bytes:
-        """All of them."""
+        """Every figure, as Prometheus reads them."""
         for alias, version in self._versions().items():
             self._live.labels(alias).set(version)
         return generate_latest(self._registry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,9 +12,12 @@ from starlette.responses import JSONResponse
 
 from pipelines.errors import PipelineError, printable
 from pipelines.server.shelf import UnknownModelError
-from reft.batching.engine import ClosedError, QueueFullError, TooLateError
+from reft.batching.engine import ClosedError, QueueFullError, TooLateError, TooLongError
+from reft.models.limits import BaseLimitError
 
+log = logging.getLogger(__name__)
 LONGEST = 500  # characters of a message
+FAILED = "the server failed; its log says why"
 KINDS = {
     400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error", 405: "invalid_request_error",
     408: "timeout_error", 413: "invalid_request_error", 415: "invalid_request_error", 429: "rate_limit_error",
@@ -96,5 +100,8 @@ def refusals() -> Iterator[None]:
         raise RefusedError(503, str(error), code="stopped") from None
     except PipelineError as error:
         raise RefusedError(503, str(error), code="not_served") from None
-    except ValueError as error:
-        raise RefusedError(400, str(error), code="invalid_value") from None
+    except (TooLongError, BaseLimitError) as error:
+        raise RefusedError(400, str(error), code="context_length_exceeded") from None
+    except Exception:
+        log.exception("a request failed")  # a fault of the server, of which its client learns no more
+        raise RefusedError(500, FAILED) from None

@@ -47,6 +47,10 @@ class QueueFullError(RuntimeError):
     """As many prompts wait as may."""
 
 
+class TooLongError(ValueError):
+    """A prompt and its continuation have more columns than a row may have."""
+
+
 class ClosedError(RuntimeError):
     """The engine was stopped."""
 
@@ -148,13 +152,13 @@ class Engine:
             always: whether they may wait even where as many wait as may.
 
         Raises:
-            ValueError: for a prompt of more columns than a row may have.
+            TooLongError: for a prompt of more columns than a row may have.
             QueueFullError: if so many wait that not all of these may.
             ClosedError: if the engine was stopped.
         """
         longest = max(prompt.columns for prompt in prompts)
         if longest > self.limits.columns:
-            raise ValueError(
+            raise TooLongError(
                 f"a prompt and its continuation must have at most {self.limits.columns} tokens; got {longest}; "
                 "shorten the prompt, or ask for fewer"
             )

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-import torch
 from starlette.testclient import TestClient
 
 from pipelines.contracts.prepared import Row
@@ -20,7 +19,7 @@ from pipelines.serving.answerer import Answerer
 from pipelines.serving.inputs import input_rows
 from pipelines.tasks.prompts import render_turns
 from reft import encode, load_adapter
-from reft.data import Batch
+from tests.pipelines.server.alone import alone
 from tests.pipelines.server.conftest import client_of
 from tests.pipelines.server.folders import PROMPT, FolderRegistry, tiny_base
 
@@ -50,25 +49,6 @@ def held(service: Service, until: int) -> Iterator[None]:
     releasing.start()
     yield
     releasing.join(30)
-
-
-def alone(service: Service, name: str, prompt: str, count: int) -> list[torch.Tensor]:
-    """Log-probabilities [vocabulary] of each greedy token, by whole passes without a cache."""
-    served = service.shelf.open(name)
-    model = served.adapter if served is not None else service.shelf.live["champion"].adapter
-    ids = torch.tensor([encode(service.base.tokenizer, prompt, "").input_ids])
-    length, known = torch.tensor([ids.shape[1]]), []
-    for _ in range(count):
-        with torch.no_grad():
-            batch = Batch(ids, torch.ones_like(ids), ids, length)
-            if served is None:
-                with model.disabled():
-                    logits = model.logits(batch)
-            else:
-                logits = model.logits(batch)
-        known.append(logits[0, -1].float().log_softmax(-1))
-        ids = torch.cat([ids, known[-1].argmax().view(1, 1)], dim=-1)
-    return known
 
 
 def test_models_in_one_batch_answer_as_each_alone(service: Service, client: TestClient) -> None:

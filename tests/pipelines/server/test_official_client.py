@@ -22,9 +22,8 @@ from pipelines.server.service import Service
 from pipelines.server.start import Address, open_service
 from pipelines.stages import register
 from pipelines.tracking.runs import open_store
-from reft import encode
-from reft.data import Batch
 from tests.pipelines.finished import finish_stages, make_params
+from tests.pipelines.server.alone import alone
 from tests.pipelines.server.conftest import ASKED
 
 if TYPE_CHECKING:  # it takes a second to import, and collecting these tests is to take none
@@ -62,25 +61,6 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Ser
             yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}", service, store
             server.should_exit = True
             thread.join(30)
-
-
-def alone(service: Service, name: str, prompt: str) -> list[torch.Tensor]:
-    """Log-probabilities [vocabulary] of each greedy token, by whole passes without a cache."""
-    served = service.shelf.open(name)
-    model = served.adapter if served is not None else service.shelf.live["champion"].adapter
-    ids = torch.tensor([encode(service.base.tokenizer, prompt, "").input_ids])
-    length, known = torch.tensor([ids.shape[1]]), []
-    while len(known) < TOKENS and (not known or int(known[-1].argmax()) != service.base.tokenizer.eos_token_id):
-        with torch.no_grad():
-            batch = Batch(ids, torch.ones_like(ids), ids, length)
-            if served is None:
-                with model.disabled():
-                    logits = model.logits(batch)
-            else:
-                logits = model.logits(batch)
-        known.append(logits[0, -1].float().log_softmax(-1))
-        ids = torch.cat([ids, known[-1].argmax().view(1, 1)], dim=-1)
-    return known
 
 
 async def ask(
@@ -126,7 +106,7 @@ def test_200_requests_over_16_adapters_with_a_promotion_and_a_rollback(running: 
     for (fingerprint, tokens, logprobs), (name, prompt) in zip(answers, wishes, strict=True):
         who = name if name != "champion" else fingerprint.partition("-")[0].removeprefix("v")
         if (who, prompt) not in reference:
-            reference[who, prompt] = alone(service, who, prompt)
+            reference[who, prompt] = alone(service, who, prompt, TOKENS, ends=True)
         for place, known in enumerate(reference[who, prompt]):
             (likeliest, second), ids = known.topk(2)
             if place == len(tokens):

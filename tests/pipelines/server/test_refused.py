@@ -12,6 +12,8 @@ from starlette.testclient import TestClient
 from pipelines.errors import PipelineError
 from pipelines.server.service import Service
 from pipelines.server.start import TOKEN, Address
+from pipelines.serving.answerer import Answerer
+from reft.batching.running import RunningBatch
 from tests.pipelines.server.conftest import ASKED, client_of
 
 JSON = {"content-type": "application/json"}
@@ -55,6 +57,33 @@ BAD = {
     "an empty text": (CLASSIFY, {"model": "champion", "inputs": ["good", " "]}, 400, "for input 1"),
     "too long a row": (CLASSIFY, {"model": "champion", "inputs": ["good film " * 90]}, 400, "for input 0"),
 }
+
+
+def fails(*_: object, **__: object) -> None:
+    raise ValueError("a fault of ours")
+
+
+@pytest.mark.parametrize("route", [COMPLETIONS, CLASSIFY])
+def test_a_fault_of_the_server_is_no_fault_of_the_request(
+    client: TestClient, route: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = GOOD if route == COMPLETIONS else {"model": "champion", "inputs": ["a film"]}
+    with monkeypatch.context() as patch:
+        patch.setattr(RunningBatch, "admit", fails)
+        patch.setattr(Answerer, "answer", fails)
+        failed = client.post(route, json=body)
+    assert (failed.status_code, failed.json()["error"]["type"]) == (500, "server_error")
+    assert "a fault of ours" not in failed.text
+    assert "a fault of ours" in caplog.text
+    assert client.post(route, json=body).status_code == 200
+
+
+def test_a_stream_ends_with_the_fault_of_the_server(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(RunningBatch, "admit", fails)
+        failed = client.post(COMPLETIONS, json={**GOOD, "stream": True})
+    last = json.loads(failed.text.strip().splitlines()[-1].removeprefix("data: "))
+    assert last["error"]["type"] == "server_error"
 
 
 @pytest.mark.parametrize("name", BAD)
