@@ -55,6 +55,7 @@ def test_it_prints_a_table_with_pyreft_and_goes_on_where_it_was(
     assert {path: path.stat().st_mtime_ns for path in cells} == cells
 
 
+@pytest.mark.long
 def test_a_worker_that_fails_is_told_with_its_messages(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -134,6 +134,7 @@ def test_a_person_is_asked(project: Project, rows: Path, answer: str, written: b
     assert (params_text(project) != before) == written
 
 
+@pytest.mark.long
 def test_other_content_of_that_name_is_kept_unless_forced(project: Project, rows: Path, tmp_path: Path) -> None:
     add(project, rows, "--yes")
     mine = params_text(project).replace('"Text: {text}', '"A text of mine: {text}')

@@ -80,6 +80,7 @@ def test_a_finding_says_what_to_do(project: Project, monkeypatch: pytest.MonkeyP
     assert all(finding.do for finding in findings.values() if finding.level != "ok")
 
 
+@pytest.mark.long
 def test_the_server_that_is_set_must_answer(project: Project) -> None:
     done = project.run("reft", "doctor", check=False, PREFECT_API_URL="http://127.0.0.1:9/api")
     assert done.returncode == 1

@@ -110,6 +110,7 @@ def test_a_folder_that_holds_something_is_refused(tmp_path: Path, name: str) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_inside_a_repository_it_makes_no_other(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()

@@ -55,6 +55,7 @@ from tests.searching import FEW, make_context, raw_params
 from tests.tiny import write_tiny_base
 
 STEPS = 2  # that a killed training had taken, of four
+EACH_TIME = "lora"  # goes through at each change; the others, which take as long each, in `make test-long`
 
 
 def params(method: str, changes: Mapping[str, Any] | None = None) -> Params:
@@ -76,17 +77,19 @@ def params(method: str, changes: Mapping[str, Any] | None = None) -> Params:
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A project with base and data, a search of each rival, and trainings of each that were killed half-way."""
+def root(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A project with base and data, a search of each rival that a test asks for, and a training killed half-way."""
     root = tmp_path_factory.mktemp("site")
+    called = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    methods = [method for method in RIVALS if {"method": method} in called]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REFT_HOME", str(root / "home"))
         make_context(root)
         write_dated(root)
-        for method in RIVALS:
+        for method in methods:
             out = root / method
             search.run(params(method), root=root, **data(root, method), out=out / "search", metrics=out / "search.json")
-        child = multiprocessing.get_context("spawn").Process(target=begin_and_die, args=(root,))
+        child = multiprocessing.get_context("spawn").Process(target=begin_and_die, args=(root, methods))
         child.start()
         child.join(timeout=300)
         assert child.exitcode == -signal.SIGKILL
@@ -124,10 +127,10 @@ def probabilities(workspace: Workspace, model: MethodModel, rows: Sequence[Row])
     return [list(reading.values()) for reading in readings]
 
 
-def begin_and_die(root: Path) -> None:
-    """Take the first steps of a training of every rival as the stage does, and be killed in the midst of all."""
+def begin_and_die(root: Path, methods: Sequence[str]) -> None:
+    """Take the first steps of a training of each as the stage does, and be killed in the midst of all."""
     held = []
-    for method in RIVALS:
+    for method in methods:
         chosen = params(method)
         best = read_best(root / method / "search" / "best.yaml", chosen.recipe_space())
         workspace = open_workspace(chosen.computation(), root=root, **data(root, method))
@@ -150,7 +153,9 @@ def stage_train(root: Path, method: str, out: Path) -> TrainResult:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("method", RIVALS)
+@pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=() if name == EACH_TIME else pytest.mark.long) for name in RIVALS]
+)
 def test_a_rival_goes_through_the_whole_pipeline(
     method: str, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -378,7 +378,7 @@ def test_an_alias_that_another_took_in_this_moment_is_not_told(
     assert (stage(root, params, seed=1).alias, alias_of(store, "taken", CHALLENGER)) == (None, 1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_server_gets_the_same_and_may_go_away(tmp_path: Path, root: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

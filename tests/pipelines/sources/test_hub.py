@@ -183,7 +183,7 @@ def test_a_gated_model_opens_with_the_token_of_the_environment(
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        (f"hub:org/nowhere@{OTHER_COMMIT}", "RepositoryNotFoundError"),
+        pytest.param(f"hub:org/nowhere@{OTHER_COMMIT}", "RepositoryNotFoundError", marks=pytest.mark.long),
         pytest.param(f"hub:org/tiny@{OTHER_COMMIT}", "RevisionNotFoundError", marks=pytest.mark.long),
         pytest.param("pickled", "model.safetensors", marks=pytest.mark.long),
     ],

@@ -191,6 +191,7 @@ def test_the_store_has_an_encoder_without_a_pooler_that_computes_what_its_source
         assert torch.equal(stored(ids)[0], tiny_encoder("bert")(ids)[0])
 
 
+@pytest.mark.long
 def test_a_pooler_of_the_source_changes_nothing(bert: Path, tmp_path: Path) -> None:
     """It is part of the head, which starts from the seed: with or without, the base is the same one."""
     folder = write_tiny_encoder(tmp_path / "models" / "own" / "tiny", "bert")
@@ -298,6 +299,7 @@ def test_a_task_without_a_head_is_refused_before_any_stage(made: Callable[[], Pa
         check_params(raw, "params.yaml")
 
 
+@pytest.mark.long
 def test_a_language_model_is_no_encoder(tmp_path: Path) -> None:
     write_tiny_base(tmp_path / "models" / "own" / "tiny")
     with pytest.raises(PipelineError, match="needs a model that reads both ways"):

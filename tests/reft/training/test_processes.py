@@ -18,6 +18,8 @@ from reft.training.fit import fit
 from tests.reft.processes import CASES, train
 
 ROOT = Path(__file__).parents[3]
+pytestmark = pytest.mark.long
+
 UNDROPPED = sorted(set(CASES) - {"dropped", "twins"})
 
 
