@@ -57,12 +57,18 @@ def write_text(path: Path, text: str) -> None:
 @contextmanager
 def whole_file(path: Path) -> Iterator[TextIO]:
     """Yield a UTF-8 file that takes its place at ``path`` when the block succeeds; on an error an old one stays."""
+    with whole_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        yield file
+
+
+@contextmanager
+def whole_path(path: Path) -> Iterator[Path]:
+    """Yield a name beside ``path`` for a file that takes its place there when the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     clear_stale(path)
     temporary = _temporary(path)
     try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            yield file
+        yield temporary
         put_in_place(temporary, path)
     except OSError as error:
         error.filename = error.filename or str(path)  # a full disk's error names none

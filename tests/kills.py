@@ -75,7 +75,7 @@ def facts(project: Project) -> Facts:
     return Facts(
         adapter=read_training(root / "metrics/train.json").adapter_sha256,
         prepared=_hash(root / "data/prepared"),
-        predictions=sha256_file(root / "reports/predictions.jsonl"),
+        predictions=sha256_file(root / "reports/predictions.parquet"),
         trials=tuple(json.dumps([t["state"], t["value"], t["params"]], sort_keys=True) for t in kept),
         versions=versions,
         # Runs are called by their project, which is not the reference's here.

@@ -20,6 +20,7 @@ from flows.runs.titles import outcome_title
 from pipelines.bases.load import load_base
 from pipelines.contracts.base import read_base
 from pipelines.contracts.evaluation import read_evaluation
+from pipelines.contracts.predictions import read_predictions
 from pipelines.contracts.training import read_training
 from tests.project import SMALL, Project, make_project
 from tests.scheduled import IDLE, Scheduled
@@ -110,7 +111,7 @@ def test_each_stage_left_what_it_should(project: Project) -> None:
     assert (search["complete"] + search["pruned"], search["failed"]) == (2, 0)
     assert train["trainable_parameters"] == 10 * train["recipe"]["rank"] * (2 * 576 + 1)
     assert train["steps"] == 4
-    assert len((project.root / "reports/predictions.jsonl").read_text(encoding="utf-8").splitlines()) == 24
+    assert len(read_predictions(project.root / "reports/predictions.parquet")) == 24
     for picture in ("plots/train/loss.png", "plots/evaluate/confusion.png", "search/history.png"):
         assert (project.root / picture).read_bytes().startswith(b"\x89PNG")
 

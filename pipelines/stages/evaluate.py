@@ -14,6 +14,7 @@ from pipelines.contracts.predictions import Prediction, Said, write_predictions
 from pipelines.contracts.prepared import Row
 from pipelines.contracts.training import read_training
 from pipelines.diagnostics.diagnose import diagnose
+from pipelines.diagnostics.row_scores import row_scores
 from pipelines.diagnostics.slices import Answered
 from pipelines.errors import PipelineError
 from pipelines.files import whole_directory, write_table
@@ -29,7 +30,7 @@ from pipelines.tasks.measures import Floats
 from reft import ReftEncoder, adapter_sha256
 from reft.adapters.any_method import MethodModel, load_method
 
-DIGITS = 6  # of numbers in predictions.jsonl
+DIGITS = 6  # of numbers in predictions.parquet
 
 
 def run(
@@ -66,7 +67,7 @@ def run(
     answered = Answered(rows, edited, frozen, readings)
     diagnostics = diagnose(workspace, model, answered, params.evaluate, seed=params.seed, root=root)
     evaluation = replace(evaluation, diagnostics=diagnostics)
-    write_predictions(predictions, [_prediction(row, *both) for row, both in zip(rows, readings, strict=True)])
+    write_predictions(predictions, _predictions(task, answered))
     _write_plots(plots, rows, [one.value for one, _ in readings], task.classes)
     write_evaluation(out, evaluation)
     return evaluation
@@ -174,24 +175,29 @@ def _known(value: float | None) -> float:
     return value
 
 
-def _prediction(row: Row, adapter: Reading, base: Reading) -> Prediction:
-    """The row and what is right, and both systems' answers."""
-    return Prediction(
-        id=row.id,
-        prompt=row.prompt,
-        adapter=_said(adapter),
-        base=_said(base),
-        label=row.label,
-        choices=row.choices,
-        references=row.references,
-        domain=row.domain,
-        second=row.second,
-        task=row.task,
-    )
+def _predictions(task: TaskFamily[Any], answered: Answered) -> list[Prediction]:
+    """Each row, what is right of it, and what both systems said."""
+    scores = (row_scores(task, answered.rows, said).tolist() for said in (answered.adapter, answered.base))
+    return [
+        Prediction(
+            id=row.id,
+            prompt=row.prompt,
+            adapter=_said(adapter, scored),
+            base=_said(base, base_scored),
+            label=row.label,
+            choices=row.choices,
+            references=row.references,
+            domain=row.domain,
+            second=row.second,
+            task=row.task,
+        )
+        for row, (adapter, base), scored, base_scored in zip(answered.rows, answered.read, *scores, strict=True)
+    ]
 
 
-def _said(answer: Reading) -> Said:
-    return Said(answer.value, {name: _rounded(value) for name, value in answer.details.items()})
+def _said(answer: Reading, score: float) -> Said:
+    value = round(answer.value, DIGITS) if isinstance(answer.value, float) else answer.value
+    return Said(value, {name: _rounded(each) for name, each in answer.details.items()}, round(score, DIGITS))
 
 
 def _rounded(value: object) -> object:

@@ -27,6 +27,8 @@ from pipelines.upkeep.yaml_lines import Place, block_of, mapping_at, rewritten, 
 from pipelines.yaml_file import parse_yaml, read_yaml
 
 SPACE: Place = ("search", "space")
+OTHER_KIND = {"predictions": (".jsonl", ".parquet")}
+"""Paths of dvc.yaml whose file is of another kind since 0.1: the ending that it had, and that it has."""
 ROUNDS = 10  # of looking what is still missing: a section that is added may ask for a range in search.space
 
 
@@ -93,8 +95,13 @@ def upgraded_graph(text: str) -> str:
     document, own = load_document(project_graph()), load_document(text)
     paths: Any = next((entry["paths"] for entry in own.get("vars", []) if "paths" in entry), {})
     known = next(entry["paths"] for entry in document["vars"] if "paths" in entry)
-    set_section(known, dict(paths))
+    set_section(known, {name: _of_its_kind(name, path) for name, path in paths.items()})
     return dump_document(document)
+
+
+def _of_its_kind(name: str, path: str) -> str:
+    before, now = OTHER_KIND.get(name, ("", ""))
+    return f"{path.removesuffix(before)}{now}" if before and path.endswith(before) else path
 
 
 def _change(root: Path, name: str, upgraded: Any) -> FileChange:

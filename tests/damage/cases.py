@@ -167,7 +167,7 @@ DAMAGES = (
     Damage("metrics: evaluation cut", "metrics/evaluation.json", cut),
     Damage("metrics: training of another shape", "metrics/train.json", other_json),
     Damage("metrics: a folder for a file", "metrics/evaluation.json", folder_instead),
-    Damage("predictions gone", "reports/predictions.jsonl", remove),
+    Damage("predictions gone", "reports/predictions.parquet", remove),
     Damage("studies cut", ".reft/optuna.db", cut, same_bytes=False),
     Damage("studies garbled, and searched at once", ".reft/optuna.db", garble, SEARCH_AGAIN, same_bytes=False),
     Damage("studies empty", ".reft/optuna.db", empty, same_bytes=False),

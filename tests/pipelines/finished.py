@@ -61,7 +61,7 @@ def finish_stages(root: Path, *, seed: int = 0, better: bool = True) -> dict[str
         "train_metrics": folder / "train.json",
         "train_plots": folder / "train",
         "evaluation": folder / "evaluation.json",
-        "predictions": folder / "predictions.jsonl",
+        "predictions": folder / "predictions.parquet",
         "evaluate_plots": folder / "evaluate",
     }
     if not folder.exists():

@@ -31,5 +31,5 @@ def run_stages(root: Path, params: Params) -> None:
     )  # fmt: skip
     evaluate.run(
         params, **inputs, adapter=root / "adapter", train_metrics=root / "train.json",
-        out=root / "evaluation.json", predictions=root / "predictions.jsonl", plots=root / "plots",
+        out=root / "evaluation.json", predictions=root / "predictions.parquet", plots=root / "plots",
     )  # fmt: skip

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from dvc.fs import localfs
 from dvc.repo.metrics.show import _read_metric
+from pyarrow import parquet
 
 from pipelines.contracts.best import Best, read_chosen, write_best
 from pipelines.contracts.card import DataCard, Domains, Overlap, SplitCard, read_card, write_card
@@ -154,14 +155,58 @@ def test_a_row_keeps_what_it_has_and_its_file_has_nothing_else(tmp_path: Path) -
     assert first == '{"id": "f:1", "prompt": "p", "completion": " a", "label": "a"}'
 
 
-def test_a_prediction_has_its_details_beside_the_answers(tmp_path: Path) -> None:
+PREDICTED = [
+    Prediction("f:1", "p", Said("a", {"probabilities": {"a": 0.75, "b": 0.25}}, 1.0), Said("b", {}, 0.0), "a"),
+    Prediction("f:2", "q", Said("b", {"probabilities": {"a": 0.5, "b": 0.5}}, 0.0), Said("b", {}, 0.0), "a", domain=2),
+]
+
+
+def test_predictions_are_a_table_whose_columns_have_the_types_that_programs_expect(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.parquet"
+    write_predictions(path, PREDICTED)
+    columns = {field.name: str(field.type) for field in parquet.read_schema(path)}
+    assert columns.pop("adapter_probabilities").startswith("map<string, double")
+    texts = dict.fromkeys(("id", "task", "prompt", "second", "label", "adapter", "base"), "string")
+    numbers = dict.fromkeys(("domain", "adapter_score", "base_score"), "double")
+    lists = dict.fromkeys(("choices", "references"), "list<element: string>")
+    assert columns == {**texts, **numbers, **lists}
+    written = path.read_bytes()
+    write_predictions(path, PREDICTED)
+    assert path.read_bytes() == written
+
+
+def test_a_column_of_a_mixture_whose_tasks_have_other_kinds_gives_each_row_its_own(tmp_path: Path) -> None:
+    """A choice has its options' probabilities in a list, a classification by label; a number is a number."""
+    kinds: list[tuple[str | float, dict[str, object]]] = [
+        ("a", {"probabilities": {"a": 1.0}}), ("A", {"probabilities": [0.5, 0.5], "index": 1}), (2.5, {"answer": 3}),
+    ]  # fmt: skip
+    rows = [Prediction("f:1", "p", Said(value, details, 0.5), Said("b"), task="t") for value, details in kinds]
+    write_predictions(tmp_path / "mixed", rows)
+    assert read_predictions(tmp_path / "mixed") == rows
+
+
+def test_predictions_that_release_0_1_wrote_are_read(tmp_path: Path) -> None:
     path = tmp_path / "predictions.jsonl"
-    write_predictions(path, FILES["predictions"][2][:1])
-    line = '{"id": "f:1", "prompt": "p", "label": "a", "domain": 0.0, "adapter": "a", "base": "b"'
-    line += ', "adapter_probabilities": {"a": 0.75, "b": 0.25}}'
-    assert path.read_text(encoding="utf-8") == f"{line}\n"
-    path.write_text(line.replace("domain", "strange"), encoding="utf-8")
+    line = '{"id": "f:1", "prompt": "p", "label": "a", "adapter": "a", "base": "b"'
+    path.write_text(line + ', "adapter_probabilities": {"a": 0.75, "b": 0.25}}', encoding="utf-8")
+    unscored = [replace(getattr(PREDICTED[0], name), score=None) for name in ("adapter", "base")]
+    assert read_predictions(path) == [replace(PREDICTED[0], adapter=unscored[0], base=unscored[1])]
+    path.write_text(line + ', "strange": 1}', encoding="utf-8")
     with pytest.raises(PipelineError, match="strange"):
+        read_predictions(path)
+
+
+@pytest.mark.parametrize("damage", ["cut", "other columns", "gone"])
+def test_a_damaged_table_of_predictions_is_refused(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "predictions.parquet"
+    write_predictions(path, PREDICTED)
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-20])
+    elif damage == "other columns":
+        parquet.write_table(parquet.read_table(path).rename_columns({"label": "strange"}), path)
+    else:
+        path.unlink()
+    with pytest.raises(PipelineError, match=r"Run: dvc repro -f evaluate|Run the stage that writes it"):
         read_predictions(path)
 
 

@@ -61,7 +61,7 @@ def test_it_goes_through_the_whole_pipeline(tmp_path: Path, monkeypatch: pytest.
     evaluate.run(
         project.params, **places, adapter=root / "models" / "adapter",
         train_metrics=root / "metrics" / "train.json", out=root / "metrics" / "evaluation.json",
-        predictions=root / "predictions.jsonl", plots=root / "evaluate",
+        predictions=root / "predictions.parquet", plots=root / "evaluate",
     )  # fmt: skip
     made = register.run(
         project.params, root=root, out=root / "registration.json",
@@ -69,7 +69,7 @@ def test_it_goes_through_the_whole_pipeline(tmp_path: Path, monkeypatch: pytest.
             base=places["base"], prepared=places["prepared"], card=root / "metrics" / "data.json", **searched,
             adapter=root / "models" / "adapter", train_metrics=root / "metrics" / "train.json",
             train_plots=root / "plots", evaluation=root / "metrics" / "evaluation.json",
-            predictions=root / "predictions.jsonl", evaluate_plots=root / "evaluate",
+            predictions=root / "predictions.parquet", evaluate_plots=root / "evaluate",
         ),
     )  # fmt: skip
 

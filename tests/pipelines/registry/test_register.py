@@ -138,7 +138,7 @@ def test_a_pipeline_run_holds_a_search_with_its_trials_and_a_training(root: Path
     assert [(m.step, m.value) for m in client.get_metric_history(below[train], "loss")] == [(1, 0.75), (2, 0.5)]
     assert client.get_run(made.run_id).data.metrics["difference.low"] == 0.1
     artifacts = {item.path for item in client.list_artifacts(made.run_id, "evaluation")}
-    assert artifacts == {"evaluation/evaluation.json", "evaluation/predictions.jsonl", "evaluation/confusion.csv"}
+    assert artifacts == {"evaluation/evaluation.json", "evaluation/predictions.parquet", "evaluation/confusion.csv"}
 
 
 def test_runs_say_what_they_are_of_and_take_the_time_that_the_work_took(root: Path, store: Store) -> None:

@@ -19,13 +19,13 @@ from flows.runs.cards import evaluation_table
 from pipelines.bases.store import obtain, store_path
 from pipelines.contracts.base import read_base
 from pipelines.contracts.evaluation import read_evaluation
+from pipelines.contracts.predictions import read_predictions
 from pipelines.contracts.prepared import read_rows
 from pipelines.contracts.task import prompt_task, read_task
 from pipelines.contracts.training import read_training
 from pipelines.errors import PipelineError
 from pipelines.exchange import load_published
 from pipelines.exchange.export import export_adapter
-from pipelines.files import read_jsonl
 from pipelines.model import frozen
 from pipelines.model.fitting import build_model
 from pipelines.model.frozen import HeadTraining, head_alone
@@ -146,10 +146,10 @@ def test_edits_and_head_learn_more_than_the_head_alone(bert: Path) -> None:
 
 
 def test_classes_are_measured_as_scikit_learn_does(roberta: Path) -> None:
-    evaluation, lines = read_evaluation(roberta / "evaluation.json"), list(read_jsonl(roberta / "predictions.jsonl"))
-    right = [line["label"] for line in lines]
+    evaluation, rows = read_evaluation(roberta / "evaluation.json"), read_predictions(roberta / "predictions.parquet")
+    right = [row.label for row in rows]
     for system, figures in (("adapter", evaluation.adapter), ("base", evaluation.base)):
-        said = [line[system] for line in lines]
+        said = [getattr(row, system).value for row in rows]
         assert figures.value == accuracy_score(right, said)
         assert figures.summary["macro_f1"] == pytest.approx(f1_score(right, said, average="macro"))
 
@@ -173,10 +173,10 @@ def test_the_adapter_holds_edits_and_head_and_the_search_counts_both(bert: Path)
 @pytest.mark.parametrize("name", ["bert", "roberta"])
 def test_the_served_model_says_what_the_evaluation_noted(name: str, request: pytest.FixtureRequest) -> None:
     project = request.getfixturevalue(name)
-    lines, rows = list(read_jsonl(project / "predictions.jsonl"))[:5], read_rows(project / "prepared", "test")[:5]
+    noted, rows = read_predictions(project / "predictions.parquet")[:5], read_rows(project / "prepared", "test")[:5]
     said = served(project).predict([{"one": row.prompt, "other": row.second} for row in rows])
     key = "number" if name == "bert" else "label"
-    expected = [line["adapter"] for line in lines]
+    expected = [one.adapter.value for one in noted]
     assert [one[key] for one in said] == (pytest.approx(expected, abs=1e-4) if name == "bert" else expected)
 
 
@@ -258,9 +258,9 @@ def test_an_exported_adapter_answers_as_before_and_its_card_tells_of_the_head(be
     loaded = load_published(str(tmp_path / "out"), root=bert)
     rows, task = read_rows(bert / "prepared", "test")[:5], open_family(prompt_task(loaded.prompt))
     said = ask(loaded.model, loaded.tokenizer, task, rows, batch_size=8)
-    lines = list(read_jsonl(bert / "predictions.jsonl"))[:5]
+    noted = read_predictions(bert / "predictions.parquet")[:5]
     assert [task.read(*pair).value for pair in zip(rows, said, strict=True)] == pytest.approx(
-        [line["adapter"] for line in lines], abs=1e-4
+        [one.adapter.value for one in noted], abs=1e-4
     )
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert f"{read_training(bert / 'train.json').trainable_parameters:,} trained numbers" in card

@@ -18,7 +18,6 @@ from pipelines.contracts.evaluation import read_evaluation
 from pipelines.contracts.predictions import read_predictions
 from pipelines.contracts.prepared import Row, read_rows
 from pipelines.errors import PipelineError
-from pipelines.files import read_jsonl
 from pipelines.params.whole import Params, check_params
 from pipelines.registry.history import evaluation_metrics
 from pipelines.registry.package import model_input
@@ -153,13 +152,14 @@ def test_a_task_is_tested_on_the_rows_that_it_has_alone(project: Path, tmp_path:
 
 
 def test_figures_of_each_task_and_their_mean_are_those_of_the_predictions(project: Path) -> None:
-    evaluation, said = read_evaluation(project / "evaluation.json"), read_predictions(project / "predictions.jsonl")
+    evaluation, said = read_evaluation(project / "evaluation.json"), read_predictions(project / "predictions.parquet")
     rows = read_rows(project / "prepared", "test")
     right: dict[str, list[bool]] = {name: [] for name in TASKS}
     for row, one in zip(rows, said, strict=True):
         assert one.task == row.task
         wanted = {"mood": row.label, "word": "bad"}.get(row.task, "negative")
         right[row.task].append(one.adapter.value == wanted)
+        assert one.adapter.score == right[row.task][-1]
     assert {name: task.adapter.value for name, task in evaluation.tasks.items()} == {
         name: np.mean(hits) for name, hits in right.items()
     }
@@ -179,13 +179,13 @@ def served(project: Path) -> AdapterModel:
 def test_a_served_row_says_its_task_and_is_answered_as_in_evaluation(project: Path) -> None:
     model = served(project)
     asked, wanted = [], []
-    for row in read_jsonl(project / "predictions.jsonl"):
-        text = row["prompt"].split(": ", 1)[1].split("\n")[0]
-        if row["task"] in ("first", "second"):
-            asked.append({"task": row["task"], "question": text, "options": [each.strip() for each in row["choices"]]})
+    for row in read_predictions(project / "predictions.parquet"):
+        text = row.prompt.split(": ", 1)[1].split("\n")[0]
+        if row.task in ("first", "second"):
+            asked.append({"task": row.task, "question": text, "options": [each.strip() for each in row.choices]})
         else:
-            asked.append({"task": row["task"], "text": text})
-        wanted.append(row["adapter"])
+            asked.append({"task": row.task, "text": text})
+        wanted.append(row.adapter.value)
     answers = model.predict(asked)
     assert [next(iter(answer.values())) for answer in answers] == wanted
     example, metadata = model_input(project / "adapter")

@@ -13,10 +13,10 @@ import pytest
 
 from pipelines.contracts.beside import read_near
 from pipelines.contracts.evaluation import read_evaluation
+from pipelines.contracts.predictions import read_predictions
 from pipelines.contracts.prepared import Rejection, Row, read_rows
 from pipelines.contracts.task import TaskSpec
 from pipelines.errors import PipelineError
-from pipelines.files import read_jsonl
 from pipelines.params.whole import Params, check_params
 from pipelines.registry.package import model_input
 from pipelines.serving.pyfunc import AdapterModel
@@ -78,9 +78,13 @@ def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 def test_an_adapter_learns_which_option_is_right(project: Path) -> None:
     evaluation = read_evaluation(project / "evaluation.json")
-    lines = list(read_jsonl(project / "predictions.jsonl"))
+    rows = read_predictions(project / "predictions.parquet")
     systems = ("adapter", "base")
-    right = {system: np.mean([line[f"{system}_letter"] == line["label"] for line in lines]) for system in systems}
+    right = {}
+    for system in systems:
+        hits = [getattr(row, system).details["letter"] == row.label for row in rows]
+        assert [getattr(row, system).score for row in rows] == hits
+        right[system] = np.mean(hits)
     assert (evaluation.adapter.value, evaluation.base.value) == (right["adapter"], right["base"])
     assert evaluation.adapter.value == 1.0 > evaluation.base.value
     assert set(evaluation.adapter.summary) == {"accuracy_sum", "accuracy_per_token", "accuracy_per_byte"}
@@ -88,21 +92,22 @@ def test_an_adapter_learns_which_option_is_right(project: Path) -> None:
 
 
 def test_what_the_figure_alone_does_not_show_stands_beside_it(project: Path) -> None:
-    """The commonest letters and calibration by the predictions' own lines; the parts of a slicing have all rows."""
-    lines = list(read_jsonl(project / "predictions.jsonl"))
+    """The commonest letters and calibration by the predictions' own rows; the parts of a slicing have all rows."""
+    rows = read_predictions(project / "predictions.parquet")
     found = read_evaluation(project / "evaluation.json").diagnostics
     assert found is not None
     assert found.forgetting is not None
     assert found.forgetting.passages == 24
     assert found.forgetting.change.low <= found.forgetting.change.value <= found.forgetting.change.high
     for system in ("adapter", "base"):
-        letters = [line[f"{system}_letter"] for line in lines]
-        assert found.common[system].share == max(letters.count(letter) for letter in "AB") / len(lines)
-        sure = np.mean([max(line[f"{system}_probabilities"]) for line in lines])
+        details = [getattr(row, system).details for row in rows]
+        letters = [each["letter"] for each in details]
+        assert found.common[system].share == max(letters.count(letter) for letter in "AB") / len(rows)
+        sure = np.mean([max(each["probabilities"]) for each in details])
         bins = found.calibration[system].bins
-        assert sum(each.rows * each.confidence for each in bins) / len(lines) == pytest.approx(sure, abs=1e-5)
+        assert sum(each.rows * each.confidence for each in bins) / len(rows) == pytest.approx(sure, abs=1e-5)
     for by in ("length", "label", "near a training row"):
-        assert sum(each.rows for each in found.slices if each.by == by) in (len(lines), 0)
+        assert sum(each.rows for each in found.slices if each.by == by) in (len(rows), 0)
     near = {each.id for each in read_near(project / "prepared") if (each.split, each.other_split) == ("test", "train")}
     assert found.near_training == len(near)
 

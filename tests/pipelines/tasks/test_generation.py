@@ -87,7 +87,7 @@ def test_rows_are_trained_on_the_reference_and_the_token_that_ends_it(project: P
 def test_search_and_evaluation_tell_of_exact_match(project: Path) -> None:
     assert read_json(project / "search.json")["measure"] == "exact_match"
     evaluation = read_evaluation(project / "evaluation.json")
-    rows = read_predictions(project / "predictions.jsonl")
+    rows = read_predictions(project / "predictions.parquet")
     assert evaluation.adapter.value == np.mean([row.adapter.value in row.references for row in rows])
     assert evaluation.base.value == np.mean([row.base.value in row.references for row in rows])
     assert evaluation.adapter.value > evaluation.base.value == 0.0  # a random base does not say the word
@@ -98,7 +98,7 @@ def test_the_served_model_says_what_the_evaluation_noted(project: Path, monkeypa
     monkeypatch.setenv("REFT_HOME", str(project / "home"))
     served = AdapterModel()
     served.load_context(SimpleNamespace(artifacts={"adapter": project / "adapter", "base": project / "base.json"}))
-    rows = read_predictions(project / "predictions.jsonl")[:3]
+    rows = read_predictions(project / "predictions.parquet")[:3]
     texts = [row.prompt.removeprefix("Review: ").removesuffix("\nSentiment:") for row in rows]
     assert served.predict(texts) == [{"text": row.adapter.value} for row in rows]
     assert set(served.predict([model_input(project / "adapter")[0]])[0]) == {"text"}  # as registering asks it

@@ -11,10 +11,11 @@ import pytest
 from scipy import stats
 
 from pipelines.contracts.evaluation import read_evaluation
+from pipelines.contracts.predictions import read_predictions
 from pipelines.contracts.prepared import Rejection, Row, read_rows
 from pipelines.contracts.task import TaskSpec
 from pipelines.errors import PipelineError
-from pipelines.files import read_json, read_jsonl
+from pipelines.files import read_json
 from pipelines.model.intervals import Resampling, against, each_alone, figure
 from pipelines.params.whole import Params, check_params
 from pipelines.serving.pyfunc import AdapterModel
@@ -79,10 +80,12 @@ def test_a_row_is_trained_on_the_word_of_the_nearest_number_and_keeps_its_own(pr
 
 
 def test_the_figures_of_the_evaluation_are_those_of_its_predictions(project: Path) -> None:
-    evaluation, lines = read_evaluation(project / "evaluation.json"), list(read_jsonl(project / "predictions.jsonl"))
-    right = [float(line["references"][0]) for line in lines]
+    evaluation, rows = read_evaluation(project / "evaluation.json"), read_predictions(project / "predictions.parquet")
+    right = [float(row.references[0]) for row in rows]
     for system, figures in (("adapter", evaluation.adapter), ("base", evaluation.base)):
-        said = [line[system] for line in lines]
+        said = [getattr(row, system).value for row in rows]
+        off = [getattr(row, system).score for row in rows]
+        assert off == pytest.approx(-np.abs(np.subtract(said, right)), abs=2e-6)
         assert figures.value == pytest.approx(
             stats.pearsonr(said, right).statistic, abs=1e-3
         )  # six digits of close numbers
@@ -96,11 +99,11 @@ def test_the_figures_of_the_evaluation_are_those_of_its_predictions(project: Pat
 def test_the_served_model_says_what_the_evaluation_noted(project: Path) -> None:
     served = AdapterModel()
     served.load_context(SimpleNamespace(artifacts={"adapter": project / "adapter", "base": project / "base.json"}))
-    lines = list(read_jsonl(project / "predictions.jsonl"))[:3]
-    texts = [line["prompt"].removeprefix("Review: ").removesuffix("\nStars:") for line in lines]
+    rows = read_predictions(project / "predictions.parquet")[:3]
+    texts = [row.prompt.removeprefix("Review: ").removesuffix("\nStars:") for row in rows]
     said = served.predict(texts)
     assert [set(one) for one in said] == [{"number"}] * 3
-    assert [one["number"] for one in said] == pytest.approx([line["adapter"] for line in lines], abs=1e-4)
+    assert [one["number"] for one in said] == pytest.approx([row.adapter.value for row in rows], abs=1e-4)
 
 
 def test_the_answer_is_the_expected_value_of_the_words_numbers() -> None:

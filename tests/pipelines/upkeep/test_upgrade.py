@@ -96,6 +96,14 @@ def test_the_graph_keeps_its_paths(project: Path) -> None:
     assert "models/mine" in graph.stage("train").outs
 
 
+def test_a_path_of_the_users_own_gets_the_ending_of_what_is_written_there_now(tmp_path: Path) -> None:
+    """Predictions were JSON Lines; a file of that name that holds Parquet would be opened by the wrong program."""
+    own = code.project_graph().replace("reports/predictions.parquet", "out/mine.jsonl")
+    assert parse_yaml(upgraded_graph(own), "dvc.yaml") == parse_yaml(
+        own.replace("out/mine.jsonl", "out/mine.parquet"), "dvc.yaml"
+    )
+
+
 def test_the_shipped_files_are_up_to_date() -> None:
     assert upgraded_params(SHIPPED) == SHIPPED
     assert upgraded_graph(code.project_graph()) == code.project_graph()
