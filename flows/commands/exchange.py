@@ -71,8 +71,12 @@ def import_command(
 def export_command(
     out: Annotated[Path, typer.Option(help="The new folder; must not be there yet.")],
     layout: Annotated[
-        Literal["pyreft", "hub"],
-        typer.Option("--format", help="pyreft: what pyreft.ReftModel.load reads; hub: a repository with a model card."),
+        Literal["pyreft", "hub", "standalone"],
+        typer.Option(
+            "--format",
+            help="pyreft: what pyreft.ReftModel.load reads; hub: a repository with a model card; standalone: a folder "
+            "with a loader that needs torch and transformers alone.",
+        ),
     ],
     source: Annotated[
         str | None,
@@ -82,11 +86,12 @@ def export_command(
     ] = None,
     project: Project = Path(),
 ) -> None:
-    """Write an adapter for others: as pyreft's directory, or as the repository of a hub with a model card.
+    """Write an adapter for others: as pyreft's directory, as a hub's repository, or with a loader that stands alone.
 
     pyreft loads four methods again (loreft, direft_orthogonal, consreft, lobireft), with a linear activation; others
     are refused. It stores no positions, so a README.md says them. The hub's layout holds the adapter, the record of
-    its base and the card; `hf upload ORG/NAME FOLDER` puts it on a hub.
+    its base and the card; `hf upload ORG/NAME FOLDER` puts it on a hub. The standalone folder has every edit of hidden
+    states that a prompt's length places: load_reft.py is to be read, then run, where nothing of this project is.
 
     reft export models:/reft-adapter@champion --format pyreft --out for-pyreft
     """

@@ -1,4 +1,4 @@
-"""Adapters that go elsewhere: as pyreft's directory, or as the repository of a hub with a model card."""
+"""Adapters that go elsewhere: as pyreft's directory, as the repository of a hub, or with a loader that stands alone."""
 
 from __future__ import annotations
 
@@ -9,26 +9,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pipelines.contracts.base import read_base
+from pipelines.contracts.base import BaseRecord, read_base
 from pipelines.contracts.evaluation import Evaluation, read_evaluation
 from pipelines.contracts.prepared import data_sha256
 from pipelines.contracts.training import TrainResult, read_training
 from pipelines.errors import PipelineError
 from pipelines.exchange.imports import BASE_NAME, opened, outputs_of, refusals
+from pipelines.exchange.standalone import standalone_readme
 from pipelines.params.whole import load_params
 from pipelines.project.graph import read_graph
 from pipelines.registry.download import PREFIX, fetch_version
 from pipelines.reports.model_card import CardFacts, model_card
 from pipelines.search.sizes import parameters_of_form
 from pipelines.yaml_file import read_yaml
-from reft import ReftConfig, read_adapter
+from reft import AdapterInfo, ReftConfig, ReftModel, read_adapter
 from reft.adapters.any_method import read_info, read_method
-from reft.adapters.directory import read_interventions, read_outputs
+from reft.adapters.directory import read_interventions, read_kind, read_outputs
 from reft.adapters.files import adapter_names, adapter_sha256, read_file
 from reft.files import write_directory
 from reft.formats.pyreft_write import write_pyreft
+from reft.formats.standalone import standalone_files
 
-Layout = Literal["pyreft", "hub"]
+Layout = Literal["pyreft", "hub", "standalone"]
 F = TypeVar("F", Evaluation, TrainResult)
 
 
@@ -51,16 +53,21 @@ def export_adapter(source: str | None, out: Path, *, layout: Layout, root: Path)
             ``models:/NAME/NUMBER``; None is the adapter of the project.
         out: a folder that is not there yet.
         layout: ``pyreft``: what ``pyreft.ReftModel.load`` reads; ``hub``: a repository with a model card, which
-            :func:`pipelines.exchange.imports.load_published` reads.
+            :func:`pipelines.exchange.imports.load_published` reads; ``standalone``: plain tensors and a loader that
+            needs torch and transformers alone.
         root: the project's root.
 
     Raises:
         PipelineError: for what is no adapter, what the layout cannot say, or an ``out`` that is there.
     """
     with _chosen(source, root) as chosen, refusals():
+        if layout != "hub":
+            _check_edits(chosen.adapter, layout)
         if layout == "pyreft":
             config, _ = read_adapter(chosen.adapter)
             write_pyreft(out, config, read_interventions(chosen.adapter))
+        elif layout == "standalone":
+            write_directory(out, _standalone(chosen))
         else:
             if isinstance(read_method(chosen.adapter), ReftConfig) and not read_outputs(chosen.adapter):
                 read_interventions(chosen.adapter)  # whether its tensors are sound
@@ -68,9 +75,32 @@ def export_adapter(source: str | None, out: Path, *, layout: Layout, root: Path)
         return adapter_sha256(chosen.adapter)
 
 
-def _repository(chosen: _Chosen, *, name: str) -> dict[str, bytes]:
-    """Return the files of a hub's repository."""
-    config, info = read_method(chosen.adapter), read_info(chosen.adapter)
+def _check_edits(adapter: Path, layout: Layout) -> None:
+    """Refuse what changes more than a decoder's hidden states."""
+    method = read_method(adapter)
+    found = read_kind(adapter) if isinstance(method, ReftConfig) else method.method
+    if found != ReftModel.KIND:
+        raise PipelineError(
+            f"the layout {layout} holds edits of a decoder's hidden states", got=found, do="Use --format hub."
+        )
+
+
+def _standalone(chosen: _Chosen) -> dict[str, bytes]:
+    """Return the files of a folder that needs nothing of this project."""
+    config, info = read_adapter(chosen.adapter)
+    base, _ = _base_of(chosen, info)
+    made = standalone_files(
+        config,
+        read_interventions(chosen.adapter),
+        hidden_size=base.hidden_size,
+        num_layers=base.num_layers,
+        dtype=base.dtype,
+    )
+    return {**made, "README.md": standalone_readme(config, info, base).encode()}
+
+
+def _base_of(chosen: _Chosen, info: AdapterInfo) -> tuple[BaseRecord, Path]:
+    """Return the record of an adapter's base, and where it stands."""
     base = None if chosen.base is None else read_base(chosen.base)
     if chosen.base is None or base is None or base.sha256 != info.base_sha256:
         raise PipelineError(
@@ -78,6 +108,13 @@ def _repository(chosen: _Chosen, *, name: str) -> dict[str, bytes]:
             got="none" if base is None else base.sha256,
             do=f"Put that {BASE_NAME} beside the adapter's files.",
         )
+    return base, chosen.base
+
+
+def _repository(chosen: _Chosen, *, name: str) -> dict[str, bytes]:
+    """Return the files of a hub's repository."""
+    config, info = read_method(chosen.adapter), read_info(chosen.adapter)
+    base, record = _base_of(chosen, info)
     facts = CardFacts(
         name=name,
         config=config,
@@ -90,7 +127,7 @@ def _repository(chosen: _Chosen, *, name: str) -> dict[str, bytes]:
         data_source=chosen.data_source,
     )
     files = {file: read_file(chosen.adapter, file, None) for file in adapter_names(chosen.adapter)}
-    return {**files, BASE_NAME: chosen.base.read_bytes(), "README.md": model_card(facts).encode()}
+    return {**files, BASE_NAME: record.read_bytes(), "README.md": model_card(facts).encode()}
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from tests.docs.pages import ROOT, Block, blocks
 from tests.tiny import write_tiny_base
 
 SECTIONS = {field.alias or name for name, field in Params.model_fields.items()}
-NEEDS_A_REGISTRY = ("mlflow", "load_published", "openai")  # which other tests run
+NEEDS_A_REGISTRY = ("mlflow", "load_published", "openai", "load_reft")  # or an export, which other tests have
 FAMILY_KEYS = {
     name: set(keys.model_fields)
     for keys in get_args(Families) or (Families,)

@@ -19,6 +19,7 @@ METHOD = EditMethod(
     name="consreft",
     title="ConsReFT",
     formula="h + R^T(b - Rh)",
+    expression="h + (bias - linear(h, rotation)) @ rotation",
     parts=frozenset({"rank", "init"}),
     tensors=_tensors,
     problem=_problem,

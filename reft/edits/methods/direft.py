@@ -14,6 +14,7 @@ METHOD = EditMethod(
     name="direft",
     title="DiReFT",
     formula="h + W2^T f(W1h + b)",
+    expression="h + f(linear(h, weight, bias)) @ projection",
     parts=frozenset({"rank", "init", "activation"}),
     tensors=_tensors,
     pyreft="NodireftIntervention",

@@ -23,6 +23,7 @@ METHOD = EditMethod(
     name="direft_orthogonal",
     title="DiReFT (orthogonal)",
     formula="h + R^T f(Wh + b)",
+    expression="h + f(linear(h, weight, bias)) @ rotation",
     parts=frozenset({"rank", "init", "activation"}),
     tensors=_tensors,
     problem=_problem,

@@ -75,6 +75,8 @@ class EditMethod:
         parts: which parts of a form it has, of ``rank``, ``init``, ``activation`` and ``projection_bias``. ``init`` is
             one of them if it has several starts.
         tensors: names and shapes of what it trains and an adapter file holds, by hidden size and form.
+        expression: the formula as torch has it, over ``h``, ``f``, ``linear`` and the tensors' names, for a loader that
+            stands alone (:mod:`reft.formats.standalone`); None if it has none. A tensor that a form lacks is None.
         problem: why there is no such edit of a form, beyond parts that it does not have; None if there is.
         pyreft: pyreft's class; None if it has none.
         pyreft_loads: whether pyreft loads again what it saves of that class.
@@ -85,6 +87,7 @@ class EditMethod:
     formula: str
     parts: frozenset[str]
     tensors: Callable[[int, EditForm], Shapes]
+    expression: str | None = None
     problem: Callable[[EditForm], str | None] = anything
     pyreft: str | None = None
     pyreft_loads: bool = False

@@ -13,6 +13,7 @@ METHOD = EditMethod(
     name="lobireft",
     title="LobiReFT",
     formula="h + R^T b",
+    expression="h + bias @ rotation",
     parts=frozenset({"rank", "init"}),
     tensors=_tensors,
     pyreft="LobireftIntervention",

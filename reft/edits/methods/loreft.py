@@ -18,6 +18,7 @@ METHOD = EditMethod(
     name="loreft",
     title="LoReFT",
     formula="h + R^T(f(Wh + b) - Rh)",
+    expression="h + (f(linear(h, weight, bias)) - linear(h, rotation)) @ rotation",
     parts=frozenset({"rank", "init", "activation"}),
     tensors=_tensors,
     problem=_problem,

@@ -19,6 +19,7 @@ METHOD = EditMethod(
     name="noreft",
     title="NoReFT",
     formula="h + W2^T(f(W1h + b) - W2h)",
+    expression="h + (f(linear(h, weight, bias)) - linear(h, projection, projection_bias)) @ projection",
     parts=frozenset({"rank", "init", "activation", "projection_bias"}),
     tensors=_tensors,
     problem=_problem,

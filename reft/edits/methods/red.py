@@ -9,4 +9,11 @@ def _tensors(hidden_size: int, _form: EditForm) -> Shapes:
     return {"scale": (hidden_size,), "bias": (hidden_size,)}
 
 
-METHOD = EditMethod(name="red", title="RED", formula="h * s + b", parts=frozenset(), tensors=_tensors)
+METHOD = EditMethod(
+    name="red",
+    title="RED",
+    formula="h * s + b",
+    expression="h * scale + bias",
+    parts=frozenset(),
+    tensors=_tensors,
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,9 @@ from pipelines.contracts.base import read_base, write_record
 from pipelines.exchange.export import export_adapter
 from pipelines.exchange.imports import load_published
 from reft import AdapterInfo, ReftConfig, ReftModel, load_adapter, save_adapter
+from reft.adapters.any_method import build_method, save_method
+from reft.models.decoding import Decoding
+from reft.peers.lora import LoraConfig
 from tests.tiny import write_tiny_base
 
 ROOT = Path(__file__).parents[3]
@@ -39,6 +43,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for name, method in (("adapter", "loreft"), ("free", "direft")):
             config = ReftConfig((0, 1), "f2+l2", 2, method=method, init="paper", tied=False)
             save_adapter(ReftModel(base, config, seed=1), root / "models" / name, info)
+        lora = build_method(base, LoraConfig((0,), ("q_proj",), 2, 4.0, 0.0), seed=1)
+        save_method(lora, root / "models" / "lora", info)
         (root / "home").symlink_to(home)
         yield root
 
@@ -85,10 +91,35 @@ def test_out_for_a_hub_and_in_again(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     }  # fmt: skip
 
 
+def test_out_for_people_without_this_project(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "films"
+    assert reft(monkeypatch, "export", "models/free", "--format", "standalone", "--out", out) == 2
+    assert "needs base.json, the record of its base" in capsys.readouterr().err
+    assert reft(monkeypatch, "export", "--format", "standalone", "--out", out) == 0
+    readme = (out / "README.md").read_text(encoding="utf-8")
+    record = read_base(project / "models" / "base.json")
+    assert all(digest in readme for digest in record.files.values())
+    assert 'load("path/to/the/base")' in readme  # it is of a folder, not of a hub
+    monkeypatch.syspath_prepend(out)
+    loader = importlib.import_module("load_reft")
+    model, tokenizer = loader.load(load_base(record).path)
+    prompts = ["Review: a good film.\nSentiment:", "bad"]
+    inputs = tokenizer(prompts, return_tensors="pt", padding=True)
+    own = load_adapter(project / "models" / "adapter", load_base(record).model, base_sha256=record.sha256).eval()
+    assert torch.equal(
+        model.generate(**inputs, max_new_tokens=4, do_sample=False),
+        own.generate(inputs["input_ids"], inputs["attention_mask"], Decoding(max_new_tokens=4)),
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         ("export --format pyreft --out models/adapter", "not written over"),
+        ("export models/lora --format standalone --out {out}", "hidden states. Got: lora. Use --format hub"),
+        ("export models/lora --format pyreft --out {out}", "hidden states. Got: lora. Use --format hub"),
         ("export nowhere --format pyreft --out {out}", "adapter_config.json; got none"),
         ("export models/free --format pyreft --out {out}", "got direft, whose class it saves but cannot load"),
         ("export models/adapter --format hub --out {out}", "needs base.json"),
