@@ -1,0 +1,83 @@
+"""The ten commands of docs/promotion.md, as they stand there: from a first run to a rollback, in one shell."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import ROOT, blocks_of
+from tests.project import Project, make_tiny_project
+from tests.servers import free_port, kill
+
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(2400)]
+
+# All weights of the tiny model, which learn its rows whole in 12 epochs: version 1 is better than the base.
+LEARNING = {
+    "method.name": "full",
+    "method.full": {"layers": "all", "embeddings": True, "learning_rate": "searched"},
+    "search.space.full": {"learning_rate": {"low": 5.0e-3, "high": 1.0e-2, "log": True}},
+    "search.enqueue": [],
+    "search.trials": 1,
+    "train.epochs": 12,
+}
+
+
+def ten_commands() -> list[str]:
+    """The commands of the page, without their comments."""
+    (block,) = (one for one in blocks_of(ROOT / "docs" / "promotion.md") if one.text.startswith("make run"))
+    lines = [re.split(r"\s+# ", line)[0] for line in block.text.replace("\\\n", " ").splitlines()]
+    assert len(lines) == 10
+    return lines
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Project:
+    """A clone after `make setup`: its .venv is the one that runs the tests."""
+    project = make_tiny_project(tmp_path / "project", tmp_path / "home", LEARNING)
+    (project.root / ".venv").mkdir()
+    (project.root / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    (project.root / ".venv" / ".ready").touch()
+    return project
+
+
+def test_they_lead_from_a_first_run_to_a_rollback(clone: Project, tmp_path: Path) -> None:
+    port = str(free_port())
+    shell = [
+        f"echo '=== {number}'; {command}".replace("8000", port)
+        for number, command in enumerate(ten_commands(), start=1)
+    ]
+    serving = next(place for place, command in enumerate(shell) if "reft serve" in command)
+    shell[serving] += f" > {tmp_path}/server.log 2>&1 & server=$!; trap 'kill $server' EXIT"  # the page's other shell
+    said = run_shell(clone, shell, tmp_path / "shell.log")
+    assert list(said) == [str(number) for number in range(1, 11)]
+    assert "version 1" in said["1"]
+    assert "version 2" in said["4"]
+    listed = {line.split()[1]: line for line in said["5"].splitlines() if line[:1] == "│"}
+    assert "champion" in listed["1"]
+    assert "refused" in listed["2"]
+    assert "version 1" in said["9"]
+    answers = [json.loads(said[number].splitlines()[-1]) for number in ("8", "10")]
+    assert [answer["system_fingerprint"].partition("-")[0] for answer in answers] == ["v2", "v1"]
+    assert all(row["label"] in ("negative", "positive") for answer in answers for row in answer["data"])
+
+
+def run_shell(project: Project, commands: list[str], log: Path) -> dict[str, str]:
+    """What each command said, by its number; the first one that fails is told with all that was said."""
+    with log.open("wb") as file:
+        shell = subprocess.Popen(
+            ["bash", "-e", "-c", "\n".join(commands)],
+            cwd=project.root, env=project.env, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        try:
+            code = shell.wait(timeout=2000)
+        finally:
+            kill(shell)
+    text = log.read_text(encoding="utf-8")
+    assert code == 0, text
+    parts = re.split(r"^=== (\d+)$", text, flags=re.MULTILINE)[1:]
+    return dict(zip(parts[::2], parts[1::2], strict=True))
