@@ -30,9 +30,11 @@ INTRODUCTION = """# params.yaml, key by key
 This page is generated from the models that check `params.yaml`, from its comments and from `dvc.yaml`, by
 `python docs/params_reference.py`. Do not edit it.
 
-Every key must be given; an unknown key is an error that names the nearest known one. "As shipped" is the value in the
-project's own `params.yaml`. "Read by" names the stages that a change of the key makes stale; what comes after them runs
-again if their outputs change. A key that no stage reads can be changed without making anything stale.
+Every key must be given, but for the sections `align` and `compare`, which may be left out: no stage reads them, and
+`reft upgrade --add NAME` writes them as shipped. An unknown key is an error that names the nearest known one. "As
+shipped" is the value in the project's own `params.yaml`. "Read by" names the stages that a change of the key makes
+stale; what comes after them runs again if their outputs change. A key that no stage reads can be changed without making
+anything stale.
 """
 
 
@@ -227,7 +229,9 @@ def readers_of(path: str, readers: Mapping[str, list[str]]) -> list[str]:
 
 
 def resolved(schema: Mapping[str, Any], whole: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The schema that a reference points to, or itself."""
+    """The schema that a reference points to, or itself; of a section that may be left out, the section's."""
+    if schema.get("default", ABSENT) is None:
+        schema = next((one for one in schema.get("anyOf", ()) if "$ref" in one), schema)
     while "$ref" in schema:
         schema = whole["$defs"][schema["$ref"].removeprefix("#/$defs/")]
     return schema

@@ -336,6 +336,14 @@ def upgrade(
     project: Project = Path(),
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Write without asking.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit code 1 for a difference.")] = False,
+    add: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--add",
+            help="A section that may be left out, align or compare, to be there as shipped.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Update params.yaml, and dvc.yaml of a folder of `reft init`, from an earlier release.
 
@@ -345,7 +353,7 @@ def upgrade(
     from pipelines.upkeep import upgrade as upgrading
 
     root = project.resolve()
-    changes = upgrading.upgrade(root)
+    changes = upgrading.upgrade(root, add or ())
     for change in changes:
         console.print(change.diff(), markup=False, highlight=False, soft_wrap=True)
     if not changes:

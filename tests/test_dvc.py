@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from pipelines.__main__ import OF_ALL_STAGES, STAGES, _parser
 from pipelines.contracts.facts import StageFiles
 from pipelines.params.pruner import MedianPruner
-from pipelines.params.whole import Params, load_params
+from pipelines.params.whole import ALONE, Params, load_params
 from pipelines.project.graph import read_graph
 from pipelines.recipes.domains import Conditional
 from pipelines.recipes.methods.reft import PARTS, Recipe, TrainParams
@@ -115,7 +115,9 @@ def types(annotation: object) -> Iterator[object]:
 def test_no_key_of_any_section_has_a_default() -> None:
     found = [*sections(Params), Recipe]
     assert {SpaceParams, Conditional, LabelParams, MedianPruner, TrainParams} <= set(found)
-    assert [(m.__name__, n) for m in found for n, field in m.model_fields.items() if not field.is_required()] == []
+    left_out = [(m, field.alias or n) for m in found for n, field in m.model_fields.items() if not field.is_required()]
+    assert left_out == [(Params, name) for name in ALONE]
+    assert not [key for stage in GRAPH.stages for key in stage.params if key.split(".")[0] in ALONE]
 
 
 def test_every_part_of_a_recipe_is_a_key_of_train() -> None:

@@ -159,7 +159,8 @@ def lowered(params: Params, sizes: Mapping[str, int]) -> Changes:
     named = {f"{split}_rows": size for split, size in sizes.items()}
     if "train" in sizes:
         named["tuning_rows"] = sizes["train"]
-    compared = {name: size for name, size in named.items() if getattr(params.compare, name) > size}
+    section = params.compare_
+    compared = {name: size for name, size in named.items() if section is not None and getattr(section, name) > size}
     return {**changes, **({"compare": compared} if compared else {})}
 
 

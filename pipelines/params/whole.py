@@ -1,4 +1,4 @@
-"""params.yaml as typed, strict models: one class a section, no default anywhere.
+"""params.yaml as typed, strict models: one class a section, no default anywhere; ALONE may be left out.
 
 Every stage reads the whole file through :func:`load_params` before it does anything else, so a mistake in the last
 section is found before the first stage starts.
@@ -35,6 +35,8 @@ from pipelines.yaml_file import read_yaml
 from reft.edits.positions import parse_positions
 
 MAX_LINES = 20  # broken rules in one message
+ALONE = {"align": "reft align", "compare": "reft compare-methods"}
+"""Sections that one command reads and no stage does, with that command: they may be left out of params.yaml."""
 # Parts that do not go with each other in every way.
 FORM: tuple[Part, ...] = ("method", "init", "activation", "projection_bias", "rank")
 
@@ -70,12 +72,26 @@ class Params(Section):
     train: TrainParams
     cone: ConeParams
     evaluate: EvaluateParams
-    align: AlignParams
-    compare: CompareParams
+    align_: Annotated[AlignParams | None, Field(alias="align")] = None
+    compare_: Annotated[CompareParams | None, Field(alias="compare")] = None
     tracking: TrackingParams
     register_: Annotated[RegisterParams, Field(alias="register")]
     gate: GateParams
     notify: NotifyParams
+
+    @property
+    def align(self) -> AlignParams:
+        """The section of `reft align`; raises PipelineError where it was left out."""
+        if self.align_ is None:
+            raise _missing("align")
+        return self.align_
+
+    @property
+    def compare(self) -> CompareParams:
+        """The section of `reft compare-methods`; raises PipelineError where it was left out."""
+        if self.compare_ is None:
+            raise _missing("compare")
+        return self.compare_
 
     def recipe_space(self) -> RecipeSpace:
         """The recipes that the search chooses from; made once where a process begins, and handed on."""
@@ -178,7 +194,8 @@ class Params(Section):
         if self.prepare.domain_column is not None:
             return []
         users = {"method.name": self.method.name}
-        users |= {f"compare.methods.{name}": settings.method for name, settings in self.compare.methods.items()}
+        compared = self.compare_.methods if self.compare_ is not None else {}
+        users |= {f"compare.methods.{name}": settings.method for name, settings in compared.items()}
         return [
             f"{place} is {method}, which reads a number of each row, its domain; prepare.domain_column must name the "
             "column of the data that holds it; got null; set it, or take another method"
@@ -208,6 +225,14 @@ class Params(Section):
                 f"got {self.search.epochs}"
             )
         return problems
+
+
+def _missing(name: str) -> PipelineError:
+    return PipelineError(
+        f"{ALONE[name]} needs section {name} of params.yaml",
+        got="none",
+        do=f"Run: reft upgrade --add {name}, which writes the shipped one, and look over its values.",
+    )
 
 
 def _of_words(place: str, section: Families) -> list[str]:

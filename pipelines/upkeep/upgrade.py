@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from pipelines.errors import PipelineError
 from pipelines.files import write_text
 from pipelines.params.explain import steps
-from pipelines.params.whole import Params, check_params
+from pipelines.params.whole import ALONE, Params, check_params
 from pipelines.project.code import holds_no_code, project_graph, refresh_code, shipped
 from pipelines.recipes.methods.reft import SEARCHED
 from pipelines.roundtrip import CommentedMap, dump_document, load_document, set_section
@@ -53,13 +53,20 @@ class FileChange:
         return "".join(difflib.unified_diff(before, after, f"{self.name} (now)", f"{self.name} (upgraded)"))
 
 
-def upgrade(root: Path) -> list[FileChange]:
+def upgrade(root: Path, add: Sequence[str] = ()) -> list[FileChange]:
     """Return what would change in the project's files; nothing is written.
 
+    Args:
+        root: the project.
+        add: sections of ``ALONE``, which may be left out, that are to be there.
+
     Raises:
-        PipelineError: if params.yaml breaks rules that the upgrade knows no remedy for.
+        PipelineError: if params.yaml breaks rules that the upgrade knows no remedy for, or for another section.
     """
-    changes = [_change(root, "params.yaml", upgraded_params)]
+    unknown = [name for name in add if name not in ALONE]
+    if unknown:
+        raise PipelineError(f"--add takes {' or '.join(ALONE)}", got=", ".join(unknown), do="Correct the name.")
+    changes = [_with_sections(_change(root, "params.yaml", upgraded_params), add)]
     if holds_no_code(root):
         changes.append(_change(root, "dvc.yaml", upgraded_graph))
     return [change for change in changes if change.before != change.after]
@@ -78,7 +85,7 @@ def upgraded_params(text: str) -> str:
     Raises:
         PipelineError: if it breaks rules that the upgrade knows no remedy for.
     """
-    source = _Source(shipped("params.yaml").read_text(encoding="utf-8"))
+    source = _source()
     text = nested_parts(text)
     for _ in range(ROUNDS):
         found = dict(_addable(text, source.document))
@@ -97,6 +104,19 @@ def upgraded_graph(text: str) -> str:
     known = next(entry["paths"] for entry in document["vars"] if "paths" in entry)
     set_section(known, {name: _of_its_kind(name, path) for name, path in paths.items()})
     return dump_document(document)
+
+
+def _with_sections(change: FileChange, names: Sequence[str]) -> FileChange:
+    """The change of params.yaml with the shipped sections ``names``, where they are not there yet."""
+    source, text = _source(), change.after
+    for name in names:
+        if not _is_there(parse_yaml(text, "params.yaml"), (name,)):
+            text = _added(text, source, (name,), (name,))
+    return replace(change, after=text)
+
+
+def _source() -> _Source:
+    return _Source(shipped("params.yaml").read_text(encoding="utf-8"))
 
 
 def _of_its_kind(name: str, path: str) -> str:

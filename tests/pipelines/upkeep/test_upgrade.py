@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import PipelineError
-from pipelines.params.whole import check_params, load_params
+from pipelines.params.whole import ALONE, check_params, load_params
 from pipelines.project import code
 from pipelines.project.graph import read_graph
 from pipelines.roundtrip import dump_document, load_document
@@ -102,6 +102,26 @@ def test_a_path_of_the_users_own_gets_the_ending_of_what_is_written_there_now(tm
     assert parse_yaml(upgraded_graph(own), "dvc.yaml") == parse_yaml(
         own.replace("out/mine.jsonl", "out/mine.parquet"), "dvc.yaml"
     )
+
+
+def test_what_no_stage_reads_may_be_left_out_and_comes_when_it_is_asked_for(tmp_path: Path) -> None:
+    shipped = load_document(SHIPPED)
+    for name in ALONE:
+        del shipped[name]
+    left = dump_document(shipped)
+    params = check_params(parse_yaml(left, "params.yaml"), "params.yaml")
+    for name, command in ALONE.items():
+        with pytest.raises(PipelineError, match=rf"{command} needs section {name} .* reft upgrade --add {name}"):
+            getattr(params, name)
+    (tmp_path / "params.yaml").write_text(left, encoding="utf-8")
+    (tmp_path / "dvc.yaml").write_text(code.project_graph(), encoding="utf-8")
+    assert upgrade(tmp_path) == []
+    write_upgrade(tmp_path, upgrade(tmp_path, ["compare"]))
+    found = load_params(tmp_path / "params.yaml")
+    assert found.compare == load_params(ROOT / "params.yaml").compare
+    assert found.align_ is None
+    with pytest.raises(PipelineError, match=r"--add takes align or compare.*Got: search"):
+        upgrade(tmp_path, ["search"])
 
 
 def test_the_shipped_files_are_up_to_date() -> None:
