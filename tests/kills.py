@@ -127,15 +127,12 @@ def _command_of(holder: str) -> str:
     return " ".join(psutil.Process(json.loads(holder)["pid"]).cmdline()) + " "
 
 
-def run_cell(process: str, stage: str, template: Path, home: Path, reference: Facts, folder: Path) -> Outcome:
-    """Kill one process in one stage, and see what becomes of it."""
-    return run_chain([(process, stage)], template, home, reference, folder)
-
-
-def run_chain(kills: Sequence[tuple[str, str]], template: Path, home: Path, reference: Facts, folder: Path) -> Outcome:
+def run_chain(kills: Sequence[tuple[str, str]], begin: Born, folder: Path) -> Outcome:
     """Kill a process in a stage of a run, another in a stage of the next, and so on; then let one run to its end."""
     started = time.monotonic()
-    shutil.copytree(template, folder, symlinks=True)
+    home = folder.with_name(f"{folder.name}-home")
+    shutil.copytree(begin.home, home, symlinks=True)
+    shutil.copytree(begin.project, folder, symlinks=True)
     project = Project(folder, make_environment(home))
     problems: list[str] = []
     below: list[psutil.Process] = []
@@ -154,7 +151,7 @@ def run_chain(kills: Sequence[tuple[str, str]], template: Path, home: Path, refe
             problems.append(f"the next run had to do {sorted(project.ran_since(before))}")
         problems += [f"{_name(p)} went on beside the next run" for p in _left(below, 0)]
         if not problems:
-            problems += differences(facts(project), reference)
+            problems += differences(facts(project), begin.reference)
         problems += [f"{path} was left" for path in leftovers(folder)]
         problems += still_running(home)
     finally:
@@ -267,16 +264,26 @@ def end_processes(folder: Path) -> None:
             process.kill()
 
 
-def make_reference(folder: Path, home: Path) -> tuple[Path, Facts]:
-    """A project that has run nothing, to copy, and what a run of it holds that nobody killed.
+@dataclass(frozen=True)
+class Born:
+    """What kills begin from: a project that has run nothing, its home, and what an undisturbed run leaves."""
+
+    project: Path
+    home: Path
+    reference: Facts
+
+
+def born(folder: Path) -> Born:
+    """Make a project to copy, and run a copy of it that nobody kills.
 
     That run is DVC's own: what a flow leaves must be the same.
     """
-    template = make_tiny_project(folder / "template", home, CHANGES).root
-    shutil.copytree(template, folder / "reference", symlinks=True)
-    reference = Project(folder / "reference", make_environment(home))
-    reference.run("dvc", "repro", timeout=DEADLINE)
-    return template, facts(reference)
+    project = make_tiny_project(folder / "project", folder / "home", CHANGES).root
+    shutil.copytree(project, folder / "undisturbed", symlinks=True)
+    shutil.copytree(folder / "home", folder / "undisturbed-home", symlinks=True)
+    undisturbed = Project(folder / "undisturbed", make_environment(folder / "undisturbed-home"))
+    undisturbed.run("dvc", "repro", timeout=DEADLINE)
+    return Born(project, folder / "home", facts(undisturbed))
 
 
 def main() -> int:
@@ -285,15 +292,16 @@ def main() -> int:
     outcomes = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
-        template, reference = make_reference(folder, folder / "home")
+        begin = born(folder)
         print("| killed | in stage | outcome | seconds |\n|---|---|---|---|", flush=True)
         for process, stage in chosen:
             cell = folder / f"{process}-{stage}"
-            outcome = run_cell(process, stage, template, folder / "home", reference, cell)
+            outcome = run_chain([(process, stage)], begin, cell)
             said = "; ".join(outcome.problems) or f"right: {outcome.how}"
             print(f"| {process} | {stage} | {said} | {outcome.seconds:.0f} |", flush=True)
             outcomes.append(outcome)
             shutil.rmtree(cell, ignore_errors=True)
+            shutil.rmtree(cell.with_name(f"{cell.name}-home"), ignore_errors=True)
     right = sum(not outcome.problems for outcome in outcomes)
     print(f"\n{right} of {len(outcomes)} cells are right")
     return 0 if right == len(outcomes) else 1

@@ -25,11 +25,12 @@ import psutil
 
 from flows.runs.dvc import QUIET
 from tests.kills import (
-    CHANGES,
     DEADLINE,
     ORPHAN_SECONDS,
     SERVER,
+    Born,
     Facts,
+    born,
     differences,
     end_processes,
     facts,
@@ -39,7 +40,7 @@ from tests.kills import (
     still_running,
     words_of,
 )
-from tests.project import Project, make_tiny_project
+from tests.project import Project
 
 WORKER, SEARCH = "worker", "(search at work)"
 KINDS = ("flow", "dvc", "stage", SERVER, WORKER)
@@ -61,25 +62,6 @@ class Life:
     runs: int
     problems: tuple[str, ...]
     seconds: float
-
-
-@dataclass(frozen=True)
-class Born:
-    """What lives begin from: a project that has run nothing, its home, and what an undisturbed run leaves."""
-
-    project: Path
-    home: Path
-    reference: Facts
-
-
-def born(folder: Path) -> Born:
-    """Make a project to copy, and run a copy of it that nobody kills."""
-    project = make_tiny_project(folder / "project", folder / "home", CHANGES).root
-    shutil.copytree(project, folder / "undisturbed", symlinks=True)
-    shutil.copytree(folder / "home", folder / "undisturbed-home", symlinks=True)
-    undisturbed = Project(folder / "undisturbed", make_environment(folder / "undisturbed-home"))
-    undisturbed.run("dvc", "repro", timeout=DEADLINE)
-    return Born(project, folder / "home", facts(undisturbed))
 
 
 def live(number: int, kills: int, seed: int, begin: Born, folder: Path) -> Life:
@@ -181,9 +163,9 @@ def _at_work(root: Path) -> list[psutil.Process]:
     return [process for process in psutil.process_iter(["cwd"]) if process.info["cwd"] == str(root)]
 
 
-def lives(count: int, seed: int, folder: Path) -> Iterator[Life]:
+def lives(count: int, seed: int, begin: Born, folder: Path) -> Iterator[Life]:
     """At least so many kills, over as many projects as they take; some of these side by side."""
-    begin, number, done = born(folder), 0, 0
+    number, done = 0, 0
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         while done < count:
             share = min(KILLS_A_LIFE, -(-(count - done) // SIDE_BY_SIDE))
@@ -203,7 +185,8 @@ def main() -> int:
         flush=True,
     )
     with tempfile.TemporaryDirectory(prefix="reft-kills-") as name:
-        for life in lives(count, seed, Path(name).resolve()):
+        folder = Path(name).resolve()
+        for life in lives(count, seed, born(folder), folder):
             said = "; ".join(life.problems) or "as if nobody had killed"
             counts = " | ".join(str(life.killed[kind]) for kind in KINDS)
             print(f"| {life.number} | {counts} | {life.runs} | {said} | {life.seconds:.0f} |", flush=True)

@@ -23,7 +23,7 @@ from typing import Literal
 
 import psutil
 
-from tests.damage.finished import ADVICE, TRACEBACK
+from tests.damage.finished import ADVICE, TRACEBACK, finished
 from tests.kills import DEADLINE, Facts, differences, end_processes, facts, in_the_middle, leftovers, make_environment
 from tests.project import Project, make_tiny_project
 
@@ -139,11 +139,9 @@ ALL = (
 )
 
 
-def reference(folder: Path) -> Facts:
+def reference() -> Facts:
     """What a run holds that nothing befell."""
-    project = make_tiny_project(folder / "reference", folder / "home")
-    Project(project.root, make_environment(folder / "home")).run("dvc", "repro", timeout=DEADLINE)
-    return facts(project)
+    return facts(Project(finished() / "project", {}))
 
 
 def why_not(surroundings: Surroundings) -> str | None:
@@ -261,7 +259,7 @@ def main() -> int:
     chosen = [one for one in ALL if all(word in one.name for word in sys.argv[1:])]
     with tempfile.TemporaryDirectory(prefix="reft-surroundings-") as name:
         folder = Path(name).resolve()
-        expected = reference(folder)
+        expected = reference()
         print("| surroundings | must be | exit | what was said | seconds |\n|---|---|---|---|---|", flush=True)
 
         def row(number: int) -> bool:

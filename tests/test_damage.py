@@ -7,7 +7,7 @@ import os
 import pytest
 
 from tests.damage.cases import DAMAGES, Damage
-from tests.damage.finished import FinishedProject, finish
+from tests.damage.finished import FinishedProject
 
 pytestmark = pytest.mark.long
 
@@ -17,8 +17,7 @@ TRIED = DAMAGES[:: int(os.environ.get("REFT_DAMAGE", "4"))]
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> FinishedProject:
-    folder = tmp_path_factory.mktemp("damage").resolve()
-    return FinishedProject(folder, finish(folder / "finished"))
+    return FinishedProject(tmp_path_factory.mktemp("damage").resolve())
 
 
 @pytest.mark.parametrize("damage", TRIED, ids=[damage.name for damage in TRIED])

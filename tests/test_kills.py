@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from pipelines.contracts.registration import read_registration
-from tests.kills import SERVER, Facts, is_server, make_reference, run_chain
+from tests.kills import SERVER, Born, born, is_server, run_chain
 from tests.project import make_tiny_project
 from tests.random_kills import lives
 from tests.servers import kill
@@ -22,28 +22,20 @@ KILLS = int(os.environ.get("REFT_KILLS", "10"))  # at random; a hundred take mor
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Facts]:
-    """A project to copy, beside its home, and what a run of it holds that nobody killed."""
-    folder = tmp_path_factory.mktemp("reference").resolve()
-    return make_reference(folder, folder / "home")
+def begin(tmp_path_factory: pytest.TempPathFactory) -> Born:
+    return born(tmp_path_factory.mktemp("begin").resolve())
 
 
-def test_a_killed_run_ends_as_if_nobody_had_killed_it(reference: tuple[Path, Facts], tmp_path: Path) -> None:
-    template, facts = reference
-    folder, home = tmp_path.resolve(), template.parent / "home"
+def test_a_killed_run_ends_as_if_nobody_had_killed_it(begin: Born, tmp_path: Path) -> None:
     kills = [("dvc alone", "prepare"), ("flow", "search"), ("dvc", "train")]
-    outcome = run_chain(kills, template, home, facts, folder / "killed")
+    outcome = run_chain(kills, begin, tmp_path.resolve() / "killed")
     assert outcome.problems == ()
     assert outcome.how == "the same run went on"
 
 
 @pytest.mark.parametrize("stage", ["search", "register"])
-def test_a_run_whose_server_is_killed_ends_as_if_nothing_had_been(
-    reference: tuple[Path, Facts], tmp_path: Path, stage: str
-) -> None:
-    template, facts = reference
-    folder, home = tmp_path.resolve(), template.parent / "home"
-    outcome = run_chain([(SERVER, stage)], template, home, facts, folder / "killed")
+def test_a_run_whose_server_is_killed_ends_as_if_nothing_had_been(begin: Born, tmp_path: Path, stage: str) -> None:
+    outcome = run_chain([(SERVER, stage)], begin, tmp_path.resolve() / "killed")
     assert outcome.problems == ()
     assert outcome.how == "the same run went on"
 
@@ -80,6 +72,6 @@ def kill_servers(flow: int) -> None:
 
 
 @pytest.mark.timeout(max(2400, 60 * KILLS))
-def test_random_kills_leave_what_an_undisturbed_run_leaves(tmp_path: Path) -> None:
-    found = list(lives(KILLS, seed=0, folder=tmp_path.resolve()))
+def test_random_kills_leave_what_an_undisturbed_run_leaves(begin: Born, tmp_path: Path) -> None:
+    found = list(lives(KILLS, 0, begin, tmp_path.resolve()))
     assert [life.problems for life in found] == [() for _ in found]

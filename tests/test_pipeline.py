@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import socket
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -182,50 +177,10 @@ def test_metrics_and_plots_of_dvc_work(project: Project) -> None:
     assert shown.strip().endswith("index.html")
 
 
-@pytest.mark.long
-def test_a_what_if_runs_what_it_changes_and_moves_no_alias(project: Project) -> None:
-    commit(project)
-    before, aliases = project.markers(), alias_of(project)
-    project.run("dvc", "exp", "run", "--set-param", "train.epochs=1")
-    assert project.ran_since(before) == {"train", "evaluate", "register"}
-    assert read(project, "metrics/train.json")["steps"] == 2
-    assert alias_of(project) == aliases
-    project.run("git", "checkout", "--quiet", ".")
-    project.run("dvc", "checkout")
-
-
 def commit(project: Project) -> None:
     """Keep the state of a run in git, as its summary says, if that is not done yet."""
     project.run("git", "add", "dvc.lock", "metrics")
     project.run("git", "commit", "--quiet", "--message", "A run", check=False)
-
-
-def alias_of(project: Project) -> str:
-    script = (
-        "import mlflow, sys\n"
-        "client = mlflow.MlflowClient(sys.argv[1])\n"
-        "print('ALIASES', client.get_registered_model('reft-adapter').aliases)\n"
-    )
-    said = project.run("python", "-c", script, uri(project)).stdout
-    return next(line for line in said.splitlines() if line.startswith("ALIASES"))
-
-
-@pytest.mark.long
-def test_other_epochs_run_train_and_what_follows_only(project: Project) -> None:
-    before = project.markers()
-    project.params({"train.epochs": 3})
-    project.run("reft", "run")
-    assert project.ran_since(before) == {"train", "evaluate", "register"}
-    assert read(project, "metrics/train.json")["steps"] == 6
-
-
-@pytest.mark.long
-def test_outputs_of_earlier_params_come_back_without_a_run(project: Project) -> None:
-    before = project.markers()
-    project.params({"train.epochs": 2})
-    project.run("dvc", "repro")
-    assert project.ran_since(before) <= {"register"}
-    assert read(project, "metrics/train.json")["steps"] == 4
 
 
 def test_the_registered_model_predicts_in_another_process_whatever_params_say(project: Project) -> None:
@@ -249,69 +204,3 @@ def test_the_registered_model_is_small_and_holds_no_pickle(project: Project) -> 
         files = [path for path in folder.rglob("*") if path.is_file()]
         assert not [path for path in files if path.suffix in {".pkl", ".pickle", ".bin", ".pt", ".pth"}]
         assert sum(path.stat().st_size for path in files) < 2_000_000
-
-
-@pytest.fixture
-def served(project: Project, tmp_path: Path) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = project.start(
-        "mlflow", "models", "serve", "-m", "models:/reft-adapter/1", "--env-manager", "local",
-        "-h", "127.0.0.1", "-p", str(port),
-        log=tmp_path / "serve.log", MLFLOW_TRACKING_URI=uri(project),
-    )  # fmt: skip
-    address, until = f"http://127.0.0.1:{port}", time.monotonic() + 120
-    try:
-        while time.monotonic() < until:
-            try:
-                urllib.request.urlopen(f"{address}/ping", timeout=5).close()
-                break
-            except (urllib.error.URLError, OSError):
-                assert server.poll() is None, (tmp_path / "serve.log").read_text(encoding="utf-8")
-                time.sleep(0.5)
-        else:
-            pytest.fail("the server did not answer within 120 s")
-        yield address
-    finally:
-        kill(server)
-
-
-@pytest.mark.long
-def test_the_registered_model_is_served(served: str) -> None:
-    request = urllib.request.Request(
-        f"{served}/invocations",
-        data=json.dumps({"inputs": TEXTS}).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        predictions = json.load(answer)["predictions"]
-    assert [prediction["label"] in ("positive", "negative") for prediction in predictions] == [True, True]
-
-
-@pytest.mark.long
-def test_a_clean_clone_with_another_machines_lock_ends_with_a_version(project: Project, tmp_path: Path) -> None:
-    project.run("git", "add", "--all")
-    project.run("git", "commit", "--quiet", "--message", "Another run", check=False)
-    project.run("git", "clone", "--quiet", str(project.root), str(tmp_path / "clone"))
-    clone = Project(tmp_path / "clone", project.env)
-    assert (clone.root / "dvc.lock").is_file()
-    assert not (clone.root / ".dvc" / "config.local").exists()
-    clone.run("reft", "setup")
-    clone.run("dvc", "repro")
-    assert read(clone, "registration.json")["version"] == 1
-    before = clone.markers()
-    said = clone.run("reft", "run").stdout
-    assert clone.ran_since(before) == set()
-    assert said.count(" skipped ") == len(STAGES)
-
-
-@pytest.mark.long
-def test_a_lost_registry_is_filled_again(project: Project) -> None:
-    before = project.markers()
-    project.run("reft", "run")  # what is in the folder is registered
-    shutil.rmtree(project.root / "mlflow")
-    project.run("reft", "run")
-    assert project.ran_since(before) >= {"register"}
-    assert not project.ran_since(before) & {"base", "prepare", "search", "train", "evaluate"}
-    assert read(project, "registration.json")["version"] == 1

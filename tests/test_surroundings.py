@@ -19,8 +19,8 @@ TRIED = ALL[:: int(os.environ.get("REFT_SURROUNDINGS", "3"))]
 
 
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> Facts:
-    return reference(tmp_path_factory.mktemp("reference").resolve())
+def expected() -> Facts:
+    return reference()
 
 
 @pytest.fixture

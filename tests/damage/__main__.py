@@ -11,7 +11,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from tests.damage.cases import DAMAGES, Damage
-from tests.damage.finished import Answer, FinishedProject, finish
+from tests.damage.finished import Answer, FinishedProject
 
 SIDE_BY_SIDE = 2
 
@@ -31,12 +31,11 @@ def main() -> int:
 def suffered(damages: Sequence[Damage], folder: Path) -> Iterator[tuple[Damage, Answer]]:
     """Every damage with its answer; some at a time, each with a project of its own."""
     projects: SimpleQueue[FinishedProject] = SimpleQueue()
-    finished = finish(folder / "finished")
 
     def made(place: int) -> None:
         own = folder / str(place)
         own.mkdir()
-        projects.put(FinishedProject(own, finished))
+        projects.put(FinishedProject(own))
 
     def suffer(damage: Damage) -> tuple[Damage, Answer]:
         project = projects.get()

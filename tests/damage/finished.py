@@ -14,6 +14,7 @@ from typing import Literal
 from tests.damage.cases import Damage
 from tests.kills import differences, end_processes, facts, make_environment
 from tests.project import Project, make_tiny_project
+from tests.shared import made_once
 
 Outcome = Literal["mended", "refused", "harmless", "WRONG"]
 DEADLINE = 600.0
@@ -32,11 +33,14 @@ class Answer:
     seconds: float
 
 
-def finish(folder: Path) -> Path:
-    """Make a project and its home in a folder, and run all of it."""
-    project = make_tiny_project(folder / "project", folder / "home")
-    Project(project.root, make_environment(folder / "home")).run("reft", "run", timeout=DEADLINE)
-    return folder
+def finished() -> Path:
+    """A folder with a tiny project that has run and its home, to copy; a run in the copy has its stores follow it."""
+
+    def finish(folder: Path) -> None:
+        project = make_tiny_project(folder / "project", folder / "home")
+        Project(project.root, make_environment(folder / "home")).run("reft", "run", timeout=DEADLINE)
+
+    return made_once("finished", finish)
 
 
 class FinishedProject:
@@ -44,12 +48,11 @@ class FinishedProject:
 
     Args:
         folder: for both.
-        finished: a folder that :func:`finish` filled.
     """
 
-    def __init__(self, folder: Path, finished: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         self._work, self._saved = folder / "work", folder / "saved"
-        shutil.copytree(finished, self._work, symlinks=True)
+        shutil.copytree(finished(), self._work, symlinks=True)
         self._project = Project(self._work / "project", make_environment(self._work / "home"))
         self._project.run("reft", "run", timeout=DEADLINE)  # nothing is stale; its store follows it to this folder
         self._facts = facts(self._project)
