@@ -13,15 +13,15 @@ from reft.files import canonical_json, sha256
 WINDOW = 32  # steps whose rows are sorted together: enough for little padding, few enough to stay random
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FitConfig:
     """How to train; checks itself.
 
     Attributes:
         epochs: passes over the rows.
         batch_size: rows in one forward pass.
-        accumulation: batches to one optimiser step.
         learning_rate: its height, reached after the warm-up.
+        accumulation: batches to one optimiser step.
         warmup_ratio: share of all steps before that, in [0, 1).
         weight_decay: AdamW's, for the free matrices alone: R cannot shrink, so its parameter is left out, and so is b.
         max_grad_norm: bound of the gradient's norm over all parameters.
@@ -35,13 +35,13 @@ class FitConfig:
 
     epochs: int
     batch_size: int
-    accumulation: int
     learning_rate: float
-    warmup_ratio: float
-    weight_decay: float
-    max_grad_norm: float
-    seed: int
-    checkpoint_every: int
+    accumulation: int = 1
+    warmup_ratio: float = 0.1
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    seed: int = 42
+    checkpoint_every: int = 100
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:

@@ -30,7 +30,7 @@ from tests.reft.tiny import HIDDEN, LAYERS, VOCABULARY, build_base, build_rows
 
 ROWS = build_rows(5, seed=3)
 CONFIG = ReftConfig((1, 2), "f1+l2", 2, init="paper")
-ONE = FitConfig(1, 4, 1, 1e-2, 0.0, 0.0, 1.0, 3, 10)
+ONE = FitConfig(epochs=1, batch_size=4, learning_rate=1e-2, warmup_ratio=0.0, seed=3, checkpoint_every=10)
 
 OTHERS: dict[str, Any] = {
     "olmo": lambda: hf.OlmoForCausalLM(hf.OlmoConfig(**SHARED)),
