@@ -80,9 +80,7 @@ def run_harness(params: Params, asked: HarnessAsked, *, root: Path, base: Path, 
     with _network(allowed=asked.download):
         manager, names = _named(asked.tasks)
         tasks = _loaded(manager, names)  # before the base is, which takes longer
-        record = read_base(base)
-        loaded = load_base(record, device=resolve_device(params.run.device), root=root, outputs=0)
-        model = _adapted(adapter, loaded, record.sha256)
+        loaded, model = load_adapted(params, root=root, base=base, adapter=adapter)
         edited = _measured(model, loaded.tokenizer, tasks, asked, params.evaluate.batch_size, manager)
         with model.disabled():
             anew = _loaded(manager, names)  # a task keeps what was asked of it
@@ -90,9 +88,16 @@ def run_harness(params: Params, asked: HarnessAsked, *, root: Path, base: Path, 
     return list(_figures(edited, frozen))
 
 
-def _adapted(adapter: Path, base: LoadedBase, sha256: str) -> MethodModel:
+def load_adapted(params: Params, *, root: Path, base: Path, adapter: Path) -> tuple[LoadedBase, MethodModel]:
+    """The base, and the adapter on it.
+
+    Raises:
+        PipelineError: if the adapter is of another base.
+    """
+    record = read_base(base)
+    loaded = load_base(record, device=resolve_device(params.run.device), root=root, outputs=0)
     try:
-        return load_method(adapter, base.model, base_sha256=sha256).eval()
+        return loaded, load_method(adapter, loaded.model, base_sha256=record.sha256).eval()
     except ValueError as error:
         do = "Name an adapter that was trained on the project's base."
         raise PipelineError("the adapter must be of this base", got=error, do=do) from None

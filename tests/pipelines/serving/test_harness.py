@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from flows.commands.evaluate import harness_table
 from pipelines.contracts.base import read_base
 from pipelines.errors import PipelineError
+from pipelines.project.graph import read_graph
 from pipelines.serving.harness import HarnessAsked, run_harness
 from reft import ReftConfig, ReftModel, encode, score_options
 from reft.adapters.any_method import load_method
-from tests.pipelines.finished import finish_stages, make_params
+from tests.pipelines.finished import PROJECT, finish_stages, make_params
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 pytest.importorskip("lm_eval")
@@ -150,3 +154,71 @@ def test_a_limit_takes_the_first_documents_and_the_table_shows_both(
     console = Console(width=120, record=True)
     console.print(harness_table([figure]))
     assert f"{figure.adapter:.4f}" in console.export_text()
+
+
+@pytest.fixture(scope="module")
+def folder(project: dict[str, Path]) -> Path:
+    """The project's base and adapter where dvc.yaml says, with its params.yaml."""
+    root = project["root"] / "project"
+    root.mkdir()
+    shutil.copyfile(PROJECT / "dvc.yaml", root / "dvc.yaml")
+    said = make_params().model_dump(mode="json", by_alias=True)
+    (root / "params.yaml").write_text(yaml.safe_dump(said), encoding="utf-8")
+    paths = read_graph(root).paths
+    for name, copy in (("base", shutil.copyfile), ("adapter", shutil.copytree)):
+        (root / paths[name]).parent.mkdir(parents=True, exist_ok=True)
+        copy(project[name], root / paths[name])
+    return root
+
+
+def test_the_models_arguments_name_adapter_or_base(
+    project: dict[str, Path], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The harness makes its models from words, as here; the texts are those of its own requests."""
+    from lm_eval.api.instance import Instance
+
+    from pipelines.serving.harness_command import ProjectModel
+
+    monkeypatch.setenv("REFT_HOME", str(project["root"] / "home"))
+    words = {system: f"project={folder},system={system}" for system in ("adapter", "base")}
+    made = {
+        system: ProjectModel.create_from_arg_string(said, {"batch_size": 4, "max_batch_size": None, "device": None})
+        for system, said in words.items()
+    }
+    pairs = [("Review: a good film\nSentiment:", f" {word}") for word in ("good", "bad")]
+    asked = [Instance("loglikelihood", {}, pair, place) for place, pair in enumerate(pairs)]
+    found = {system: [score for score, _ in model.loglikelihood(asked)] for system, model in made.items()}
+    tokenizer = tiny_tokenizer()
+    sha256 = read_base(project["base"]).sha256
+    model = load_method(project["adapter"], tiny_llama(vocab=len(tokenizer), layers=2), base_sha256=sha256).eval()
+    assert isinstance(model, ReftModel)
+    prompt = encode(tokenizer, pairs[0][0], "").prompt_ids
+    options = [tokenizer(text, add_special_tokens=False)["input_ids"] for _, text in pairs]
+    (edited,) = score_options(model, [prompt], [options], batch_size=1)
+    with model.disabled():
+        (frozen,) = score_options(model, [prompt], [options], batch_size=1)
+    assert found["adapter"] == pytest.approx(edited.tolist(), abs=1e-5)
+    assert found["base"] == pytest.approx(frozen.tolist(), abs=1e-5)
+    assert found["adapter"] != pytest.approx(found["base"], abs=1e-4)
+    with pytest.raises(PipelineError, match=r"system is adapter or base.*Got: both"):
+        ProjectModel.create_from_arg_string(f"project={folder},system=both")
+    with pytest.raises(PipelineError, match=r"batch_size is a number, or auto.*Got: many"):
+        ProjectModel.create_from_arg_string(f"project={folder}", {"batch_size": "many"})
+
+
+@pytest.mark.long  # the harness reads all of its own files first
+def test_the_harness_own_command_says_what_reft_evaluate_says(
+    project: dict[str, Path], folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from pipelines.serving.harness_command import main
+
+    (figure,) = [each for each in asked(project, monkeypatch, str(project["root"] / "tasks")) if each.measure == "acc"]
+    for system in ("adapter", "base"):
+        words = ["--model", "reft", "--model_args", f"project={folder},system={system}", "--tasks", figure.task]
+        words += ["--include_path", str(project["root"] / "tasks"), "--output_path", str(tmp_path / system)]
+        monkeypatch.setattr(sys, "argv", ["lm-eval", "run", *words])
+        assert main() == 0
+        (file,) = (tmp_path / system).rglob("results_*.json")
+        said = json.loads(file.read_text(encoding="utf-8"))
+        assert said["results"][figure.task]["acc,none"] == getattr(figure, system)
+        assert said["n-samples"][figure.task]["effective"] == figure.documents
