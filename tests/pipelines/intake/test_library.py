@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from pipelines.intake.library import (
 )
 from pipelines.intake.proposal import apply_changes
 from pipelines.params.whole import check_params, load_params
+from pipelines.sources.raw_row import RawRow
 from pipelines.sources.rows import Reader
 from pipelines.tasks.family import family_of
 from pipelines.tasks.keys.mixture import MixtureParams
@@ -53,6 +56,38 @@ MEASURES = {
     "gsm8k": "exact_match",
     "boolq": "accuracy",
 }
+# A row each as the hub's data sets type it (their cards, and the tasks of lm-evaluation-harness 0.4.13 that read them),
+# with other words; and the answer that it is to be read as.
+FOUR = {"text": ["a", "b", "c", "d"], "label": ["A", "B", "C", "D"]}
+PAIR = {"sentence1": "It rains.", "sentence2": "It is wet.", "idx": 0}
+HUB_ROWS: dict[str, tuple[dict[str, Any], str]] = {
+    "boolq": ({"question": "is it wet", "answer": True, "passage": "It rains."}, " true"),
+    "piqa": ({"goal": "To dry", "sol1": "wring it", "sol2": "wet it", "label": 1}, " wet it"),
+    "social-iqa": (
+        {"context": "Al left.", "question": "Why?", "answerA": "x", "answerB": "y", "answerC": "z", "label": "2"}, " y",
+    ),
+    "hellaswag": ({"ctx": "A man", "endings": ["w", "x", "y", "z"], "source_id": "v", "label": "3"}, " z"),
+    "winogrande": ({"sentence": "It was _ .", "option1": "wet", "option2": "dry", "answer": "2"}, " dry"),
+    "arc-easy": ({"id": "1", "question": "What?", "choices": FOUR, "answerKey": "C"}, " c"),
+    "arc-challenge": (
+        {"question": "What?", "answerKey": "2", "choices": {"text": ["a", "b", "c"], "label": ["1", "2", "3"]}}, " b",
+    ),
+    "openbookqa": ({"id": "1", "question_stem": "It is", "choices": FOUR, "answerKey": "D"}, " d"),
+    "gsm8k": ({"question": "2 and 2?", "answer": "2+2=<<2+2=4>>4\n#### 4"}, "2+2=<<2+2=4>>4\n#### 4"),
+    "svamp": ({"ID": "c-1", "Body": "Al has 2.", "Question": "And 1?", "Equation": "2+1", "Answer": "3.0"}, "3.0"),
+    "aqua": (
+        {"question": "2x = 4", "options": ["A)1", "B)2", "C)3", "D)4", "E)5"], "rationale": "", "correct": "B"}, "B",
+    ),
+    "cola": ({"sentence": "It rain.", "label": 0, "idx": 0}, " no"),
+    "sst2": ({"sentence": "a fine film", "label": 1, "idx": 0}, " positive"),
+    "mrpc": ({**PAIR, "label": 1}, " yes"),
+    "stsb": ({**PAIR, "label": 3.0}, " 3"),
+    "qqp": ({"question1": "Is it wet?", "question2": "Wet?", "label": 1, "idx": 0}, " yes"),
+    "mnli": ({"premise": "It rains.", "hypothesis": "It is dry.", "label": 2, "idx": 0}, " False"),
+    "qnli": ({"question": "Is it wet?", "sentence": "It rains.", "label": 1, "idx": 0}, " no"),
+    "rte": ({**PAIR, "label": 0}, " True"),
+    "alpaca": ({"instruction": "Say it.", "input": "It rains.", "output": "Wet.", "text": "Say it."}, "Wet."),
+}  # fmt: skip
 FILES = Sources({split: f"file:data/own/{split}.x" for split in SPLITS}, {})
 
 
@@ -75,6 +110,45 @@ def test_each_task_is_a_section_of_params_for_files_and_for_the_hub(name: str, t
         assert params.prepare.source == form.addresses["train"]
         assert params.search.objectives[0] == params.prepare.measure_name()
         family_of(params.prepare)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMED if read_task_file(name).hub is not None])
+def test_the_hubs_rows_are_read(name: str) -> None:
+    """With the types that a hub's cells have: labels by number, true and false, options in an object."""
+    task = read_task_file(name)
+    assert task.hub is not None
+    keys = prepare_keys(task, hub_sources(task, f"hub:{task.hub.name}@{COMMIT}"))
+    text = apply_changes(ROOT / "params.yaml", task_changes(load_params(ROOT / "params.yaml"), keys))
+    section = check_params(parse_yaml(text, "params.yaml"), "params.yaml").prepare
+    reader = RowReader(section, family_of(section), tiny_tokenizer(), "encoder")
+    values, answer = HUB_ROWS[name]
+    (row,) = reader.read_all(RawRow("f", 1, values))
+    assert isinstance(row, Row), row
+    assert row.completion.removesuffix(tiny_tokenizer().eos_token) == answer
+
+
+def test_hub_names_are_those_of_lm_evaluation_harness() -> None:
+    """Of the tasks that it reads from the same publisher; SuperGLUE's BoolQ is another form of it."""
+    found = find_spec("lm_eval")
+    if found is None:
+        pytest.skip("lm-eval is not installed")
+    folder = Path(str(found.origin)).parent / "tasks"
+    glue = {name: f"glue/{name}/default" for name in ("cola", "sst2", "mrpc", "qqp", "mnli", "qnli", "rte")}
+    others = {"piqa": "piqa/piqa", "social-iqa": "siqa/siqa", "hellaswag": "hellaswag/hellaswag",
+              "winogrande": "winogrande/default", "arc-easy": "arc/arc_easy", "arc-challenge": "arc/arc_challenge",
+              "openbookqa": "openbookqa/openbookqa", "gsm8k": "gsm8k/gsm8k"}  # fmt: skip
+    ours, theirs = {}, {}
+    for name, file in (glue | others).items():
+        path = folder / f"{file}.yaml"
+        said = path.read_text(encoding="utf-8")
+        for included in re.findall(r"^include: (.+)$", said, re.MULTILINE):
+            said = (path.parent / included).read_text(encoding="utf-8") + said
+        words = dict(re.findall(r"^(dataset_path|dataset_name): (.+)$", said, re.MULTILINE))  # the file's own come last
+        config = words.get("dataset_name", "null")
+        theirs[name] = words["dataset_path"] + ("" if config == "null" else f":{config}")
+        hub = read_task_file(name).hub
+        ours[name] = None if hub is None else hub.name
+    assert ours == theirs
 
 
 def test_several_tasks_are_a_mixture_of_equal_weights_that_keeps_every_rule() -> None:
