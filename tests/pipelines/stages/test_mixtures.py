@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from flows.runs.cards import data_card
 from pipelines.contracts.base import read_base
 from pipelines.contracts.card import read_card
 from pipelines.contracts.evaluation import read_evaluation
+from pipelines.contracts.facts import StageFiles
 from pipelines.contracts.predictions import read_predictions
 from pipelines.contracts.prepared import Row, read_rows
 from pipelines.errors import PipelineError
@@ -28,7 +30,9 @@ from pipelines.serving.answerer import open_answerer
 from pipelines.serving.inputs import InputError
 from pipelines.serving.predict import Asked, predict
 from pipelines.serving.pyfunc import AdapterModel
-from pipelines.stages import prepare
+from pipelines.stages import prepare, register
+from pipelines.tracking.runs import open_store
+from pipelines.tracking.store import store_uri
 from tests.pipelines.staged import run_stages
 from tests.searching import FEW, raw_params
 from tests.tiny import write_tiny_base
@@ -176,9 +180,10 @@ def served(project: Path) -> AdapterModel:
     return model
 
 
-def test_a_served_row_says_its_task_and_is_answered_as_in_evaluation(project: Path) -> None:
-    model = served(project)
-    asked, wanted = [], []
+def asked_and_said(project: Path) -> tuple[list[dict[str, Any]], list[object]]:
+    """The test rows as callers give them, and what the adapter answered in evaluation."""
+    asked: list[dict[str, Any]] = []
+    wanted: list[object] = []
     for row in read_predictions(project / "predictions.parquet"):
         text = row.prompt.split(": ", 1)[1].split("\n")[0]
         if row.task in ("first", "second"):
@@ -186,6 +191,35 @@ def test_a_served_row_says_its_task_and_is_answered_as_in_evaluation(project: Pa
         else:
             asked.append({"task": row.task, "text": text})
         wanted.append(row.adapter.value)
+    return asked, wanted
+
+
+def test_a_registered_mixture_is_loaded_back_and_answers_each_task(project: Path) -> None:
+    import mlflow
+
+    own, names = make_params(), {field.name for field in fields(StageFiles)}
+    params = own.model_copy(
+        update={"tracking": own.tracking.model_copy(update={"uri": "sqlite:///mlflow/mlflow.db"})}
+    )  # which no stage before needed
+    files = {"card": "card.json", "search_metrics": "search.json", "train_metrics": "train.json", "base": "base.json",
+             "train_plots": "train", "evaluation": "evaluation.json", "predictions": "predictions.parquet",
+             "evaluate_plots": "plots"}  # fmt: skip
+    paths = StageFiles(**{name: project / files.get(name, name) for name in names})
+    made = register.run(params, root=project, files=paths, out=project / "registration.json")
+    mlflow.set_tracking_uri(store_uri(params.tracking, project))
+    asked, wanted = asked_and_said(project)
+    answers = mlflow.pyfunc.load_model(made.model_uri).predict(asked)
+    assert [next(iter(answer.values())) for answer in answers] == wanted
+    metrics = open_store(params.tracking, project).client.get_run(made.run_id).data.metrics
+    evaluation = read_evaluation(project / "evaluation.json")
+    assert {name: metrics[f"task.{name}.adapter.{task.measure}"] for name, task in evaluation.tasks.items()} == {
+        name: task.adapter.value for name, task in evaluation.tasks.items()
+    }
+
+
+def test_a_served_row_says_its_task_and_is_answered_as_in_evaluation(project: Path) -> None:
+    model = served(project)
+    asked, wanted = asked_and_said(project)
     answers = model.predict(asked)
     assert [next(iter(answer.values())) for answer in answers] == wanted
     example, metadata = model_input(project / "adapter")
