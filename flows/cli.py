@@ -15,6 +15,7 @@ from rich.console import Console
 from flows.commands.evaluate import evaluate_command
 from flows.commands.exchange import export_command, import_command
 from flows.commands.feedback import feedback_command
+from flows.commands.judge import judge_command
 from flows.commands.predict import predict_command
 from flows.commands.serve import serve_command
 from flows.runs.dvc import StageFailedError
@@ -453,6 +454,7 @@ def verify(
 app.command("import")(import_command)
 app.command("export")(export_command)
 app.command("predict")(predict_command)
+app.command("judge")(judge_command)
 app.command("serve")(serve_command)
 app.command("evaluate")(evaluate_command)
 app.command("feedback")(feedback_command)

@@ -33,7 +33,7 @@ ORDER = {
         "__init__", "errors", "files", "yaml_file", "roundtrip", "sections", "wording", "markdown", "limited",
         "recipes/methods", "recipes", "sources", "runtime",
         "tasks/keys", "params", "contracts", "tracking", "bases", "project", "tasks", "model", "diagnostics",
-        "serving", "registry", "server", "intake", "search", "reports", "reports/search", "upkeep", "exchange",
+        "serving", "judge", "registry", "server", "intake", "search", "reports", "reports/search", "upkeep", "exchange",
         "compare", "align", "stages", "__main__",
     ),
     "flows": ("__init__", "runs", "search", "promote", "finetune", "align", "compare", "commands", "cli"),

@@ -77,15 +77,15 @@ def _answerer(source: str | None, root: Path) -> Iterator[Answerer]:
     from pipelines.exchange.imports import refusals
     from pipelines.serving.answerer import open_answerer
 
-    with _files(source, root) as (adapter, base):
+    with adapter_files(source, root) as (adapter, base):
         with refusals():
             answerer = open_answerer(adapter, read_base(base), root=root)
         yield answerer
 
 
 @contextmanager
-def _files(source: str | None, root: Path) -> Iterator[tuple[Path, Path]]:
-    """The adapter's folder, and the record of its base."""
+def adapter_files(source: str | None, root: Path) -> Iterator[tuple[Path, Path]]:
+    """The folder of an adapter, the project's where none is named, and the record of its base."""
     from pipelines.exchange.imports import BASE_NAME, opened
     from pipelines.params.whole import load_params
     from pipelines.registry.download import PREFIX, fetch_version

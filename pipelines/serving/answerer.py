@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from pipelines.tasks.keys.template import text_fields
 from pipelines.tasks.prompts import second_text
 from pipelines.tasks.reader import NO_DOMAIN, UNREADABLE, reject, special_tokens, usable_texts
 from pipelines.tasks.rows import finite_number
-from reft import ConeConfig, ReftEncoder, set_cone
+from reft import ConeConfig, ReftEncoder, score_options, set_cone
 from reft.adapters.any_method import load_method, read_info
 from reft.data import prompt_tokens
 from reft.models.limits import longest_row
@@ -34,6 +35,14 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 32
 NO_TASK = "the row must name one of the adapter's tasks"
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a text costs, in nats, and its tokens; none of a text that is too long for the base."""
+
+    nats: float
+    tokens: int
 
 
 class Answerer:
@@ -154,6 +163,35 @@ class Answerer:
             reading = task.read(row, answer)
             said.append({task.ANSWER: reading.value, **reading.details})
         return said
+
+    def losses(self, rows: Sequence[Row], texts: Sequence[str]) -> list[Loss]:
+        """What each text costs a language model after its row's prompt, with the token that ends it, as in training.
+
+        Args:
+            rows: that :meth:`read` made.
+            texts: one to each, without the space before it.
+
+        Raises:
+            PipelineError: of an encoder, which continues no text.
+        """
+        if isinstance(self._model, ReftEncoder):
+            raise PipelineError("texts are what a language model says", got="an encoder")
+        ended = [
+            f"{'' if row.prompt[-1:].isspace() else ' '}{text}{self._tokenizer.eos_token}"
+            for row, text in zip(rows, texts, strict=True)
+        ]
+        prompts = [prompt_tokens(self._tokenizer, row.prompt) for row in rows]
+        said = [self._tokenizer(text, add_special_tokens=False)["input_ids"] for text in ended]
+        fits = [not self._longest or len(p) + len(s) <= self._longest for p, s in zip(prompts, said, strict=True)]
+        places = [place for place, fit in enumerate(fits) if fit]
+        found = [Loss(0.0, 0)] * len(rows)
+        scores = score_options(
+            self._model, [prompts[place] for place in places], [[said[place]] for place in places],
+            batch_size=BATCH_SIZE, domains=[rows[place].domain for place in places],
+        ) if places else []  # fmt: skip
+        for place, score in zip(places, scores, strict=True):
+            found[place] = Loss(-float(score[0]), len(said[place]))
+        return found
 
     def _answer_tokens(self, row: Row) -> int:
         """How many tokens an answer may take."""

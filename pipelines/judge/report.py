@@ -1,0 +1,47 @@
+"""reports/judge.json and judge.jsonl: what was judged, by whom, and each pair with both verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from pipelines.files import write_json, write_jsonl
+from pipelines.judge.asking import Judge, Tally
+from pipelines.judge.judgement import Judgement, Outcomes
+from pipelines.judge.likeness import NO_JUDGEMENT, Measured
+from pipelines.judge.pairs import Pair, score
+
+
+def write_judgement(
+    path: Path, found: Judgement, tally: Tally, judge: Judge, *, sides: tuple[str, str], confidence: float
+) -> None:
+    """Write the figures; no part of them holds the key."""
+    asked: dict[str, Any] = {name: value for name, value in vars(tally).items() if name != "seconds"}
+    asked["median_seconds"] = median(tally.seconds) if tally.seconds else None
+    who = {"address": judge.address, "model": judge.model}
+    write_json(
+        path,
+        {"one": sides[0], "other": sides[1], "judge": who, "confidence": confidence, "asked": asked, **asdict(found)},
+    )
+
+
+def write_pairs(path: Path, pairs: Sequence[Pair], outcomes: Outcomes) -> None:
+    """Write each pair with what the judge said to either order, and what that scores."""
+    write_jsonl(path, (_written(pair, outcomes) for pair in pairs))
+
+
+def write_measured(path: Path, found: Measured, *, sides: tuple[str, str], confidence: float) -> None:
+    """Write what is said without a judge, with the sentence that it is no judgement."""
+    write_json(
+        path,
+        {"one": sides[0], "other": sides[1], "confidence": confidence, "note": NO_JUDGEMENT, "figures": asdict(found)},
+    )
+
+
+def _written(pair: Pair, outcomes: Outcomes) -> dict[str, object]:
+    first, second = (outcomes(question) for question in pair.questions())
+    told = {name: value for name, value in asdict(pair).items() if value is not None}
+    return {**told, "one_first": first, "other_first": second, "score": 0.5 if pair.alike else score((first, second))}
