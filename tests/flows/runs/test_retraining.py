@@ -97,18 +97,18 @@ def splits(project: Project) -> dict[str, str]:
 
 def test_rows_arrive_and_each_tick_does_what_is_to_be_done(scheduled: Scheduled) -> None:
     project = scheduled.project
-    first = scheduled.wait_for_run("Completed", f"New rows in file:{FOLDER}: 1 file new (week-2.csv)", seconds=300)
+    first = scheduled.wait_for_run("Completed", f"New rows in file:{FOLDER}: 1 file new (week-2.csv)", seconds=600)
     assert "ran prepare, train, evaluate, register" in first["state"]["message"].casefold()  # and not search
     assert (aliases(project)[CHAMPION], aliases(project)[PREVIOUS]) == (2, 1)
     assert {"gate", "drift"} <= set(scheduled.artifacts(first))
     before = splits(project)
 
-    idle = scheduled.wait_for_run("Completed", f"Nothing new in file:{FOLDER}", seconds=180, after=first["end_time"])
+    idle = scheduled.wait_for_run("Completed", f"Nothing new in file:{FOLDER}", seconds=600, after=first["end_time"])
     assert "Nothing was stale" in idle["state"]["message"]
-    assert idle["total_run_time"] < 60  # seconds, of two busy cores; most of it is what begins a process
+    assert idle["total_run_time"] < first["total_run_time"] / 2  # most of it is what begins a process, however busy
 
     write_week(project.root, 3, ["joke", "light"])
-    second = scheduled.wait_for_run("Completed", "1 file new (week-3.csv)", seconds=300)
+    second = scheduled.wait_for_run("Completed", "1 file new (week-3.csv)", seconds=600)
     assert (aliases(project)[CHAMPION], aliases(project)[PREVIOUS]) == (2, 1)
     decision = read_decision(project.root / "reports/gate.json")
     assert (decision.version, decision.champion, decision.promoted) == (3, 2, False)
@@ -124,7 +124,7 @@ def test_rows_arrive_and_each_tick_does_what_is_to_be_done(scheduled: Scheduled)
     assert "version 1" in back
     assert aliases(project)[CHAMPION] == 1
     write_week(project.root, 4, ["sound", "text"])
-    scheduled.wait_for_run("Completed", "1 file new (week-4.csv)", seconds=300)
+    scheduled.wait_for_run("Completed", "1 file new (week-4.csv)", seconds=600)
     decision = read_decision(project.root / "reports/gate.json")
     compared = (decision.version, decision.champion, decision.promoted)
     assert compared == (4, 1, True)  # with the one that is live
