@@ -11,12 +11,13 @@ from prefect.cache_policies import NO_CACHE
 from rich.console import RenderableType
 
 from flows.runs import orphans
+from flows.runs.approval import ask_person
 from flows.runs.dvc import StageFailedError
 from flows.runs.gate import champion_trouble, decision_file, settled
 from flows.runs.lines import lines_to_copy
 from flows.runs.notify import notify_of_failure, notify_of_move
 from flows.runs.project import check_ready
-from flows.runs.server import Told, kept_alive
+from flows.runs.server import Told, kept_alive, server_address
 from flows.runs.tasks import show_decision, warn
 from flows.runs.titles import project_name
 from pipelines.contracts.registration import read_registration
@@ -26,7 +27,9 @@ from pipelines.params.whole import Params
 from pipelines.project.graph import Graph, read_graph
 from pipelines.registry.page import headline
 from pipelines.registry.promote import Request
+from pipelines.registry.rollback import withhold
 from pipelines.runtime.process import locked
+from pipelines.tracking.runs import open_store
 
 REFUSED = 2  # exit code of a process that told of a user's mistake
 
@@ -71,9 +74,27 @@ def after_stages(root: Path, params: Params, graph: Graph) -> None:
     """Ask the gate of the version that the stages registered, unless it has decided already."""
     if (trouble := champion_trouble(root, params)) is not None:
         warn(trouble)
-    if not settled(root, params, graph):
-        version = read_registration(root / graph.paths["registration"]).version
-        ask_gate(root, graph, Request(version, only_ask=not params.gate.automatic))
+    hours = params.gate.approval_hours
+    # Without a server of its own there is nowhere to answer: then the word is `reft promote`.
+    automatic = params.gate.automatic and (hours is None or server_address() is not None)
+    if settled(root, params, graph, automatic=automatic):
+        return
+    version = read_registration(root / graph.paths["registration"]).version
+    decision = ask_gate(root, graph, Request(version, only_ask=not automatic or hours is not None))
+    if automatic and hours is not None and decision.verdict.promote and _approved(root, params, decision, hours):
+        ask_gate(root, graph, Request(version))  # again, since the champion may be another one by now
+
+
+def _approved(root: Path, params: Params, decision: Decision, hours: float) -> bool:
+    """Ask a person; a version that is refused stays out of use, and one that nobody looked at waits again next time."""
+    answer = ask_person(root, decision, hours=hours)
+    if answer.late:
+        warn(f"nobody answered in {hours:g} h, so the champion is what it was; the next run asks again")
+    elif not answer.approved:
+        reason = answer.reason or "no reason was given"
+        withhold(open_store(params.tracking, root), decision.model, decision.version, reason=reason)
+        warn(f"version {decision.version} was refused ({reason}); `reft promote {decision.version} --reason` goes on")
+    return answer.approved
 
 
 @task(name="gate", cache_policy=NO_CACHE)

@@ -15,15 +15,15 @@ from pipelines.registry.promote import Rules, broken_champion, end_moves, is_due
 from pipelines.tracking.runs import open_store
 
 
-def settled(root: Path, params: Params, graph: Graph) -> bool:
+def settled(root: Path, params: Params, graph: Graph, *, automatic: bool) -> bool:
     """Whether the gate has nothing to be asked of the version that this project registered.
 
-    What a killed promotion left is ended here. A champion that does not load is told, once a run.
+    What a killed promotion left is ended here. What passed is settled, too, where no run promotes it (``automatic``).
     """
     store, version = open_store(params.tracking, root), read_registration(root / graph.paths["registration"])
     end_moves(store, version.model)
     rules = Rules.of(params, root / graph.paths["prepared"])
-    return not is_due(store, rules, version.version, kept_decision(root, graph))
+    return not is_due(store, rules, version.version, kept_decision(root, graph), automatic=automatic)
 
 
 def champion_trouble(root: Path, params: Params) -> str | None:

@@ -44,7 +44,8 @@ class NotifyError(Exception):
 
 @dataclass(frozen=True)
 class Event:
-    """What is told. ``state`` is "Failed" or "Crashed" of a run, "Promoted" or "RolledBack" of a champion.
+    """What is told. ``state`` is "Failed" or "Crashed" of a run, "Promoted" or "RolledBack" of a champion,
+    "Waiting" of a version that a person is asked about.
 
     ``stage`` is None when the run was at none.
     """
@@ -79,16 +80,16 @@ def notify_of_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]
 
 
 def notify_of_move(root: Path, state: str, message: str, *, model: str, version: int) -> None:
-    """Tell that the champion is another version now; who cannot be told keeps nothing from being done.
+    """Tell that the champion is another version now, or is to be; who cannot be told keeps nothing from being done.
 
     A Prefect server that runs by itself gets an event too, for automations.
 
     Args:
         root: the project.
-        state: "Promoted" or "RolledBack".
+        state: "Promoted", "RolledBack" or "Waiting".
         message: what happened, in one sentence.
         model: the registered model.
-        version: its new champion.
+        version: its new champion, or the one that waits to be.
     """
     event = Event(str(root), "promote", "", "", state, None, message)
     try:

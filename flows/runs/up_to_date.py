@@ -45,7 +45,8 @@ def run_without_work(root: Path, params: Params, *, refresh: bool = False) -> Fl
             return None
         if not registered(params, root, root / graph.paths["registration"]):
             return None
-        if not settled(root, params, graph):
+        automatic = params.gate.automatic and params.gate.approval_hours is None  # there is no server to answer at
+        if not settled(root, params, graph, automatic=automatic):
             return None
         if (trouble := champion_trouble(root, params)) is not None:
             say(trouble)

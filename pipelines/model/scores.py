@@ -74,19 +74,45 @@ def ask(
         return _of_head(model, tokenizer, task, rows, batch_size, progress)
     if task.ASKS == "each":
         return _each(model, tokenizer, task, rows, batch_size, progress)
-    encoded = [encode(tokenizer, row.prompt, "", domain=row.domain) for row in rows]
     virtual = model.part.virtual_tokens if isinstance(model, PeerModel) else 0
-    check_rows(model.base, encoded, more=virtual)
     match task.ASKS:
         case "choices" | "number":  # a number is what its words are likely to say
-            choices = _choice_ids(tokenizer, [task.choices(row) for row in rows])
-            asked = zip(encoded, choices, strict=True)
-            longest = [Encoded((*row.prompt_ids, *max(own, key=len)), row.prompt_length) for row, own in asked]
-            check_rows(model.base, longest, more=virtual)
-            return _choices(model, choices, encoded, batch_size, progress)
+            asked = [(task, row) for row in rows]
+            return ask_choices(model, tokenizer, asked, batch_size=batch_size, more=virtual, progress=progress)
         case "text":
+            encoded = [encode(tokenizer, row.prompt, "", domain=row.domain) for row in rows]
             check_rows(model.base, encoded, more=virtual, answer=task.max_new_tokens)
             return _texts(model, tokenizer, encoded, task.max_new_tokens, batch_size, progress)
+
+
+def ask_choices(
+    model: CausalModel,
+    tokenizer: PreTrainedTokenizerBase,
+    asked: Sequence[tuple[TaskFamily[Any], Row]],
+    *,
+    batch_size: int,
+    more: int = 0,
+    progress: Advance | None = None,
+) -> list[Answer]:
+    """The log-probability of each choice of each row, fp64, where each row may be of another task.
+
+    Args:
+        model: the model asked; of several adapters, one that knows each row's.
+        tokenizer: of its base.
+        asked: rows with their tasks, which ask for choices or a number.
+        batch_size: prompts in one pass.
+        more: columns that the model puts beside each row's own.
+        progress: called with the number of rows done since the last call.
+
+    Raises:
+        BaseLimitError: if the base cannot run the rows.
+    """
+    encoded = [encode(tokenizer, row.prompt, "", domain=row.domain) for _, row in asked]
+    choices = _choice_ids(tokenizer, [task.choices(row) for task, row in asked])
+    pairs = zip(encoded, choices, strict=True)
+    longest = [Encoded((*row.prompt_ids, *max(own, key=len)), row.prompt_length) for row, own in pairs]
+    check_rows(model.base, longest, more=more)
+    return _choices(model, choices, encoded, batch_size, progress)
 
 
 def _each(

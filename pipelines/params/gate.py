@@ -32,6 +32,7 @@ class GateParams(Section):
     """When a challenger takes the champion's place. No stage reads it, so a change makes nothing stale."""
 
     automatic: bool
+    approval_hours: Annotated[float, Field(gt=0, le=24 * 365)] | None
     false_promotions: Annotated[float, Field(gt=0, lt=0.5)]
     looks: Count
     least_gain: NotNegative

@@ -26,7 +26,7 @@ ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what stores say of an alias that is not there
 MOVE = "reft.move"  # tag of a model: the move that is being made
 REPLACED = "reft.replaced"  # tag of a version that became champion: the champion before it; "" for none
-WITHDRAWN = "reft.withdrawn"  # tag of a version: when a rollback took it out of use, and why
+WITHDRAWN = "reft.withdrawn"  # tag of a version: when a person took it out of use, and why
 
 
 @dataclass(frozen=True)

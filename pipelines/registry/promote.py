@@ -133,7 +133,7 @@ def end_moves(store: Store, model: str) -> str | None:
         raise unreachable(store.uri, error) from error
 
 
-def is_due(store: Store, rules: Rules, version: int, kept: Decision | None) -> bool:
+def is_due(store: Store, rules: Rules, version: int, kept: Decision | None, *, automatic: bool) -> bool:
     """Whether a version of the project that was just run has something to ask of the gate.
 
     It has not where it is no challenger, or the gate has decided of the same comparison, and left the rest to a person
@@ -148,7 +148,7 @@ def is_due(store: Store, rules: Rules, version: int, kept: Decision | None) -> b
         return False
     if kept is None or kept.dry or kept.key != rules.key(challenger, champion) or not kept.verdict.asked:
         return True
-    return kept.verdict.promote and rules.params.gate.automatic
+    return kept.verdict.promote and automatic
 
 
 def broken_champion(store: Store, model: str) -> str | None:
@@ -266,12 +266,12 @@ def _decision(own: _Promotion, challenger: ModelVersion, champion: ModelVersion 
 
 
 def _not_withdrawn(verdict: Verdict, challenger: ModelVersion) -> Verdict:
-    """A version that a rollback took out of use does not come back by itself."""
+    """A version that a person took out of use, by a rollback or a word, does not come back by itself."""
     note = challenger.tags.get(WITHDRAWN)
     if note is None:
         return verdict
     reasons = verdict.reasons if not verdict.promote else ()
-    return replace(verdict, promote=False, reasons=(f"it was taken out of use by a rollback; {note}", *reasons))
+    return replace(verdict, promote=False, reasons=(f"a person took it out of use; {note}", *reasons))
 
 
 def _carry_out(own: _Promotion, decision: Decision, challenger: ModelVersion, confirm: Confirm) -> Decision:

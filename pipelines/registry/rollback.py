@@ -11,6 +11,7 @@ from pipelines.errors import PipelineError
 from pipelines.registry.aliases import (
     CHAMPION,
     PREVIOUS,
+    WITHDRAWN,
     alias_version,
     model_tags,
     number_of,
@@ -78,6 +79,26 @@ def roll_back(store: Store, model: str, *, reason: str, check: Check) -> RolledB
         raise unreachable(store.uri, error, rule="the registry must take what a rollback writes") from error
 
 
+def withhold(store: Store, model: str, version: int, *, reason: str) -> None:
+    """Mark a version that a person refused, so that no run promotes it by itself.
+
+    Raises:
+        PipelineError: if the store does not answer.
+        BusyError: if another process holds the registry for too long.
+    """
+    try:
+        with registry_lock(store, model, wait_seconds=WAIT_SECONDS) as confirm:
+            confirm()
+            store.client.set_model_version_tag(model, str(version), WITHDRAWN, _note(f"refused: {reason}"))
+    except store_errors() as error:
+        raise unreachable(store.uri, error, rule="the registry must take a refusal") from error
+
+
+def _note(reason: str) -> str:
+    """When, and why."""
+    return f"{datetime.now(UTC).isoformat(timespec='seconds')}: {reason}"
+
+
 def _ended(store: Store, model: str) -> RolledBack | None:
     """End what a killed process began; what that was, where it was a rollback."""
     move = unfinished(model_tags(store.client, model))
@@ -107,7 +128,6 @@ def _restored(store: Store, model: str, target: ModelVersion, reason: str, confi
             got=f"version {target.version} has not",
             do="`reft registry` lists the versions; `reft promote NUMBER --reason TEXT` makes one of them live.",
         )
-    champion, at = number_of(alias_version(store.client, model, CHAMPION)), datetime.now(UTC)
-    note = f"{at.isoformat(timespec='seconds')}: {reason}"
-    restore(store.client, model, str(target.version), note=note, confirm=confirm)
+    champion = number_of(alias_version(store.client, model, CHAMPION))
+    restore(store.client, model, str(target.version), note=_note(reason), confirm=confirm)
     return RolledBack(model, int(target.version), None if champion is None else int(champion))

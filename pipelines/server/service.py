@@ -12,6 +12,7 @@ from typing import Any
 from pipelines.bases.load import LoadedBase
 from pipelines.contracts.prepared import Rejection, Row
 from pipelines.model.scores import end_tokens
+from pipelines.server.classifier import Classifier
 from pipelines.server.generation import Wish, any_seed
 from pipelines.server.refusals import RefusedError, refusals
 from pipelines.server.schema import ChatRequest, ClassifyRequest, CompletionRequest, Sampled
@@ -34,6 +35,7 @@ class Service:
         base: model and tokenizer.
         shelf: the adapters.
         seconds: that a request may take.
+        classifier: answers rows of a task, those of all adapters together.
         loading: where versions are loaded, one at a time, so that no other request waits for that.
     """
 
@@ -41,6 +43,7 @@ class Service:
     base: LoadedBase
     shelf: Shelf
     seconds: float
+    classifier: Classifier
     loading: Executor
 
     async def find(self, name: str) -> Served | None:
@@ -114,7 +117,7 @@ class Service:
     async def classify(self, served: Served, rows: Sequence[Row]) -> list[dict[str, Any]]:
         """The answer to each row; raises RefusedError."""
         with refusals():
-            future = self.engine.call(lambda: served.answerer.answer(rows))
+            future = self.classifier.submit(served, rows)
             try:
                 return await asyncio.wait_for(asyncio.wrap_future(future), self.seconds)
             except TimeoutError:

@@ -20,6 +20,7 @@ from pipelines.registry.download import VersionFiles
 from pipelines.registry.live import LiveRegistry
 from pipelines.runtime.device import resolve_device
 from pipelines.server.app import create_app
+from pipelines.server.classifier import Classifier
 from pipelines.server.guard import LOCAL, Bounds
 from pipelines.server.served import Served, load_served
 from pipelines.server.service import Service
@@ -139,7 +140,7 @@ def open_shelf(asked: Asked, registry: Versions, base: LoadedBase) -> Iterator[S
     follower = Follower(shelf, asked.poll_seconds)
     try:
         with ThreadPoolExecutor(1, thread_name_prefix="loading") as loading:
-            yield Service(engine, base, shelf, asked.seconds, loading)
+            yield Service(engine, base, shelf, asked.seconds, Classifier(engine, base.tokenizer), loading)
     finally:
         follower.close()
         engine.close()

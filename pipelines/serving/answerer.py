@@ -19,7 +19,7 @@ from pipelines.model.scores import Advance, AnyModel, ScoresError, ask
 from pipelines.runtime.device import resolve_device
 from pipelines.sources.raw_row import RawRow
 from pipelines.tasks.collect import TOKENLESS, TOO_LONG, text_tokens
-from pipelines.tasks.family import Asked, TaskFamily, open_family
+from pipelines.tasks.family import Answer, Asked, TaskFamily, open_family
 from pipelines.tasks.keys.mixture import TASK
 from pipelines.tasks.keys.template import text_fields
 from pipelines.tasks.prompts import second_text
@@ -152,6 +152,14 @@ class Answerer:
         if not rows:
             return []
         answers = ask(self._model, self._tokenizer, self.task, rows, batch_size=BATCH_SIZE, progress=progress)
+        return self.told(rows, answers)
+
+    def with_tasks(self, rows: Sequence[Row]) -> list[tuple[TaskFamily[Any], Row]]:
+        """Rows that :meth:`read` made with the tasks that they are of."""
+        return [(self._of(row), row) for row in rows]
+
+    def told(self, rows: Sequence[Row], answers: Sequence[Answer]) -> list[dict[str, Any]]:
+        """What the model said to rows, each as its task names it; errors as of :meth:`answer`."""
         for row, answer in zip(rows, answers, strict=True):
             if not isinstance(answer, str) and not np.isfinite(answer).all():
                 trained = self._scale == 1

@@ -149,21 +149,18 @@ def test_a_promotion_waits_for_who_writes_to_the_registry(
 
 def test_the_gate_is_asked_once_of_the_same_comparison(lives: Store, lives_params: Params) -> None:
     rules = Rules(lives_params, "data")
-    assert not is_due(lives, rules, 2, None)  # it does not challenge
-    assert is_due(lives, rules, 3, None)
+    assert not is_due(lives, rules, 2, None, automatic=True)  # it does not challenge
+    assert is_due(lives, rules, 3, None, automatic=True)
     kept = promoted(lives, lives_params, Request(), shares=SHARES | {"3": 0.59})
-    assert not is_due(lives, rules, 3, kept)
-    assert is_due(lives, Rules(lives_params, "other rows"), 3, kept)
-    assert is_due(lives, rules, 3, replace(kept, verdict=replace(kept.verdict, asked=False)))
+    assert not is_due(lives, rules, 3, kept, automatic=True)
+    assert is_due(lives, Rules(lives_params, "other rows"), 3, kept, automatic=True)
+    assert is_due(lives, rules, 3, replace(kept, verdict=replace(kept.verdict, asked=False)), automatic=True)
     lives.client.set_registered_model_alias(MODEL, CHAMPION, "2")
-    assert is_due(lives, rules, 3, kept)
+    assert is_due(lives, rules, 3, kept, automatic=True)
     passing = replace(kept, key=rules.key(*(lives.client.get_model_version(MODEL, n) for n in ("3", "2"))))
     passing = replace(passing, verdict=replace(kept.verdict, promote=True))
-    assert is_due(lives, rules, 3, passing)  # killed before the alias moved
-    by_hand = lives_params.model_copy(update={"gate": lives_params.gate.model_copy(update={"automatic": False})})
-    own = Rules(by_hand, "data")
-    left = replace(passing, key=own.key(*(lives.client.get_model_version(MODEL, n) for n in ("3", "2"))))
-    assert not is_due(lives, own, 3, left)  # it waits for a person
+    assert is_due(lives, rules, 3, passing, automatic=True)  # killed before the alias moved
+    assert not is_due(lives, rules, 3, passing, automatic=False)  # it waits for a person
 
 
 # --- kills -----------------------------------------------------------------------------------------------------------
@@ -178,7 +175,7 @@ def check_live(lives: Store) -> None:
 def finish(lives: Store, lives_params: Params) -> None:
     """What the next run does."""
     end_moves(lives, MODEL)
-    if is_due(lives, Rules(lives_params, "data"), 3, None):
+    if is_due(lives, Rules(lives_params, "data"), 3, None, automatic=True):
         promoted(lives, lives_params, Request(3))
 
 

@@ -43,7 +43,7 @@ def test_a_version_that_was_rolled_back_comes_again_for_a_reason_alone(twice: St
     twice.client.set_registered_model_alias(MODEL, CHALLENGER, "3")  # as a registration of the same adapter does
     decision = promoted(twice, lives_params, Request())
     assert (decision.promoted, decision.verdict.promote) == (False, False)
-    assert "taken out of use by a rollback" in decision.verdict.reasons[0]
+    assert "a person took it out of use" in decision.verdict.reasons[0]
     assert aliases(twice)[CHAMPION] == "2"
     assert promoted(twice, lives_params, Request(reason="it is fast now")).promoted
     assert aliases(twice) == {CHAMPION: "3", PREVIOUS: "2"}

@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import torch
 from starlette.testclient import TestClient
+from torch import Tensor, nn
 
 from pipelines.contracts.prepared import Row
 from pipelines.contracts.task import prompt_task
@@ -149,6 +151,50 @@ def test_rows_are_classified_as_on_a_base_of_ones_own(
         assert one["probabilities"] == pytest.approx(other["probabilities"], abs=CLOSE)
     other = post(client, "/classify", model="1", inputs=texts)["data"]
     assert other[0]["probabilities"] != pytest.approx(found[0]["probabilities"], abs=CLOSE)
+
+
+@contextmanager
+def counted_passes(service: Service) -> Iterator[list[int]]:
+    """The rows of each pass of the base inside the context."""
+    passes: list[int] = []
+    layer = service.base.model.get_input_embeddings()
+    hook = layer.register_forward_hook(lambda _layer, given, _output: passes.append(len(given[0])))
+    yield passes
+    hook.remove()
+
+
+def test_rows_of_several_adapters_are_one_pass_and_answered_as_alone(service: Service, client: TestClient) -> None:
+    asked = [("champion", ["good film"]), ("challenger", ["bad, bad film, all of it", "so so"]), ("2", ["it"])]
+    alone = [post(client, "/classify", model=name, inputs=inputs)["data"] for name, inputs in asked]
+
+    def submit(each: tuple[str, list[str]]) -> Any:
+        return post(client, "/classify", model=each[0], inputs=each[1])["data"]
+
+    with ThreadPoolExecutor(3) as pool, counted_passes(service) as passes, held(service, len(asked)):
+        together = list(pool.map(submit, asked))
+    assert passes == [4]
+    for found, expected in zip(together, alone, strict=True):
+        for one, other in zip(found, expected, strict=True):
+            assert one["label"] == other["label"]
+            assert one["probabilities"] == pytest.approx(other["probabilities"], abs=CLOSE)
+
+
+@pytest.mark.parametrize(("bias", "status"), [(torch.full((4,), torch.nan), 503), (torch.zeros(7), 500)])
+def test_an_adapter_that_fails_is_nobody_elses_fault(
+    service: Service, client: TestClient, monkeypatch: pytest.MonkeyPatch, bias: Tensor, status: int
+) -> None:
+    """Its numbers are none, or its tensors do not fit, so that the pass of all ends with an error."""
+    expected = post(client, "/classify", model="champion", inputs=["good film"])["data"]
+    served = service.shelf.open("2")
+    assert served is not None
+    ((_, edit),) = served.adapter.named_interventions()
+    monkeypatch.setitem(edit._parameters, "bias", nn.Parameter(bias))
+    with ThreadPoolExecutor(2) as pool, held(service, 2):
+        fine = pool.submit(post, client, "/classify", model="champion", inputs=["good film"])
+        bad = pool.submit(client.post, "/classify", json={"model": "2", "inputs": ["it", "bad"]})
+    (found,), (wanted,) = fine.result()["data"], expected
+    assert found["probabilities"] == pytest.approx(wanted["probabilities"], abs=CLOSE)
+    assert bad.result().status_code == status
 
 
 def test_models_are_listed_by_their_names(service: Service, client: TestClient) -> None:
