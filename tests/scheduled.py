@@ -26,7 +26,7 @@ class Scheduled:
     api: str
     said: str
     log: Path
-    worker: subprocess.Popen[bytes]
+    worker: subprocess.Popen[bytes] | None = None
 
     def ask(self, path: str, body: dict[str, Any]) -> Any:
         request = urllib.request.Request(
