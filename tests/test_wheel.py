@@ -54,6 +54,13 @@ def test_the_wheel_holds_the_modules_of_the_clone_and_no_others(installed: Path)
         assert found == {path.relative_to(ROOT).as_posix() for path in (ROOT / room).rglob("*.py")}
 
 
+def test_the_wheel_holds_what_modules_read_beside_them(installed: Path) -> None:
+    command = ["git", "ls-files", "--", "reft", "pipelines", "flows", ":!*.py"]
+    kept = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert "reft/formats/load_reft.template" in kept
+    assert [name for name in kept if not (installed / name).is_file()] == []
+
+
 def _run(installed: Path, folder: Path, command: list[str]) -> str:
     """Run Python with the unpacked wheel before any other installation, and return what it printed."""
     env = os.environ | {"PYTHONPATH": str(installed), "GIT_CEILING_DIRECTORIES": str(folder)}

@@ -21,7 +21,7 @@ MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 MAKE_TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
 MAKE_SETTINGS = set(re.findall(r"^([A-Z]+) \?=", MAKEFILE, re.MULTILINE))  # which a command may give
 EXTRAS = set(tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"])
-NOT_OURS = {"curl", "cd", ".", "hf", "pre-commit", "sed", "sleep"}
+NOT_OURS = {"curl", "cd", ".", "hf", "pre-commit", "sed", "sleep", "docker"}
 
 
 def parse_reft(words: list[str], *, mentioned: bool = False) -> None:
