@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +33,9 @@ def serve_command(
     seconds: Annotated[float, typer.Option(min=1, help="For an answer; a later one is answered 504.")] = 120.0,
     poll_seconds: Annotated[float, typer.Option(min=0.1, help="Between two looks at the registry.")] = 5.0,
     adapters: Annotated[int, typer.Option(min=1, help="Versions kept in memory beside those of the aliases.")] = 64,
+    traces: Annotated[
+        bool, typer.Option("--traces", help="Keep each request with its answer as a trace in tracking.uri.")
+    ] = False,
 ) -> None:
     """Answer requests over HTTP with the live version: OpenAI's chat and completions, and /classify for a task's rows.
 
@@ -54,6 +58,8 @@ def serve_command(
     params = load_params(project.resolve() / "params.yaml")
     with importing():
         from pipelines.server.start import TOKEN, Address, Asked, open_service, serve
+        from pipelines.tracking.runs import open_store
+        from pipelines.tracking.traces import kept_traces
 
     address = Address(host, port, os.environ.get(TOKEN, ""))
     asked = Asked(
@@ -68,10 +74,12 @@ def serve_command(
         adapters=adapters,
     )
     _check_aliases(asked.aliases)
-    with open_service(asked, params, project.resolve()) as service:
+    with ExitStack() as open_now:
+        service = open_now.enter_context(open_service(asked, params, project.resolve()))
+        kept = open_now.enter_context(kept_traces(open_store(params.tracking, project.resolve()))) if traces else None
         live = ", ".join(f"{name} is version {served.version}" for name, served in service.shelf.live.items())
         console.print(f"{params.register_.model} at http://{host}:{port}: {live}. Ctrl-C ends it.")
-        serve(service, asked, address)
+        serve(service, asked, address, kept)
 
 
 def _check_aliases(aliases: tuple[str, ...]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -20,18 +21,23 @@ from pipelines.server.metrics import Metrics
 from pipelines.server.refusals import DOCUMENTED, FAILED, RefusedError
 from pipelines.server.schema import ChatRequest, ClassifyRequest, CompletionRequest, Sampled
 from pipelines.server.service import Service
+from pipelines.tracking.traces import Call, Traces
 
 Result = TypeVar("Result")
+Note = Callable[[dict[str, Any]], None]
+"""Keeps an answer."""
+
 _TEXT = {200: {"description": "The answer, or its parts.", "content": {"text/event-stream": {}}}, **DOCUMENTED}
 ROUTES = ("/v1/completions", "/v1/chat/completions", "/v1/models", "/classify", "/health", "/metrics")
 
 
-def create_app(service: Service, bounds: Bounds) -> FastAPI:
+def create_app(service: Service, bounds: Bounds, traces: Traces | None = None) -> FastAPI:
     """The application.
 
     Args:
         service: what answers.
         bounds: of requests.
+        traces: where requests and their answers are kept; None: nowhere.
     """
     bearer = [Depends(HTTPBearer(auto_error=False))] if bounds.token else []  # for the schema; the guard asks for it
     app = FastAPI(
@@ -53,24 +59,28 @@ def create_app(service: Service, bounds: Bounds) -> FastAPI:
 
     app.add_middleware(Guard, bounds=bounds, count=count)
     _add_errors(app)
-    _add_text_routes(app, service, metrics)
-    _add_classify(app, service)
+    _add_text_routes(app, service, metrics, traces)
+    _add_classify(app, service, traces)
     _add_state(app, service, metrics)
     return app
 
 
-def _add_text_routes(app: FastAPI, service: Service, metrics: Metrics) -> None:
+def _add_text_routes(app: FastAPI, service: Service, metrics: Metrics, traces: Traces | None) -> None:
     async def answer(request: Request, wanted: Sampled, wish: Wish, form: Form, signature: Signature) -> Response:
+        note = _noting(traces, request.url.path, wanted, signature.fingerprint)
         begun = Continuation(service.engine, service.base.tokenizer, wish, deadline=service.deadline())
         if wanted.stream:
             usage = wanted.stream_options is not None and wanted.stream_options.include_usage
             return StreamingResponse(
-                _stream(begun, form, signature, usage=usage, ended=lambda: _count_tokens(begun, metrics)),
+                _stream(begun, form, signature, usage=usage, note=note, ended=lambda: _count_tokens(begun, metrics)),
                 media_type="text/event-stream",
             )
         choices = await _unless_gone(request, _whole(begun))
         _count_tokens(begun, metrics)
-        return JSONResponse(form.whole(signature, choices, begun.usage))
+        said = form.whole(signature, choices, begun.usage)
+        if note is not None:
+            note(said)
+        return JSONResponse(said)
 
     @app.post("/v1/completions", responses=_TEXT)
     async def completions(request: Request, wanted: CompletionRequest) -> Response:
@@ -89,17 +99,21 @@ def _add_text_routes(app: FastAPI, service: Service, metrics: Metrics) -> None:
         return await answer(request, wanted, wish, Chat(wanted.logprobs), signature)
 
 
-def _add_classify(app: FastAPI, service: Service) -> None:
+def _add_classify(app: FastAPI, service: Service, traces: Traces | None) -> None:
     @app.post("/classify", responses=DOCUMENTED)
-    async def classify(wanted: ClassifyRequest) -> Response:
+    async def classify(request: Request, wanted: ClassifyRequest) -> Response:
         """Answer rows of the adapter's task: a label, a choice or a number, with its probabilities."""
         served = await service.find(wanted.model)
         rows = await asyncio.to_thread(service.rows, wanted, served)
         assert served is not None, "rows are an adapter's"
+        note = _noting(traces, request.url.path, wanted, service.fingerprint(served))
         answers = await service.classify(served, rows)
         data = [{"index": place, **found} for place, found in enumerate(answers)]
-        said = {"object": "list", "model": wanted.model, "system_fingerprint": service.fingerprint(served)}
-        return JSONResponse(said | {"data": data})
+        head = {"object": "list", "model": wanted.model, "system_fingerprint": service.fingerprint(served)}
+        said = {**head, "data": data}
+        if note is not None:
+            note(said)
+        return JSONResponse(said)
 
 
 def _add_state(app: FastAPI, service: Service, metrics: Metrics) -> None:
@@ -139,24 +153,44 @@ def _add_state(app: FastAPI, service: Service, metrics: Metrics) -> None:
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
+def _noting(traces: Traces | None, route: str, wanted: Sampled | ClassifyRequest, fingerprint: str) -> Note | None:
+    """What keeps the answer to a request that begins now; None where none are kept."""
+    if traces is None:
+        return None
+    began = time.time_ns()
+
+    def note(said: dict[str, Any]) -> None:
+        asked = wanted.model_dump(mode="json", exclude_unset=True)
+        traces.note(Call(route, wanted.model, fingerprint, asked, said, began, time.time_ns()))
+
+    return note
+
+
 async def _whole(begun: Continuation) -> list[list[Event]]:
     """The events of each choice, when all are there."""
+    return _by_choice([event async for event in begun.events()])
+
+
+def _by_choice(events: Iterable[Event]) -> list[list[Event]]:
     choices: dict[int, list[Event]] = {}
-    async for event in begun.events():
+    for event in events:
         choices.setdefault(event.choice, []).append(event)
     return [choices[choice] for choice in sorted(choices)]
 
 
 async def _stream(
-    begun: Continuation, form: Form, signature: Signature, *, usage: bool, ended: Callable[[], None]
+    begun: Continuation, form: Form, signature: Signature, *, usage: bool, note: Note | None, ended: Callable[[], None]
 ) -> AsyncIterator[str]:
     """The chunks of a stream; what goes wrong on the way is the last one."""
     more = {"usage": None} if usage else {}
+    heard: list[Event] = []
     try:
         for choice in range(begun.choices):
             if (opening := form.opening(choice)) is not None:
                 yield sse(form.chunk(signature, [opening]) | more)
         async for event in begun.events():
+            if note is not None:
+                heard.append(event)
             if event.text or event.tokens or event.finish:
                 yield sse(form.chunk(signature, [form.part(event)]) | more)
         if usage:
@@ -167,6 +201,8 @@ async def _stream(
     finally:
         begun.close()
         ended()
+        if note is not None:
+            note(form.whole(signature, _by_choice(heard), begun.usage))
 
 
 def _count_tokens(begun: Continuation, metrics: Metrics) -> None:

@@ -25,6 +25,7 @@ from pipelines.server.guard import LOCAL, Bounds
 from pipelines.server.served import Served, load_served
 from pipelines.server.service import Service
 from pipelines.server.shelf import Follower, Registry, Shelf
+from pipelines.tracking.traces import Traces
 from reft import ConeConfig, set_cone
 from reft.batching.engine import Engine, Limits
 from reft.models.limits import longest_row
@@ -146,9 +147,9 @@ def open_shelf(asked: Asked, registry: Versions, base: LoadedBase) -> Iterator[S
         engine.close()
 
 
-def serve(service: Service, asked: Asked, address: Address) -> None:
+def serve(service: Service, asked: Asked, address: Address, traces: Traces | None = None) -> None:
     """Answer requests until the process is told to stop; those that run then are answered first."""
-    app = create_app(service, address.bounds(asked))
+    app = create_app(service, address.bounds(asked), traces)
     config = uvicorn.Config(
         app,
         host=address.host,
