@@ -16,9 +16,10 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 
 import httpx
 import psutil
@@ -59,14 +60,26 @@ class Load:
         return statistics.median(self.memory[-EDGE:]) / statistics.median(self.memory[:EDGE]) - 1
 
 
-@contextmanager
-def server(root: str) -> Iterator[tuple[str, psutil.Process]]:
-    """A server of a project on a port that is free; its address and process."""
+def free_port() -> int:
+    """A port that nobody listens at."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
+        return int(taken.getsockname()[1])
+
+
+@contextmanager
+def server(root: str, env: Mapping[str, str] = MappingProxyType({})) -> Iterator[tuple[str, psutil.Process]]:
+    """A server of a project on a port that is free; its address and process."""
+    port = free_port()
     command = [sys.executable, "-m", "flows.cli", "serve", "--project", root, "--port", str(port)]
-    process = subprocess.Popen(command, env={**os.environ, "REFT_SERVE_TOKEN": ""})
+    with listening(command, port, {"REFT_SERVE_TOKEN": "", **env}) as found:
+        yield found
+
+
+@contextmanager
+def listening(command: Sequence[str], port: int, env: Mapping[str, str]) -> Iterator[tuple[str, psutil.Process]]:
+    """A server that answers at /health, until the context is left; its address and process."""
+    process = subprocess.Popen(command, env={**os.environ, **env})
     address, until = f"http://127.0.0.1:{port}", time.monotonic() + START_SECONDS
     try:
         while True:
