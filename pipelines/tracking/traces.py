@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -48,10 +49,13 @@ class Traces:
         most: calls that may wait.
 
     Attributes:
-        lost: how many were not written: too many waited, or the store did not take them.
+        lost: how many were not written, since too many waited. Of a store that fails MLflow itself says why.
     """
 
     def __init__(self, store: Store, *, most: int = MOST_WAITING) -> None:
+        os.environ.setdefault(
+            "MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "false"
+        )  # this thread is beside the answering already
         self.lost = 0
         self._store = store
         self._waiting: Queue[Call | None] = Queue(most)
@@ -63,7 +67,9 @@ class Traces:
         try:
             self._waiting.put_nowait(call)
         except Full:
-            self._lose(f"{self._waiting.maxsize} wait already")
+            self.lost += 1
+            if self.lost & (self.lost - 1) == 0:  # the 1st, 2nd, 4th, 8th, ...: a store that is gone fills no log
+                log.warning("%d traces were not written: %d wait already", self.lost, self._waiting.maxsize)
 
     def close(self) -> None:
         """Write what waits, and stop."""
@@ -71,14 +77,11 @@ class Traces:
         self._thread.join(STOP_SECONDS)
 
     def _write_all(self) -> None:
-        import mlflow
-
         while (call := self._waiting.get()) is not None:
             try:
                 self._write(call)
-            except Exception as error:  # noqa: BLE001  a store that fails is no request's fault
-                self._lose(str(error))
-        mlflow.flush_trace_async_logging()
+            except Exception:
+                log.exception("a trace was not written")  # which is no request's fault
 
     def _write(self, call: Call) -> None:
         import mlflow
@@ -93,11 +96,6 @@ class Traces:
             start_time_ns=call.began,
         )
         span.end(outputs=dict(call.answered), end_time_ns=call.ended)
-
-    def _lose(self, why: str) -> None:
-        self.lost += 1
-        if self.lost & (self.lost - 1) == 0:  # the 1st, 2nd, 4th, 8th, ...: a store that is gone fills no log
-            log.warning("%d traces were not written; the last one since %s", self.lost, why)
 
 
 @contextmanager

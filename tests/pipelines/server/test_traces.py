@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,13 +57,29 @@ def test_requests_are_kept_with_their_answers(store: Store, traced: tuple[TestCl
     assert traces.lost == 0
 
 
-def test_a_store_that_takes_none_is_no_requests_fault(
-    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_a_slow_store_costs_traces_and_no_time(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    call = Call("/classify", "champion", "v1-0", {}, {"data": object()}, 1, 2)
-    other = Traces(Store(store.client, store.uri, "no-such-experiment"))
-    for _ in range(3):
-        other.note(call)
-    other.close()
-    assert other.lost == 3
-    assert "traces were not written" in caplog.text
+    begun, go = threading.Event(), threading.Event()
+
+    def slow(_self: Traces, _call: Call) -> None:
+        begun.set()
+        go.wait(30)
+
+    monkeypatch.setattr(Traces, "_write", slow)
+    traces, call = Traces(store, most=1), Call("/classify", "champion", "v1-0", {}, {}, 1, 2)
+    traces.note(call)
+    assert begun.wait(30)
+    for _ in range(3):  # one waits, and there is no room for two
+        traces.note(call)
+    assert traces.lost == 2
+    assert "1 traces were not written" in caplog.text
+    go.set()
+    traces.close()
+
+
+def test_a_store_that_takes_none_stops_nothing(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    traces = Traces(Store(store.client, store.uri, "no-such-experiment"))
+    traces.note(Call("/classify", "champion", "v1-0", {}, {}, 1, 2))
+    traces.close()
+    assert "no-such-experiment" in caplog.text  # MLflow says why
