@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import itertools
 import json
 import re
 import subprocess
@@ -16,15 +18,7 @@ from tests.servers import free_port, kill
 
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(2400)]
 
-# All weights of the tiny model, which learn its rows whole in 12 epochs: version 1 is better than the base.
-LEARNING = {
-    "method.name": "full",
-    "method.full": {"layers": "all", "embeddings": True, "learning_rate": "searched"},
-    "search.space.full": {"learning_rate": {"low": 5.0e-3, "high": 1.0e-2, "log": True}},
-    "search.enqueue": [],
-    "search.trials": 1,
-    "train.epochs": 12,
-}
+NOUNS = ["film", "plot", "cast", "song", "scene", "hero", "end", "start", "joke", "light"]
 
 
 def ten_commands() -> list[str]:
@@ -37,8 +31,18 @@ def ten_commands() -> list[str]:
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Project:
-    """A clone after `make setup`: its .venv is the one that runs the tests."""
-    project = make_tiny_project(tmp_path / "project", tmp_path / "home", LEARNING)
+    """A clone after `make setup`: its .venv is the one that runs the tests.
+
+    A row's label is its last word, which edits of the prompt's last tokens can read in a random model too.
+    """
+    project = make_tiny_project(tmp_path / "project", tmp_path / "home", {"prepare.template": "Review: {text}"})
+    with (project.root / "data" / "own" / "reviews.csv").open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["text", "label"])
+        for (one, other), word in itertools.product(itertools.permutations(NOUNS, 2), ("good", "bad")):
+            table.writerow([f"The {one} and the {other}: {word}", word])
+    project.run("dvc", "add", "data/own/reviews.csv")
+    project.run("git", "commit", "--quiet", "--all", "--message", "Other rows")
     (project.root / ".venv").mkdir()
     (project.root / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
     (project.root / ".venv" / ".ready").touch()

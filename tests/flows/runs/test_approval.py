@@ -15,10 +15,18 @@ from pipelines.tracking.runs import open_store
 from tests.project import Project, make_tiny_project
 from tests.scheduled import Scheduled
 from tests.servers import kill, prefect_server, wait_for
-from tests.test_ten_commands import LEARNING
 
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(2400)]
 
+# All weights of the tiny model, which learn its rows whole in 12 epochs: version 1 is better than the base.
+LEARNING: dict[str, Any] = {
+    "method.name": "full",
+    "method.full": {"layers": "all", "embeddings": True, "learning_rate": "searched"},
+    "search.space.full": {"learning_rate": {"low": 5.0e-3, "high": 1.0e-2, "log": True}},
+    "search.enqueue": [],
+    "search.trials": 1,
+    "train.epochs": 12,
+}
 ANSWER = """
 import sys
 from prefect.flow_runs import resume_flow_run
@@ -32,7 +40,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scheduled]:
     folder = tmp_path_factory.mktemp("approval")
     told = folder / "told.jsonl"
     command = ["python", "-c", f"import sys; open({str(told)!r}, 'a').write(sys.stdin.read() + chr(10))"]
-    keys: dict[str, Any] = LEARNING | {"gate.approval_hours": 0.002, "notify.command": command}
+    keys = LEARNING | {"gate.approval_hours": 0.002, "notify.command": command}
     project = make_tiny_project(folder / "project", folder / "home", keys)
     alone = project.run("reft", "run")
     assert "a person promotes it, with `reft promote`" in " ".join(alone.stdout.split())  # there is nowhere to answer
