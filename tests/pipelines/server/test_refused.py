@@ -70,7 +70,7 @@ def test_a_fault_of_the_server_is_no_fault_of_the_request(
     body = GOOD if route == COMPLETIONS else {"model": "champion", "inputs": ["a film"]}
     with monkeypatch.context() as patch:
         patch.setattr(RunningBatch, "admit", fails)
-        patch.setattr(Answerer, "answer", fails)
+        patch.setattr(Answerer, "told", fails)
         failed = client.post(route, json=body)
     assert (failed.status_code, failed.json()["error"]["type"]) == (500, "server_error")
     assert "a fault of ours" not in failed.text
