@@ -103,7 +103,7 @@ def _run_whole(root: Path, params: Params, *, refresh: bool) -> FlowResult:
         runs[-1] = repro_stage(root, graph.stage("register"), force=True)
     after_stages(root, params, graph)
     store, gate = public_store(params.tracking, root), gate_outcome(root, params, graph)
-    show(root, graph, runs, store=store, gate=gate)
+    show(root, graph, runs, store=store, gate=gate, seed=params.seed)
     if remote:
         push(root)
     if params.prepare.growing is not None and any(run.outcome != "skipped" for run in runs):

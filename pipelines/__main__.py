@@ -25,10 +25,10 @@ STAGES: dict[str, tuple[str, ...]] = {
     "prepare": ("base", "out", "card"),
     "search": ("base", "prepared", "out", "metrics"),
     "train": ("base", "prepared", "search", "out", "metrics", "plots"),
-    "evaluate": ("base", "prepared", "adapter", "train-metrics", "out", "predictions", "plots"),
+    "evaluate": ("base", "prepared", "adapter", "train-metrics", "out", "predictions", "plots", "page", "model-card"),
     "register": (
         "base", "prepared", "card", "search", "search-metrics", "adapter", "train-metrics", "train-plots",
-        "evaluation", "predictions", "evaluate-plots", "out",
+        "evaluation", "predictions", "evaluate-plots", "evaluation-page", "model-card", "out",
     ),
 }  # fmt: skip
 

@@ -111,6 +111,7 @@ def _next(result: FlowResult) -> Text:
         ("this run and its artifacts", "prefect server start, then http://127.0.0.1:4200"),
         ("plots", f"dvc plots show --open, or the pictures in {paths['evaluate_plots']} and {paths['search']}"),
         ("the search: what won, why", f"{paths['search']}/report.html, in a browser"),
+        ("the evaluation: how good, and where not", f"{paths['evaluation_page']}, in a browser"),
         ("each test row", paths["predictions"]),
         *(
             [("what the gate decided, and why", str(Path(paths["gate"]).with_suffix(".md")))]

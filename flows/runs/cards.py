@@ -14,20 +14,7 @@ from pipelines.contracts.registration import Registration
 from pipelines.contracts.search import SearchResult
 from pipelines.contracts.trials import TrialRecord
 from pipelines.markdown import code, table, text
-from pipelines.reports.evaluation import (
-    SLICE_HEADER,
-    TASK_HEADER,
-    detectable_words,
-    diagnostic_figures,
-    other_figures,
-    reliability_rows,
-    rows_words,
-    slice_rows,
-    task_rows,
-    tasks_words,
-    verdict_words,
-    warning_words,
-)
+from pipelines.reports.evaluation import rows_words
 from pipelines.wording import (
     duration,
     many,
@@ -108,57 +95,13 @@ def search_card(figures: SearchResult, trials: Sequence[TrialRecord], *, page: P
     lines += _table(["", f"{measure_words(figures.measure)} on the same rows", "the winner's lead"], rows)
     lines += ["", f"{many(len(trials), 'trial')} ({ends}) in {spent} of training and scoring{saved}. "]
     lines += [f"The winner's recipe was {text(figures.best_origin)}.", ""]
-    lines += [f"The whole report, for a browser: [{text(page.name)}]({page.resolve().as_uri()}) ({code(page)})."]
+    lines += [page_link(page)]
     return "\n".join(lines)
 
 
-def evaluation_table(evaluation: Evaluation) -> str:
-    """Adapter beside base on the same test rows."""
-    adapter, base, difference = evaluation.adapter, evaluation.base, evaluation.difference
-    rows = [
-        [name, share(system.value), f"{share(system.low)} to {share(system.high)}"]
-        for name, system in (("frozen base", base), ("adapter", adapter))
-    ]
-    rows += [[f"{name} baseline", share(value), ""] for name, value in evaluation.baselines.items()]
-    p_value = evaluation.p_value
-    exact = "" if p_value is None else f"; exact paired test: p = {p_value:.2g}"
-    lines = [f"# Evaluation on {rows_words(evaluation)}", ""]
-    lines += _table(["system", measure_words(evaluation.measure), f"{evaluation.confidence:.0%} interval"], rows)
-    lines += [
-        "",
-        f"Paired difference: **{100 * difference.value:+.1f} points** "
-        f"({100 * difference.low:+.1f} to {100 * difference.high:+.1f}, bootstrap over rows{exact}). "
-        f"Verdict: {text(verdict_words(evaluation))}.",
-        "",
-    ]
-    if least := detectable_words(evaluation):
-        lines += [f"So many rows show a difference of {least}.", ""]
-    for name, (of_base, of_adapter) in other_figures(evaluation).items():
-        lines += [f"{name[:1].upper()}{name[1:]}: base {of_base}, adapter {of_adapter}.", ""]
-    if evaluation.tasks:
-        lines += [*_table(list(TASK_HEADER), task_rows(evaluation)), "", tasks_words(evaluation), ""]
-    for name, said in diagnostic_figures(evaluation).items():
-        lines += [f"{name[:1].upper()}{name[1:]}: {said}.", ""]
-    for said in warning_words(evaluation):
-        lines += [f"**Warning:** {text(said)}", ""]
-    if slices := slice_rows(evaluation):
-        lines += [*_table(list(SLICE_HEADER), slices), ""]
-    if reliability := reliability_rows(evaluation):
-        lines += [*_table(["probability of the adapter's answer", "rows", "mean", "right"], reliability), ""]
-    if adapter.per_class:
-        lines += _table(*_parts(adapter.per_class, base.per_class))
-    return "\n".join(lines)
-
-
-def _parts(adapter: Figures, base: Figures) -> tuple[list[str], list[list[Any]]]:
-    """Header and rows of what the task reports by class or slice; its number of rows (support) once, in front."""
-    names = [name for name in next(iter(adapter.values())) if name != "support"]
-    header = ["", "rows", *(f"{figure}, {name}" for figure in names for name in ("base", "adapter"))]
-    rows = [
-        [part, a.get("support", ""), *(f"{x[figure]:.3f}" for figure in names for x in (base[part], a))]
-        for part, a in adapter.items()
-    ]
-    return header, rows
+def page_link(page: Path) -> str:
+    """Where a page with the rest is."""
+    return f"The whole report, for a browser: [{text(page.name)}]({page.resolve().as_uri()}) ({code(page)})."
 
 
 def pages(store: str) -> str:

@@ -15,15 +15,17 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 
 from flows.runs import dvc, orphans, running
-from flows.runs.cards import data_card, evaluation_table, run_summary, search_card, version_card
+from flows.runs.cards import data_card, page_link, run_summary, search_card, version_card
 from flows.runs.drift import write_drift
 from flows.runs.dvc import StageFailedError
 from flows.runs.outcome import GateOutcome, Outcome, StageRun
 from flows.runs.refresh import News, keep, look, stands_for, take_in
 from flows.runs.server import UNREACHABLE, say, wait_until_up
+from pipelines.contracts.base import read_base
 from pipelines.contracts.card import read_card
 from pipelines.contracts.confirmed import read_confirmed
-from pipelines.contracts.evaluation import read_evaluation
+from pipelines.contracts.evaluation import Evaluation, read_evaluation
+from pipelines.contracts.predictions import read_predictions
 from pipelines.contracts.registration import read_registration
 from pipelines.contracts.search import read_search
 from pipelines.contracts.trials import TrialRecord, read_trials
@@ -33,6 +35,7 @@ from pipelines.files import write_text
 from pipelines.params.whole import Params
 from pipelines.project.graph import Graph, Stage
 from pipelines.registry.page import decision_page
+from pipelines.reports.evaluation_markdown import evaluation_markdown
 from pipelines.runtime.process import error_path, read_marker
 
 # A retry helps where a network, a server or a killed process was in the way. Work in progress is kept between tries.
@@ -160,7 +163,7 @@ def warn(message: str) -> None:
 
 
 @task(name="show", cache_policy=NO_CACHE)
-def show(root: Path, graph: Graph, runs: Sequence[StageRun], *, store: str, gate: GateOutcome) -> None:
+def show(root: Path, graph: Graph, runs: Sequence[StageRun], *, store: str, gate: GateOutcome, seed: int) -> None:
     """Put summary, data card, search, evaluation, version and what the gate said on the run's page in Prefect."""
     files = {name: root / path for name, path in graph.paths.items()}
     evaluation = read_evaluation(files["evaluation"])
@@ -169,7 +172,7 @@ def show(root: Path, graph: Graph, runs: Sequence[StageRun], *, store: str, gate
         create_markdown_artifact(key="summary", markdown=run_summary(runs, evaluation, registration))
         create_markdown_artifact(key="data-card", markdown=data_card(read_card(files["card"])))
         _show_trials(files["search"], files["search_metrics"])
-        create_markdown_artifact(key="evaluation", markdown=evaluation_table(evaluation))
+        create_markdown_artifact(key="evaluation", markdown=_evaluation(files, evaluation, seed))
         create_markdown_artifact(key="model-version", markdown=version_card(registration, store=store))
         if gate.decision is not None:
             create_markdown_artifact(key="gate", markdown=decision_page(gate.decision))
@@ -207,6 +210,13 @@ def showing() -> Iterator[None]:
         yield
     except UNREACHABLE as error:
         warn(f"Prefect's server did not take the run's page ({type(error).__name__}); the files say what came out")
+
+
+def _evaluation(files: dict[str, Path], evaluation: Evaluation, seed: int) -> str:
+    encoder = read_base(files["base"]).kind == "encoder"
+    predictions = read_predictions(files["predictions"])
+    found = evaluation_markdown(evaluation, predictions, seed=seed, encoder=encoder)
+    return f"{found}\n\n{page_link(files['evaluation_page'])}"
 
 
 def _show_trials(folder: Path, metrics: Path) -> None:

@@ -21,3 +21,5 @@ class StageFiles:
     evaluation: Path
     predictions: Path
     evaluate_plots: Path
+    evaluation_page: Path
+    model_card: Path

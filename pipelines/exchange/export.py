@@ -19,7 +19,7 @@ from pipelines.exchange.standalone import standalone_readme
 from pipelines.params.whole import load_params
 from pipelines.project.graph import read_graph
 from pipelines.registry.download import PREFIX, fetch_version
-from pipelines.reports.model_card import CardFacts, model_card
+from pipelines.reports.model_card import CardFacts, model_card, training_facts
 from pipelines.search.sizes import parameters_of_form
 from pipelines.yaml_file import read_yaml
 from reft import AdapterInfo, ReftConfig, ReftModel, read_adapter
@@ -115,18 +115,19 @@ def _repository(chosen: _Chosen, *, name: str) -> dict[str, bytes]:
     """Return the files of a hub's repository."""
     config, info = read_method(chosen.adapter), read_info(chosen.adapter)
     base, record = _base_of(chosen, info)
+    files = {file: read_file(chosen.adapter, file, None) for file in adapter_names(chosen.adapter)}
     facts = CardFacts(
         name=name,
         config=config,
         trained=parameters_of_form(config, base, outputs_of(chosen.adapter, base)),
         info=info,
         adapter_sha256=adapter_sha256(chosen.adapter),
+        adapter_bytes=sum(map(len, files.values())),
         base=base,
         evaluation=chosen.evaluation,
         training=chosen.training,
         data_source=chosen.data_source,
     )
-    files = {file: read_file(chosen.adapter, file, None) for file in adapter_names(chosen.adapter)}
     return {**files, BASE_NAME: record.read_bytes(), "README.md": model_card(facts).encode()}
 
 
@@ -160,7 +161,7 @@ def _of_project(root: Path) -> _Chosen:
         paths["adapter"],
         paths["base"],
         evaluation,
-        {} if train is None else {**train.recipe, "steps": train.steps},
+        {} if train is None else training_facts(train),
         _data_source(root) if same_data else None,
     )
 

@@ -71,7 +71,8 @@ def _complete_pipeline(run: Run, params: Params, facts: Facts) -> None:
     run.log_files("base", [files.base])
     run.log_files("data", [files.card])
     _log_seen(run, files.prepared)
-    run.log_files("evaluation", [files.evaluation, files.predictions, files.evaluate_plots])
+    shown = [files.evaluation_page, files.model_card]
+    run.log_files("evaluation", [files.evaluation, files.predictions, files.evaluate_plots, *shown])
 
 
 def _log_seen(run: Run, prepared: Path) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,7 @@ from pipelines.contracts.task import prompt_task
 from pipelines.project.lineage import UNKNOWN, package_version
 from pipelines.tasks.family import open_family
 
+CARD = "README.md"  # where hubs look for it
 SERVING = ("mlflow", "peft", "reft-pipeline", "safetensors", "torch", "transformers")
 
 
@@ -23,19 +28,30 @@ def save_pyfunc(path: Path, files: StageFiles, *, model_id: str, run_id: str) ->
     from mlflow.models import Model
 
     example, metadata = model_input(files.adapter)
-    mlflow.pyfunc.save_model(
-        path=str(path),
-        mlflow_model=Model(model_uuid=model_id, model_id=model_id, run_id=run_id),
-        python_model=str(resources.files("pipelines.serving").joinpath("pyfunc.py")),
-        # As addresses: MLflow reads a path as one, in which % and # mean something.
-        artifacts={"adapter": files.adapter.resolve().as_uri(), "base": files.base.resolve().as_uri()},
-        pip_requirements=requirements(),
-        input_example=[example],
-        signature=_signature(files.adapter),
-        metadata=metadata,
-    )
+    with _with_card(files) as adapter:
+        mlflow.pyfunc.save_model(
+            path=str(path),
+            mlflow_model=Model(model_uuid=model_id, model_id=model_id, run_id=run_id),
+            python_model=str(resources.files("pipelines.serving").joinpath("pyfunc.py")),
+            # As addresses: MLflow reads a path as one, in which % and # mean something.
+            artifacts={"adapter": adapter.resolve().as_uri(), "base": files.base.resolve().as_uri()},
+            pip_requirements=requirements(),
+            input_example=[example],
+            signature=_signature(files.adapter),
+            metadata=metadata,
+        )
     _without_paths(path)
     mlflow.pyfunc.load_model(str(path)).predict([example])
+
+
+@contextmanager
+def _with_card(files: StageFiles) -> Iterator[Path]:
+    """The adapter directory with the model card in it; in the project it would change what stage train left."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "adapter"
+        shutil.copytree(files.adapter, folder)
+        shutil.copyfile(files.model_card, folder / CARD)
+        yield folder
 
 
 def _signature(adapter: Path) -> Any:

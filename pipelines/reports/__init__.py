@@ -1,1 +1,1 @@
-"""What people read: model card, plots, and the pages of a search."""
+"""What people read: model card, plots, and the pages of search and evaluation."""

@@ -29,6 +29,30 @@ def verdict_words(evaluation: Evaluation) -> str:
     return f"not better than the base by more than chance{_tasks_words(evaluation)}"
 
 
+QUESTION = "Is the adapter better than the frozen base, on rows that nobody trained or chose on?"
+
+
+def answer_words(evaluation: Evaluation) -> str:
+    """The answer to :data:`QUESTION` in one sentence, with its interval."""
+    difference, measure = evaluation.difference, measure_words(evaluation.measure)
+    low, high = 100 * difference.low, 100 * difference.high
+    both = f"{share(evaluation.adapter.value)} with the adapter and {share(evaluation.base.value)} without"
+    return (
+        f"{_answer(evaluation)}: {measure} is {both} on {rows_words(evaluation)}, {points(difference.value)} "
+        f"({100 * evaluation.confidence:g} % interval {low:+.1f} to {high:+.1f}); {verdict_words(evaluation)}."
+    )
+
+
+def _answer(evaluation: Evaluation) -> str:
+    least = evaluation.least_rows
+    groups = evaluation.rows if evaluation.groups is None else evaluation.groups
+    if evaluation.better:
+        return "Yes"
+    if least is not None and groups < least:
+        return "It cannot be said"
+    return "No, it is worse" if evaluation.difference.high < 0 else "It is not shown"
+
+
 def rows_words(evaluation: Evaluation) -> str:
     """How many test rows there are, and in how many groups, where some are together."""
     return f"{many(evaluation.rows, 'test row')}{_grouped(evaluation)}"
@@ -97,6 +121,9 @@ def slice_rows(evaluation: Evaluation) -> list[list[str]]:
         [own.by, own.part, str(own.rows), _within(own.base), _within(own.adapter), _lead(own.difference)]
         for own in found
     ]
+
+
+RELIABILITY_HEADER = ("probability of the adapter's answer", "rows", "mean", "right")
 
 
 def reliability_rows(evaluation: Evaluation) -> list[list[str]]:

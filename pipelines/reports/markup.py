@@ -54,12 +54,12 @@ def table(header: Sequence[Child], rows: Sequence[Sequence[Child]], *, kind: str
     return element("table", {"class": kind}, element("thead", None, head), element("tbody", None, *body))
 
 
-def page(title: str, *content: Element) -> str:
+def page(title: str, *content: Element, script: str | None = None) -> str:
     """A whole page as text. Its style and its script are in it, and it is forbidden to load or run anything else."""
-    style, script = (
-        files("pipelines.reports.search").joinpath(f"search_report.{kind}").read_text("utf-8") for kind in ("css", "js")
-    )
-    policy = f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; script-src '{_digest(script)}'"
+    style = files("pipelines.reports").joinpath("page.css").read_text("utf-8")
+    policy = f"default-src 'none'; img-src data:; style-src '{_digest(style)}'"
+    if script is not None:
+        policy += f"; script-src '{_digest(script)}'"
     head = element(
         "head",
         None,
@@ -71,15 +71,10 @@ def page(title: str, *content: Element) -> str:
         element("link", {"rel": "icon", "href": "data:,"}),  # or a browser asks the server for one
         element("style", None, style),
     )
-    body = element("body", None, *content, element("script", None, script))
+    body = element("body", None, *content, None if script is None else element("script", None, script))
     html = element("html", {"lang": "en"}, head, body)
     return f"<!doctype html>\n{tostring(html, encoding='unicode', method='html')}\n"
 
 
 def _digest(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
-
-
-def _looks(kind: str) -> str:
-    """The style or the script of a page."""
-    return files("pipelines.reports.search").joinpath(f"search_report.{kind}").read_text("utf-8")

@@ -10,24 +10,15 @@ from typing import Any
 from pipelines.contracts.base import BaseRecord
 from pipelines.contracts.evaluation import Evaluation
 from pipelines.contracts.task import prompt_task
-from pipelines.markdown import block, code, table, text
+from pipelines.contracts.training import TrainResult
+from pipelines.markdown import block, code, text
 from pipelines.recipes.methods.table import DECLARED as RIVALS
-from pipelines.reports.evaluation import (
-    SLICE_HEADER,
-    TASK_HEADER,
-    detectable_words,
-    diagnostic_figures,
-    other_figures,
-    rows_words,
-    slice_rows,
-    task_rows,
-    tasks_words,
-    verdict_words,
-    warning_words,
-)
+from pipelines.reports.document import Figures, Section, as_markdown
+from pipelines.reports.evaluation import QUESTION, answer_words
+from pipelines.reports.evaluation_sections import evaluation_sections
 from pipelines.sources.addresses import FileSource, HubSource, parse_source
 from pipelines.tasks.family import open_family
-from pipelines.wording import measure_words, share
+from pipelines.wording import many
 from pipelines.yaml_file import dump_yaml
 from reft import AdapterInfo, ReftConfig
 from reft.edits.methods.table import DECLARED
@@ -52,6 +43,7 @@ class CardFacts:
         trained: how many numbers it has.
         info: where it comes from, and the form of its prompts.
         adapter_sha256: its identity.
+        adapter_bytes: of its files.
         base: the frozen model.
         evaluation: what metrics/evaluation.json holds, or None for an adapter that was not measured.
         training: how it was trained, by name; may be empty.
@@ -63,10 +55,16 @@ class CardFacts:
     trained: int
     info: AdapterInfo
     adapter_sha256: str
+    adapter_bytes: int
     base: BaseRecord
     evaluation: Evaluation | None
     training: Mapping[str, object]
     data_source: str | None
+
+
+def training_facts(trained: TrainResult) -> dict[str, object]:
+    """How an adapter was trained, as a card says it."""
+    return {**trained.recipe, "steps": trained.steps}
 
 
 def model_card(facts: CardFacts) -> str:
@@ -74,13 +72,14 @@ def model_card(facts: CardFacts) -> str:
     front = dump_yaml(_front_matter(facts))
     parts = [f"---\n{front}---\n\n# {text(facts.name)}\n\n{_summary(facts)}"]
     if facts.evaluation is not None:
-        parts.append(f"## How good it is\n\n{_figures(facts.evaluation, facts.base)}")
-    parts.append(f"## How it was made\n\n{_table(_making(facts))}")
+        parts.append(f"## How good it is\n\n{text(QUESTION)}\n\n{text(answer_words(facts.evaluation))}")
+        parts += [as_markdown(one, level=3) for one in how_good(facts.evaluation, facts.base)]
+    parts += [as_markdown(one, level=2) for one in (cost_section(facts), making_section(facts))]
     if facts.info.prompt:
         prompt = json.dumps(facts.info.prompt, indent=2, ensure_ascii=False)
         parts.append(f"Its prompts, and how its answers are read:\n\n{block(prompt, 'json')}")
     parts.append(f"## Loading it\n\n{_loading(facts)}")
-    parts.append(f"## The base\n\n{_table(_base_rows(facts.base))}")
+    parts.append(as_markdown(base_section(facts), level=2))
     return "\n\n".join(parts) + "\n"
 
 
@@ -97,19 +96,28 @@ def _front_matter(facts: CardFacts) -> dict[str, Any]:
     if facts.evaluation is not None:
         front["metrics"] = [facts.evaluation.measure]
         data = facts.data_source or facts.info.data_sha256
+        dataset = _dataset(facts.data_source)
+        if dataset is not None:
+            front["datasets"] = [dataset]
         measured: dict[str | None, tuple[str, float]]
         measured = {data: (facts.evaluation.measure, facts.evaluation.adapter.value)}
         measured |= {name: (one.measure, one.adapter.value) for name, one in facts.evaluation.tasks.items()}
         results = [
             {
                 "task": {"type": task},
-                "dataset": {"type": "own", "name": name, "split": "test"},
+                "dataset": {"type": dataset or "own", "name": name, "split": "test"},
                 "metrics": [{"type": measure, "value": round(value, 4)}],
             }
             for name, (measure, value) in measured.items()
         ]
         front["model-index"] = [{"name": facts.name, "results": results}]
     return front
+
+
+def _dataset(source: str | None) -> str | None:
+    """The name of the data where a hub has them."""
+    found = None if source is None or not source.startswith("hub:") else parse_source(source)
+    return found.name if isinstance(found, HubSource) else None
 
 
 def _summary(facts: CardFacts) -> str:
@@ -142,34 +150,35 @@ def _domain(domains: tuple[float, float], info: AdapterInfo) -> str:
     )
 
 
-def _figures(evaluation: Evaluation, base: BaseRecord) -> str:
-    confidence, measure = f"{evaluation.confidence:.0%}", measure_words(evaluation.measure).capitalize()
-    rows = {
-        name: f"{share(figures.value)} ({100 * figures.low:.1f} to {100 * figures.high:.1f})"
-        for name, figures in (("adapter", evaluation.adapter), ("frozen base", evaluation.base))
-    }
-    difference = evaluation.difference
-    points = [f"{100 * value:+.1f}" for value in (difference.value, difference.low, difference.high)]
-    rows["paired difference"] = f"{points[0]} points ({points[1]} to {points[2]})"
-    for name, value in evaluation.baselines.items():
-        rows[f"{name} baseline"] = share(value)
-    for name, (of_base, of_adapter) in other_figures(evaluation).items():
-        rows |= {f"{name}, adapter": of_adapter, f"{name}, frozen base": of_base}
-    if least := detectable_words(evaluation):
-        rows["least difference that so many rows show"] = least
-    rows |= diagnostic_figures(evaluation)
-    rows["verdict"] = verdict_words(evaluation)
-    rows |= {f"warning {number}": said for number, said in enumerate(warning_words(evaluation), 1)}
-    alone = (
-        "" if base.kind == "decoder" else " The frozen base is the encoder with a head that was trained without edits."
-    )
-    said = f"{measure} on {rows_words(evaluation)}, with {confidence} intervals.{alone}\n\n{_table(rows)}"
-    if evaluation.tasks:
-        lines = table(list(TASK_HEADER), [[text(cell) for cell in line] for line in task_rows(evaluation)])
-        said = f"{said}\n\n{tasks_words(evaluation)}\n\n" + "\n".join(lines)
-    if sliced := [[text(cell) for cell in row] for row in slice_rows(evaluation)]:
-        said = f"{said}\n\n" + "\n".join(table(SLICE_HEADER, sliced))
-    return said
+def how_good(evaluation: Evaluation, base: BaseRecord) -> list[Section]:
+    """What the evaluation found; the texts of rows are not in it, which may be nobody's to publish."""
+    return evaluation_sections(evaluation, encoder=base.kind == "encoder")
+
+
+def cost_section(facts: CardFacts) -> Section:
+    """What the adapter takes to train, to keep and to use."""
+    rows = [
+        ["trained numbers", f"{facts.trained:,}, {100 * facts.trained / facts.base.parameters:.3g} % of the base's"],
+        ["files of the adapter", f"{facts.adapter_bytes:,} bytes"],
+    ]
+    if (steps := facts.training.get("steps")) is not None:
+        rows.append(["training", f"{steps} optimiser steps"])
+    if isinstance(facts.config, ReftConfig):
+        where = f"{facts.config.positions} of {many(len(facts.config.layers), 'layer')}"
+        rows.append(["in use", f"edits at the tokens {where}; every other token costs what the base's does"])
+    return Section("Cost", [Figures("Cost", ("what", "how much"), rows)])
+
+
+def making_section(facts: CardFacts) -> Section:
+    """The recipe and the seed, and hashes of what went in."""
+    rows = [[str(name), str(value)] for name, value in _making(facts).items()]
+    return Section("How it was made", [Figures("How it was made", ("what", "value"), rows)])
+
+
+def base_section(facts: CardFacts) -> Section:
+    """The frozen model."""
+    rows = [[name, str(value)] for name, value in _base_rows(facts.base).items()]
+    return Section("The base", [Figures("The base", ("what", "value"), rows)])
 
 
 def _making(facts: CardFacts) -> dict[str, object]:
@@ -225,7 +234,3 @@ def _base_rows(record: BaseRecord) -> dict[str, object]:
         "dtype": record.dtype,
         "sha256 (of the hashes of its files, which base.json lists)": record.sha256,
     }
-
-
-def _table(rows: Mapping[str, object]) -> str:
-    return "\n".join(table(["", ""], [[text(key), text(value)] for key, value in rows.items()]))

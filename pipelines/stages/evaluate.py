@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.contracts.base import read_base
 from pipelines.contracts.evaluation import Against, Evaluation, SystemFigures, TaskFigures, write_evaluation
 from pipelines.contracts.predictions import Prediction, Said, write_predictions
 from pipelines.contracts.prepared import Row
-from pipelines.contracts.training import read_training
+from pipelines.contracts.training import TrainResult, read_training
 from pipelines.diagnostics.diagnose import diagnose
 from pipelines.diagnostics.row_scores import row_scores
 from pipelines.diagnostics.slices import Answered
@@ -23,8 +24,10 @@ from pipelines.model.intervals import Resampling, against, detectable, figure, g
 from pipelines.model.scores import answers
 from pipelines.model.workspace import Workspace, open_workspace
 from pipelines.params.whole import EvaluateParams, Params
+from pipelines.project.lineage import lineage_tags
 from pipelines.recipes.methods.reft import Recipe
 from pipelines.recipes.methods.table import REFT, make_recipe
+from pipelines.reports.evaluation_page import PageFacts, read_card_facts, write_pages
 from pipelines.tasks.family import MAJORITY, Answer, Reading, TaskFamily, task_places
 from pipelines.tasks.measures import Floats
 from reft import ReftEncoder, adapter_sha256
@@ -44,17 +47,19 @@ def run(
     out: Path,
     predictions: Path,
     plots: Path,
+    page: Path,
+    model_card: Path,
 ) -> Evaluation:
-    """Score every test row with the adapter and with the frozen base, and write figures, predictions and plots.
+    """Score every test row with the adapter and with the frozen base; write figures, predictions, plots and pages.
 
     For an encoder, which has no answer without a head, the base is the head alone, trained as the adapter was.
     """
     workspace = open_workspace(params.computation(), root=root, base=base, prepared=prepared)
-    model = _load(adapter, workspace)
+    model, trained = _load(adapter, workspace), read_training(train_metrics)
     task, rows = workspace.family, workspace.rows("test")
     edited = answers(workspace, task, model, rows, batch_size=params.evaluate.batch_size, title="adapter")
     if isinstance(model, ReftEncoder):
-        model = _head_alone(workspace, params, train_metrics, adapter)
+        model = _head_alone(workspace, params, trained, adapter)
     with model.disabled():
         frozen = answers(workspace, task, model, rows, batch_size=params.evaluate.batch_size, title="base")
     evaluation = compare(
@@ -67,8 +72,19 @@ def run(
     answered = Answered(rows, edited, frozen, readings)
     diagnostics = diagnose(workspace, model, answered, params.evaluate, seed=params.seed, root=root)
     evaluation = replace(evaluation, diagnostics=diagnostics)
-    write_predictions(predictions, _predictions(task, answered))
+    noted = predictions_of(task, answered)
+    write_predictions(predictions, noted)
     _write_plots(plots, rows, [one.value for one, _ in readings], task.classes)
+    card = read_card_facts(
+        adapter,
+        evaluation,
+        name=params.register_.model,
+        base=read_base(base),
+        trained=trained,
+        data_source=params.prepare.source,
+    )
+    made_by = {"study": trained.study, "trial of it": str(trained.trial), **lineage_tags(root)}
+    write_pages(page, model_card, PageFacts(card, noted, params.seed, made_by))
     write_evaluation(out, evaluation)
     return evaluation
 
@@ -82,8 +98,7 @@ def _load(adapter: Path, workspace: Workspace) -> MethodModel:
         ) from None
 
 
-def _head_alone(workspace: Workspace, params: Params, train_metrics: Path, adapter: Path) -> ReftEncoder:
-    trained = read_training(train_metrics)
+def _head_alone(workspace: Workspace, params: Params, trained: TrainResult, adapter: Path) -> ReftEncoder:
     if trained.adapter_sha256 != adapter_sha256(adapter):
         raise PipelineError(
             "the figures of the training must be the adapter's", got=trained.adapter_sha256, do="Run: dvc repro train"
@@ -175,7 +190,7 @@ def _known(value: float | None) -> float:
     return value
 
 
-def _predictions(task: TaskFamily[Any], answered: Answered) -> list[Prediction]:
+def predictions_of(task: TaskFamily[Any], answered: Answered) -> list[Prediction]:
     """Each row, what is right of it, and what both systems said."""
     scores = (row_scores(task, answered.rows, said).tolist() for said in (answered.adapter, answered.base))
     return [

@@ -11,6 +11,7 @@ import yaml
 
 from pipelines.bases.store import obtain
 from pipelines.contracts.base import write_record
+from pipelines.contracts.predictions import Prediction, Said, write_predictions
 from pipelines.params.whole import Params, check_params
 from pipelines.tasks.keys.mixture import MixtureParams
 from pipelines.tasks.keys.table import Families
@@ -74,10 +75,12 @@ def test_a_file_that_a_page_shows_is_as_it_shows_it(block: Block) -> None:
 
 @pytest.fixture
 def after_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project folder in which stage base has run, on a random base of a few kilobytes."""
+    """A project folder in which stage base has run, on a random base of a few kilobytes; and predictions of a row."""
     write_tiny_base(tmp_path / "models" / "own" / "tiny")
     record = obtain("file:models/own/tiny", None, "float32", root=tmp_path)
     write_record(tmp_path / "models" / "base.json", record)
+    answered = Prediction("rows.csv:2", "p", Said("a", {}, 0.0), Said("b", {}, 1.0), "b")
+    write_predictions(tmp_path / "reports" / "predictions.parquet", [answered])
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -63,6 +63,8 @@ def finish_stages(root: Path, *, seed: int = 0, better: bool = True) -> dict[str
         "evaluation": folder / "evaluation.json",
         "predictions": folder / "predictions.parquet",
         "evaluate_plots": folder / "evaluate",
+        "evaluation_page": folder / "evaluation.html",
+        "model_card": folder / "model_card.md",
     }
     if not folder.exists():
         write_record(paths["base"], make_base(root))
@@ -71,6 +73,8 @@ def finish_stages(root: Path, *, seed: int = 0, better: bool = True) -> dict[str
         _write_adapter(paths, seed)
         (paths["evaluate_plots"]).mkdir()
         (paths["evaluate_plots"] / "confusion.csv").write_text("actual,predicted\npositive,positive\n")
+        for name in ("evaluation_page", "model_card"):
+            paths[name].write_text(f"the {name} of seed {seed}", encoding="utf-8")
         write_predictions(paths["predictions"], [Prediction("a:1", "p", Said("positive"), Said("negative"))])
     write_figures(paths, better=better)
     return paths

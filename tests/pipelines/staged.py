@@ -32,4 +32,5 @@ def run_stages(root: Path, params: Params) -> None:
     evaluate.run(
         params, **inputs, adapter=root / "adapter", train_metrics=root / "train.json",
         out=root / "evaluation.json", predictions=root / "predictions.parquet", plots=root / "plots",
+        page=root / "evaluation.html", model_card=root / "model_card.md",
     )  # fmt: skip

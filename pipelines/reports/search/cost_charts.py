@@ -6,8 +6,8 @@ from typing import Literal
 from xml.etree.ElementTree import Element
 
 from pipelines.contracts.trials import TrialRecord
-from pipelines.reports.search.charts import Axis, Chart, Linear, Log, Scale, Size
-from pipelines.reports.search.study_charts import figure, percent, validation_label
+from pipelines.reports.charts import Axis, Chart, Linear, Log, Scale, Size, figure
+from pipelines.reports.search.study_charts import percent, validation_label
 from pipelines.reports.search.verdict import Verdict
 from pipelines.search.records import saved_seconds
 

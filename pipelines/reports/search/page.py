@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element
 
 from pipelines.files import write_text
+from pipelines.reports.charts import Kind, marker
 from pipelines.reports.markup import Child, element, page, table
-from pipelines.reports.search.charts import Kind, marker
 from pipelines.reports.search.cost_charts import costs, tradeoffs
 from pipelines.reports.search.part_charts import importance, parallel, parts_that_vary, slices
 from pipelines.reports.search.study_charts import confirmations, curves, history
@@ -39,7 +40,9 @@ def write_report(path: Path, found: Found, choice: Choice) -> None:
     """
     verdict = Verdict(found, choice)
     title = f"Search report: trial {choice.record.number} won"
-    write_text(path, page(title, _header(verdict), _legend(), element("main", None, *_sections(verdict))))
+    script = files("pipelines.reports.search").joinpath("search_report.js").read_text("utf-8")
+    main = element("main", None, *_sections(verdict))
+    write_text(path, page(title, _header(verdict), _legend(), main, script=script))
 
 
 def _header(verdict: Verdict) -> Element:

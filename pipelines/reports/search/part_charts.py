@@ -6,9 +6,9 @@ from xml.etree.ElementTree import Element
 
 from pipelines.recipes.domains import Span, Steps
 from pipelines.recipes.methods.table import Part
+from pipelines.reports.charts import Axis, Chart, Choices, Linear, Log, Scale, Size, clipped, figure, text
 from pipelines.reports.markup import append, element
-from pipelines.reports.search.charts import Axis, Chart, Choices, Linear, Log, Scale, Size, clipped, text
-from pipelines.reports.search.study_charts import figure, percent, scored, value_axis
+from pipelines.reports.search.study_charts import percent, scored, value_axis
 from pipelines.reports.search.verdict import Verdict
 from pipelines.wording import many
 

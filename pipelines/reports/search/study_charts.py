@@ -6,19 +6,12 @@ from collections.abc import Callable, Iterator
 from xml.etree.ElementTree import Element
 
 from pipelines.contracts.trials import TrialRecord
+from pipelines.reports.charts import LEFT, RIGHT, Axis, Chart, Choices, Kind, Linear, Size
 from pipelines.reports.markup import element
-from pipelines.reports.search.charts import LEFT, RIGHT, Axis, Chart, Choices, Kind, Linear, Size
 from pipelines.reports.search.verdict import Verdict
 from pipelines.wording import share
 
 WIDE, NARROW = Size(width=1000, height=300), Size()
-
-
-def figure(title: str, says: str, svg: Element, *, wide: bool = False) -> Element:
-    """A chart with its title and how to read it."""
-    caption = element("figcaption", None, element("h3", None, title), element("p", None, says))
-    frame = element("div", {"class": "frame"}, svg)
-    return element("figure", {"class": "wide" if wide else None}, caption, frame)
 
 
 def wide_figure(title: str, says: str, draw: Callable[[Size], Element]) -> Element:

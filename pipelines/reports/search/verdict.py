@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.contracts.trials import TrialRecord
 from pipelines.params.search import SearchParams
-from pipelines.reports.search.charts import Kind
+from pipelines.reports.charts import Kind
 from pipelines.reports.search.importance import importances
 from pipelines.search.choice import Choice, Confirmed, front
 from pipelines.search.origin import origin

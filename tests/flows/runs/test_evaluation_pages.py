@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from flows.commands.summary import summary
-from flows.runs.cards import evaluation_table, run_summary
+from flows.runs.cards import run_summary
 from flows.runs.outcome import FlowResult, GateOutcome, StageRun
 from flows.runs.titles import outcome_title
 from pipelines.contracts.diagnostics import CommonAnswer, Diagnostics, Forgetting, SliceFigures
@@ -28,6 +28,7 @@ from pipelines.files import read_json, write_json
 from pipelines.project.graph import read_graph
 from pipelines.registry.history import evaluation_metrics
 from pipelines.reports.evaluation import verdict_words, warning_words
+from pipelines.reports.evaluation_markdown import evaluation_markdown
 from pipelines.stages.evaluate import compare
 from pipelines.tasks.family import open_family
 from tests.arrows import ROOT
@@ -80,12 +81,12 @@ def test_the_card_says_the_verdict_beside_the_baselines(
     write_evaluation(tmp_path / "evaluation.json", evaluation)
     assert read_evaluation(tmp_path / "evaluation.json") == evaluation
     assert verdict_words(evaluation) == words
-    card = evaluation_table(evaluation)
+    card = evaluation_markdown(evaluation, [], seed=0)
     for said in (
-        f"Verdict: {words}.",
+        f"; {words}.",
         "| majority baseline |",
         "| chance baseline | 50.0 % |",
-        "Macro F1: base",
+        "| macro F1 |",
         "p = ",
     ):
         assert said in card
@@ -130,7 +131,7 @@ def planted() -> dict[str, tuple[Evaluation, str]]:
 def test_what_makes_a_figure_worth_less_is_warned_of_on_every_page(name: str, tmp_path: Path) -> None:
     evaluation, words = planted()[name]
     assert warning_words(evaluation) == [words]
-    assert words in evaluation_table(evaluation).replace("\\", "")
+    assert words in evaluation_markdown(evaluation, [], seed=0).replace("\\", "")
     assert words in " ".join(shown(tmp_path, evaluation).split())
     write_evaluation(tmp_path / "evaluation.json", evaluation)
     assert warning_words(read_evaluation(tmp_path / "evaluation.json")) == [words]
@@ -151,7 +152,7 @@ def test_a_file_of_release_0_1_is_read_and_said(tmp_path: Path) -> None:
     write_json(tmp_path / "evaluation.json", raw)
     old = read_evaluation(tmp_path / "evaluation.json")
     assert verdict_words(old) == "better than the base"
-    assert "baseline" not in evaluation_table(old)
+    assert "baseline" not in evaluation_markdown(old, [], seed=0)
 
 
 def test_the_end_of_a_run_says_the_verdict_beside_the_baselines(tmp_path: Path) -> None:
@@ -191,7 +192,7 @@ def test_every_page_speaks_of_the_familys_own_measure(tmp_path: Path) -> None:
     texts = ["yes"] * 18 + ["no", ""]
     evaluation = compare(task, rows, texts, ["no"] * 20, SETTINGS, seed=0, adapter_sha256="0" * 64)
     table = shown(tmp_path, evaluation)
-    figures = {"card": evaluation_table(evaluation), "run": run_summary([], evaluation, VERSION)}
+    figures = {"card": evaluation_markdown(evaluation, [], seed=0), "run": run_summary([], evaluation, VERSION)}
     unreadable = re.compile(r"unreadable answers[^0-9]*0 \(0\.0 %\)[^0-9]+1 \(5\.0 %\)", re.IGNORECASE)  # base, adapter
     assert "proposed by tpe" in table  # where the recipe came from
     for page, text in {**figures, "summary": table}.items():

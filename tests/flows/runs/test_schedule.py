@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.reports.evaluation import QUESTION
 from pipelines.runtime.process import locked
 from tests.project import Project, make_tiny_project
 from tests.scheduled import IDLE, Scheduled
@@ -65,6 +66,8 @@ def test_a_run_on_the_minute_works_and_leaves_its_artifacts(scheduled: Scheduled
     artifacts = scheduled.artifacts(run)
     assert set(artifacts) == scheduled.expected()
     assert "| train | ran |" in artifacts["summary"]
+    assert artifacts["evaluation"].startswith(f"# {QUESTION}")
+    assert "reports/evaluation.html" in artifacts["evaluation"]
     assert "in sync" in scheduled.project.run("dvc", "status", "--cloud").stdout
 
 

@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch.optim import AdamW
 
-from flows.runs.cards import evaluation_table
 from pipelines.contracts.diagnostics import CommonAnswer, Diagnostics, Forgetting
 from pipelines.diagnostics.forgetting import (
     forgetting,
@@ -26,6 +25,7 @@ from pipelines.diagnostics.neutral import read_neutral
 from pipelines.errors import PipelineError
 from pipelines.model.intervals import Resampling
 from pipelines.reports.evaluation import FORGETTING, diagnostic_figures, warning_words
+from pipelines.reports.evaluation_markdown import evaluation_markdown
 from reft import Encoded, ReftConfig, ReftModel, score_options
 from tests.pipelines.stages.test_evaluate import compared, labels
 from tests.tiny import tiny_llama, tiny_tokenizer
@@ -116,7 +116,7 @@ def test_a_broken_adapter_is_told_of_wherever_the_figures_stand(reader: tuple[Re
     assert evaluation.better  # on its task: what breaks elsewhere is seen by this alone
     (said,) = warning_words(evaluation)
     assert said.startswith("The adapter breaks text that has nothing to do with the task")
-    assert said in evaluation_table(evaluation)
+    assert said in evaluation_markdown(evaluation, [], seed=0)
     assert FORGETTING in diagnostic_figures(evaluation)
     assert evaluation.flat()["forgetting.change"] == own.change.value
 

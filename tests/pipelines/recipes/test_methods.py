@@ -176,14 +176,16 @@ def test_a_rival_goes_through_the_whole_pipeline(
     evaluate.run(
         chosen, root=root, base=base, prepared=prepared, adapter=folder / "adapter",
         train_metrics=folder / "train.json", out=folder / "evaluation.json",
-        predictions=folder / "predictions.parquet", plots=folder / "evaluate",
+        predictions=folder / "predictions.parquet", plots=folder / "evaluate", page=folder / "evaluation.html",
+        model_card=folder / "model_card.md",
     )  # fmt: skip
     made = register.run(
         chosen, root=root, files=StageFiles(base=base, prepared=prepared,
         card=root / "metrics" / ("dated.json" if method in READS_DOMAIN else "data.json"),
         search=folder / "search", search_metrics=folder / "search.json", adapter=folder / "adapter",
         train_metrics=folder / "train.json", train_plots=folder / "train", evaluation=folder / "evaluation.json",
-        predictions=folder / "predictions.parquet", evaluate_plots=folder / "evaluate"),
+        predictions=folder / "predictions.parquet", evaluate_plots=folder / "evaluate",
+            evaluation_page=folder / "evaluation.html", model_card=folder / "model_card.md"),
         out=folder / "registration.json",
     )  # fmt: skip
     assert made.adapter_sha256 == resumed.adapter_sha256

@@ -61,7 +61,8 @@ def test_it_goes_through_the_whole_pipeline(tmp_path: Path, monkeypatch: pytest.
     evaluate.run(
         project.params, **places, adapter=root / "models" / "adapter",
         train_metrics=root / "metrics" / "train.json", out=root / "metrics" / "evaluation.json",
-        predictions=root / "predictions.parquet", plots=root / "evaluate",
+        predictions=root / "predictions.parquet", plots=root / "evaluate", page=root / "evaluation.html",
+        model_card=root / "model_card.md",
     )  # fmt: skip
     made = register.run(
         project.params, root=root, out=root / "registration.json",
@@ -70,6 +71,7 @@ def test_it_goes_through_the_whole_pipeline(tmp_path: Path, monkeypatch: pytest.
             adapter=root / "models" / "adapter", train_metrics=root / "metrics" / "train.json",
             train_plots=root / "plots", evaluation=root / "metrics" / "evaluation.json",
             predictions=root / "predictions.parquet", evaluate_plots=root / "evaluate",
+            evaluation_page=root / "evaluation.html", model_card=root / "model_card.md",
         ),
     )  # fmt: skip
 

@@ -138,7 +138,13 @@ def test_a_pipeline_run_holds_a_search_with_its_trials_and_a_training(root: Path
     assert [(m.step, m.value) for m in client.get_metric_history(below[train], "loss")] == [(1, 0.75), (2, 0.5)]
     assert client.get_run(made.run_id).data.metrics["difference.low"] == 0.1
     artifacts = {item.path for item in client.list_artifacts(made.run_id, "evaluation")}
-    assert artifacts == {"evaluation/evaluation.json", "evaluation/predictions.parquet", "evaluation/confusion.csv"}
+    assert artifacts == {
+        "evaluation/evaluation.json",
+        "evaluation/predictions.parquet",
+        "evaluation/confusion.csv",
+        "evaluation/evaluation.html",
+        "evaluation/model_card.md",
+    }
 
 
 def test_runs_say_what_they_are_of_and_take_the_time_that_the_work_took(root: Path, store: Store) -> None:
@@ -314,6 +320,7 @@ def test_a_version_whose_files_are_damaged_is_not_registered_and_gets_them_again
     version = store.client.get_model_version(name, "1")
     folder = Path(local_file_uri_to_path(store.client.get_model_version_download_uri(name, "1"))) / "artifacts"
     assert holds(store.client, model_id(version), made.adapter_sha256, version.tags["base.sha256"])
+    assert (folder / "adapter" / "README.md").read_text() == "the model_card of seed 6"
     DAMAGES[damage](folder)
     assert not registered(params, root, root / "registration.json")
     if (folder / "adapter").is_dir() and damage != "broken base record":

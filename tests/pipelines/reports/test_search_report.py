@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -17,36 +16,13 @@ from pipelines.search.choice import confirmed
 from pipelines.search.records import saved_seconds
 from tests.browser import Tab, browser, chromium
 from tests.pipelines.ended import REPORTS, end, failed, pruned, record, settings, trials
+from tests.pipelines.reports.pages import Page
 
 CONFIRM = {"top": 3, "seeds": 2}
 MEDIAN = {"name": "median", "startup_trials": 2, "warmup_reports": 0}
 HOSTILE = "NonFiniteLossError: <script>alert('it ran')</script> & \"quoted\" \x00\x1b[31m\ud800"
 PAPER = {"layers": "all", "positions": "l4", "rank": 8, "learning_rate": 0.0009}
 OTHER = {"layers": "all", "positions": "l4", "rank": 1, "learning_rate": 0.004}
-
-
-class Page(HTMLParser):
-    """What a browser makes of a page: its elements with their attributes, and all its text outside script and style."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.source, self.elements, self.words = text, [], ""
-        self._inside: str | None = None
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        self._inside = tag
-
-    def handle_data(self, data: str) -> None:
-        if self._inside not in ("script", "style"):
-            self.words += data + " "
-
-    def count(self, tag: str, **wanted: str) -> int:
-        """How many elements there are with these classes and trial numbers."""
-        found = [attrs for name, attrs in self.elements if name == tag]
-        pairs = [(key.replace("_", "-"), value) for key, value in wanted.items()]
-        return sum(all(value in (attrs.get(key) or "").split() for key, value in pairs) for attrs in found)
 
 
 def report(path: Path, verdict: Verdict) -> Page:

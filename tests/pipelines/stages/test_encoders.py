@@ -15,7 +15,6 @@ from safetensors import safe_open
 from sklearn.metrics import accuracy_score, f1_score
 from transformers import AutoModel
 
-from flows.runs.cards import evaluation_table
 from pipelines.bases.store import obtain, store_path
 from pipelines.contracts.base import read_base
 from pipelines.contracts.evaluation import read_evaluation
@@ -35,6 +34,7 @@ from pipelines.params.whole import Params, check_params
 from pipelines.recipes.methods.reft import Recipe
 from pipelines.recipes.methods.table import REFT, make_recipe
 from pipelines.registry.package import model_input
+from pipelines.reports.evaluation_markdown import evaluation_markdown
 from pipelines.search.sizes import check_limit, parameters_of
 from pipelines.serving.pyfunc import AdapterModel
 from pipelines.tasks.family import open_family
@@ -142,7 +142,7 @@ def test_edits_and_head_learn_more_than_the_head_alone(bert: Path) -> None:
     assert evaluation.adapter.value > evaluation.base.value + 0.1
     assert evaluation.diagnostics is not None
     assert evaluation.diagnostics.forgetting is None
-    assert "an encoder continues no text" in evaluation_table(evaluation)
+    assert "an encoder continues no text" in evaluation_markdown(evaluation, [], seed=0)
 
 
 def test_classes_are_measured_as_scikit_learn_does(roberta: Path) -> None:

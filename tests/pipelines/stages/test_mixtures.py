@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from huggingface_hub import ModelCard
 
 from flows.runs.cards import data_card
 from pipelines.contracts.base import read_base
@@ -19,10 +20,12 @@ from pipelines.contracts.evaluation import read_evaluation
 from pipelines.contracts.facts import StageFiles
 from pipelines.contracts.predictions import read_predictions
 from pipelines.contracts.prepared import Row, read_rows
+from pipelines.contracts.training import read_training
 from pipelines.errors import PipelineError
 from pipelines.params.whole import Params, check_params
 from pipelines.registry.history import evaluation_metrics
 from pipelines.registry.package import model_input
+from pipelines.reports.evaluation import answer_words
 from pipelines.server.refusals import RefusedError
 from pipelines.server.schema import ClassifyRequest
 from pipelines.server.service import Service
@@ -33,6 +36,7 @@ from pipelines.serving.pyfunc import AdapterModel
 from pipelines.stages import prepare, register
 from pipelines.tracking.runs import open_store
 from pipelines.tracking.store import store_uri
+from tests.pipelines.reports.pages import Page
 from tests.pipelines.staged import run_stages
 from tests.searching import FEW, raw_params
 from tests.tiny import write_tiny_base
@@ -174,6 +178,20 @@ def test_figures_of_each_task_and_their_mean_are_those_of_the_predictions(projec
     assert evaluation_metrics(evaluation)["task.first.adapter.accuracy"] == np.mean(right["first"])
 
 
+def test_the_stage_leaves_a_page_and_a_card_of_its_own_figures(project: Path) -> None:
+    evaluation = read_evaluation(project / "evaluation.json")
+    page = Page((project / "evaluation.html").read_text(encoding="utf-8"))
+    assert answer_words(evaluation) in page.words
+    assert {"By task", "Rows that differ"} <= set(page.texts_of("h2"))
+    assert read_training(project / "train.json").study in page.words
+    results = ModelCard.load(project / "model_card.md").data.eval_results
+    assert results is not None
+    found = {result.dataset_name: result.metric_value for result in results}
+    wanted = {make_params().prepare.source: evaluation.adapter.value}
+    wanted |= {name: task.adapter.value for name, task in evaluation.tasks.items()}
+    assert found == pytest.approx(wanted, abs=1e-4)
+
+
 def served(project: Path) -> AdapterModel:
     model = AdapterModel()
     model.load_context(SimpleNamespace(artifacts={"adapter": project / "adapter", "base": project / "base.json"}))
@@ -203,7 +221,8 @@ def test_a_registered_mixture_is_loaded_back_and_answers_each_task(project: Path
     )  # which no stage before needed
     files = {"card": "card.json", "search_metrics": "search.json", "train_metrics": "train.json", "base": "base.json",
              "train_plots": "train", "evaluation": "evaluation.json", "predictions": "predictions.parquet",
-             "evaluate_plots": "plots"}  # fmt: skip
+             "evaluate_plots": "plots", "evaluation_page": "evaluation.html",
+             "model_card": "model_card.md"}  # fmt: skip
     paths = StageFiles(**{name: project / files.get(name, name) for name in names})
     made = register.run(params, root=project, files=paths, out=project / "registration.json")
     mlflow.set_tracking_uri(store_uri(params.tracking, project))

@@ -9,8 +9,6 @@ from itertools import pairwise
 from typing import Literal, Protocol
 from xml.etree.ElementTree import Element
 
-from matplotlib.ticker import MaxNLocator
-
 from pipelines.reports.markup import append, element
 from pipelines.wording import part_value
 
@@ -58,6 +56,8 @@ class Linear:
 
     def ticks(self) -> list[Tick]:
         """See :class:`Scale`."""
+        from matplotlib.ticker import MaxNLocator  # takes half a second to import, and Markdown does without
+
         values = MaxNLocator(5, steps=[1, 2, 5, 10], integer=self.whole).tick_values(self.low, self.high)
         return [(self.at(value), short(value)) for value in map(float, values) if self.low <= value <= self.high]
 
@@ -137,8 +137,8 @@ class Chart:
         """The pixel of a pair of values."""
         return self._across(self._x.at(x)), self._up(self._y.at(y))
 
-    def mark(self, x: object, y: object, kind: Kind, trial: int, *, aside: float = 0.0) -> None:
-        """A trial; ``aside`` moves it by so many pixels, where others would cover it."""
+    def mark(self, x: object, y: object, kind: Kind, trial: int | None, *, aside: float = 0.0) -> None:
+        """A trial, or another point; ``aside`` moves it by so many pixels, where others would cover it."""
         across, up = self.place(x, y)
         append(self.svg, marker(kind, across + aside, up, trial))
 
@@ -194,6 +194,13 @@ class Chart:
                 label = text(across, bottom + 17, words)
             append(self.svg, element("path", {"class": "axis", "d": f"M{across:.1f} {bottom}v4"}), label)
         append(self.svg, element("path", {"class": "axis", "d": f"M{LEFT} {bottom}H{right}"}))
+
+
+def figure(title: str, says: str, svg: Element, *, wide: bool = False) -> Element:
+    """A chart with its title and how to read it."""
+    caption = element("figcaption", None, element("h3", None, title), element("p", None, says))
+    frame = element("div", {"class": "frame"}, svg)
+    return element("figure", {"class": "wide" if wide else None}, caption, frame)
 
 
 def marker(kind: Kind, x: float, y: float, trial: int | None) -> Element:
