@@ -17,7 +17,17 @@ from flows.runs.notify import notify_of_failure
 from flows.runs.outcome import FlowResult, result_line
 from flows.runs.project import check_ready
 from flows.runs.server import Told, kept_alive
-from flows.runs.tasks import pull, push, refresh_rows, repro_stage, repro_stages, show, show_drift, warn
+from flows.runs.tasks import (
+    pull,
+    push,
+    refresh_rows,
+    repro_stage,
+    repro_stages,
+    show,
+    show_drift,
+    take_in_late,
+    warn,
+)
 from flows.runs.titles import outcome_title, project_name, rename_run
 from pipelines.bases.space import check_base_space
 from pipelines.bases.store import in_store
@@ -99,6 +109,8 @@ def _run_whole(root: Path, params: Params, *, refresh: bool) -> FlowResult:
         pull(root)
     kept = graph.paths["prepared"] if refresh and params.refresh.search == "last" else None
     runs = repro_stages(root, graph.stages, keep_search=kept)
+    if news is not None and any((run.stage, run.outcome != "skipped") == ("prepare", True) for run in runs):
+        news = take_in_late(root, params, graph.stage("prepare"), news)
     if not registered(params, root, root / graph.paths["registration"]):
         runs[-1] = repro_stage(root, graph.stage("register"), force=True)
     after_stages(root, params, graph)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,12 @@ class News:
     def is_any(self) -> bool:
         """Whether there are new rows."""
         return bool(self.new or self.changed or self.commit)
+
+    def and_late(self, late: News) -> News:
+        """It with what came while the run worked."""
+        new = dict.fromkeys((*self.new, *late.new))
+        changed = dict.fromkeys((*self.changed, *(name for name in late.changed if name not in new)))
+        return replace(self, new=tuple(new), changed=tuple(changed), untracked=late.untracked or self.untracked)
 
     def words(self) -> str:
         """What there is, in one sentence."""
@@ -100,6 +106,16 @@ def take_in(root: Path, news: News) -> None:
     if news.commit is not None:
         address = at_commit(news.source, news.commit)
         write_text(root / "params.yaml", apply_changes(root / "params.yaml", {"prepare": {"source": address}}))
+
+
+def come_late(root: Path, params: Params, prepare: Stage) -> News:
+    """What came after :func:`look` and was read by stage prepare all the same, so that it is to be taken in as well.
+
+    A file that came later still makes that stage stale, and is for the next run.
+    """
+    news = look(root, params)
+    said: Any = json.loads(dvc.read(root, ["status", "--json", prepare.name])) if news.untracked is not None else {}
+    return News(news.source) if prepare.name in said else replace(news, commit=None)
 
 
 def stands_for(root: Path, stage: Stage, prepared: str) -> bool:

@@ -19,7 +19,7 @@ from flows.runs.cards import data_card, page_link, run_summary, search_card, ver
 from flows.runs.drift import write_drift
 from flows.runs.dvc import StageFailedError
 from flows.runs.outcome import GateOutcome, Outcome, StageRun
-from flows.runs.refresh import News, keep, look, stands_for, take_in
+from flows.runs.refresh import News, come_late, keep, look, stands_for, take_in
 from flows.runs.server import UNREACHABLE, say, wait_until_up
 from pipelines.contracts.base import read_base
 from pipelines.contracts.card import read_card
@@ -100,6 +100,20 @@ def refresh_rows(root: Path, params: Params) -> News:
     take_in(root, news)
     get_run_logger().info(news.words())
     return news
+
+
+@task(name="late-rows", cache_policy=NO_CACHE)
+def take_in_late(root: Path, params: Params, prepare: Stage, news: News) -> News:
+    """Take in what stage prepare has read beside what was taken in before it; what a version is made of is under DVC.
+
+    Raises:
+        PipelineError: as :func:`refresh_rows`.
+    """
+    late = come_late(root, params, prepare)
+    take_in(root, late)
+    if late.is_any:
+        get_run_logger().info(f"While the run worked: {late.words()}")
+    return news.and_late(late)
 
 
 def repro_stages(root: Path, stages: Sequence[Stage], *, keep_search: str | None = None) -> list[StageRun]:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from flows.runs import dvc
-from flows.runs.refresh import keep, look, stands_for, take_in
+from flows.runs.refresh import come_late, keep, look, stands_for, take_in
 from pipelines.errors import PipelineError
 from pipelines.intake.proposal import apply_changes
 from pipelines.params.whole import Params, check_params, load_params
@@ -139,3 +139,25 @@ def test_a_stage_is_kept_for_other_rows_and_for_nothing_else(made: Project, tmp_
     (tmp_path / "prepared").write_text("still more rows", encoding="utf-8")
     (tmp_path / "code").write_text("two", encoding="utf-8")
     assert not stands_for(tmp_path, search, "prepared")
+
+
+@pytest.mark.long
+def test_rows_that_come_while_a_run_works_are_taken_in_if_it_has_read_them(project: Project) -> None:
+    """With DVC itself, and a stage prepare that takes no time."""
+    root = project.root
+    (root / "dvc.yaml").write_text(
+        f"stages:\n  prepare:\n    cmd: ls {FOLDER} > rows\n    deps: [{FOLDER}]\n    outs: [rows]\n", encoding="utf-8"
+    )
+    (prepare,) = read_graph(root).stages
+    project.run("dvc", "repro", "--quiet")
+    before = look(root, params(project))
+    (root / FOLDER / "2026-02.csv").write_text("text,label\nOne more.,good\n", encoding="utf-8")
+    project.run("dvc", "repro", "--quiet", "--single-item", "prepare")  # as a run does it, after its look
+    late = come_late(root, params(project), prepare)
+    assert late.new == ("2026-02.csv",)
+    assert before.and_late(late).words() == f"New rows in file:{FOLDER}: 1 file new (2026-02.csv)"
+    take_in(root, late)
+    assert dvc.unchanged(root) == {"prepare"}
+    (root / FOLDER / "2026-03.csv").write_text("text,label\nAnd one.,bad\n", encoding="utf-8")
+    assert not come_late(root, params(project), prepare).is_any  # it is the next run's
+    assert look(root, params(project)).new == ("2026-03.csv",)
