@@ -11,6 +11,8 @@ from xml.etree.ElementTree import Element
 from pipelines import markdown
 from pipelines.reports.markup import element, table
 
+WIDE = 5  # columns of a table that is moved sideways in a narrow window, so that its cells stay broad enough to read
+
 
 @dataclass(frozen=True)
 class Paragraph:
@@ -92,7 +94,8 @@ def _block(block: Block) -> Element:
             return element("p", {"class": kind or None}, words)
         case Figures(title, header, rows):
             region = {"class": "frame", "role": "region", "aria-label": title, "tabindex": "0"}  # its own arrow keys
-            return element("div", region, table(header, rows, kind="facts" if len(header) == 2 else "figures"))
+            kind = "facts" if len(header) == 2 else "figures" if len(header) < WIDE else "figures wide"
+            return element("div", region, table(header, rows, kind=kind))
         case Drawn(draw):
             return draw()
         case Texts(title, named):
