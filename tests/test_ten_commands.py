@@ -52,7 +52,7 @@ def clone(tmp_path: Path) -> Project:
 def test_they_lead_from_a_first_run_to_a_rollback(clone: Project, tmp_path: Path) -> None:
     port = str(free_port())
     shell = [
-        f"echo '=== {number}'; {command}".replace("8000", port)
+        f"echo; echo '=== {number}'; {command}".replace("8000", port)
         for number, command in enumerate(ten_commands(), start=1)
     ]
     serving = next(place for place, command in enumerate(shell) if "reft serve" in command)
@@ -65,7 +65,7 @@ def test_they_lead_from_a_first_run_to_a_rollback(clone: Project, tmp_path: Path
     assert "champion" in listed["1"]
     assert "refused" in listed["2"]
     assert "version 1" in said["9"]
-    answers = [json.loads(said[number].splitlines()[-1]) for number in ("8", "10")]
+    answers = [json.loads(said[number].strip().splitlines()[-1]) for number in ("8", "10")]
     assert [answer["system_fingerprint"].partition("-")[0] for answer in answers] == ["v2", "v1"]
     assert all(row["label"] in ("negative", "positive") for answer in answers for row in answer["data"])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -16,6 +16,7 @@ from prefect.runtime import flow_run
 from prefect.utilities.urls import url_for
 
 from flows.runs.notify import notify_of_move
+from flows.runs.server import UNREACHABLE
 from flows.runs.tasks import warn
 from pipelines.contracts.verdict import Decision
 
@@ -69,11 +70,14 @@ def ask_person(root: Path, decision: Decision, *, hours: float) -> Answer:
 @contextmanager
 def _end_of_waiting(run: str, seconds: float) -> Iterator[threading.Event]:
     """Answer no when the time is over; the event is set then."""
-    late = threading.Event()
+    late, over = threading.Event(), threading.Event()
 
     def end() -> None:
         late.set()
-        resume_flow_run(UUID(run), run_input={"approved": False, "reason": "nobody answered in time"})
+        while not over.wait(POLL_SECONDS):  # until the run goes on, by this or by what a person says in this moment
+            with suppress(*UNREACHABLE):
+                resume_flow_run(UUID(run), run_input={"approved": False, "reason": "nobody answered in time"})
+                return
 
     timer = threading.Timer(seconds, contextvars.copy_context().run, args=(end,))
     timer.daemon = True
@@ -81,4 +85,5 @@ def _end_of_waiting(run: str, seconds: float) -> Iterator[threading.Event]:
     try:
         yield late
     finally:
+        over.set()
         timer.cancel()

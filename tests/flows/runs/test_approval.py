@@ -66,7 +66,7 @@ def answered(server: Scheduled, word: str, reason: str) -> subprocess.Popen[byte
     """A run that waits, and is told a word; it has ended."""
     run = server.project.start("reft", "run", log=server.log)
     try:
-        (paused,) = wait_for("paused run", lambda: server.runs(state="Paused"), seconds=900)
+        (paused,) = wait_for("paused run", lambda: server.runs(state="Paused") or None, seconds=900)
         assert paused["id"] in server.log.read_text(encoding="utf-8")  # where to answer
         server.project.run("python", "-c", ANSWER, paused["id"], word, reason)
         assert run.wait(timeout=600) == 0
@@ -80,7 +80,8 @@ def test_nobody_answers(server: Scheduled) -> None:
     assert "version 1 of reft-adapter passes the gate and waits for a person's word: http" in server.said
     assert "nobody answered in 0.002 h" in server.said
     assert aliases(project) == {CHALLENGER: 1}
-    assert len(server.runs(state="Completed")) == 1  # it ended well
+    assert len(server.runs(state="Completed")) == 2  # with that of before, which had the same database
+    assert server.runs(state="Paused") == server.runs(state="Failed") == []
     assert '"state": "Waiting"' in (project.root.parent / "told.jsonl").read_text(encoding="utf-8")
 
 
