@@ -78,6 +78,7 @@ class Batch:
         spans: bool [batch, sequence], the tokens that the rows name themselves.
         domains: float64 [batch], the rows' t, or None where they have none. It stays on the CPU: some devices have no
             float64, and a time stamp needs it.
+        read_from: the batch on the CPU that this one was copied from; None for one that was made where it is.
     """
 
     input_ids: Tensor
@@ -86,16 +87,23 @@ class Batch:
     prompt_lengths: Tensor
     spans: Tensor | None = None
     domains: Tensor | None = None
+    read_from: Batch | None = None
+
+    @property
+    def readable(self) -> Batch:
+        """The same rows where their values are read without waiting for a device, if they are there too."""
+        return self if self.read_from is None else self.read_from
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the same batch on ``device``."""
         return Batch(
-            self.input_ids.to(device),
-            self.attention_mask.to(device),
-            self.labels.to(device),
-            self.prompt_lengths.to(device),
-            None if self.spans is None else self.spans.to(device),
+            to_device(self.input_ids, device),
+            to_device(self.attention_mask, device),
+            to_device(self.labels, device),
+            to_device(self.prompt_lengths, device),
+            None if self.spans is None else to_device(self.spans, device),
             self.domains,
+            self.readable,
         )
 
 
@@ -195,6 +203,19 @@ def check_domain(value: object) -> None:
     """Raise ValueError unless ``value`` can be a row's domain variable t: a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"a row's domain is a finite number; got {value!r}; correct it, or leave the row out")
+
+
+def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Return a tensor on a device, without waiting for the copy where the device's own order of work allows it.
+
+    CUDA copies beside the program from memory that is pinned; torch keeps that until the copy is done. Metal may read
+    after the source has gone, so there a copy is waited for.
+    """
+    target = torch.device(device)
+    if tensor.device.type != "cpu" or target.type == "cpu":
+        return tensor.to(target)
+    source = tensor.pin_memory() if target.type == "cuda" else tensor
+    return source.to(target, non_blocking=target.type != "mps")
 
 
 def stack_domains(values: Sequence[float | None]) -> Tensor | None:

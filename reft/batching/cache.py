@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
 from reft.cone.lower_layers import changing_rope
+from reft.data import to_device
 from reft.models.decoder import text_config
 
 ROOM = 64  # columns: a buffer is copied once in so many tokens, where torch.cat would copy it at each
@@ -53,7 +55,8 @@ class Columns:
 
     def keep(self, rows: Sequence[int], first: int) -> None:
         """Keep these rows, and the columns from the first one on."""
-        kept = self.tensor[list(rows), :, first:]
+        chosen = to_device(torch.tensor(rows), self._buffer.device)
+        kept = self.tensor[:, :, first:].index_select(0, chosen)
         smaller = self._room_for(len(rows), kept.shape[-2], like=kept)
         smaller[..., : kept.shape[-2], :] = kept
         self._buffer, self._end = smaller, kept.shape[-2]

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from reft.batching.cache import RowsCache, check_base
 from reft.batching.sampling import Chosen, Sampling, choose
-from reft.data import Collator, Encoded
+from reft.data import Collator, Encoded, to_device
 from reft.models.decoder import ReftModel, contiguous_columns, position_ids
 from reft.models.mixed import AdapterSet
 
@@ -117,7 +117,7 @@ class RunningBatch:
     @torch.no_grad()
     def admit(self, rows: Sequence[Row]) -> list[Token]:
         """Read prompts in one pass and let them join; return the first token of each."""
-        batch = self._collate([Encoded(row.prompt.ids, len(row.prompt.ids)) for row in rows]).to(self._base.device)
+        batch = self._collate([Encoded(row.prompt.ids, len(row.prompt.ids)) for row in rows])
         cache = RowsCache()
         editing = self._editing(rows, batch.attention_mask)
         places = position_ids(batch.attention_mask)
@@ -130,12 +130,11 @@ class RunningBatch:
     def step(self) -> list[Token]:
         """Read the last token of each row; return the next of each, in the order that the rows had before."""
         rows = list(self.rows)
-        device = self._base.device
         ids, places = ([[value] for value in values] for values in zip(*((r.last, r.read) for r in rows), strict=True))
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(rows), 1)], dim=-1)
         behind = [row if row.written <= row.prompt.edited_behind else None for row in rows]
         editing = self._editing(behind, self._mask)
-        read = torch.tensor(ids, device=device), self._mask, torch.tensor(places, device=device)
+        read = torch.tensor(ids), self._mask, torch.tensor(places)
         tokens = self._next(rows, self._pass(*read, self._cache, editing))
         self.drop([row for row, token in zip(rows, tokens, strict=True) if token.finish is not None])
         return tokens
@@ -171,12 +170,13 @@ class RunningBatch:
             return nullcontext()
         names = [None if row is None or row.prompt.adapter is None else str(id(row.prompt.adapter)) for row in rows]
         lengths = [1 if row is None else len(row.prompt.ids) for row in rows]
-        return AdapterSet(named).rows(names).editing(mask, torch.tensor(lengths, device=mask.device))
+        return AdapterSet(named).rows(names).editing(mask, torch.tensor(lengths))
 
     def _pass(
         self, ids: Tensor, mask: Tensor, places: Tensor, cache: RowsCache, editing: AbstractContextManager[None]
     ) -> Tensor:
-        """Return the logits of the last column, [rows, vocabulary]."""
+        """Return the logits of the last column, [rows, vocabulary]; what is given is on the CPU."""
+        ids, mask, places = (to_device(each, self._base.device) for each in (ids, mask, places))
         given: dict[str, Any] = {"position_ids": places, "logits_to_keep": 1}
         more = {name: value for name, value in given.items() if name in self._taken}
         with editing, contiguous_columns(self._base):

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from reft.data import to_device
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -56,8 +58,8 @@ def choose(logits: Tensor, samplings: Sequence[Sampling], generators: Sequence[t
     """
     logits = logits.float()
     best = logits.max(-1)
-    ids = best.indices.tolist()
-    for row, finite in enumerate(best.values.isfinite().tolist()):
+    ids, are_finite = torch.stack([best.indices, best.values.isfinite().long()]).tolist()  # one wait for a device
+    for row, finite in enumerate(are_finite):
         generator = generators[row]
         if not finite:
             ids[row] = -1
@@ -85,8 +87,8 @@ def _log_probabilities(
 ) -> list[Chosen]:
     if not rows:
         return []
-    known = logits[list(rows)].log_softmax(-1)
-    own = known.gather(-1, torch.tensor([[ids[row]] for row in rows], device=known.device))[:, 0].tolist()
+    known = logits.index_select(0, to_device(torch.tensor(rows), logits.device)).log_softmax(-1)
+    own = known.gather(-1, to_device(torch.tensor([[ids[row]] for row in rows]), known.device))[:, 0].tolist()
     most = max(samplings[row].alternatives or 0 for row in rows)
     top = known.topk(min(most, known.shape[-1]), dim=-1)
     pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)

@@ -25,7 +25,7 @@ from reft.cone.kept_layers import kept_output, output_fields
 from reft.cone.prefix_cache import PrefixCache, run_behind
 from reft.cone.side_by_side import SideBySide
 from reft.cone.window import Kept, lay_out
-from reft.data import Batch, Collator, Encoded, span_mask
+from reft.data import Batch, Collator, Encoded, span_mask, to_device
 from reft.edits.hooks import Edits, Placed
 from reft.edits.positions import parse_positions, position_masks
 from reft.models.decoder import ReftModel, causal_stack, position_ids
@@ -211,7 +211,7 @@ class ConeProbe(DecoderProbe):
         rows = [Kept(row, start, self._constants(row)) for row, (start,) in zip(inputs, starts, strict=True)]
         window = lay_out(rows, site.layer, self.device)
         every = torch.arange(len(rows), device=self.device).unsqueeze(-1)
-        hidden = window.hidden.index_put((every, (places - places[:, :1]).to(self.device)), states)
+        hidden = window.hidden.index_put((every, to_device(places - places[:, :1], self.device)), states)
         ends = [place * window.tokens + row.end - row.start - 1 for place, row in enumerate(rows)]
         apart = takes_groups(self.base.config) and is_small(window.tokens, window.before)
         cache = PrefixCache(self._count, window.before, window.frozen, apart=apart)
@@ -219,7 +219,7 @@ class ConeProbe(DecoderProbe):
         with ExitStack() as undo:
             undo.enter_context(self._editing(batch, above=site.layer))
             undo.enter_context(kept_output(self.stack, site.layer, hidden, fields=self._fields))
-            undo.enter_context(only_columns(self.base, torch.tensor(ends, device=self.device)))
+            undo.enter_context(only_columns(self.base, to_device(torch.tensor(ends), self.device)))
             logits = run_behind(self.base, window.input_ids, window.mask, cache)
         return logits.view(len(rows), -1)[:, self.choices]
 

@@ -15,6 +15,7 @@ from reft.cone.grouped_attention import Pairs, is_small, takes_groups
 from reft.cone.kept_layers import kept_output, output_fields, recorded
 from reft.cone.prefix_cache import PrefixCache, run_behind
 from reft.cone.side_by_side import SideBySide, Watched, agree, by_twos, watched
+from reft.data import to_device
 from reft.edits.hooks import Stack
 
 if TYPE_CHECKING:
@@ -188,9 +189,9 @@ class Prompts:
         apart = takes_groups(self._base.config) and is_small(tokens, before)
         last = count - 1 if what.last is None else None
         cache = PrefixCache(count, before, frozen, recording=what.recording, last=last, apart=apart)
-        mask = torch.ones(len(rows), before + tokens, dtype=torch.long, device=self._device)
+        mask = torch.ones(len(rows), before + tokens, dtype=torch.long)
         with _precise(self._base), recorded(self._stack, what.layers, last=what.last) as outputs:
-            run_behind(self._base, torch.tensor(rows, device=self._device), mask, cache)
+            run_behind(self._base, to_device(torch.tensor(rows), self._device), mask, cache)
         return _Seen(outputs, cache.seen)
 
 

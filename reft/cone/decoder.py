@@ -29,7 +29,7 @@ from reft.cone.lower_layers import changing_rope
 from reft.cone.prefix_cache import PrefixCache, run_behind
 from reft.cone.stems import Stem, add_picked, in_passes, log_probabilities, stems_of
 from reft.cone.window import Behind, Kept, Window, first_edited, lay_out, lay_out_behind, one_pass
-from reft.data import Encoded
+from reft.data import Encoded, to_device
 from reft.edits.config import ReftConfig
 from reft.edits.positions import Positions
 
@@ -59,6 +59,7 @@ class Cone:
         self._num_layers = len(model.stack.layers)
         self._positions = edited_positions(model.config)
         self._prompts = Prompts(model.base, model.stack, keeper.side_by_side)
+        self._copies = keeper.copies
 
     @classmethod
     def of(cls, model: EditedDecoder, *, begins: bool = False) -> Cone | None:
@@ -82,10 +83,12 @@ class Cone:
 
     def begin(self, rows: Sequence[Encoded]) -> None:
         """Start a use of rows for losses; see :meth:`reft.cone.constants.ConstantStore.begin`."""
+        self._copies.begin(self._model.device)
         self._store.begin(self._wanted(row) for row in rows)
 
     def begin_scores(self, prompts: Sequence[Ids], choices: Sequence[Sequence[Ids]]) -> None:
         """Start a use of prompts for scores of each one's choices."""
+        self._copies.begin(self._model.device)
         rows = zip(prompts, choices, strict=True)
         self._store.begin(self._wanted(Encoded(ids, len(ids)), *_longer(own)) for ids, own in rows)
 
@@ -100,7 +103,7 @@ class Cone:
         ]
         labels = [token for row in rows for token in row.input_ids[row.prompt_length :]]
         logits, _ = self._run(window, columns)
-        return token_losses(logits, torch.tensor(labels, device=logits.device))
+        return token_losses(logits, to_device(torch.tensor(labels), logits.device))
 
     def scores(self, prompts: Sequence[Ids], choices: Sequence[Sequence[Ids]]) -> list[Tensor]:
         """Return the log-probability of each choice of each prompt in nats, fp32 or wider [choices] each, on the CPU.
@@ -150,7 +153,9 @@ class Cone:
     def _keep(self, row: Encoded, *continuations: Ids) -> Kept:
         """Find a row's constants, and those of what may follow it."""
         start = first_edited(self._positions, row)
-        return Kept(row, start, self._store.get(*self._wanted(row, *continuations), self._prompts.compute))
+        key, want = self._wanted(row, *continuations)
+        constants = self._store.get(key, want, self._prompts.compute)
+        return Kept(row, start, self._copies.of(key, constants, self._model.device))
 
     def _wanted(self, row: Encoded, *continuations: Ids) -> tuple[RowKey, Want]:
         above = self._layer + 1
@@ -184,7 +189,7 @@ class Cone:
         with ExitStack() as undo:
             undo.enter_context(model.editing(window.mask, window.prompt_lengths, window.spans))
             undo.enter_context(kept_output(model.stack, self._layer, window.hidden, fields=self._fields))
-            undo.enter_context(only_columns(base, torch.tensor(columns, device=window.mask.device)))
+            undo.enter_context(only_columns(base, to_device(torch.tensor(columns), model.device)))
             logits = run_behind(base, window.input_ids, window.mask, cache)
         return logits.view(len(columns), -1), cache.seen
 
@@ -255,14 +260,14 @@ def _closed_up(after: Pairs, mask: Tensor) -> tuple[Pairs, Tensor]:
 
     Args:
         after: layer -> keys and values of all columns.
-        mask: [batch, columns].
+        mask: [batch, columns], on the CPU.
     """
     shift = mask.flip(-1).argmax(-1, keepdim=True)
     if not shift.any():
         return after, mask
-    places = (torch.arange(mask.shape[1], device=mask.device) - shift) % mask.shape[1]
+    places = (torch.arange(mask.shape[1]) - shift) % mask.shape[1]
 
     def moved(each: Tensor) -> Tensor:
-        return each.gather(2, places[:, None, :, None].expand_as(each))
+        return each.gather(2, to_device(places, each.device)[:, None, :, None].expand_as(each))
 
     return {layer: (moved(keys), moved(values)) for layer, (keys, values) in after.items()}, mask.gather(1, places)

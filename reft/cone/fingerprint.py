@@ -13,9 +13,11 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.modules import module as torch_module
 from transformers import PreTrainedConfig
 
+from reft.data import to_device
 from reft.files import canonical_json
 
 _GLOBAL = ("_global_forward_hooks", "_global_forward_pre_hooks")
@@ -24,6 +26,7 @@ _OF_TORCH = frozenset(vars(nn.Module()))
 
 _PLAIN = frozenset([bool, int, float, str, type(None)])
 _SAMPLES = 16
+_PIECE = 1 << 22  # words that are multiplied at once on an accelerator
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,9 @@ def quick(base: Base) -> tuple[Any, ...]:
     """Return what tells most changes at once, for each batch.
 
     It is first all but the tensors: which modules there are, their settings and functions. Then which tensors, how they
-    lie and how often they were written, and some values of each, since a change through ``.data`` leaves all else.
+    lie and how often they were written, and of those on the CPU some values, since a change through ``.data`` leaves
+    all else. To read values of an accelerator's is to wait for it in each batch: there such a change is seen when the
+    next use of rows begins.
     """
     seen: dict[int, Any] = {}
     code: list[Any] = [_described(base.config, seen), *base.functions()]  # flat: many small tuples wake the collector
@@ -143,19 +148,38 @@ def settings(base: Base) -> str | None:
 
 
 def content(base: Base) -> str:
-    """Return a sha256 of the bytes of all weights and buffers, with their names, shapes and types.
+    """Return a sha256 of all weights and buffers, with their names, shapes and types.
 
-    Nothing less is enough: a change through ``.data`` leaves place and version as they were, and a sum or a sample
-    lets changes through that leave it as it was.
+    On the CPU of their bytes. Nothing less is enough: a change through ``.data`` leaves place and version as they were,
+    and a plain sum or a sample lets changes through that leave it as it was. Gigabytes on an accelerator stay there:
+    of them it is of sums whose factors are drawn (:func:`_folded`), which another content has with a chance of 2^-64.
     """
     digest, seen = hashlib.sha256(), set()
     for name, each in base.tensors():
         digest.update(canonical_json([name, str(each.dtype), list(each.shape)]))
         if id(each) not in seen:
             seen.add(id(each))
-            flat = each.detach().cpu().contiguous().view(-1)
+            own = each if each.device.type == "cpu" else _folded(each)
+            flat = own.detach().contiguous().view(-1)
             digest.update(memoryview(cast(Any, flat.view(torch.uint8).numpy())))
     return digest.hexdigest()
+
+
+def _folded(tensor: Tensor) -> Tensor:
+    """Return two sums of each piece of an accelerator's tensor, int64 [2, pieces] on the CPU.
+
+    Each is of the piece's words, four bytes each, times factors that were drawn once: sums like these, modulo 2^64, are
+    a universal hash, since two contents differ in a word by less than 2^32 and have equal sums for one draw in 2^32 at
+    most.
+    """
+    words = tensor.detach().contiguous().view(-1).view(torch.uint8)
+    words = (functional.pad(words, (0, -len(words) % 4)) if len(words) % 4 else words).view(torch.int32)
+    generator = torch.Generator().manual_seed(0)
+    size = min(_PIECE, max(1, len(words)))
+    drawn = torch.randint(-(1 << 63), (1 << 63) - 1, (2, size), generator=generator, dtype=torch.int64)
+    factors = to_device(drawn, tensor.device)
+    sums = [(factors[:, : len(piece)] * piece.long()).sum(-1) for piece in words.split(_PIECE)]
+    return torch.stack(sums, dim=-1).cpu() if sums else drawn[:, :0]
 
 
 def _described(value: Any, seen: dict[int, Any]) -> Any:
@@ -200,12 +224,12 @@ def _name(function: Any) -> str | None:
 
 
 def _samples(tensors: Sequence[Tensor]) -> bytes:
-    """Return some values of each tensor that is one piece of memory, in steps that meet every row and column."""
-    chosen: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+    """Return some values of the CPU's tensors that are one piece of memory, in steps that meet every row and column."""
+    chosen: dict[torch.dtype, list[Tensor]] = {}
     for each in tensors:
-        size = each.numel()
+        size = each.numel() if each.device.type == "cpu" else 0
         if size and (each.is_contiguous() or each.mT.is_contiguous() if each.ndim > 1 else each.is_contiguous()):
             step = max(1, size // _SAMPLES) | 1
             sample = each.detach().as_strided((min(_SAMPLES, -(-size // step)),), (step,))
-            chosen.setdefault((each.device, each.dtype), []).append(sample)
-    return b"".join(torch.cat(own).cpu().view(torch.uint8).numpy().tobytes() for own in chosen.values())
+            chosen.setdefault(each.dtype, []).append(sample)
+    return b"".join(torch.cat(own).view(torch.uint8).numpy().tobytes() for own in chosen.values())

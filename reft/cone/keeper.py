@@ -18,6 +18,7 @@ import transformers
 from torch import nn
 
 from reft.cone.constants import ConstantStore
+from reft.cone.device_copies import DeviceCopies
 from reft.cone.files import ConstantFiles
 from reft.cone.fingerprint import Base, content, quick, settings, unfit
 from reft.cone.kept_layers import output_fields
@@ -76,6 +77,8 @@ class Keeper:
         """Lowest edited layer -> whether leaving out the layers up to it was found to be right."""
         self.side_by_side = SideBySide()
         """What :class:`reft.cone.compute.Prompts` found out about passes over several rows."""
+        self.copies = DeviceCopies()
+        """Of the constants, where the base is on an accelerator."""
         self._fields: int | None = None
         self._spent = 0.0
         self._said: set[str] = set()
@@ -147,6 +150,7 @@ class Keeper:
     def _restart(self) -> None:
         self.right.clear()
         self.side_by_side = SideBySide()
+        self.copies = DeviceCopies()
         self._fields = None
         self._store = self._empty()
 

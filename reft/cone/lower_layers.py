@@ -17,6 +17,7 @@ from reft.cone.compute import whole_row
 from reft.cone.constants import Constants, ConstantStore, RowKey, Want
 from reft.cone.keeper import Keeper, keeper_of
 from reft.cone.kept_layers import kept_output
+from reft.data import to_device
 
 if TYPE_CHECKING:
     from reft.cone.edited import EditedModel
@@ -36,7 +37,7 @@ def skipping(model: EditedModel, rows: Sequence[Any], batch: Any) -> Iterator[No
     if store is None or changing_rope(model.base.config) or not _right(model, rows, keeper, store):
         yield
         return
-    with _skipping(model, rows, batch.attention_mask, keeper, store):
+    with _skipping(model, rows, batch.readable.attention_mask, keeper, store):
         yield
 
 
@@ -55,9 +56,10 @@ def _skipping(
     want = Want(frozenset([(layer, ())]))
     own = [store.get(model.reads(row), want, partial(_computed, model, row)).outputs for row in rows]
     joined = torch.cat([each[layer, ()] for each in own])
-    hidden = joined.new_zeros(*mask.shape, joined.shape[-1]).to(mask.device)
-    hidden[mask.bool()] = joined.to(mask.device)
-    with kept_output(model.stack, layer, hidden, fields=keeper.output_fields(model.base, model.stack)):
+    hidden = joined.new_zeros(*mask.shape, joined.shape[-1])
+    hidden[mask.bool()] = joined
+    output = to_device(hidden, model.device)
+    with kept_output(model.stack, layer, output, fields=keeper.output_fields(model.base, model.stack)):
         yield
 
 
@@ -79,7 +81,7 @@ def _right(model: EditedModel, rows: Sequence[Any], keeper: Keeper, store: Const
         with model.disabled():
             batch = model.collate(rows[:2], 0).to(model.device)
             plain = model.target_losses(batch)
-            with _skipping(model, rows[:2], batch.attention_mask, keeper, store):
+            with _skipping(model, rows[:2], batch.readable.attention_mask, keeper, store):
                 skipped = model.target_losses(batch)
         model.train(was_training)
         close = 1e-3 if next(model.base.parameters()).dtype.itemsize > 2 else 5e-2

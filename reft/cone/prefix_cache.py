@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Container
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -13,6 +12,8 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from reft.cone.grouped_attention import Pairs, grouped
 from reft.cone.kept_layers import Reached
+from reft.cone.unread_masks import unread_masks
+from reft.data import to_device
 
 
 class PrefixCache(Cache):
@@ -107,15 +108,24 @@ def run_behind(base: nn.Module, input_ids: Tensor, mask: Tensor, cache: PrefixCa
     Args:
         base: a decoder.
         input_ids: [batch, tokens].
-        mask: [batch, before + tokens], 1 at the rows' tokens, which stand side by side.
+        mask: [batch, before + tokens], 1 at the rows' tokens, which stand side by side; on the CPU.
         cache: what is before.
 
     Returns:
         The logits, as the base gives them.
     """
-    arguments: dict[str, Any] = {"attention_mask": mask, "past_key_values": cache, "use_cache": False}
+    device, tokens = input_ids.device, input_ids.shape[1]
+    seen = to_device(mask, device)
+    # Rows that begin in the first column look at no padding, which stands behind them: an accelerator's own causal
+    # kernel, which takes no mask, is then the quicker one.
+    hides = cache.apart or device.type == "cpu" or mask.shape[1] > tokens
+    arguments: dict[str, Any] = {
+        "attention_mask": seen if hides else None,
+        "past_key_values": cache,
+        "use_cache": False,
+    }
     if "position_ids" in inspect.signature(base.forward).parameters:
-        arguments["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)[:, -input_ids.shape[1] :]
-    with grouped(base.config, cache.frozen) if cache.apart else nullcontext():
+        arguments["position_ids"] = (seen.cumsum(-1) - 1).clamp(min=0)[:, -tokens:]
+    with grouped(base.config, cache.frozen) if cache.apart else unread_masks(base, device):
         logits: Tensor = base(input_ids=input_ids, **arguments).logits
     return logits

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from reft.cone.constants import Ids
+from reft.data import to_device
 
 Pick = tuple[int, int]
 """A column of log-probabilities, and the token whose one is meant."""
@@ -58,5 +59,5 @@ def add_picked(words: Tensor, picked: Sequence[Sequence[Pick]]) -> list[Tensor]:
         picked: of each choice.
     """
     columns, tokens = zip(*(pick for picks in picked for pick in picks), strict=True)
-    where = torch.tensor(columns, device=words.device), torch.tensor(tokens, device=words.device)
-    return [part.sum() for part in words[where].cpu().split([len(picks) for picks in picked])]
+    column, token = (to_device(torch.tensor(each), words.device) for each in (columns, tokens))
+    return [part.sum() for part in words[column, token].cpu().split([len(picks) for picks in picked])]

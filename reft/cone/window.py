@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from reft.cone.constants import Constants, Ids
-from reft.data import Encoded, span_mask
+from reft.data import Encoded, span_mask, to_device
 from reft.edits.positions import Positions, position_masks
 
 
@@ -39,13 +39,16 @@ class Kept:
         _, after = one_pass(self.row)
         return torch.cat([inside, self.constants.outputs[layer, after]]) if after else inside
 
-    def keys_values(self, above: int) -> Sequence[Tensor]:
-        """Return keys and values of the layers from ``above`` up where no token runs, each [2, heads, tokens, dim]."""
+    def keys_values(self, above: int) -> Tensor | None:
+        """Return keys and values of the layers from ``above`` up where no token runs, [layers, 2, heads, tokens, dim].
+
+        None where there are none.
+        """
         kept, lowest = self.constants.keys_values, self.constants.lowest
         if kept is None or lowest is None:
-            return ()
+            return None
         assert above >= lowest
-        return kept[above - lowest :, :, :, : self.start].unbind()
+        return kept[above - lowest :, :, :, : self.start]
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,13 @@ class Window:
     The columns before the pass are aligned at their right, those of the pass at their left: a row's tokens stand side
     by side, as layers that look at a window need.
 
+    What says where edits are is on the CPU, so that the places are found without waiting for an accelerator.
+
     Attributes:
         input_ids: [batch, tokens], int64.
-        mask: [batch, before + tokens], 1 at the rows' tokens.
-        prompt_lengths: [batch], int64.
-        spans: bool [batch, before + tokens].
+        mask: [batch, before + tokens], 1 at the rows' tokens, on the CPU.
+        prompt_lengths: [batch], int64, on the CPU.
+        spans: bool [batch, before + tokens], on the CPU.
         hidden: [batch, tokens, hidden], output of the lowest edited layer before its edit.
         frozen: layer -> keys and values before the pass, each [batch, heads, before, dim].
     """
@@ -143,12 +148,12 @@ def lay_out(rows: Sequence[Kept], layer: int, device: torch.device) -> Window:
     lengths = torch.tensor([each.row.prompt_length for each in rows])
     frozen = _aligned([each.keys_values(layer + 1) for each in rows], before) if before else []
     return Window(
-        input_ids.to(device),
-        mask.to(device),
-        lengths.to(device),
-        spans.to(device),
-        hidden.to(device),
-        {layer + 1 + above: (both[0], both[1]) for above, both in enumerate(each.to(device) for each in frozen)},
+        to_device(input_ids, device),
+        mask,
+        lengths,
+        spans,
+        to_device(hidden, device),
+        {layer + 1 + above: (both[0], both[1]) for above, both in enumerate(to_device(one, device) for one in frozen)},
     )
 
 
@@ -159,7 +164,7 @@ class Behind:
     Attributes:
         kept: the prompts.
         frozen: layer -> keys and values of the prompts' columns, each [prompts, heads, columns, dim].
-        mask: [prompts, columns], 1 at the prompts' tokens, which end in the last column.
+        mask: [prompts, columns], 1 at the prompts' tokens, which end in the last column; on the CPU.
     """
 
     kept: Sequence[Kept]
@@ -176,7 +181,7 @@ def lay_out_behind(prompts: Behind, following: Sequence[tuple[int, Ids]], layer:
         layer: the lowest edited one.
         device: where the window is to be.
     """
-    rows = torch.tensor([row for row, _ in following], device=device)
+    rows = torch.tensor([row for row, _ in following])
     width = max(len(ids) for _, ids in following)
     input_ids = torch.zeros(len(following), width, dtype=torch.long)
     own = torch.zeros(len(following), width, dtype=prompts.mask.dtype)
@@ -185,25 +190,32 @@ def lay_out_behind(prompts: Behind, following: Sequence[tuple[int, Ids]], layer:
     for place, (row, ids) in enumerate(following):
         input_ids[place, : len(ids)], own[place, : len(ids)] = torch.tensor(ids), 1
         hidden[place, : len(ids)] = prompts.kept[row].constants.outputs[layer, ids]
-    mask = torch.cat([prompts.mask[rows], own.to(device)], dim=-1)
-    lengths = torch.tensor([prompts.kept[row].row.prompt_length for row, _ in following], device=device)
-    frozen = {layer: (keys[rows], values[rows]) for layer, (keys, values) in prompts.frozen.items()}
-    return Window(input_ids.to(device), mask, lengths, torch.zeros_like(mask).bool(), hidden.to(device), frozen)
+    mask = torch.cat([prompts.mask[rows], own], dim=-1)
+    lengths = torch.tensor([prompts.kept[row].row.prompt_length for row, _ in following])
+    own_rows = to_device(rows, device)
+    frozen = {layer: (keys[own_rows], values[own_rows]) for layer, (keys, values) in prompts.frozen.items()}
+    no_spans = torch.zeros_like(mask).bool()
+    return Window(to_device(input_ids, device), mask, lengths, no_spans, to_device(hidden, device), frozen)
 
 
-def _aligned(rows: Sequence[Sequence[Tensor]], before: int) -> list[Tensor]:
+def _aligned(rows: Sequence[Tensor | None], before: int) -> list[Tensor]:
     """Return keys and values of all rows, aligned at the right: for each layer [2, batch, heads, before, dim].
 
-    A tensor a layer, not one for all: an allocator gives back so large a one each time, and gets it page by page.
+    On the CPU a tensor a layer, not one for all: an allocator gives back so large a one each time, and gets it page by
+    page. An accelerator's allocator does not, and one copy a row takes less of its time than one a row and layer.
     """
-    some = next((row for row in rows if row), ())
-    joined = []
-    for layer, each in enumerate(some):
-        both = each.new_empty(2, len(rows), each.shape[1], before, each.shape[3])
+    some = next((row for row in rows if row is not None), None)
+    if some is None:
+        return []
+    layers, _, heads, _, dim = some.shape
+    at_once = 1 if some.device.type == "cpu" else layers
+    joined: list[Tensor] = []
+    for low in range(0, layers, at_once):
+        both = some.new_empty(min(at_once, layers - low), 2, len(rows), heads, before, dim)
         for place, row in enumerate(rows):
-            start = row[layer].shape[2] if row else 0
-            both[:, place, :, : before - start] = 0
-            if start:
-                both[:, place, :, before - start :] = row[layer]
-        joined.append(both)
+            start = 0 if row is None else row.shape[3]
+            both[:, :, place, :, : before - start] = 0
+            if row is not None and start:
+                both[:, :, place, :, before - start :] = row[low : low + at_once]
+        joined += both.unbind()
     return joined

@@ -11,6 +11,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from reft.data import to_device
+
 
 @dataclass(frozen=True)
 class Stack:
@@ -108,11 +110,15 @@ class Edits:
         """Whether the pass is behind the last edited column, as those of most generated tokens are."""
         return self._past >= self._end
 
-    def places(self, mask: Tensor, rows: int, columns: int) -> Tensor:
-        """Return the flat places [edited] of a mask in a pass of [rows, columns] tokens."""
+    def places(self, mask: Tensor, hidden: Tensor) -> Tensor:
+        """Return the flat places [edited] of a mask in a pass over ``hidden`` [rows, columns, width], on its device.
+
+        They are found where the mask is: on the CPU, nothing waits for a device.
+        """
         key = id(mask)  # layers share their masks, so most layers of a pass find the places ready
         if key not in self._places:
-            self._places[key] = _flat_places(mask, self._past, rows, columns)
+            rows, columns, _ = hidden.shape
+            self._places[key] = to_device(_flat_places(mask, self._past, rows, columns), hidden.device)
         return self._places[key]
 
 
@@ -130,7 +136,7 @@ class _LayerHook:
         rows, columns, width = hidden.shape
         flat = hidden.reshape(rows * columns, width)
         for each in self._placed:
-            places = self._edits.places(each.mask, rows, columns)
+            places = self._edits.places(each.mask, hidden)
             if places.numel():
                 flat = flat.index_copy(0, places, each.intervention(flat.index_select(0, places), each.scale))
         edited = flat.view(rows, columns, width)

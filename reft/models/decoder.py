@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from reft.cone.constants import RowKey
 from reft.cone.decoder import Cone, edited_positions, token_losses
 from reft.cone.lower_layers import changing_rope
+from reft.cone.unread_masks import unread_masks
 from reft.cone.window import edits_some, first_edited
-from reft.data import IGNORED, Batch, Collator, Encoded
+from reft.data import IGNORED, Batch, Collator, Encoded, to_device
 from reft.edits.config import ReftConfig
 from reft.edits.hooks import Stack, find_stack
 from reft.models.adapted import AdaptedModel
@@ -79,9 +80,11 @@ class CausalModel:
             arguments["position_ids"] = position_ids(batch.attention_mask)
         if "logits_to_keep" in taken:
             arguments["logits_to_keep"] = logits_to_keep
+        known = batch.readable
         with (
-            self.editing(batch.attention_mask, batch.prompt_lengths, batch.spans, batch.domains),
+            self.editing(known.attention_mask, known.prompt_lengths, known.spans, known.domains),
             contiguous_columns(self.base),
+            unread_masks(self.base, self.device),
         ):
             logits: Tensor = self.base(input_ids=batch.input_ids, **arguments).logits
         return logits[:, -logits_to_keep:]  # of what is kept already, or all for 0
@@ -91,13 +94,15 @@ class CausalModel:
 
         With padding on the left, logits are computed for the trailing columns that hold labels alone.
         """
-        held = (batch.labels != IGNORED).any(0).nonzero()
+        known = batch.readable.labels
+        held = (known != IGNORED).any(0).nonzero()
         if not held.numel():
             raise ValueError("a batch for the loss needs label tokens; got none; give rows with a completion")
-        labels = batch.labels[:, int(held[0]) :]
+        labels = known[:, int(held[0]) :]
         logits = self.logits(batch, logits_to_keep=labels.shape[1] + 1)[:, :-1]  # column t predicts token t + 1
-        chosen = labels != IGNORED
-        return token_losses(logits[chosen], labels[chosen])
+        row, column = (labels != IGNORED).nonzero(as_tuple=True)
+        chosen = logits[to_device(row, self.device), to_device(column, self.device)]
+        return token_losses(chosen, to_device(labels[row, column], self.device))
 
     def generate(
         self,

@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from reft.cone.constants import RowKey
 from reft.cone.lower_layers import skipping
-from reft.data import check_spans, pad_right, span_mask
+from reft.cone.unread_masks import unread_masks
+from reft.data import check_spans, pad_right, span_mask, to_device
 from reft.edits.config import ReftConfig
 from reft.edits.hooks import find_stack
 from reft.models.adapted import AdaptedModel, refuse_generated
@@ -63,6 +64,7 @@ class LabelledBatch:
         segments: [batch, sequence], or None where the rows have none.
         labels: [batch], fp32.
         spans: bool [batch, sequence], the tokens that the rows name themselves.
+        read_from: the batch on the CPU that this one was copied from; None for one that was made where it is.
     """
 
     input_ids: Tensor
@@ -70,15 +72,22 @@ class LabelledBatch:
     segments: Tensor | None
     labels: Tensor
     spans: Tensor | None = None
+    read_from: LabelledBatch | None = None
+
+    @property
+    def readable(self) -> LabelledBatch:
+        """The same rows where their values are read without waiting for a device, if they are there too."""
+        return self if self.read_from is None else self.read_from
 
     def to(self, device: torch.device | str) -> LabelledBatch:
         """Return the same batch on ``device``."""
         return LabelledBatch(
-            self.input_ids.to(device),
-            self.attention_mask.to(device),
-            None if self.segments is None else self.segments.to(device),
-            self.labels.to(device),
-            None if self.spans is None else self.spans.to(device),
+            to_device(self.input_ids, device),
+            to_device(self.attention_mask, device),
+            None if self.segments is None else to_device(self.segments, device),
+            to_device(self.labels, device),
+            None if self.spans is None else to_device(self.spans, device),
+            self.readable,
         )
 
 
@@ -154,7 +163,11 @@ class ReftEncoder(AdaptedModel):
         arguments: dict[str, Any] = {"attention_mask": batch.attention_mask}
         if batch.segments is not None:
             arguments["token_type_ids"] = batch.segments
-        with self.editing(batch.attention_mask, batch.attention_mask.sum(-1), batch.spans):
+        known = batch.readable
+        with (
+            self.editing(known.attention_mask, known.attention_mask.sum(-1), known.spans),
+            unread_masks(self.base, self.device),
+        ):
             logits: Tensor = self.base(input_ids=batch.input_ids, **arguments).logits
         return logits.float()
 

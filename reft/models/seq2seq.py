@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reft.cone.constants import RowKey
-from reft.data import IGNORED, check_spans, pad_right, span_mask
+from reft.data import IGNORED, check_spans, pad_right, span_mask, to_device
 from reft.edits.config import ReftConfig
 from reft.edits.hooks import find_stack
 from reft.models.adapted import AdaptedModel, refuse_generated
@@ -57,20 +57,28 @@ class PairedBatch:
         attention_mask: [batch, sequence], 1 at tokens.
         labels: [batch, targets], -100 at padding.
         spans: bool [batch, sequence], the tokens that the rows name themselves.
+        read_from: the batch on the CPU that this one was copied from; None for one that was made where it is.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     labels: Tensor
     spans: Tensor | None = None
+    read_from: PairedBatch | None = None
+
+    @property
+    def readable(self) -> PairedBatch:
+        """The same rows where their values are read without waiting for a device, if they are there too."""
+        return self if self.read_from is None else self.read_from
 
     def to(self, device: torch.device | str) -> PairedBatch:
         """Return the same batch on ``device``."""
         return PairedBatch(
-            self.input_ids.to(device),
-            self.attention_mask.to(device),
-            self.labels.to(device),
-            None if self.spans is None else self.spans.to(device),
+            to_device(self.input_ids, device),
+            to_device(self.attention_mask, device),
+            to_device(self.labels, device),
+            None if self.spans is None else to_device(self.spans, device),
+            self.readable,
         )
 
 
@@ -101,7 +109,8 @@ class ReftSeq2Seq(AdaptedModel):
 
     def forward(self, batch: PairedBatch) -> Tensor:
         """Return the decoder's logits [batch, targets, vocabulary] for the labels' places."""
-        with self.editing(batch.attention_mask, batch.attention_mask.sum(-1), batch.spans):
+        known = batch.readable
+        with self.editing(known.attention_mask, known.attention_mask.sum(-1), known.spans):
             logits: Tensor = self.base(
                 input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels, use_cache=False
             ).logits
@@ -123,10 +132,12 @@ class ReftSeq2Seq(AdaptedModel):
 
     def target_losses(self, batch: PairedBatch) -> Tensor:
         """Return the cross-entropy of each target token in nats, fp32 [targets of the batch]."""
-        chosen = batch.labels != IGNORED
-        if not chosen.any():
+        labels = batch.readable.labels
+        row, column = (labels != IGNORED).nonzero(as_tuple=True)
+        if not len(row):
             raise ValueError("a batch for the loss needs target tokens; got none; give rows with targets")
-        return functional.cross_entropy(self(batch)[chosen].float(), batch.labels[chosen], reduction="none")
+        answers = self(batch)[to_device(row, self.device), to_device(column, self.device)]
+        return functional.cross_entropy(answers.float(), to_device(labels[row, column], self.device), reduction="none")
 
     def generate(
         self,

@@ -10,7 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from reft.data import IGNORED, Batch, Collator, Encoded
+from reft.data import IGNORED, Batch, Collator, Encoded, to_device
 from reft.edits.hooks import Stack, checkpointed
 from reft.models.decoder import CausalModel, causal_stack, text_config
 from reft.models.decoding import Decoding, Streamer
@@ -131,7 +131,8 @@ class PeerModel(PlainRows, Scaled, CausalModel, nn.Module):
         with ExitStack() as undo:
             again = None
             if self._enabled:
-                undo.enter_context(self.part.on(self.part.starts(attention_mask), domains))
+                starts = to_device(self.part.starts(attention_mask), self.device)
+                undo.enter_context(self.part.on(starts, domains))
                 again = self.part.in_layer()
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 undo.enter_context(checkpointed(self.stack, within=again))
@@ -204,6 +205,7 @@ class PeerModel(PlainRows, Scaled, CausalModel, nn.Module):
             attention_mask=_inserted(mask, starts, count, torch.ones_like(mask[:, -1])),
             labels=_inserted(labels, starts, count, torch.full_like(labels[:, -1], IGNORED)),
             spans=None,
+            read_from=None if batch.read_from is None else self._lengthened(batch.read_from),
         )
 
 

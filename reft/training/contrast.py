@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from reft.data import Encoded
+from reft.data import Encoded, to_device
 from reft.training.trainable import Trainable
 
 
@@ -81,8 +81,8 @@ def losses_of(model: Trainable, rows: Sequence[Any], pad_id: int) -> Tensor:
     for row in rows:
         if isinstance(row, Question):
             likely = -torch.stack([next(parts).sum() for _ in row.options])
-            scores = likely / torch.tensor(row.lengths, device=likely.device, dtype=likely.dtype)
-            losses.append(functional.cross_entropy(scores, torch.tensor(row.right, device=scores.device)).view(1))
+            scores = likely / to_device(torch.tensor(row.lengths, dtype=likely.dtype), likely.device)
+            losses.append(functional.cross_entropy(scores, to_device(torch.tensor(row.right), scores.device)).view(1))
         else:
             losses.append(next(parts))
     return torch.cat(losses)

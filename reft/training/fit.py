@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -144,8 +145,9 @@ class _Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss = self._gradients(batches, number)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.schedule.config.max_grad_norm)
-        _check_finite("loss", loss, number)
-        _check_finite("gradient norm", norm, number)
+        loss_read, norm_read = torch.stack([loss, norm]).tolist()  # the one time that a step waits for its device
+        _check_finite("loss", loss_read, number)
+        _check_finite("gradient norm", norm_read, number)
         rate = self.schedule.learning_rate(number)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -154,9 +156,9 @@ class _Trainer:
             step=number + 1,
             total_steps=self.schedule.total_steps,
             epoch=number // self.schedule.steps_per_epoch,
-            loss=loss.item(),
+            loss=loss_read,
             learning_rate=rate,
-            grad_norm=norm.item(),
+            grad_norm=norm_read,
             tokens=sum(row.num_tokens for batch in batches for row in batch),
             seconds=time.perf_counter() - started,
         )
@@ -243,9 +245,9 @@ def _run_key(model: Trainable, rows: Sequence[Row], config: FitConfig, pad_id: i
     return sha256(canonical_json(inputs))
 
 
-def _check_finite(name: str, value: Tensor, step: int) -> None:
-    if not torch.isfinite(value):
+def _check_finite(name: str, value: float, step: int) -> None:
+    if not math.isfinite(value):
         raise NonFiniteLossError(
-            f"loss and gradient must be finite; got a {name} of {value.item()} at step {step + 1}; "
+            f"loss and gradient must be finite; got a {name} of {value} at step {step + 1}; "
             "lower the learning rate, or train in float32"
         )

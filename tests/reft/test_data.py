@@ -129,9 +129,11 @@ def test_the_mask_does_not_come_from_token_values() -> None:
 
 
 def test_a_batch_moves_whole_but_for_domains_which_need_float64() -> None:
-    batch = Collator(0)([Encoded((7, 8), 1, domain=2.5)]).to("meta")
+    made = Collator(0)([Encoded((7, 8), 1, domain=2.5)])
+    batch = made.to("meta")
     tensors = dict(vars(batch))
     assert tensors.pop("domains").device == torch.device("cpu")
+    assert tensors.pop("read_from") is batch.readable is made
     assert {tensor.device for tensor in tensors.values()} == {torch.device("meta")}
 
 
