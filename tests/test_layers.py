@@ -37,7 +37,7 @@ ORDER = {
         "compare", "align", "stages", "__main__",
     ),
     "flows": ("__init__", "runs", "search", "promote", "finetune", "align", "compare", "commands", "cli"),
-    "benchmarks": ("__init__", "sides", "speed", "quality", "causal"),
+    "benchmarks": ("__init__", "sides", "speed", "quality", "causal", "cost", "gpu"),
 }  # fmt: skip
 
 

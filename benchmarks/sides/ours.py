@@ -5,17 +5,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from benchmarks.sides.rows import COMPLETION, Text, real_text, text_rows
-from pipelines.bases.load import load_base
-from pipelines.bases.store import obtain
-from pipelines.params.whole import Params, load_params
-from pipelines.runtime.device import resolve_device
+from benchmarks.sides.rows import COMPLETION, Text, text_rows
 from reft import Encoded, FitConfig, ReftConfig, ReftModel, StepMetrics, fit, parse_layers
 
 RATE = 9e-4  # the paper's learning rate
@@ -113,30 +107,6 @@ class Subject:
     def model(self, config: ReftConfig, *, base: Any = None) -> ReftModel:
         """Return a fresh model of this project, on a copy of the base that nobody shares unless one is given."""
         return ReftModel(self.own_base() if base is None else base, config, seed=0)
-
-
-def load_subject(root: Path, *, threads: int | None = None) -> Subject:
-    """Load the base and the text that params.yaml names.
-
-    The base is fetched on first use and then kept under ``$REFT_HOME``.
-
-    Args:
-        root: the project's root.
-        threads: of torch on the CPU; None for what params.yaml says.
-
-    Raises:
-        PipelineError: if params.yaml breaks a rule, or the base or the text cannot be had.
-    """
-    params: Params = load_params(root / "params.yaml")
-    torch.set_num_threads(threads or params.run.threads)
-    section = params.base
-    record = obtain(section.source, section.sha256, section.dtype, root=root)
-    loaded = load_base(record, device=resolve_device(params.run.device), root=root)
-    tokenizer = loaded.tokenizer
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    name = f"{record.model_type}, {record.parameters / 1e6:.0f}M parameters, {record.num_layers} layers, {record.dtype}"
-    return Subject(loaded.model, tokenizer, real_text(params.one_task("a benchmark"), root=root), name)
 
 
 def fit_config(batch_size: int, epochs: int) -> FitConfig:

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from pipelines.errors import PipelineError
-from pipelines.sources.rows import Reader
-from pipelines.tasks.keys.prepare import PrepareParams
-from pipelines.tasks.keys.template import fill_template, template_fields
 from reft import Encoded
 
-VARIABLE = "REFT_BENCH_DATA"
-TASKS = ("social_i_qa", "openbookqa", "ARC-Easy", "ARC-Challenge")  # of the folder that the variable names
 COMPLETION = 10  # tokens
 SPREAD = 0.3  # a prompt has from 1 - SPREAD to 1 + SPREAD times the nominal tokens
 
@@ -30,27 +21,6 @@ class Text:
 
     texts: tuple[str, ...]
     origin: str
-
-
-def real_text(section: PrepareParams, *, root: Path) -> Text:
-    """Read the questions and answers in the folder of ``REFT_BENCH_DATA``, or else the data that params.yaml names.
-
-    Args:
-        section: prepare, of params.yaml.
-        root: the project's root.
-
-    Raises:
-        PipelineError: if the folder lacks a file, or the source cannot be had.
-    """
-    folder = os.environ.get(VARIABLE)
-    if folder:
-        texts = [text for task in TASKS for text in _questions(Path(folder) / task / "train.json")]
-        return Text(tuple(texts), f"{', '.join(TASKS)} in the folder of {VARIABLE}")
-    fields = template_fields(section.template)
-    reader = Reader(section.format, section.columns, section.quoting, fields)
-    rows = (row.values for row in reader.read(section.source, section.sha256, root=root) if row.problem is None)
-    texts = [fill_template(section.template, {name: str(values[name]) for name in fields}) for values in rows]
-    return Text(tuple(texts), f"the rows of {section.source.partition('#')[0]}")
 
 
 def text_rows(
@@ -89,15 +59,3 @@ def _take(tokens: Iterator[int], count: int) -> list[int]:
     if len(taken) < count:
         raise ValueError(f"a row of {count} tokens needs as much text; got {len(taken)} at its end; give more text")
     return taken
-
-
-def _questions(path: Path) -> list[str]:
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PipelineError(
-            f"the folder of {VARIABLE} must hold {path.parent.name}/train.json, an array of objects",
-            got=error,
-            do=f"Correct {VARIABLE}, or unset it to use the data that params.yaml names.",
-        ) from None
-    return [f"{row['instruction']}\n{row['output']}" for row in rows]

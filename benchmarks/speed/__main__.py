@@ -37,7 +37,8 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmarks.sides.arguments import names, number, numbers, parser, positions
-from benchmarks.sides.ours import CASES, Subject, load_subject
+from benchmarks.sides.ours import CASES, Subject
+from benchmarks.sides.project import load_subject
 from benchmarks.sides.setting import announce
 from benchmarks.speed.agreement import TOLERANCE
 from benchmarks.speed.parts import LONG, ON_REQUEST, PARTS, Options

@@ -19,7 +19,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from benchmarks.sides.arguments import names, number, parser
-from benchmarks.sides.ours import CASES, Case, Subject, fit_config, load_subject
+from benchmarks.sides.ours import CASES, Case, Subject, fit_config
+from benchmarks.sides.project import load_subject
 from benchmarks.sides.rows import COMPLETION
 from benchmarks.sides.setting import announce
 from benchmarks.sides.timing import Timing, interleaved

@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.sides.others import pyreft_model, pyreft_training
-from benchmarks.sides.ours import CASES, OurTraining, Subject, Training, fit_config, load_subject
+from benchmarks.sides.ours import CASES, OurTraining, Subject, Training, fit_config
+from benchmarks.sides.project import load_subject
 from benchmarks.speed.peak import peak_memory
 from benchmarks.speed.steps import EPOCHS, OURS, PYREFT
 from reft import Encoded, ReftConfig

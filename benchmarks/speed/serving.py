@@ -19,7 +19,8 @@ from queue import Queue
 import torch
 
 from benchmarks.sides.arguments import number, parser
-from benchmarks.sides.ours import CASES, Subject, load_subject
+from benchmarks.sides.ours import CASES, Subject
+from benchmarks.sides.project import load_subject
 from benchmarks.sides.timing import Timing, interleaved
 from benchmarks.speed.tables import table
 from pipelines.errors import PipelineError
