@@ -40,11 +40,15 @@ def git_state(root: Path) -> GitState:
 
 def lineage_tags(root: Path) -> dict[str, str]:
     """The tags that say which code, which data versions and which packages made a version."""
+    return {**code_tags(root), "dvc.lock_sha256": lock_sha256(root)}
+
+
+def code_tags(root: Path) -> dict[str, str]:
+    """Those of code and packages, which are true also while stages are still to come that change dvc.lock."""
     state = git_state(root)
     return {
         "git.commit": state.commit or UNKNOWN,
         "git.dirty": UNKNOWN if state.dirty is None else str(state.dirty).lower(),
-        "dvc.lock_sha256": lock_sha256(root),
         "python.version": platform.python_version(),
         **{f"package.{name}": package_version(name) for name in PACKAGES},
     }

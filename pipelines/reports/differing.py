@@ -65,10 +65,7 @@ def differing_section(predictions: Sequence[Prediction], names: Names, *, seed: 
     found = differing(predictions)
     if found is None:
         return Section("Rows that differ", [Paragraph("The file of predictions says not how good each answer is.")])
-    rows = [
-        (f"{names.adapter} better", found.won),
-        (f"{names.base} better", found.lost),
-    ]
+    rows = [(f"{names.adapter} better", found.won), (f"{names.base} better", found.lost)]
     counted = [[name, *_counted(len(own), len(predictions))] for name, own in rows]
     if found.right is None:
         counted.append(["as good", *_counted(found.same, len(predictions))])
@@ -79,17 +76,15 @@ def differing_section(predictions: Sequence[Prediction], names: Names, *, seed: 
     for name, own in rows:
         some = drawn(own, shown, seed=seed)
         if some:
-            of_all = (
-                f"{len(some)} of {many(len(own), 'row')}, drawn by the seed" if len(some) < len(own) else "all rows"
-            )
-            blocks.append(Paragraph(f"{name[:1].upper()}{name[1:]}: {of_all}.", "small"))
+            part = f"{len(some)} of {many(len(own), 'row')}, drawn by the seed" if some != own else "all rows"
+            blocks.append(Paragraph(f"{name[:1].upper()}{name[1:]}: {part}.", "small"))
             blocks += [in_full(row, names) for row in some]
     return Section("Rows that differ", blocks)
 
 
 def in_full(row: Prediction, names: Names) -> Texts:
     """A row with what is right and what both systems said."""
-    said = [(names.base, answer_words(row.base)), (names.adapter, answer_words(row.adapter))]
+    said = [(names.base, said_words(row.base)), (names.adapter, said_words(row.adapter))]
     asked = [("prompt", _clipped(row.prompt)), ("second text", _clipped(row.second)), ("right", right_words(row))]
     place = f"{row.task}, {row.id}" if row.task else row.id
     return Texts(place, [(name, words) for name, words in [*asked, *said] if words])
@@ -104,7 +99,7 @@ def right_words(row: Prediction) -> str:
     return row.label if option in ("", row.label) else _clipped(f"{row.label}: {option}")
 
 
-def answer_words(said: Said) -> str:
+def said_words(said: Said) -> str:
     """An answer, with what its task tells of it: the letter of an option, and what was read in a text."""
     value = f"{said.value:.4g}" if isinstance(said.value, float) else str(said.value)
     letter, read = said.details.get("letter"), said.details.get("answer")

@@ -94,7 +94,7 @@ def _slices(evaluation: Evaluation) -> Section:
     for by, own in groupby(evaluation.diagnostics.slices, lambda one: one.by):
         lines = [Compared(f"{one.part} ({many(one.rows, 'row')})", one.adapter, one.base) for one in own]
         says = "Few rows have wide intervals."
-        charts.append(Drawn(partial(intervals, lines, title=f"By {by}", measure=measure, says=says)))
+        charts.append(Drawn(partial(intervals, lines, title=f"By {by.strip('{}')}", measure=measure, says=says)))
     return Section("By slice", [*charts, Figures("Slices", SLICE_HEADER, slice_rows(evaluation))])
 
 

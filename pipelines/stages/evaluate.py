@@ -24,7 +24,7 @@ from pipelines.model.intervals import Resampling, against, detectable, figure, g
 from pipelines.model.scores import answers
 from pipelines.model.workspace import Workspace, open_workspace
 from pipelines.params.whole import EvaluateParams, Params
-from pipelines.project.lineage import lineage_tags
+from pipelines.project.lineage import code_tags
 from pipelines.recipes.methods.reft import Recipe
 from pipelines.recipes.methods.table import REFT, make_recipe
 from pipelines.reports.evaluation_page import PageFacts, read_card_facts, write_pages
@@ -83,7 +83,7 @@ def run(
         trained=trained,
         data_source=params.prepare.source,
     )
-    made_by = {"study": trained.study, "trial of it": str(trained.trial), **lineage_tags(root)}
+    made_by = {"study": trained.study, "trial of it": str(trained.trial), **code_tags(root)}
     write_pages(page, model_card, PageFacts(card, noted, params.seed, made_by))
     write_evaluation(out, evaluation)
     return evaluation
