@@ -184,6 +184,7 @@ def test_the_stage_leaves_a_page_and_a_card_of_its_own_figures(project: Path) ->
     assert answer_words(evaluation) in page.words
     assert {"By task", "Rows that differ"} <= set(page.texts_of("h2"))
     assert read_training(project / "train.json").study in page.words
+    assert "dvc.lock" not in page.words  # stages to come still change it
     results = ModelCard.load(project / "model_card.md").data.eval_results
     assert results is not None
     found = {result.dataset_name: result.metric_value for result in results}
