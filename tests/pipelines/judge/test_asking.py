@@ -227,7 +227,7 @@ def test_the_cost_stays_within_the_bound_however_long_replies_are(judge: Judge, 
     dear = replace(judge, prices=(1000.0, 5000.0))
     one = dear.cost(dear.most_tokens(OWN[0].questions()[0]))
     _, tally = asked(dear, tmp_path, OWN, [], Limits(cost=10 * one))
-    assert 0 < tally.cost <= 10 * one
+    assert 0 < tally.cost <= 10 * one * (1 + 1e-9)  # ten costs are added one by one
     assert tally.calls < 20
     assert tally.unasked == 80 - tally.calls
 

@@ -265,7 +265,7 @@ def test_an_exported_adapter_answers_as_before_and_its_card_tells_of_the_head(be
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert f"{read_training(bert / 'train.json').trainable_parameters:,} trained numbers" in card
     assert "those of the head" in card
-    with pytest.raises(PipelineError, match=r"holds edits of a decoder.s hidden states.*sequence_classification.*--format hub"):
+    with pytest.raises(PipelineError, match=r"a decoder.s hidden states.*sequence_classification.*--format hub"):
         export_adapter(str(given), tmp_path / "pyreft", layout="pyreft", root=bert)
 
 
