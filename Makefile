@@ -5,7 +5,7 @@ READY := .venv/.ready
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast test-long audit wheel kill-matrix check docs format bad-inputs bench-rotation bench-encoder bench-speed bench-growth bench-search bench-causal bench-quality bench-domains
+.PHONY: help setup run test test-fast test-long audit wheel kill-matrix check docs format bad-inputs bench-rotation bench-encoder bench-speed bench-growth bench-search bench-causal bench-quality bench-library bench-domains
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -62,6 +62,9 @@ bench-causal: $(READY)  ## where a small network and the language model hold a v
 
 bench-quality: $(READY)  ## accuracy beside LoRA, DoRA, prompts, full fine-tuning and pyreft on three tasks of REFT_BENCH_DATA; about two hours
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.quality --dtype bfloat16 --threads 1 --workers 2
+
+bench-library: $(READY)  ## LoReFT, LoRA and the base on twelve tasks of the library, of REFT_BENCH_DATA; up to an hour and a half
+	$(BIN)/python -m benchmarks.quality.library
 
 bench-domains: $(READY)  ## LoRA that moves with a domain beside one for all and one for each, on STS-B of REFT_BENCH_DATA; about 25 minutes
 	$(BIN)/python -m benchmarks.quality.domains

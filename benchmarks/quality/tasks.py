@@ -61,13 +61,7 @@ def prepared(name: str, raw: Mapping[str, Any], data: Path, place: Path) -> Prep
     Raises:
         PipelineError: if its files are not there, or do not give the rows that the library's keys want.
     """
-    task = read_task_file(name)
-    files = split_files(task, data)
-    (place / "data" / "own").mkdir(parents=True)
-    for path in files.values():
-        shutil.copyfile(path, place / "data" / "own" / path.name)
-    sources = Sources({split: f"file:data/own/{path.name}" for split, path in files.items()}, {})
-    params = _with(raw, prepare_keys(task, sources))
+    params = with_task(raw, own_keys(name, data, place))
     base, out, card = place / "base.json", place / "prepared", place / "data.json"
     base_stage.run(params, root=place, out=base)
     prepare_stage.run(params, root=place, base=base, out=out, card=card)
@@ -75,6 +69,20 @@ def prepared(name: str, raw: Mapping[str, Any], data: Path, place: Path) -> Prep
     baselines = {each: family.measure.add_up(scores) for each, scores in family.baselines(rows).items()}
     groups = len({row.id if row.group is None else row.group for row in rows})
     return Prepared(name, family.measure.name, read_card(card), groups, baselines, read_rows(out, "train")[0])
+
+
+def own_keys(name: str, data: Path, place: Path) -> dict[str, Any]:
+    """The section ``prepare`` of a task whose files are copied to a folder of its own.
+
+    Raises:
+        PipelineError: if its files are not there.
+    """
+    task = read_task_file(name)
+    files = split_files(task, data)
+    (place / "data" / "own").mkdir(parents=True, exist_ok=True)
+    for path in files.values():
+        shutil.copyfile(path, place / "data" / "own" / path.name)
+    return prepare_keys(task, Sources({split: f"file:data/own/{path.name}" for split, path in files.items()}, {}))
 
 
 def report(found: Sequence[Prepared]) -> str:
@@ -102,7 +110,7 @@ def _prompt(row: Row) -> str:
     return f"````text\n{cut}\n````\n\n````text\n{said}\n````\n"
 
 
-def _with(raw: Mapping[str, Any], keys: Mapping[str, Any]) -> Params:
+def with_task(raw: Mapping[str, Any], keys: Mapping[str, Any]) -> Params:
     """All of params.yaml with the task in it."""
     shipped = check_params(dict(raw), "params.yaml")
     changes = task_changes(shipped, keys)

@@ -30,6 +30,7 @@ from pipelines.params.compare import CompareParams
 from pipelines.params.whole import Params
 from pipelines.project.keys import cells_folder, cells_key
 from pipelines.runtime.memory import OutOfMemoryError, memory_errors, peak_memory
+from pipelines.tasks.measures import Floats, Measure
 from reft import CausalModel, ConeConfig, NonFiniteLossError, ReftConfig, ReftModel, set_cone
 from reft.models.limits import BaseLimitError
 
@@ -147,7 +148,7 @@ class CellMaker:
                     do=f"Lower it, or raise prepare.{split}_rows.",
                 )
         self._task = workspace.family
-        self.measure = self._task.measure
+        self.measure: Measure = self._task.measure
         text, domain = read_neutral(params.evaluate.neutral, root), middle_domain(self._rows["test"])
         self._neutral = neutral_rows(text, workspace.tokenizer, workspace.base, domain=domain)
         self.folder = cells_folder(root) / cells_key(
@@ -176,6 +177,12 @@ class CellMaker:
     def groups(self) -> Ints:
         """The numbers of the test rows' groups."""
         return group_numbers(self._rows["test"][: self._budget.test_rows])
+
+    def scores(self, model: CausalModel, rows: Sequence[Row], title: str) -> Floats:
+        """How good the model's answers are, [rows, ...]; :attr:`measure` adds them up."""
+        size = self._params.evaluate.batch_size
+        said = answers(self._workspace, self._task, model, rows, batch_size=size, title=title)
+        return self._task.scores(rows, said)
 
     def passages(self) -> Ints:
         """The number of the passage of each token of neutral text that is predicted."""
@@ -238,12 +245,10 @@ class CellMaker:
         The rivals of ReFT have no cone, and in half precision its passes differ from theirs by tenths of a nat.
         """
         set_cone(self._workspace.base, ConeConfig(enabled=False))
-        started, task = time.perf_counter(), self._task
-        size = self._params.evaluate.batch_size
-        said = answers(self._workspace, task, model, rows, batch_size=size, title=title)
-        scores = task.scores(rows, said)
+        started = time.perf_counter()
+        scores = self.scores(model, rows, title)
         seconds = time.perf_counter() - started
-        found = replace(cell, value=task.measure.add_up(scores), scores=tuple(scores.tolist()), score_seconds=seconds)
+        found = replace(cell, value=self.measure.add_up(scores), scores=tuple(scores.tolist()), score_seconds=seconds)
         if cell.purpose == "tuning":
             return found
         nats = token_nats(model, self._neutral, pad_id=self._workspace.pad_id)
