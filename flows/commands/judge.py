@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -96,6 +97,8 @@ def judge_command(
     """
     root = project.resolve()
     params = load_params(root / "params.yaml")
+    if adapter == "reference":
+        raise PipelineError("the one system is asked, or was", got="reference", do="Name it as the other: --against.")
     request = Request((adapter, against or ("base" if model is None else "reference")), rows, count, reference)
     with locked(root, "judge", wait_seconds=0):
         if model is None:
@@ -128,8 +131,8 @@ def _judge(
 
     told = None if known is None else read_known(known)  # before any model is asked, which takes longer
     compared = _gathered(request, params, root, losses=False)
-    names = zip(compared.pairs, compared.references or (), strict=False)
-    pairs = made_known([(pair.id, pair.instruction, right) for pair, right in names]) if told is None else told
+    right = zip(compared.pairs, compared.references, strict=True)
+    pairs = made_known([(pair.id, pair.instruction, text) for pair, text in right if text]) if told is None else told
     with Kept(_folder(root) / "verdicts.jsonl").open() as kept:
         questions = [question for pair in (*pairs, *compared.pairs) if not pair.alike for question in pair.questions()]
         planned = plan(questions, judge, kept)
@@ -192,18 +195,14 @@ def _gathered(request: Request, params: Params, root: Path, *, losses: bool) -> 
     from pipelines.judge.gather import from_file, from_predictions
     from pipelines.project.graph import read_graph
 
-    @contextmanager
-    def opened(side: str) -> Iterator[Asking]:
-        with _opened(side, root) as asking:
-            yield asking
-
+    opened = partial(_opened, root=root)
     if request.file is None:
         path = root / read_graph(root).paths["predictions"]
         return from_predictions(
             read_predictions(path), request.sides, rows=request.rows, opened=opened if losses else None
         )
-    reference = request.reference or getattr(params.prepare, "answer_column", None)
-    return from_file(request.file, request.sides, opened=opened, reference=reference, rows=request.rows, losses=losses)
+    columns = (request.reference, getattr(params.prepare, "answer_column", None))
+    return from_file(request.file, request.sides, opened=opened, references=columns, rows=request.rows, losses=losses)
 
 
 @contextmanager

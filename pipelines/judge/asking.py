@@ -89,7 +89,7 @@ def _client(judge: Judge) -> openai.OpenAI:
         raise PipelineError(
             "a judge is asked by the package openai",
             got="it is not installed",
-            do="Install this package with its extra: pip install -c constraints.txt -e '.[judge]'",
+            do="Install it: pip install openai, or in a clone pip install -c constraints.txt -e '.[judge]'.",
         ) from None
     return openai.OpenAI(
         base_url=judge.address, api_key=os.environ.get(KEY) or NO_KEY, max_retries=0, timeout=judge.seconds

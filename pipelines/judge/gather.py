@@ -16,6 +16,7 @@ from pipelines.sources.raw_row import RawRow
 
 REFERENCE, ADAPTER, BASE = "reference", "adapter", "base"
 
+Columns = tuple[str | None, str | None]
 Opened = Callable[[str], AbstractContextManager[Asking]]
 """Opens a system by its name: ``adapter``, ``base``, or where an adapter is to be had."""
 
@@ -26,14 +27,14 @@ class Compared:
 
     Attributes:
         pairs: the answers of the one system and of the other.
-        references: of the pairs; None where the rows have none.
+        references: of the pairs; "" of a row without one.
         left_out: rows that are broken, that one of the systems cannot be asked, or that have no reference where that is
             the other.
         losses: of both systems, what the references cost, nats a token; None where that was not asked for.
     """
 
     pairs: list[Pair]
-    references: list[str] | None
+    references: list[str]
     left_out: int
     losses: tuple[float | None, float | None] = (None, None)
 
@@ -81,7 +82,7 @@ def from_predictions(
 
 
 def from_file(
-    path: Path, sides: tuple[str, str], *, opened: Opened, reference: str | None, rows: int | None, losses: bool
+    path: Path, sides: tuple[str, str], *, opened: Opened, references: Columns, rows: int | None, losses: bool
 ) -> Compared:
     """Ask both systems the rows of a file; what they said before is not asked again.
 
@@ -89,30 +90,38 @@ def from_file(
         path: of the file, which has the columns of both systems' templates.
         sides: names of systems; the second may be ``reference``.
         opened: opens one.
-        reference: the column of references; None: there are none.
+        references: the column of references that was asked for, which there must be; and the one that there may be.
         rows: how many; None: all.
         losses: whether to find out what the references cost each system.
 
     Raises:
         PipelineError: for a file that is none or has not the columns, or where no row is left.
     """
+    named, usual = references
+    reference = named or usual
     if sides[1] == REFERENCE and reference is None:
         raise PipelineError("answers are compared with a column of references", do="Name it: --reference COLUMN.")
     answers: list[dict[str, str]] = []
     costs: list[float | None] = []
     with opened(sides[0]) as asking:
         columns = asking.columns
-        named = () if reference is None else (reference,)
-        found = read_file(path, (*columns.names, *named))
+        needed = named if sides[1] != REFERENCE else reference
+        found = read_file(path, (*columns.names, *([needed] if needed else [])))
+        if needed and not any(_text(raw, needed) for raw in found):
+            raise PipelineError(
+                f"rows must have texts in the column of references, {needed}",
+                got=f"none in {path}",
+                do="Name another: --reference COLUMN.",
+            )
         read = [raw for raw in found if raw.problem is None and (sides[1] != REFERENCE or _text(raw, reference))]
         raws = sampled(read, rows, lambda raw: str([raw.values.get(name) for name in columns.texts]))
-        references = {row_id(raw): text for raw in raws if (text := _text(raw, reference))}
-        wanted = references if losses else {}
+        right = {row_id(raw): text for raw in raws if (text := _text(raw, reference))}
+        wanted = right if losses else {}
         told = asking.answer(raws, wanted)
         answers.append(told.texts)
         costs.append(mean_loss(told.losses))
     if sides[1] == REFERENCE:
-        answers.append(references)
+        answers.append(right)
         costs.append(None)
     else:
         with opened(sides[1]) as asking:
@@ -126,9 +135,8 @@ def from_file(
         Pair(row_id(raw), instruction_of(raw, columns.texts), answers[0][row_id(raw)], answers[1][row_id(raw)])
         for raw in kept
     ]
-    right = [references.get(row_id(raw), "") for raw in kept]
     left_out = len(found) - len(read) + len(raws) - len(kept)
-    return Compared(pairs, right if all(right) else None, left_out, (costs[0], costs[1]))
+    return Compared(pairs, [right.get(row_id(raw), "") for raw in kept], left_out, (costs[0], costs[1]))
 
 
 def _text(raw: RawRow, column: str | None) -> str:

@@ -185,8 +185,13 @@ def _against_judge(calibration: Calibration, places: Counter[str]) -> list[str]:
 
     found = []
     known = "pairs made of references" if calibration.made else "pairs with known verdicts"
-    if not calibration.tells_apart:
-        found.append(f"It does not surely tell better answers from worse on {known}: no win rate of it says anything.")
+    if not calibration.scored:
+        found.append("It is not calibrated: no pair with a known verdict was judged, so nobody knows what it is worth.")
+    elif not calibration.tells_apart:
+        found.append(
+            f"It does not surely tell better answers from worse on {calibration.scored} {known}: no win rate of it "
+            "says anything."
+        )
     wrong = _wrong(calibration)
     if wrong is not None and calibration.tells_apart and wrong.low > TOLERATED:
         found.append(f"It is wrong in {share(wrong.value)} of {known} ({share(wrong.low)} to {share(wrong.high)}).")

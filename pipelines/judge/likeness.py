@@ -67,7 +67,8 @@ def measured(compared: Compared, how: Resampling, *, against_reference: bool) ->
         against_reference: whether the other answers are the references, of which nothing is said.
     """
     one, other = [pair.one for pair in compared.pairs], [pair.other for pair in compared.pairs]
-    right, losses = compared.references, compared.losses
+    right = compared.references if all(compared.references) else None
+    losses = compared.losses
     first = likeness(one, right, losses[0], how)
     if against_reference:
         return Measured(first, None, None)

@@ -186,6 +186,21 @@ def test_an_adapter_is_compared_with_its_base_on_some_of_the_rows(project: Proje
     assert project.report["win_rate"]["value"] == 0.5  # the same adapter by its folder: nothing new is asked
 
 
+def test_rows_without_references_are_judged_by_a_judge_who_is_not_calibrated(
+    project: Project, stub: Stub, address: str
+) -> None:
+    project.rows.write_text("\n".join(json.dumps({"instruction": f"Say {n}."}) for n in range(6)), encoding="utf-8")
+    project.judge(project.rows, "--against", "base", "--model", "stub", "--address", address, "--yes")
+    assert (project.report["pairs"], project.report["calibration"]["pairs"]) == (6, 0)
+    assert any("It is not calibrated" in finding for finding in project.report["findings"])
+    done = project.judge(project.rows)
+    assert "chrF" in done.stdout
+    assert project.report["figures"]["one"]["chrf"] is None
+    for words in (["--model", "stub", "--address", address], ["--reference", "answer"]):
+        with pytest.raises(PipelineError, match=r"column of references, (output|answer)"):
+            project.judge(project.rows, *words)
+
+
 def test_without_a_judge_it_measures_and_says_that_this_is_no_judgement(project: Project) -> None:
     done = project.judge()
     assert NO_JUDGEMENT in done.stdout
@@ -231,6 +246,7 @@ def base_loss(root: Path) -> float:
         (["--known", "x.jsonl"], "--known is said of a judge"),
         (["--model", "m"], "has an http:// or https:// address"),
         (["--model", "m", "--address", "http://127.0.0.1:9/v1", "--budget", "1"], "--budget needs the prices"),
+        (["--adapter", "reference"], "the one system is asked, or was"),
         (["--adapter", "models/other"], "the predictions of a run are those of adapter and base"),
         (["nowhere.jsonl"], "rows are in a file that ends in"),
     ],

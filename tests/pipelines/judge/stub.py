@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -130,7 +130,8 @@ def serving(stub: Stub) -> Iterator[str]:
             for name, value in {**headers, "Content-Type": "application/json", "Content-Length": len(text)}.items():
                 self.send_header(name, str(value))
             self.end_headers()
-            self.wfile.write(text)
+            with suppress(BrokenPipeError):  # whoever waits no longer has gone
+                self.wfile.write(text)
 
         def log_message(self, *_words: object) -> None:
             pass

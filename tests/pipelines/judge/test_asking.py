@@ -188,6 +188,14 @@ def test_a_judge_who_is_down_is_said_to_be(judge: Judge, tmp_path: Path) -> None
         asked(down, tmp_path, OWN, [])
 
 
+def test_without_the_client_it_is_said_what_to_install(
+    judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with pytest.raises(PipelineError, match=r"pip install openai"):
+        asked(judge, tmp_path, OWN, [])
+
+
 def test_a_rate_limit_is_waited_for_and_counted(judge: Judge, stub: Stub, tmp_path: Path) -> None:
     stub.limited, stub.broken = 6, 2
     found, tally = asked(replace(judge, attempts=10), tmp_path, OWN[:10], [])
