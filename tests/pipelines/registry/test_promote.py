@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from dataclasses import replace
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
@@ -217,7 +218,9 @@ def _die(root: Path, write: int) -> None:
 def test_wherever_kill_9_ends_a_promotion_the_next_run_ends_it(
     lives: Store, lives_params: Params, lives_root: Path
 ) -> None:
-    context = multiprocessing.get_context("spawn")
+    # Each process is one that has imported all this, and has opened no database.
+    context: ForkServerContext = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
     for write in range(1, 100):
         begin(lives)
         process = context.Process(target=_die, args=(lives_root, write))
