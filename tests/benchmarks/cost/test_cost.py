@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from benchmarks.cost.step import Contender, Recipe, Rows, Shape, step
 from benchmarks.cost.work import Rates, Work
 from benchmarks.sides.ours import CASES
 from benchmarks.sides.random_base import random_subject, shape_config
+from tests.arrows import ROOT
 
 RATES = Rates("made up", ((10.0, 100.0), (1000.0, 300.0)), ((1.0, 50.0),), launch=0.5, queued=False)
 
@@ -73,6 +75,36 @@ def test_the_operations_of_a_step_are_those_that_torch_counts(case: str, who: Co
         own.step()
     works = step(Shape.of(subject.base.config, 4), recipe_of(config), rows_of(rows), who)
     assert operations(works) == pytest.approx(counted.operations, rel=0.1)
+
+
+# Of two cores of a CPU that others used too, by `python -m benchmarks.cost check`.
+MEASURED = Rates(
+    "a CPU",
+    ((16.0, 17.0e9), (64.0, 22.6e9), (128.0, 31.3e9), (512.0, 39.4e9), (4096.0, 39.0e9)),
+    ((4096.0, 5.3e9), (65536.0, 7.3e9), (1048576.0, 25e9), (16777216.0, 10.5e9), (268435456.0, 1.37e9)),
+    launch=8.6e-6,
+    queued=False,
+)
+ROWS = {110: 8, 512: 4}  # of a step in the table, by the tokens of a prompt
+
+
+def measured_ratios() -> dict[tuple[str, int], tuple[float, ...]]:
+    """The table of docs/cone.md: of each recipe and prompt, the times of pyreft, LoRA and the floor in ours."""
+    page = (ROOT / "docs" / "cone.md").read_text(encoding="utf-8")
+    found = re.findall(r"^\| \(([a-d])\) [^|]*\| (\d+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", page, re.MULTILINE)
+    return {(case, int(prompt)): tuple(float(each) for each in ratios) for case, prompt, *ratios in found}
+
+
+def test_the_model_is_within_30_percent_of_what_was_measured() -> None:
+    shape, measured = Shape.of(shape_config("SmolLM2-135M"), 4), measured_ratios()
+    assert len(measured) == 6
+    for (case, prompt), ratios in measured.items():
+        recipe = recipe_of(CASES[case].config(shape.layers))
+        rows = Rows(ROWS[prompt], prompt, 10)
+        ours, *others = (
+            MEASURED.seconds(step(shape, recipe, rows, who)) for who in ("ours", "pyreft", "LoRA", "floor")
+        )
+        assert [other / ours for other in others] == pytest.approx(ratios, rel=0.3), (case, prompt)
 
 
 def test_the_cone_spares_what_it_leaves_out() -> None:
