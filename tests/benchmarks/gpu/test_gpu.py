@@ -32,7 +32,7 @@ def one_thread() -> Iterator[None]:
 
 
 def ask(out: Path, *more: str) -> int:
-    return gpu.main(["--out", str(out), "--device", "cpu", "--tiny", "--minutes", "2", *more])
+    return gpu.main(["--out", str(out), "--device", "cpu", "--tiny", "--minutes", "60", *more])
 
 
 def outcome(out: Path, part: str) -> dict[str, Any]:
