@@ -208,9 +208,9 @@ def _gathered(request: Request, params: Params, root: Path, *, losses: bool) -> 
 @contextmanager
 def _opened(side: str, root: Path) -> Iterator[Asking]:
     """A system that can be asked: an adapter on its base, or the project's base alone."""
-    from flows.commands.predict import adapter_files
     from pipelines.contracts.base import read_base
     from pipelines.exchange.imports import refusals
+    from pipelines.exchange.named import Naming, named_adapter
     from pipelines.judge.answers import Asking
     from pipelines.judge.gather import ADAPTER, BASE
     from pipelines.judge.kept import Kept
@@ -218,12 +218,13 @@ def _opened(side: str, root: Path) -> Iterator[Asking]:
     from reft.adapters.files import adapter_sha256
 
     source = None if side in (ADAPTER, BASE) else side
-    with adapter_files(source, root) as (adapter, base), Kept(_folder(root) / "answers.jsonl").open() as kept:
-        record = read_base(base)
+    naming, answers = Naming(root, download=True), _folder(root) / "answers.jsonl"
+    with named_adapter(source, naming) as named, Kept(answers).open() as kept:
+        record = read_base(named.base)
         with refusals():
-            answerer = open_answerer(adapter, record, root=root)
+            answerer = open_answerer(named.folder, record, root=root)
         alone = side == BASE
-        identity = record.sha256 if alone else f"{record.sha256} {adapter_sha256(adapter)}"
+        identity = record.sha256 if alone else f"{record.sha256} {adapter_sha256(named.folder)}"
         yield Asking(answerer, scale=0.0 if alone else 1.0, identity=identity, kept=kept)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
-from pipelines.errors import PipelineError
 from pipelines.runtime.process import importing
 
 if TYPE_CHECKING:
@@ -27,7 +25,7 @@ def predict_command(
     adapter: Annotated[
         str | None,
         typer.Option(
-            help="An adapter folder, hub:NAME@COMMIT, models:/NAME@ALIAS or models:/NAME/3. Default: the project's."
+            help="An adapter folder, hub:NAME@COMMIT, a version: 3, @champion, models:/NAME/3. Default: the project's."
         ),
     ] = None,
     out: Annotated[str, typer.Option(help="A .jsonl or .csv file; - is standard output, as JSON Lines.")] = "-",
@@ -75,45 +73,10 @@ def _answerer(source: str | None, root: Path) -> Iterator[Answerer]:
     """The adapter that is named, on its base."""
     from pipelines.contracts.base import read_base
     from pipelines.exchange.imports import refusals
+    from pipelines.exchange.named import Naming, named_adapter
     from pipelines.serving.answerer import open_answerer
 
-    with adapter_files(source, root) as (adapter, base):
+    with named_adapter(source, Naming(root, download=True)) as named:
         with refusals():
-            answerer = open_answerer(adapter, read_base(base), root=root)
+            answerer = open_answerer(named.folder, read_base(named.base), root=root)
         yield answerer
-
-
-@contextmanager
-def adapter_files(source: str | None, root: Path) -> Iterator[tuple[Path, Path]]:
-    """The folder of an adapter, the project's where none is named, and the record of its base."""
-    from pipelines.exchange.imports import BASE_NAME, opened
-    from pipelines.params.whole import load_params
-    from pipelines.registry.download import PREFIX, fetch_version
-
-    if source is not None and source.startswith(PREFIX):
-        with tempfile.TemporaryDirectory() as scratch:
-            found = fetch_version(source, Path(scratch), params=load_params(root / "params.yaml"), root=root)
-            yield found.adapter, found.base
-    elif source is not None:
-        with opened(source, root, published=True) as folder:
-            own = folder / BASE_NAME
-            yield (
-                folder,
-                own if own.is_file() else _project_file(root, "base", f"{BASE_NAME} beside its files, or {{}}"),
-            )
-    else:
-        yield _project_file(root, "adapter", "{}"), _project_file(root, "base", "{}")
-
-
-def _project_file(root: Path, name: str, rule: str) -> Path:
-    from pipelines.project.graph import read_graph
-
-    path = root / read_graph(root).paths[name] if (root / "dvc.yaml").is_file() else None
-    if path is None or not path.exists():
-        missing = f"no {path.relative_to(root)}" if path else "no project"
-        raise PipelineError(
-            f"an adapter needs {rule.format('the files that `reft run` leaves')}",
-            got=f"{missing} in {root}",
-            do="Run `reft run` in a project, or name an adapter: --adapter.",
-        )
-    return path

@@ -37,7 +37,12 @@ def in_store(params: Params, base: Path) -> bool:
     wanted = params.base
     asked = (wanted.source, wanted.sha256, wanted.dtype, wanted.kind)
     same = (record.source, record.source_sha256, record.dtype, record.kind) == asked
-    return same and _intact(store_path(record), record)
+    return same and is_stored(record)
+
+
+def is_stored(record: BaseRecord) -> bool:
+    """Whether the store has a base, so that using it fetches nothing."""
+    return _intact(store_path(record), record)
 
 
 def store_path(record: BaseRecord) -> Path:

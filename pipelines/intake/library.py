@@ -17,6 +17,7 @@ from pipelines.params.whole import Params
 from pipelines.sections import Section
 from pipelines.sources.addresses import HubSource, parse_source
 from pipelines.tasks.keys.mixture import MIXTURE, MixtureParams, PrepareSection
+from pipelines.tasks.keys.prepare import PrepareParams
 from pipelines.tasks.keys.table import AnyPrepareParams, Families
 from pipelines.yaml_file import read_yaml
 
@@ -144,6 +145,11 @@ def prepare_keys(task: TaskFile, sources: Sources) -> dict[str, Any]:
     return keys
 
 
+def task_section(task: TaskFile, sources: Sources) -> PrepareParams:
+    """The same as the section ``prepare`` of a project of this task, read and checked."""
+    return _KEYS.validate_python(prepare_keys(task, sources))
+
+
 def mixture_keys(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The section ``prepare`` of a mixture of tasks, by their names, with these keys: each gives as many rows."""
     least = min(keys["train_rows"] for keys in tasks.values())
@@ -167,7 +173,7 @@ def task_changes(params: Params, keys: Mapping[str, Any]) -> Changes:
 
 def measure_of(task: TaskFile) -> str:
     """What the task is measured by."""
-    return _KEYS.validate_python(prepare_keys(task, Sources({"train": "file:data/own/rows"}, {}))).measure_name()
+    return task_section(task, Sources({"train": "file:data/own/rows"}, {})).measure_name()
 
 
 def _kind(name: str) -> int:

@@ -38,14 +38,23 @@ def answers(
     """
     with tqdm(total=len(rows), desc=f"score {title}", unit="row", leave=False) as bar:
         found = ask(model, workspace.tokenizer, task, rows, batch_size=batch_size, progress=lambda n: _advance(bar, n))
-    broken = sum(not np.isfinite(np.max(answer)) for answer in found if not isinstance(answer, str))
+    check_numbers(found, title=title)
+    return found
+
+
+def check_numbers(answers: Sequence[Answer], *, title: str) -> None:
+    """Refuse answers that say nothing; a text always says something.
+
+    Raises:
+        ScoresError: if no likelihood of a row's choices is a number.
+    """
+    broken = sum(not np.isfinite(np.max(answer)) for answer in answers if not isinstance(answer, str))
     if broken:
         raise ScoresError(
             f"scores of {title} must be numbers",
-            got=f"NaN or infinity for {broken} of {len(rows)} rows",
+            got=f"NaN or infinity for {broken} of {len(answers)} rows",
             do="Lower the learning rate, or set base.dtype: float32.",
         )
-    return found
 
 
 def ask(

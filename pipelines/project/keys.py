@@ -114,6 +114,16 @@ def cells_key(inputs: KeyedInputs, computation: Computation, *, score_batch: int
     return input_key("train", "compare", *identities, settings, scoring)
 
 
+def answers_folder(root: Path) -> Path:
+    """Where answers of adapters that were named lie, a folder for each system; of other code they lie beside it."""
+    return work_folder(root) / "answers" / installed_code()["evaluate"][:16]
+
+
+def library_folder(root: Path) -> Path:
+    """Where the prepared rows of public tasks lie, a folder for each task; of other code they lie beside it."""
+    return work_folder(root) / "library" / installed_code()["prepare"][:16]
+
+
 def input_key(stage: str, *parts: object) -> str:
     """A short hash of everything that a stage's work in progress depends on: what belongs to others is never resumed.
 

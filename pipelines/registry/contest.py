@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.contracts.base import read_base
-from pipelines.contracts.identities import Identity, Seen, read_identities, read_seen
+from pipelines.contracts.identities import Identity, read_identities
 from pipelines.contracts.prepared import Row, read_rows
 from pipelines.contracts.task import TaskSpec, prompt_task, read_task
 from pipelines.contracts.training import read_training
@@ -32,7 +32,6 @@ from pipelines.recipes.methods.reft import Recipe
 from pipelines.recipes.methods.table import REFT, make_recipe
 from pipelines.registry.download import VersionFiles, fetch_version
 from pipelines.registry.gate import Contest, Side
-from pipelines.registry.history import SEEN
 from pipelines.tasks.family import MAJORITY, Answer, TaskFamily, open_family
 from pipelines.tasks.measures import Floats
 from pipelines.tracking.runs import Store
@@ -41,6 +40,7 @@ from reft.adapters.any_method import MethodModel, load_method, read_info
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
+    from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 UNREADABLE = "unreadable_answers"  # what families whose answers are read call their number in the summary
@@ -70,7 +70,7 @@ class Asker:
         self._store, self._params, self._root, self._prepared = store, params, root, prepared
         self._prepared_for = read_base(base).sha256
         self._rows = read_rows(prepared, "test")
-        self._identities = _of_rows(read_identities(prepared), self._rows)
+        self._identities = identities_of(prepared, self._rows)
         self._spec = read_task(prepared)
         self._asked: dict[str, _Asked] = {}
 
@@ -102,27 +102,26 @@ class Asker:
             try:
                 (folder / "version").mkdir()
                 files = fetch_version(address, folder / "version", params=self._params, root=self._root)
-                seen = self._seen(version, folder)
-                return self._answered(version, files, seen, with_base=with_base)
+                return self._answered(version, files, with_base=with_base)
             except (PipelineError, ValueError, NonFiniteLossError) as error:
                 log.warning("%s cannot be asked: %s", address, error)
                 problem = f"version {version.version} cannot be asked: {error}"
                 return _Asked(replace(none, problem=problem), replace(none, problem=problem))
 
-    def _answered(self, version: ModelVersion, files: VersionFiles, seen: Seen | None, *, with_base: bool) -> _Asked:
+    def _answered(self, version: ModelVersion, files: VersionFiles, *, with_base: bool) -> _Asked:
         _check_same_task(files.adapter, self._spec)
         params = self._params
         workspace = open_workspace(params.computation(), root=self._root, base=files.base, prepared=self._prepared)
         self._check_same_prompts(workspace)
         task = workspace.family
         model = load_method(files.adapter, workspace.base, base_sha256=workspace.base_sha256)
-        rows = _with_tokens(self._rows, workspace)
+        rows = with_tokens(self._rows, workspace.tokenizer)
         size, title = params.evaluate.batch_size, f"version {version.version}"
         started = time.monotonic()
         said = answers(workspace, task, model, rows, batch_size=size, title=title)
         milliseconds = 1000 * (time.monotonic() - started) / len(rows)
         own = replace(
-            self._side(task.scores(rows, said)), seen=seen, unreadable=_unreadable(task, rows, said),
+            self._side(task.scores(rows, said)), seen=files.seen, unreadable=_unreadable(task, rows, said),
             perplexity=self._perplexity(workspace, model, rows),
             megabytes=sum(file.stat().st_size for file in files.adapter.rglob("*")) / 1e6, milliseconds=milliseconds,
         )  # fmt: skip
@@ -152,14 +151,6 @@ class Asker:
                 got=workspace.base_source,
             )
 
-    def _seen(self, version: ModelVersion, folder: Path) -> Seen | None:
-        """What the version was made with; None if its run does not say."""
-        client = self._store.client
-        names = {Path(file.path).name for file in client.list_artifacts(version.run_id, "data")}
-        if SEEN not in names:
-            return None
-        return read_seen(Path(client.download_artifacts(version.run_id, f"data/{SEEN}", str(folder))))
-
     def _head_alone(self, workspace: Workspace, version: ModelVersion) -> ReftEncoder:
         """What stands for the frozen base of an encoder: its head, trained by the version's own recipe."""
         client = self._store.client
@@ -176,9 +167,13 @@ class Asker:
         return head_alone(workspace, training)
 
 
-def _of_rows(identities: Sequence[Identity], rows: Sequence[Row]) -> list[Identity]:
-    """The identities of the test rows, in their order."""
-    found = [one for one in identities if one.split == "test"]
+def identities_of(prepared: Path, rows: Sequence[Row]) -> list[Identity]:
+    """The identities of the test rows, in their order.
+
+    Raises:
+        PipelineError: if those beside the rows are of others.
+    """
+    found = [one for one in read_identities(prepared) if one.split == "test"]
     if [one.id for one in found] != [row.id for row in rows]:
         raise PipelineError(
             "identities.jsonl must be of the rows beside it", got="other test rows", do="Run: dvc repro -f prepare"
@@ -188,11 +183,7 @@ def _of_rows(identities: Sequence[Identity], rows: Sequence[Row]) -> list[Identi
 
 def _check_same_task(adapter: Path, today: TaskSpec) -> None:
     """A version must be asked as it was trained to be: with the same template, answers and settings as today's rows."""
-    prompt = read_info(adapter).prompt
-    own = prompt_task(prompt)
-    spec = prompt_task(json.loads(json.dumps(today.prompt(reads_domain=own.domain_column is not None))))
-    if own != spec:
-        parts = [name for name in vars(spec) if getattr(own, name) != getattr(spec, name)]
+    if parts := differing_parts(prompt_task(read_info(adapter).prompt), today):
         raise PipelineError(
             "a version must read prompts, and give answers, as the test rows of today have them",
             got=f"it differs in {', '.join(parts)}",
@@ -200,9 +191,14 @@ def _check_same_task(adapter: Path, today: TaskSpec) -> None:
         )
 
 
-def _with_tokens(rows: Sequence[Row], workspace: Workspace) -> list[Row]:
-    """The rows with the lengths of their choices in the tokens of this version's base."""
-    tokenizer = workspace.tokenizer
+def differing_parts(own: TaskSpec, today: TaskSpec) -> list[str]:
+    """In which parts the task that an adapter was trained on is not that of today's rows."""
+    spec = prompt_task(json.loads(json.dumps(today.prompt(reads_domain=own.domain_column is not None))))
+    return [name for name in vars(spec) if getattr(own, name) != getattr(spec, name)]
+
+
+def with_tokens(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase) -> list[Row]:
+    """The rows with the lengths of their choices in the tokens of a base, which need not be that of the rows."""
 
     def lengths(row: Row) -> tuple[int, ...]:
         return tuple(len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in row.choices)

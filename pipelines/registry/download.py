@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.contracts.evaluation import Evaluation, read_evaluation
+from pipelines.contracts.identities import Seen, read_seen
 from pipelines.errors import PipelineError
 from pipelines.params.whole import Params
 from pipelines.registry.aliases import ABSENT
+from pipelines.registry.history import SEEN
 from pipelines.registry.stored import ADAPTER
 from pipelines.tracking.runs import Store, open_store, store_errors
 from pipelines.tracking.store import unreachable
@@ -30,6 +32,8 @@ class VersionFiles:
         evaluation: what metrics/evaluation.json held, or None if its run has none.
         training: parameters of its run.
         data_source: the address of the data.
+        number: of the version.
+        seen: what it was made with; None if its run does not say, as of a version of an earlier release.
     """
 
     adapter: Path
@@ -37,6 +41,8 @@ class VersionFiles:
     evaluation: Evaluation | None
     training: Mapping[str, str]
     data_source: str | None
+    number: int
+    seen: Seen | None
 
 
 def fetch_version(address: str, into: Path, *, params: Params, root: Path) -> VersionFiles:
@@ -73,6 +79,7 @@ def fetch_version(address: str, into: Path, *, params: Params, root: Path) -> Ve
         if "evaluation.json" in names:
             path = store.client.download_artifacts(version.run_id, "evaluation/evaluation.json", str(into))
             evaluation = read_evaluation(Path(path))
+        seen = _seen(store, version.run_id, into)
     except MlflowException as error:
         if error.error_code in ABSENT:
             raise _absent(store, match, address) from None
@@ -83,7 +90,13 @@ def fetch_version(address: str, into: Path, *, params: Params, root: Path) -> Ve
     if not adapter.is_dir() or not base.is_file():
         raise PipelineError("a version must hold an adapter and its base's record", got=address, do="Name another.")
     _check_adapter(adapter, version.tags.get(ADAPTER), address)
-    return VersionFiles(adapter, base, evaluation, dict(run.data.params), version.tags.get("data.source"))
+    source = version.tags.get("data.source")
+    return VersionFiles(adapter, base, evaluation, dict(run.data.params), source, int(version.version), seen)
+
+
+def _seen(store: Store, run: str, into: Path) -> Seen | None:
+    names = {Path(file.path).name for file in store.client.list_artifacts(run, "data")}
+    return read_seen(Path(store.client.download_artifacts(run, f"data/{SEEN}", str(into)))) if SEEN in names else None
 
 
 def _check_adapter(adapter: Path, registered: str | None, address: str) -> None:

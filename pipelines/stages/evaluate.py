@@ -126,10 +126,6 @@ def compare(
     def lead(other: Floats) -> Against:
         return against(task.measure, [scores], [other], how)
 
-    def figures(said: Sequence[Answer]) -> SystemFigures:
-        found = figure(task.measure, task.scores(rows, said), how)
-        return SystemFigures(found.value, found.low, found.high, task.figures(rows, said), task.summary(rows, said))
-
     base, baselines = lead(task.scores(rows, frozen)), task.baselines(rows)
     over = lead(baselines[MAJORITY]) if MAJORITY in baselines else None
     return Evaluation(
@@ -138,8 +134,8 @@ def compare(
         rows=len(rows),
         groups=how.units,
         confidence=how.confidence,
-        adapter=figures(edited),
-        base=figures(frozen),
+        adapter=system_figures(task, rows, edited, how),
+        base=system_figures(task, rows, frozen, how),
         difference=base.difference,
         p_value=base.p_value,
         detectable=detectable(base.difference, how, is_mean=task.measure.is_mean),
@@ -148,6 +144,14 @@ def compare(
         over_majority=over,
         better=base.better and (over is None or over.better),
     )
+
+
+def system_figures(
+    task: TaskFamily[Any], rows: Sequence[Row], said: Sequence[Answer], how: Resampling
+) -> SystemFigures:
+    """How one system fares on these rows."""
+    found = figure(task.measure, task.scores(rows, said), how)
+    return SystemFigures(found.value, found.low, found.high, task.figures(rows, said), task.summary(rows, said))
 
 
 def by_task(
@@ -162,6 +166,8 @@ def by_task(
     """The same of each task of a mixture, on its own rows; the p-values are Holm's over the tasks."""
     places, found = task_places(rows), dict[str, Evaluation]()
     for name, part in task.parts().items():
+        if name not in places:  # of a few rows, none need be of a task
+            continue
         mine = places[name]
         own, said, base = [rows[p] for p in mine], [edited[p] for p in mine], [frozen[p] for p in mine]
         found[name] = compare(part, own, said, base, settings, seed=seed, adapter_sha256="")

@@ -85,15 +85,8 @@ def run(params: Params, *, root: Path, base: Path, out: Path, card: Path) -> Pre
     kept = tuple(params.evaluate.slice_columns())
     with assembled(config, RowReading(tokenizer, record.kind, root, params.seed, kept), out) as data:
         with whole_directory(out) as folder:
-            for split, rows in data.splits.items():
-                write_rows(folder, split, rows)
-            write_identities(folder, data.splits)
-            write_rejected(folder, data.rejected)
-            write_task(folder, data.task.spec)
             near = near_rows(data.splits)
-            write_near(folder, near)
-            if kept:
-                write_slices(folder, data.splits["test"])
+            write_prepared(folder, data, near, sliced=bool(kept))
             content = data_sha256(folder)
         sizes, reasons = _sizes(data), dict(data.reasons)
         result = PrepareResult(data.read, sizes, reasons, data.unused, content, data.joined_otherwise)
@@ -104,6 +97,25 @@ def run(params: Params, *, root: Path, base: Path, out: Path, card: Path) -> Pre
     _warn(overlap, sizes)
     log.info("%d rows read, %d rejected, %d unused; splits %s", result.read, sum(reasons.values()), data.unused, sizes)
     return result
+
+
+def write_prepared(folder: Path, data: Assembled, near: Sequence[NearRow], *, sliced: bool) -> None:
+    """Write all that data/prepared holds.
+
+    Args:
+        folder: an empty folder.
+        data: the rows in their splits.
+        near: rows that are nearly one of another split.
+        sliced: whether rows have values that figures are sliced by.
+    """
+    for split, rows in data.splits.items():
+        write_rows(folder, split, rows)
+    write_identities(folder, data.splits)
+    write_rejected(folder, data.rejected)
+    write_task(folder, data.task.spec)
+    write_near(folder, near)
+    if sliced:
+        write_slices(folder, data.splits["test"])
 
 
 def _sizes(data: Assembled) -> dict[Split, int]:

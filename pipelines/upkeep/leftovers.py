@@ -22,7 +22,16 @@ from pipelines.errors import PipelineError
 from pipelines.files import clear_stale, reft_home
 from pipelines.params.whole import Params
 from pipelines.project.graph import Graph
-from pipelines.project.keys import Inputs, cells_folder, cells_key, constants_folder, study_key, train_key
+from pipelines.project.keys import (
+    Inputs,
+    answers_folder,
+    cells_folder,
+    cells_key,
+    constants_folder,
+    library_folder,
+    study_key,
+    train_key,
+)
 from pipelines.project.settings import StudySettings, TrainingSettings
 from pipelines.registry.versions import referenced
 from pipelines.runtime.process import work_folder
@@ -30,7 +39,7 @@ from pipelines.search.study import CONFIRM, delete_study, study_sizes
 from pipelines.tracking.store import trials_uri
 from reft import base_folder
 
-Kind = Literal["checkpoints", "comparison", "constants", "study", "base", "download"]
+Kind = Literal["checkpoints", "comparison", "constants", "study", "base", "download", "answers", "task rows"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +85,7 @@ def leftovers(params: Params, root: Path, graph: Graph) -> list[Leftover]:
         for folder in sorted((work_folder(root) / "train").glob("*"))
         if train and folder.is_dir() and folder.name not in train
     ]
-    found += [*_cells(params, root, graph), *_constants(root, graph)]
+    found += [*_cells(params, root, graph), *_constants(root, graph), *_of_other_code(root)]
     if not study or not _own_storage(params, root):
         return found  # a database that is shared may hold the studies of other projects
     kept = study | referenced(params, root).studies
@@ -175,6 +184,17 @@ def _cells(params: Params, root: Path, graph: Graph) -> list[Leftover]:
         Leftover("comparison", str(folder), size(folder), why)
         for folder in sorted(cells_folder(root).glob("*"))
         if folder.is_dir() and folder.name != present
+    ]
+
+
+def _of_other_code(root: Path) -> list[Leftover]:
+    """Answers of adapters that were named, and rows of public tasks, that code of another release made."""
+    kinds: tuple[tuple[Kind, Path], ...] = (("answers", answers_folder(root)), ("task rows", library_folder(root)))
+    return [
+        Leftover(kind, str(folder), size(folder), "of other code than the installed; can be made again")
+        for kind, present in kinds
+        for folder in sorted(present.parent.glob("*"))
+        if folder.is_dir() and folder.name != present.name
     ]
 
 

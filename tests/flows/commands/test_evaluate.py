@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from pipelines.errors import PipelineError
+from pipelines.files import read_json
 from tests.pipelines.finished import PROJECT, finish_stages, make_params
 
 
@@ -57,9 +58,28 @@ def test_test_rows_are_asked_again_and_no_file_of_a_stage_changes(project: Path,
 
 
 def test_words_that_do_not_go_together_are_refused(project: Path) -> None:
-    with pytest.raises(PipelineError, match="go with --harness"):
+    with pytest.raises(PipelineError, match="goes with --harness"):
         evaluate(project, "--limit", "5")
     with pytest.raises(PipelineError, match="one after the other"):
         evaluate(project, "--harness", "arc_easy", "--prepared", "x")
+    with pytest.raises(PipelineError, match="--data goes with --tasks"):
+        evaluate(project, "models/adapter", "--data", "x")
+    with pytest.raises(PipelineError, match="go with ADAPTER, --tasks, --rows or --harness"):
+        evaluate(project, "--download")
     with pytest.raises(PipelineError, match=r"task\.json"):
         evaluate(project, "--prepared", str(project / "nowhere"))
+
+
+def test_an_adapter_that_is_named_is_asked(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    adapter = str(project / "models" / "adapter")
+    said = " ".join(evaluate(project, adapter, "--rows", "1", "--out", str(tmp_path / "figures.json")).split())
+    assert "adapter, the project's test rows" in said
+    assert "2 answers computed now" in said
+    assert "0 answers computed now" in evaluate(project, "--rows", "1")  # it is the project's own
+    (figures,) = read_json(tmp_path / "figures.json")
+    assert (figures["adapter"], figures["rows"], figures["measure"]) == (
+        "adapter",
+        "the project's test rows",
+        "accuracy",
+    )

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from flows.cli import app
 from pipelines.contracts.facts import StageFiles
 from pipelines.errors import PipelineError
+from pipelines.exchange.named import Naming, named_adapter
 from pipelines.registry.aliases import CHAMPION
 from pipelines.stages import register
 from pipelines.tracking.runs import open_store
@@ -59,7 +60,11 @@ def test_the_adapter_is_the_projects_or_the_one_that_is_named(project: Path) -> 
     assert [answer["line"] for answer in latest] == [2, 3]
     assert latest != champion
     assert answers(project, "--adapter", str(project / "models" / "adapter")) == latest
-    assert answers(project, "--adapter", "models:/tiny/1") == champion
+    for name in ("models:/tiny/1", "1", "@champion"):
+        assert answers(project, "--adapter", name) == champion
+    with named_adapter("@champion", Naming(project)) as named:
+        assert (named.title, named.layout) == ("version 1 (@champion)", "own")
+        assert named.seen is not None
 
 
 def test_a_folder_with_its_base_needs_no_project(project: Path, tmp_path: Path) -> None:
@@ -75,6 +80,7 @@ def test_a_folder_with_its_base_needs_no_project(project: Path, tmp_path: Path) 
     [
         (["--adapter", "models:/tiny@nobody"], "no version of tiny has the alias nobody"),
         (["--adapter", "models:/none@champion"], "must be in the registry"),
+        (["--adapter", "9"], "must be in the registry"),
         (["--adapter", "nowhere"], "nowhere"),
     ],
 )

@@ -69,4 +69,4 @@ class FolderRegistry:
     def files(self, version: int) -> Iterator[VersionFiles]:
         """Of a version."""
         folder = self._root / str(version)
-        yield VersionFiles(folder / "adapter", folder / "base.json", None, {}, None)
+        yield VersionFiles(folder / "adapter", folder / "base.json", None, {}, None, 1, None)

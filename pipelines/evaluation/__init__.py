@@ -1,0 +1,1 @@
+"""Adapters of any origin on the project's test rows or those of public tasks: alone, or two beside each other."""
