@@ -12,6 +12,7 @@ from typing import Annotated, Literal, NoReturn
 import typer
 from rich.console import Console
 
+from flows.commands.compare_two import compare_command
 from flows.commands.evaluate import evaluate_command
 from flows.commands.exchange import export_command, import_command
 from flows.commands.feedback import feedback_command
@@ -457,6 +458,7 @@ app.command("predict")(predict_command)
 app.command("judge")(judge_command)
 app.command("serve")(serve_command)
 app.command("evaluate")(evaluate_command)
+app.command("compare")(compare_command)
 app.command("feedback")(feedback_command)
 
 data = typer.Typer(help="Data and models of your own.", no_args_is_help=True)
