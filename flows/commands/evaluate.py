@@ -42,6 +42,7 @@ from pipelines.project.graph import read_graph
 from pipelines.runtime.process import importing
 
 if TYPE_CHECKING:
+    from pipelines.evaluation.alone import Evaluated
     from pipelines.exchange.named import Naming
     from pipelines.serving.harness import HarnessFigure
 
@@ -114,7 +115,11 @@ def evaluate_command(
         console.print(_shown((f"{one.adapter}, {one.asked.title}", one.evaluation)))
         console.print(kept_words(one.asked, one.anew, one.unknown))
     if out is not None:
-        write_json(out, [{"adapter": one.adapter, "rows": one.asked.title, **asdict(one.evaluation)} for one in found])
+        write_json(out, [_record(one) for one in found])
+
+
+def _record(one: Evaluated) -> dict[str, object]:
+    return {"adapter": one.adapter, "rows": one.asked.title, "figures": asdict(one.evaluation)}
 
 
 @dataclass(frozen=True)
