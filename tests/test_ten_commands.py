@@ -19,6 +19,7 @@ from tests.servers import free_port, kill
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(2400)]
 
 NOUNS = ["film", "plot", "cast", "song", "scene", "hero", "end", "start", "joke", "light"]
+WORDS = {"a film": "good", "so so": "bad"}
 
 
 def ten_commands() -> list[str]:
@@ -33,14 +34,16 @@ def ten_commands() -> list[str]:
 def clone(tmp_path: Path) -> Project:
     """A clone after `make setup`: its .venv is the one that runs the tests.
 
-    A row's label is its last word, which edits of the prompt's last tokens can read in a random model too.
+    A row's label is told by its last words, which edits of the prompt's last tokens can read in a random model too; it
+    answers half of the rows rightly by itself.
     """
-    project = make_tiny_project(tmp_path / "project", tmp_path / "home", {"prepare.template": "Review: {text}"})
+    keys = {"prepare.template": "Review: {text}", "search.trials": 1, "train.epochs": 6}
+    project = make_tiny_project(tmp_path / "project", tmp_path / "home", keys)
     with (project.root / "data" / "own" / "reviews.csv").open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(["text", "label"])
-        for (one, other), word in itertools.product(itertools.permutations(NOUNS, 2), ("good", "bad")):
-            table.writerow([f"The {one} and the {other}: {word}", word])
+        for (one, other), (words, label) in itertools.product(itertools.permutations(NOUNS, 2), WORDS.items()):
+            table.writerow([f"The {one} and the {other}: {words}", label])
     project.run("dvc", "add", "data/own/reviews.csv")
     project.run("git", "commit", "--quiet", "--all", "--message", "Other rows")
     (project.root / ".venv").mkdir()
