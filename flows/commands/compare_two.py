@@ -86,7 +86,7 @@ def compare_command(
     with opened_systems([one, other], named) as systems:
         asked = every_asked(wanted, systems, params, root=root)
         found = compare_systems(systems[0], systems[1], asked, params, root=root)
-    command = _command(one, other, wanted, named)
+    command = _command(one, other, wanted, named, None if project == Path() else project)
     for each in found:
         path = write_pair(folder, each, command=command, seed=params.seed)
         console.print(Group(*_shown(each)))
@@ -94,16 +94,18 @@ def compare_command(
         console.print(f"Rows on which they differ: {os.path.relpath(path)}", soft_wrap=True)
 
 
-def _command(one: str, other: str, wanted: WantedRows, named: Naming) -> str:
-    """The line that asks the same again."""
+def _command(one: str, other: str, wanted: WantedRows, named: Naming, elsewhere: Path | None) -> str:
+    """The line that asks the same again; ``elsewhere`` is the project where it is not the folder itself."""
     said = named.declared
     options = {
         "--tasks": ",".join(wanted.tasks) or None, "--data": wanted.data, "--rows": wanted.limit,
         "--base": named.base and named.base.address, "--positions": said.positions, "--activation": said.activation,
-        "--method": said.method,
+        "--method": said.method, "--dtype": named.base and named.base.dtype,
     }  # fmt: skip
     words = [word for name, value in options.items() if value is not None for word in (name, str(value))]
     folders = [word for folder in wanted.prepared for word in ("--prepared", str(folder))]
+    if elsewhere:
+        folders += ["--project", str(elsewhere)]
     return shlex.join(["reft", "compare", one, other, *words, *folders, *(["--download"] if named.download else [])])
 
 

@@ -10,7 +10,7 @@ from pipelines.errors import PipelineError
 from pipelines.files import write_text
 from pipelines.yaml_file import dump_yaml, read_yaml
 
-AGAIN = "Run: dvc repro -f search"
+AGAIN = "Run: dvc repro -f -s search"
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ def checked(path: Path, build: Callable[[], T], *, stage: str) -> T:
         raise PipelineError(
             f"{path} must hold what the stage {stage} writes",
             got=f"{type(error).__name__}: {error}",
-            do=f"Run: dvc repro -f {stage}",
+            do=f"Run: dvc repro -f -s {stage}",
         ) from None
 
 

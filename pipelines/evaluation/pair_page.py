@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -25,7 +26,7 @@ PAIR_HEADER = ("task", "measure", "rows", "first", "second", "difference", "p, H
 
 def write_pair(folder: Path, found: Compared, *, command: str, seed: int) -> Path:
     """Write page, figures and predictions, each whole, by the names of the two and of the rows; return the page."""
-    name = _slug(f"{found.one.title} and {found.other.title} on {found.asked.title}")
+    name = _file_name(found)
     page_path = folder / f"{name}.html"
     write_predictions(folder / f"{name}.parquet", found.predictions)
     write_json(folder / f"{name}.json", _record(found))
@@ -135,5 +136,9 @@ def _lead(difference: Interval) -> str:
     return f"{points(difference.value)} [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
 
 
-def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:120]
+def _file_name(found: Compared) -> str:
+    """What people read of the titles, and a hash of what a file name cannot hold: other scripts, and which adapters."""
+    words = f"{found.one.title} and {found.other.title} on {found.asked.title}"
+    readable = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")[:100]
+    whole = [words, *(f"{one.adapter_sha256} {one.record.sha256}" for one in (found.one, found.other))]
+    return f"{readable}-{hashlib.sha256(chr(0).join(whole).encode()).hexdigest()[:8]}"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipelines.contracts.base import read_base
@@ -63,6 +64,11 @@ def opened_systems(names: Sequence[str | None], naming: Naming) -> Iterator[list
             for note in one.notes:
                 log.warning("%s: %s", one.title, note)
         systems = {name: system_of(one, naming) for name, one in named.items()}
+        titles = Counter(system.title for system in systems.values())
+        systems = {  # two folders of one name in different places
+            name: replace(system, title=str(name)) if name is not None and titles[system.title] > 1 else system
+            for name, system in systems.items()
+        }
         yield [base_of(systems[adapters[0]]) if name == BASE else systems[name] for name in names]
 
 

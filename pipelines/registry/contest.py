@@ -176,7 +176,7 @@ def identities_of(prepared: Path, rows: Sequence[Row]) -> list[Identity]:
     found = [one for one in read_identities(prepared) if one.split == "test"]
     if [one.id for one in found] != [row.id for row in rows]:
         raise PipelineError(
-            "identities.jsonl must be of the rows beside it", got="other test rows", do="Run: dvc repro -f prepare"
+            "identities.jsonl must be of the rows beside it", got="other test rows", do="Run: dvc repro -f -s prepare"
         )
     return found
 

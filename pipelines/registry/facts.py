@@ -48,7 +48,7 @@ def read_facts(params: Params, files: StageFiles) -> Facts:
     try:
         found = adapter_sha256(files.adapter)
     except ValueError as error:
-        raise PipelineError("the adapter must be one", got=error, do="Run: dvc repro -f train") from None
+        raise PipelineError("the adapter must be one", got=error, do="Run: dvc repro -f -s train") from None
     told = [(files.train_metrics, train.adapter_sha256, "train")]
     told.append((files.evaluation, evaluation.adapter_sha256, "evaluate"))
     for file, sha256, stage in told:
@@ -56,7 +56,7 @@ def read_facts(params: Params, files: StageFiles) -> Facts:
             raise PipelineError(
                 f"the adapter must be the one of {file.name}, {sha256}",
                 got=found,
-                do=f"Run: dvc repro -f {stage}",
+                do=f"Run: dvc repro -f -s {stage}",
             )
     return Facts(
         files=files,

@@ -214,7 +214,7 @@ def _unusable(contest: Contest) -> Iterator[str]:
     if contest.challenger.seen is None and contest.challenger.problem is None:
         yield (
             "the challenger must keep the hashes of the rows that it was made with; it has none, as one that an "
-            "earlier release registered: `dvc repro -f register` adds them while its files are the project's"
+            "earlier release registered: `dvc repro -f -s register` adds them while its files are the project's"
         )
 
 

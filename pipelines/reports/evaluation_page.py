@@ -30,7 +30,7 @@ from reft.adapters.any_method import read_info, read_method
 
 COMMANDS = (
     "reft evaluate                  # asks the test rows again, and leaves every file as it is",
-    "dvc repro --force evaluate     # the same, and writes the figures and this page anew",
+    "dvc repro -f -s evaluate       # the same, and writes the figures and this page anew",
     "reft run                       # all stages in which something changed",
 )
 

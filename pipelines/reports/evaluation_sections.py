@@ -27,6 +27,11 @@ from pipelines.reports.evaluation import (
 from pipelines.reports.evaluation_charts import Compared, intervals, reliability
 from pipelines.wording import many, measure_words, points, share
 
+INTERVALS = (
+    "The difference's interval is of other rows, drawn with replacement by groups; so is a system's own, but where "
+    "rows are right or wrong, each by itself: there it is the score interval (Wilson 1927)."
+)
+
 OF_AN_ENCODER = " The frozen base is the encoder with a head that was trained without edits."
 
 
@@ -60,7 +65,7 @@ def _figures(evaluation: Evaluation, *, encoder: bool) -> Section:
     reach = f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f} points"
     rows.append(["paired difference", points(difference.value), reach])
     header = ("system", measure, f"{100 * evaluation.confidence:g} % interval")
-    notes = ["Intervals are of other rows, drawn with replacement by groups." + (OF_AN_ENCODER if encoder else "")]
+    notes = [INTERVALS + (OF_AN_ENCODER if encoder else "")]
     if p_value is not None:
         notes.append(f"Exact paired test: p = {p_value:.2g}.")
     if least := detectable_words(evaluation):

@@ -94,7 +94,7 @@ def _load(adapter: Path, workspace: Workspace) -> MethodModel:
         return load_method(adapter, workspace.base, base_sha256=workspace.base_sha256)
     except ValueError as error:
         raise PipelineError(
-            "the adapter must be the one that was trained on this base", got=error, do="Run: dvc repro --force train"
+            "the adapter must be the one that was trained on this base", got=error, do="Run: dvc repro -f -s train"
         ) from None
 
 

@@ -95,7 +95,7 @@ def check_base(path: Path) -> tuple[BaseRecord | None, list[Finding]]:
     try:
         record = read_base(path)
     except PipelineError as error:
-        return None, [Finding("base", "fail", str(error), "Run: dvc repro --force base")]
+        return None, [Finding("base", "fail", str(error), "Run: dvc repro -f -s base")]
     name = f"{record.sha256[:12]} ({record.parameters:,} parameters)"
     if not store_path(record).is_dir():
         return record, [

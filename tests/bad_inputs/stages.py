@@ -14,7 +14,7 @@ from tests.project import Project
 RECIPE = {"layers": "upper-third", "positions": "l4", "rank": 4, "learning_rate": 0.02}
 SPACE = "search.space must hold only what the base can have"
 ADAPTER = "the adapter must be the one that was trained on this base"
-TRAIN = "Run: dvc repro --force train"
+TRAIN = "Run: dvc repro -f -s train"
 
 
 def written(name: str, content: str) -> Callable[[Project], None]:
@@ -95,7 +95,7 @@ STAGES = (
     _case("device that is not there", "search", params(run__device="cuda:7"), "run.device must be on this machine",
           "cuda:7", "auto or cpu"),
     _case("best.yaml that is none", "train", written("search/best.yaml", "layers: all\n"),
-          "best.yaml must hold the recipe", "'chosen'", "dvc repro -f search"),
+          "best.yaml must hold the recipe", "'chosen'", "dvc repro -f -s search"),
     _case("adapter of another base", "evaluate", adapter(lambda raw: raw["base"].update(sha256="0" * 64)), ADAPTER,
           "0000", TRAIN),
     _case("adapter of another width", "evaluate", adapter(lambda raw: raw["base"].update(hidden_size=64)), ADAPTER,

@@ -118,7 +118,7 @@ def test_another_field_or_kind_of_file_is_refused_with_the_stage_to_run(name: st
     write, read, value = FILES[name]
     write(tmp_path / name, value)
     (tmp_path / "number").write_text("3", encoding="utf-8")
-    with pytest.raises(PipelineError, match=r"Run: dvc repro -f \w+"):
+    with pytest.raises(PipelineError, match=r"Run: dvc repro -f -s \w+"):
         read(tmp_path / "number")
     if name in MADE:
         raw = read_json(tmp_path / name)
@@ -206,7 +206,7 @@ def test_a_damaged_table_of_predictions_is_refused(damage: str, tmp_path: Path) 
         parquet.write_table(parquet.read_table(path).rename_columns({"label": "strange"}), path)
     else:
         path.unlink()
-    with pytest.raises(PipelineError, match=r"Run: dvc repro -f evaluate|Run the stage that writes it"):
+    with pytest.raises(PipelineError, match=r"Run: dvc repro -f -s evaluate|Run the stage that writes it"):
         read_predictions(path)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -98,11 +100,24 @@ def test_two_adapters_and_one_with_its_base_are_asked_once_each(project: Path, p
     assert (beside.anew, beside.one.adapter_sha256) == (ROWS, None)
     assert beside.one.title.startswith("frozen base ")
     page = write_pair(tmp_path, first, command="reft compare a b", seed=0)
-    assert page.name == "adapter-and-other-on-the-project-s-test-rows.html"
+    assert re.fullmatch(r"adapter-and-other-on-the-project-s-test-rows-[0-9a-f]{8}\.html", page.name)
+    names = {write_pair(tmp_path, each, command="", seed=0) for each in (first, titled("ы", first), titled("ю", first))}
+    assert len(names) == 3, "what a file name cannot hold tells pages from each other"
     assert read_predictions(page.with_suffix(".parquet")) == list(first.predictions)
     record = read_json(page.with_suffix(".json"))
     assert record["systems"]["one"]["adapter_sha256"] == first.one.adapter_sha256
     assert record["figures"]["difference"]["value"] == first.figures.difference.value
+
+
+def titled(title: str, found: Compared) -> Compared:
+    return replace(found, one=replace(found.one, title=title))
+
+
+def test_two_folders_of_one_name_are_called_by_their_paths(project: Path, params: Params, tmp_path: Path) -> None:
+    one = project / "models" / "adapter"
+    shutil.copytree(project / "models" / "other", tmp_path / "elsewhere" / "adapter")
+    found = compared(str(one), str(tmp_path / "elsewhere" / "adapter"), project, params, limit=2)
+    assert (found.one.title, found.other.title) == (str(one), str(tmp_path / "elsewhere" / "adapter"))
 
 
 def test_two_that_are_the_same_are_refused(project: Path, params: Params) -> None:

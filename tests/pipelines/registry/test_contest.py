@@ -140,7 +140,7 @@ def test_identities_of_other_rows_are_refused(
     asker: Asker, lives: Store, lives_params: Params, lives_root: Path, prepared: Path
 ) -> None:
     write_rows(prepared, "test", [prepared_row(0, "A cold end.")])
-    with pytest.raises(PipelineError, match=r"identities.jsonl must be of the rows beside it.*dvc repro -f prepare"):
+    with pytest.raises(PipelineError, match=r"identities.jsonl must be of the rows beside it.*dvc repro -f -s prepare"):
         Asker(lives, lives_params, root=lives_root, base=lives_root / "stages-0" / "base.json", prepared=prepared)
 
 
