@@ -37,6 +37,7 @@ from pipelines.tasks.measures import Floats
 from pipelines.tracking.runs import Store
 from reft import NonFiniteLossError, ReftEncoder
 from reft.adapters.any_method import MethodModel, load_method, read_info
+from reft.adapters.files import adapter_names
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -123,7 +124,7 @@ class Asker:
         own = replace(
             self._side(task.scores(rows, said)), seen=files.seen, unreadable=_unreadable(task, rows, said),
             perplexity=self._perplexity(workspace, model, rows),
-            megabytes=sum(file.stat().st_size for file in files.adapter.rglob("*")) / 1e6, milliseconds=milliseconds,
+            megabytes=_bytes(files.adapter) / 1e6, milliseconds=milliseconds,
         )  # fmt: skip
         if not with_base:
             return _Asked(own, Side((), np.zeros(0)))
@@ -189,6 +190,11 @@ def _check_same_task(adapter: Path, today: TaskSpec) -> None:
             got=f"it differs in {', '.join(parts)}",
             do="Compare it by hand, and promote the one that you want with --reason.",
         )
+
+
+def _bytes(adapter: Path) -> int:
+    """The size of the adapter itself; the model card beside it, which a version has, is none of it."""
+    return sum((adapter / name).stat().st_size for name in adapter_names(adapter))
 
 
 def differing_parts(own: TaskSpec, today: TaskSpec) -> list[str]:

@@ -70,7 +70,9 @@ def test_words_that_do_not_go_together_are_refused(project: Path) -> None:
         evaluate(project, "--prepared", str(project / "nowhere"))
 
 
-def test_an_adapter_that_is_named_is_asked(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_adapter_that_is_named_is_asked_and_two_are_compared(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     adapter = str(project / "models" / "adapter")
     said = " ".join(evaluate(project, adapter, "--rows", "1", "--out", str(tmp_path / "figures.json")).split())
@@ -80,3 +82,9 @@ def test_an_adapter_that_is_named_is_asked(project: Path, tmp_path: Path, monkey
     (figures,) = read_json(tmp_path / "figures.json")
     assert (figures["adapter"], figures["rows"]) == ("adapter", "the project's test rows")
     assert figures["figures"]["measure"] == "accuracy"
+    done = CliRunner().invoke(app, ["compare", adapter, "base", "-p", str(project)])
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.output.split())
+    assert "No verdict, since it takes" in said
+    assert "Rows on which they differ: project/reports/pairs/adapter-and-frozen-base-" in said
+    assert len(list((project / "reports" / "pairs").glob("*.html"))) == 1
