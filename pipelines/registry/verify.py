@@ -19,6 +19,7 @@ from pipelines.project.lineage import UNKNOWN, git
 from pipelines.project.locks import find_lock
 from pipelines.registry.download import VersionFiles, fetch_version
 from pipelines.registry.listing import version_of
+from pipelines.registry.package import CARD
 from pipelines.registry.stored import ADAPTER, BASE
 from pipelines.tracking.runs import open_store
 from reft.adapters.files import adapter_sha256
@@ -100,8 +101,12 @@ def _lock(files: VersionFiles, tags: dict[str, str], root: Path, paths: dict[str
 
 
 def folder_md5(folder: Path) -> str:
-    """What DVC calls a folder by: the MD5 of the list of its files with theirs."""
+    """What DVC calls an adapter directory by: the MD5 of the list of its files with theirs.
+
+    The model card, which a version has and the directory that stage train left has not, is none of them.
+    """
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    files.pop(CARD, None)
     listed = [
         {"md5": hashlib.md5(files[name].read_bytes(), usedforsecurity=False).hexdigest(), "relpath": name}
         for name in sorted(files, key=lambda name: tuple(name.split("/")))
