@@ -22,6 +22,9 @@ from pipelines.judge.rates import Floats, quantile
 
 STEPS, CLOSE = 100, 1e-10
 LONGEST_STEP = 5.0  # of a coefficient, in one step towards the fit
+# Condition number of the features above which length is not told from the rest. It is about 2 over the standard
+# deviation of tanh where one side is always the longer, and reaches this where its lead is some 3 times its spread.
+LARGEST_CONDITION = 50.0
 
 
 @dataclass(frozen=True)
@@ -41,14 +44,22 @@ def length_controlled(scores: Floats, differences: Floats, confidence: float) ->
         confidence: of the intervals.
 
     Returns:
-        None where there are fewer than three pairs, or all differ alike, so that length cannot be told from the rest.
+        None where length cannot be told from the rest: of fewer than three pairs, or where all differ alike or nearly
+        so, as where one side is always longer by much more than that varies.
     """
     spread = float(differences.std(ddof=1)) if len(differences) > 2 else 0.0
     if spread == 0:
         return None
     features = np.stack([np.ones_like(differences), np.tanh(differences / spread)], axis=1)
-    weights, variance = _fit(features, scores)
+    if np.linalg.cond(features) > LARGEST_CONDITION:
+        return None
+    try:
+        weights, variance = _fit(features, scores)
+    except np.linalg.LinAlgError:  # on the way some pair's verdict became certain, to the last bit, for all
+        return None
     reach = quantile(confidence) * np.sqrt(np.diag(variance))
+    if not np.isfinite([weights, reach]).all():
+        return None
     (level, slope), (low, bottom), (high, top) = weights, weights - reach, weights + reach
     rate = Interval(*(float(_sigmoid(np.asarray(bound))) for bound in (level, low, high)))
     return LengthControlled(rate, Interval(float(slope), float(bottom), float(top)))

@@ -67,3 +67,25 @@ def test_with_many_pairs_it_is_the_fit_of_maximum_likelihood() -> None:
 def test_lengths_that_differ_alike_cannot_be_told_from_the_rest() -> None:
     assert length_controlled(np.array([1.0, 0.0, 1.0]), np.full(3, 40.0), 0.95) is None
     assert length_controlled(np.array([1.0, 0.0]), np.array([1.0, 2.0]), 0.95) is None
+
+
+def test_a_side_that_is_longer_by_much_more_than_that_varies_has_no_rate_at_equal_lengths() -> None:
+    """tanh of 500 ± 3 over their deviation of 2 is 1 to the last bit: nothing is known of equal lengths."""
+    lead, scores = np.linspace(497, 503, 30), np.arange(30) % 3 / 2
+    assert length_controlled(scores, lead, 0.95) is None
+    assert length_controlled(scores, -lead, 0.95) is None
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0])
+def test_however_much_one_side_is_longer_there_is_a_finite_rate_or_none(ratio: float) -> None:
+    """Up to a mean of one standard deviation there always is one, and from five on none."""
+    generator, found = np.random.default_rng(3), []
+    for _ in range(50):
+        lead = generator.normal(100 * ratio, 100, size=30)
+        found.append(length_controlled(generator.integers(3, size=30) / 2, lead, 0.95))
+    told = [one for one in found if one is not None]
+    assert all(np.isfinite([*vars(one.rate).values(), *vars(one.slope).values()]).all() for one in told)
+    if ratio <= 1:
+        assert len(told) == len(found)
+    if ratio >= 5:
+        assert not told
