@@ -20,6 +20,7 @@ from pipelines.judge.rates import (
     known_rate,
     tells_apart,
     win_rate,
+    with_ties,
 )
 from pipelines.wording import share
 
@@ -38,7 +39,7 @@ class Calibration:
     Attributes:
         made: whether they were made of references; then no win rate is corrected by them.
         pairs: how many there are.
-        scored: of these, judged in both orders.
+        scored: of these, judged in both orders; the same answer twice, which nobody is asked about, says nothing.
         true_positives: mean score where the one is the better.
         false_positives: mean score where the other is.
         longer: mean score of the better where it is the longer.
@@ -119,7 +120,7 @@ def judgement(
         win_rate=_interval(win_rate(values, confidence)) if scored else None,
         length_controlled=None if controlled is None else controlled.rate,
         length_slope=None if controlled is None else controlled.slope,
-        corrected=_corrected(values, known, scores, calibration, confidence),
+        corrected=_corrected(scored, known, scores, calibration, confidence),
         contradictions=places.total(),
         first_place=places["first"],
         outcomes=dict(counts),
@@ -138,7 +139,8 @@ Scores = dict[Pair, float | None]
 
 def _of(known: Sequence[Pair], scores: Scores, wanted: Callable[[Pair], bool], *, better: bool = False) -> Floats:
     """Scores of the known pairs that are wanted; with ``better`` those of the better answer, not of the one."""
-    found = [(pair, value) for pair in known if wanted(pair) and (value := scores[pair]) is not None]
+    judged = [pair for pair in known if not pair.alike]
+    found = [(pair, value) for pair in judged if wanted(pair) and (value := scores[pair]) is not None]
     turned = [1 - value if better and pair.better == "other" else value for pair, value in found]
     return np.array(turned, dtype=np.float64)
 
@@ -171,13 +173,23 @@ def _calibration(known: Sequence[Pair], scores: Scores, *, made: bool, confidenc
 
 
 def _corrected(
-    values: Floats, known: Sequence[Pair], scores: Scores, calibration: Calibration, confidence: float
+    scored: Sequence[tuple[Pair, float]],
+    known: Sequence[Pair],
+    scores: Scores,
+    calibration: Calibration,
+    confidence: float,
 ) -> Interval | None:
-    if calibration.made or not calibration.tells_apart or not len(values):
+    """The rate without the judge's errors, which are of pairs that it was asked about alone."""
+    if calibration.made or not calibration.tells_apart or not scored:
         return None
+    asked = np.array([value for pair, value in scored if not pair.alike], dtype=np.float64)
+    alike = len(scored) - len(asked)
+    if not len(asked):
+        return _interval(win_rate(np.full(alike, 0.5), confidence))  # no judge erred
     better = _of(known, scores, lambda pair: pair.better == "one")
     worse = _of(known, scores, lambda pair: pair.better == "other")
-    return _interval(corrected_rate(values, better, worse, confidence))
+    others = corrected_rate(asked, better, worse, confidence)
+    return _interval(with_ties(others, len(asked), alike, confidence))
 
 
 def _against_judge(calibration: Calibration, places: Counter[str]) -> list[str]:

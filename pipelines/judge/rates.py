@@ -12,6 +12,10 @@ With t and f estimated, θ is a ratio of estimates, and its interval is that of 
 within 0 and 1. Means and variances are those of the scores with some added ones, half of them 1 and half 0: z² to the
 pairs (Agresti & Coull 1998) and two to those of each known verdict (as Lang & Reiczigel 2014 do for sensitivity and
 specificity). Where few known verdicts cannot tell t from f, no θ is ruled out: the interval is 0 to 1.
+
+Of the same answer twice no judge is asked, so none errs: such pairs are ties, and θ is that of the others alone. With a
+share q of others the whole rate is 1/2 + q (θ - 1/2); its interval adds what q varies by to that of θ, each bound by
+itself (Zou & Donner 2008).
 """
 
 from __future__ import annotations
@@ -114,6 +118,35 @@ def corrected_rate(scores: Floats, better: Floats, worse: Floats, confidence: fl
         low = np.where(sure, np.clip((half - root) / square, 0.0, 1.0), 0.0)
         high = np.where(sure, np.clip((half + root) / square, 0.0, 1.0), 1.0)
     return Bounds(value, low, high)
+
+
+def with_ties(others: Bounds, asked: int, alike: int, confidence: float) -> Bounds:
+    """The rate of all pairs, of which some have the same answer twice and count half; see the top of this file.
+
+    Args:
+        others: the rate of the pairs that the judge was asked about, [...].
+        asked: how many those are, at least one.
+        alike: how many have the same answer twice.
+        confidence: of the intervals.
+    """
+    if not alike:
+        return others
+    part, z = asked / (asked + alike), quantile(confidence)
+    shrunk = (asked + z * z / 2) / (asked + alike + z * z)  # as of a win rate
+    of_part = z * np.sqrt(shrunk * (1 - shrunk) / (asked + alike + z * z))
+
+    def reach(bound: Floats) -> Floats:
+        """How far the whole rate goes to the side of this bound, by both, where q weighs most within the interval."""
+        away = np.maximum(np.abs(others.value - 0.5), np.abs(bound - 0.5))
+        return np.hypot(part * (bound - others.value), away * of_part)
+
+    middle = 0.5 + part * (others.value - 0.5)
+    low, high = (0.5 + part * (bound - 0.5) for bound in (others.low, others.high))
+    return Bounds(
+        middle,
+        np.clip(np.minimum(low, middle - reach(others.low)), 0.0, 1.0),
+        np.clip(np.maximum(high, middle + reach(others.high)), 0.0, 1.0),
+    )
 
 
 def _bounds(found: MeanScores, z: float) -> Bounds:

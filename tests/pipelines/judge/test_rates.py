@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipelines.judge.rates import Floats, corrected_rate, known_rate, tells_apart, win_rate
+from pipelines.judge.rates import Floats, corrected_rate, known_rate, tells_apart, win_rate, with_ties
 
 RUNS = 1000
 # Of 1,000 runs at a coverage of 95 % fewer than 930 are within once in 500 (binomial); 93 of 100 is what is promised.
@@ -13,12 +13,29 @@ LEAST = 0.93
 NORMAL = 1.959963984540054  # the quantile at 97.5 %, of any table
 
 
-def judged(generator: np.random.Generator, truth: np.ndarray, wrong: float, *, place: float = 0.0) -> Floats:
-    """Scores of pairs by a judge who errs in a share of questions, and else in some names the first place."""
+def judged(
+    generator: np.random.Generator,
+    truth: np.ndarray,
+    wrong: float | tuple[float, float],
+    *,
+    place: float = 0.0,
+    ties: float = 0.0,
+) -> Floats:
+    """Scores of pairs by a judge who errs in a share of questions, and else in some names the first place.
+
+    Args:
+        generator: draws.
+        truth: whether the one is the better.
+        wrong: share of the questions; of two, where the one is the better, and where the other is.
+        place: share of the others in which the first place is named.
+        ties: share of all that are called a tie.
+    """
+    of_one, of_other = wrong if isinstance(wrong, tuple) else (wrong, wrong)
 
     def verdict(*, one_first: bool) -> np.ndarray:
-        says_one = truth ^ (generator.random(truth.shape) < wrong)
-        return np.where(generator.random(truth.shape) < place, one_first, says_one).astype(np.float64)
+        says_one = truth ^ (generator.random(truth.shape) < np.where(truth, of_one, of_other))
+        named = np.where(generator.random(truth.shape) < place, one_first, says_one).astype(np.float64)
+        return np.where(generator.random(truth.shape) < ties, 0.5, named) if ties else named
 
     return (verdict(one_first=True) + verdict(one_first=False)) / 2
 
@@ -35,6 +52,48 @@ def test_the_corrected_rate_is_within_its_interval_of_the_planted_truth(wrong: f
             found = corrected_rate(scores, better, worse, 0.95)
             within = ((found.low <= truth) & (truth <= found.high)).mean()
             assert within >= LEAST, (truth, pairs, within)
+
+
+@pytest.mark.parametrize("known", [10, 30])
+@pytest.mark.parametrize(("wrong", "ties"), [((0.1, 0.4), 0.0), ((0.0, 0.2), 0.0), ((0.1, 0.4), 0.3)])
+def test_it_is_so_of_a_judge_who_favours_one_system_and_calls_ties(
+    wrong: tuple[float, float], ties: float, known: int
+) -> None:
+    """Rates of true and false positives that do not add up to 1, as those of the judges above do."""
+    generator = np.random.default_rng([known, int(100 * sum(wrong)), int(10 * ties)])
+    for truth in (0.2, 0.5, 0.8):
+        scores = judged(generator, generator.random((RUNS, 100)) < truth, wrong, ties=ties)
+        better = judged(generator, np.ones((RUNS, known), dtype=bool), wrong, ties=ties)
+        worse = judged(generator, np.zeros((RUNS, known), dtype=bool), wrong, ties=ties)
+        found = corrected_rate(scores, better, worse, 0.95)
+        within = ((found.low <= truth) & (truth <= found.high)).mean()
+        assert within >= LEAST, (truth, within)
+
+
+@pytest.mark.parametrize("truth", [0.2, 0.5, 0.9])
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_with_pairs_that_are_alike_the_whole_rate_is_within_its_interval(truth: float, share: float) -> None:
+    """A judge who names the one in 90 % of the pairs that it won and in 40 % of the others; each row may be alike."""
+    generator, within = np.random.default_rng([int(10 * truth), int(10 * share)]), 0
+    known, whole = 30, truth * (1 - share) + share / 2
+    for _ in range(RUNS):
+        alike = int(generator.binomial(200, share))
+        asked = judged(generator, generator.random(200 - alike) < truth, (0.1, 0.4))
+        better = judged(generator, np.ones(known, dtype=bool), (0.1, 0.4))
+        worse = judged(generator, np.zeros(known, dtype=bool), (0.1, 0.4))
+        found = with_ties(corrected_rate(asked, better, worse, 0.95), len(asked), alike, 0.95)
+        within += bool(found.low <= whole <= found.high)
+    assert within / RUNS >= LEAST, within
+
+
+def test_without_pairs_that_are_alike_the_rate_of_all_is_that_of_the_asked() -> None:
+    generator = np.random.default_rng(6)
+    scores = judged(generator, generator.random(80) < 0.7, 0.2)
+    better, worse = (judged(generator, np.full(20, side), 0.2) for side in (True, False))
+    found = corrected_rate(scores, better, worse, 0.95)
+    whole = with_ties(found, 80, 0, 0.95)
+    for figure, other in ((found.value, whole.value), (found.low, whole.low), (found.high, whole.high)):
+        assert float(figure) == pytest.approx(float(other))
 
 
 def test_what_the_judge_says_is_not_within_its_interval_of_the_truth() -> None:
