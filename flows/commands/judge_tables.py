@@ -10,10 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.contracts.interval import Interval
-from pipelines.judge.asking import Tally
 from pipelines.judge.judgement import Judgement
 from pipelines.judge.likeness import NO_JUDGEMENT, Likeness, Measured
 from pipelines.judge.pairs import Pair
+from pipelines.judge.tally import Tally
 from pipelines.wording import many, share
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
 from pipelines.errors import PipelineError
+from pipelines.judge.completion import read_completion
 from pipelines.judge.kept import Kept
-from pipelines.judge.planning import KEY, Judge, Limits, Plan
-from pipelines.judge.question import Question, Reply
+from pipelines.judge.planning import KEY, Judge, Limits, Plan, keep
+from pipelines.judge.question import REJECTED, Question, Reply
+from pipelines.judge.tally import Tally
 
 if TYPE_CHECKING:
     import openai
@@ -23,37 +23,8 @@ if TYPE_CHECKING:
 NO_KEY = "none"  # what the client sends where the environment has no key: servers of one's own ask for none
 LONGEST_WAIT = 60.0  # seconds between two attempts, whatever the server asks for
 GIVE_UP = 5  # questions in a row that came to nothing, after which the judge is taken to be out of order
-FAILURES = ("timeouts", "rate_limits", "unreachable", "server_errors", "rejected")
+LASTING = (400, 413, 422)  # statuses of a question that the server will never take, as one that is too long
 NEWER, OLDER = "max_completion_tokens", "max_tokens"  # names of one setting
-
-
-@dataclass
-class Tally:
-    """What asking took, and what came of it.
-
-    Attributes:
-        questions: that were to be answered.
-        known: of these, answered by an earlier run.
-        calls: that were made, with those that failed.
-        failures: of calls, by :data:`FAILURES`.
-        unanswered: questions that came to nothing.
-        unasked: questions that a bound left.
-        read_tokens: as the server counts them; the most they can be, where it does not.
-        written_tokens: the same.
-        cost: of these.
-        seconds: of each reply.
-    """
-
-    questions: int = 0
-    known: int = 0
-    calls: int = 0
-    failures: Counter[str] = field(default_factory=Counter)
-    unanswered: int = 0
-    unasked: int = 0
-    read_tokens: int = 0
-    written_tokens: int = 0
-    cost: float = 0.0
-    seconds: list[float] = field(default_factory=list)
 
 
 def ask(planned: Plan, judge: Judge, limits: Limits, kept: Kept) -> Tally:
@@ -68,10 +39,12 @@ def ask(planned: Plan, judge: Judge, limits: Limits, kept: Kept) -> Tally:
         return tally
     with _client(judge) as client:
         asking = _Asking(judge, limits, kept, client, tally)
-        asking.one(planned.unknown[0])  # alone: a wrong key, model or setting is found out by one call
+        # Alone, so that one call finds out a wrong key, model or setting; and the shortest, for which there is room.
+        first = min(planned.unknown, key=lambda question: judge.most_tokens(question)[0])
+        asking.one(first)
         with ThreadPoolExecutor(judge.parallel) as pool:
             try:
-                waiting = [pool.submit(asking.one, question) for question in planned.unknown[1:]]
+                waiting = [pool.submit(asking.one, question) for question in planned.unknown if question != first]
                 with tqdm(total=len(planned.unknown), initial=1, desc="judge", unit=" questions", leave=False) as bar:
                     for done in as_completed(waiting):
                         done.result()
@@ -96,6 +69,10 @@ def _client(judge: Judge) -> openai.OpenAI:
     )
 
 
+class _BoundReachedError(Exception):
+    """A call that a question needs beside its own is out of the bounds."""
+
+
 class _Asking:
     """The threads' common state."""
 
@@ -106,6 +83,8 @@ class _Asking:
         self._reserved = 0.0  # the most that calls under way can cost
         self._not_before = 0.0  # when the rate limit lets the next call pass
         self._failed_in_a_row = 0
+        self._answers = False  # whether there was a reply
+        self._rejections: list[tuple[Question, Reply]] = []  # before that
         self._settings: dict[str, Any] = {NEWER: judge.max_tokens, "temperature": 0}
 
     def one(self, question: Question) -> None:
@@ -118,6 +97,9 @@ class _Asking:
                 return
             try:
                 problem = self._call(question, most, pause=self.judge.pause * 2**attempt)
+            except _BoundReachedError:
+                self._count(unasked=1)
+                return
             finally:
                 self._release(self.judge.cost(most))
             if not problem:
@@ -145,13 +127,16 @@ class _Asking:
         except openai.APIStatusError as error:
             if getattr(error, "code", None) == "content_filter":
                 reply, tokens = Reply("", "content_filter", ""), (0, 0)
+            elif error.status_code in LASTING:
+                return self._rejected(question, error)
             else:
                 return self._failed("rejected", error, pause)
         except (openai.OpenAIError, ValueError) as error:  # an answer that is no completion
             return self._failed("server_errors", error, pause, spent=most)
-        self.kept.add(self.judge.key(question), vars(reply))
+        keep(question, reply, self.judge, self.kept)
         with self._lock:
             self._failed_in_a_row = 0
+            self._keep_rejections()
             self.tally.seconds.append(time.monotonic() - began)
             self._spend(tokens or most)
         return ""
@@ -168,13 +153,10 @@ class _Asking:
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                 if not self._adapted(str(error), settings):
                     raise
+                if not self._may_call(0.0):  # the call that was refused cost nothing, and this one has its share
+                    raise _BoundReachedError from None
                 continue
-            choices = getattr(said, "choices", None)
-            if not choices:
-                raise ValueError("a reply without choices")
-            message, usage = choices[0].message, said.usage
-            told = Reply(message.content or "", choices[0].finish_reason or "", getattr(message, "refusal", None) or "")
-            return told, None if usage is None else (int(usage.prompt_tokens), int(usage.completion_tokens))
+            return read_completion(said)
 
     def _adapted(self, problem: str, settings: dict[str, Any]) -> bool:
         """Whether a server's complaint is of a setting that older or thinking models know otherwise, or not at all."""
@@ -182,8 +164,9 @@ class _Asking:
         if named is None:
             return False
         with self._lock:
-            self.tally.calls += 1
             del settings[named]
+            if named != NEWER and named not in self.tally.left_out:
+                self.tally.left_out.append(named)
             self._settings = settings | ({OLDER: self.judge.max_tokens} if named == NEWER else {})
         return True
 
@@ -219,6 +202,31 @@ class _Asking:
             self.stopped.wait(min(wait, LONGEST_WAIT))
         return f"{type(error).__name__}: {_without_key(str(error))}"
 
+    def _rejected(self, question: Question, error: openai.APIStatusError) -> str:
+        """Note a question that the server does not take.
+
+        That is kept, and not asked again, once another one was answered: else the server may take none at all, because
+        of a setting, and :data:`GIVE_UP` of them end it where nothing was ever answered.
+        """
+        problem = _without_key(str(error))
+        with self._lock:
+            self.tally.failures[REJECTED] += 1
+            self.tally.unanswered += 1
+            self._rejections.append((question, Reply(problem, REJECTED, "")))
+            if self._answers:
+                self._keep_rejections()
+            never = not self._answers and not self.tally.known and len(self._rejections) >= GIVE_UP
+        if never and not self.stopped.is_set():
+            raise self._out_of_order(problem)
+        return ""
+
+    def _keep_rejections(self) -> None:
+        self._answers = True
+        for question, reply in self._rejections:
+            keep(question, reply, self.judge, self.kept)
+        self.tally.unanswered -= len(self._rejections)
+        self._rejections.clear()
+
     def _gave_up(self, problem: str) -> None:
         """Count a question that came to nothing; too many in a row end it all."""
         with self._lock:
@@ -226,14 +234,17 @@ class _Asking:
             self._failed_in_a_row += 1
             out_of_order = self._failed_in_a_row >= GIVE_UP and not self.stopped.is_set()
         if out_of_order:
-            self.stopped.set()
-            counted = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in self.tally.failures.items())
-            raise PipelineError(
-                f"the judge at {self.judge.address} must answer",
-                got=f"{GIVE_UP} questions in a row came to nothing ({counted}); the last: {problem}",
-                do="What it answered is kept: run the command again when it is up, or with a longer --timeout or a "
-                "smaller --parallel.",
-            )
+            raise self._out_of_order(problem)
+
+    def _out_of_order(self, problem: str) -> PipelineError:
+        self.stopped.set()
+        counted = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in self.tally.failures.items())
+        return PipelineError(
+            f"the judge at {self.judge.address} must answer",
+            got=f"{GIVE_UP} questions in a row came to nothing ({counted}); the last: {problem}",
+            do="What it answered is kept: run the command again when it is up, or with a longer --timeout or a "
+            "smaller --parallel.",
+        )
 
     def _count(self, *, unasked: int) -> None:
         with self._lock:

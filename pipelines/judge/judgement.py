@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipelines.contracts.interval import Interval
-from pipelines.judge.asking import Tally
 from pipelines.judge.length import length_controlled
 from pipelines.judge.pairs import Pair, score
-from pipelines.judge.question import Outcome, Question
+from pipelines.judge.question import REJECTED, Outcome, Question
 from pipelines.judge.rates import (
     Bounds,
     Floats,
@@ -22,6 +21,7 @@ from pipelines.judge.rates import (
     win_rate,
     with_ties,
 )
+from pipelines.judge.tally import Tally
 from pipelines.wording import share
 
 Outcomes = Callable[[Question], Outcome | None]
@@ -244,11 +244,16 @@ def _of_asking(counts: Counter[str], tally: Tally) -> list[str]:
         "unreadable": "could not be read: the judge did not keep to A, B or TIE",
         "cut": "ended before the verdict: give it a larger --max-tokens",
         "refused": "are refusals",
+        REJECTED: "were rejected by its server, as too long for it may be; the same command does not ask them again",
     }
     found += [f"{counts[kind]} of {asked} replies {words}." for kind, words in said.items() if counts[kind]]
     if counts[NONE]:
         found.append(f"{counts[NONE]} of {asked} questions have no reply; the same command asks them.")
     failed = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in sorted(tally.failures.items()))
+    if tally.left_out:
+        found.append(
+            f"Its server does not take {', '.join(tally.left_out)}, so it was left out: a second reply may differ."
+        )
     if failed:
         found.append(f"Of {tally.calls} calls these failed: {failed}.")
     return found

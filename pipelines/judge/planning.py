@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 from pipelines.errors import PipelineError
 from pipelines.files import sha256_json
 from pipelines.judge.kept import Kept
-from pipelines.judge.question import Outcome, Question, Reply
-from pipelines.params.address import check_address
+from pipelines.judge.question import REJECTED, Outcome, Question, Reply
+from pipelines.params.address import check_address, hide_secrets
 from pipelines.params.notify import is_private
 
 KEY = "OPENAI_API_KEY"
@@ -46,8 +46,8 @@ class Judge:
     prices: tuple[float, float] = (0.0, 0.0)
 
     def key(self, question: Question) -> str:
-        """What a reply is kept by: all that decides it."""
-        return sha256_json([self.address, self.model, self.max_tokens, question.messages()])
+        """What a reply is kept by: all that decides it, but for the bound on it, which stands beside the reply."""
+        return sha256_json([self.address, self.model, question.messages()])
 
     def most_tokens(self, question: Question) -> tuple[int, int]:
         """The most tokens that it reads and writes for one call: a token stands for a byte at least."""
@@ -89,7 +89,7 @@ class Plan:
 def plan(questions: Sequence[Question], judge: Judge, kept: Kept) -> Plan:
     """Find out what is to be asked; a question that comes twice is asked once."""
     distinct = {judge.key(question): question for question in questions}
-    unknown = tuple(question for key, question in distinct.items() if kept.get(key) is None)
+    unknown = tuple(question for question in distinct.values() if _known(question, judge, kept) is None)
     tokens = [judge.most_tokens(question) for question in unknown]
     most = sum(map(judge.cost, tokens)) * judge.attempts
     likely = sum(judge.cost((read // BYTES, min(written, SHORT))) for read, written in tokens)
@@ -119,9 +119,20 @@ def sound_address(address: str | None) -> str:
         PipelineError: for none, one that is no http address or holds a secret, or one in the open that would get a key.
     """
     example = "Give --address, as http://127.0.0.1:8000/v1, or set OPENAI_BASE_URL."
-    parts = urlsplit(address or "")
+    try:
+        parts = urlsplit(address or "")
+    except ValueError as error:
+        raise PipelineError(
+            "a judge has an http:// or https:// address", got=f"{address}: {error}", do=example
+        ) from None
     if address is None or parts.scheme not in ("http", "https") or not parts.hostname:
         raise PipelineError("a judge has an http:// or https:// address", got=address or "none", do=example)
+    if parts.query or parts.fragment:  # it may be a key, and the report holds the address
+        raise PipelineError(
+            "a judge's address ends with its path, and holds no secret",
+            got=f"{hide_secrets(parts._replace(query='', fragment='').geturl())} and something behind that",
+            do=f"Leave out what follows ? or #; a key is in the environment, as {KEY}.",
+        )
     try:
         check_address(address)
     except ValueError as error:
@@ -136,9 +147,23 @@ def sound_address(address: str | None) -> str:
     return address
 
 
+def keep(question: Question, reply: Reply, judge: Judge, kept: Kept) -> None:
+    """Keep a reply to it, with the bound that it was given within."""
+    kept.add(judge.key(question), {**vars(reply), "max_tokens": judge.max_tokens})
+
+
 def outcome(question: Question, judge: Judge, kept: Kept) -> Outcome | None:
     """What the judge said to it; None if nothing is known."""
+    reply = _known(question, judge, kept)
+    return None if reply is None else reply.outcome()
+
+
+def _known(question: Question, judge: Judge, kept: Kept) -> Reply | None:
+    """The reply that is kept; None of one that was cut within a lower bound, or rejected with another."""
     found = kept.get(judge.key(question))
     if found is None:
         return None
-    return Reply(str(found["text"]), str(found["finish"]), str(found["refusal"])).outcome()
+    reply, bound = Reply(str(found["text"]), str(found["finish"]), str(found["refusal"])), int(found["max_tokens"])
+    said = reply.outcome()
+    again = (said == "cut" and bound < judge.max_tokens) or (said == REJECTED and bound != judge.max_tokens)
+    return None if again else reply

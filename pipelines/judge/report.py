@@ -9,10 +9,11 @@ from statistics import median
 from typing import Any
 
 from pipelines.files import write_json, write_jsonl
-from pipelines.judge.asking import Judge, Tally
 from pipelines.judge.judgement import Judgement, Outcomes
 from pipelines.judge.likeness import NO_JUDGEMENT, Measured
 from pipelines.judge.pairs import Pair, score
+from pipelines.judge.planning import Judge
+from pipelines.judge.tally import Tally
 
 
 def write_judgement(

@@ -63,6 +63,8 @@ class Stub:
         key: that it asks for; None: none.
         knows: settings of a request that it takes.
         finish: why a reply ends.
+        replaces: fields of a completion that it sends otherwise.
+        longest: characters of a question that it reads; it refuses a longer one.
         counts: whether it says how many tokens there were.
         asked: questions that were answered.
         calls: all calls.
@@ -75,6 +77,8 @@ class Stub:
     key: str | None = None
     knows: tuple[str, ...] = ("max_completion_tokens", "temperature")
     finish: str = "stop"
+    replaces: dict[str, Any] = field(default_factory=dict)
+    longest: int | None = None
     counts: bool = True
     asked: list[tuple[str, str, str]] = field(default_factory=list)
     calls: int = 0
@@ -96,7 +100,10 @@ class Stub:
             if name in request and name not in self.knows:
                 return 400, _error(f"Unsupported parameter: '{name}'"), {}
         time.sleep(self.seconds)
-        found = _PARTS.search(request["messages"][-1]["content"])
+        text = request["messages"][-1]["content"]
+        if self.longest is not None and len(text) > self.longest:
+            return 400, _error("This model's maximum context length is exceeded"), {}
+        found = _PARTS.search(text)
         assert found is not None, request
         said = self.say(*found.groups()[1:])
         with self.lock:
@@ -107,7 +114,7 @@ class Stub:
             "choices": [{"index": 0, "message": message, "finish_reason": self.finish}],
         }  # fmt: skip
         usage = {"prompt_tokens": 100, "completion_tokens": 1, "total_tokens": 101}
-        return 200, body | ({"usage": usage} if self.counts else {}), {}
+        return 200, body | ({"usage": usage} if self.counts else {}) | self.replaces, {}
 
 
 def _error(message: str) -> dict[str, Any]:

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import PipelineError
-from pipelines.judge.asking import GIVE_UP, Tally, ask
+from pipelines.judge.asking import GIVE_UP, ask
 from pipelines.judge.judgement import Judgement, judgement
 from pipelines.judge.kept import Kept
 from pipelines.judge.pairs import Pair
 from pipelines.judge.planning import KEY, Judge, Limits, outcome, plan, read_prices, sound_address
+from pipelines.judge.tally import Tally
 from tests.pipelines.judge.stub import (
     GOOD,
     Stub,
@@ -26,6 +27,7 @@ from tests.pipelines.judge.stub import (
     first_place,
     garbage,
     longer,
+    right,
     serving,
     wrong_in,
 )
@@ -264,6 +266,90 @@ def test_settings_that_a_server_does_not_know_are_left_out(
     assert found.scored == 6
     assert not tally.failures
     assert tally.calls == stub.calls == 12 + len({"max_completion_tokens", "temperature"} - {*knows})
+    warm = "temperature" not in knows
+    assert any("does not take temperature" in finding for finding in found.findings) == warm
+
+
+def test_a_question_that_the_server_never_takes_is_asked_once_and_said(
+    judge: Judge, stub: Stub, tmp_path: Path
+) -> None:
+    """Three of 21 pairs are too long for it, in both orders: later runs ask none of them, and end with a report."""
+    long = [Pair(f"l:{n}", f"Say {n}.", "x" * 5000, f"{n}") for n in range(3)]
+    stub.longest = 4000
+    found, tally = asked(judge, tmp_path, [*long, *OWN[:18]], [])
+    assert (tally.calls, dict(tally.failures), tally.unanswered) == (42, {"rejected": 6}, 0)
+    assert (found.outcomes["rejected"], found.scored) == (6, 18)
+    assert any("6 of 42 replies were rejected by its server" in finding for finding in found.findings)
+    again, tally = asked(judge, tmp_path, [*long, *OWN[:18]], [])
+    assert (tally.calls, again.outcomes) == (0, found.outcomes)
+    _, tally = asked(replace(judge, max_tokens=4), tmp_path, [*long, *OWN[:18]], [])
+    assert (tally.calls, tally.unanswered) == (6, 6)  # a lower bound may make room, and there is no error if not
+
+
+def test_a_server_that_takes_no_question_at_all_ends_it_and_nothing_is_kept(
+    judge: Judge, stub: Stub, tmp_path: Path
+) -> None:
+    stub.longest = 10
+    with pytest.raises(PipelineError, match=r"came to nothing \(\d+ rejected\).*context length is exceeded"):
+        asked(judge, tmp_path, OWN, [])
+    stub.longest = None
+    _, tally = asked(judge, tmp_path, OWN, [])
+    assert (tally.known, tally.unanswered) == (0, 0)
+
+
+def test_with_a_larger_bound_on_replies_those_that_were_cut_are_asked_again_alone(
+    judge: Judge, stub: Stub, tmp_path: Path
+) -> None:
+    asked(judge, tmp_path, OWN[:3], [])
+    stub.say, stub.finish = (lambda *_texts: "Let me think"), "length"
+    found, _ = asked(judge, tmp_path, OWN[:5], [])
+    assert found.outcomes["cut"] == 4
+    _, tally = asked(replace(judge, max_tokens=4), tmp_path, OWN[:5], [])
+    assert tally.calls == 0
+    stub.say, stub.finish, calls = right, "stop", stub.calls
+    found, tally = asked(replace(judge, max_tokens=16), tmp_path, OWN[:5], [])
+    assert (tally.calls, stub.calls - calls, found.scored) == (4, 4, 5)
+
+
+def test_a_call_with_fewer_settings_is_within_the_bound_too(judge: Judge, stub: Stub, tmp_path: Path) -> None:
+    """A server that knows max_tokens alone takes three calls to the first reply."""
+    stub.knows = ("max_tokens",)
+    _, tally = asked(judge, tmp_path, OWN[:2], [], Limits(calls=1))
+    assert (stub.calls, tally.calls, tally.unasked) == (1, 1, 4)
+    _, tally = asked(judge, tmp_path, OWN[:2], [], Limits(calls=3))
+    assert (stub.calls, tally.calls, tally.unasked) == (4, 3, 3)
+
+
+@pytest.mark.parametrize(
+    "replaces",
+    [
+        {"usage": {}}, {"usage": {"prompt_tokens": None, "completion_tokens": None, "total_tokens": None}},
+        {"usage": "many"}, {"usage": {"prompt_tokens": -5, "completion_tokens": 1}},
+    ],
+)  # fmt: skip
+def test_tokens_that_are_not_counted_are_the_most_that_they_can_be(
+    judge: Judge, stub: Stub, tmp_path: Path, replaces: dict[str, object]
+) -> None:
+    stub.replaces = replaces
+    found, tally = asked(judge, tmp_path, OWN[:3], [])
+    assert found.scored == 3
+    assert tally.written_tokens == 6 * judge.max_tokens
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        [{}], [None], [{"message": None, "finish_reason": "stop"}], [{"message": {"content": ["A"]}}],
+        [{"message": "A"}], [{"message": {"content": 1}, "finish_reason": 2}],
+    ],
+)  # fmt: skip
+def test_a_reply_of_another_shape_is_one_that_cannot_be_read(
+    judge: Judge, stub: Stub, tmp_path: Path, choices: list[object]
+) -> None:
+    stub.replaces = {"choices": choices}
+    found, tally = asked(judge, tmp_path, OWN[:3], [])
+    assert found.outcomes == {"unreadable": 6}
+    assert (tally.calls, dict(tally.failures)) == (6, {})
 
 
 def test_the_same_answer_twice_is_a_tie_that_nobody_is_asked(judge: Judge, stub: Stub, tmp_path: Path) -> None:
@@ -273,6 +359,21 @@ def test_the_same_answer_twice_is_a_tie_that_nobody_is_asked(judge: Judge, stub:
     assert found.win_rate.value == 0.5
 
 
+def test_a_judge_who_errs_has_not_erred_on_the_same_answer_twice(judge: Judge, stub: Stub, tmp_path: Path) -> None:
+    stub.say = wrong_in(0.2)
+    alike = [Pair(f"r:{n}", f"Say {n}.", f"{n}", f"{n}") for n in range(40)]
+    found, _ = asked(judge, tmp_path, alike, KNOWN)
+    assert found.corrected is not None
+    assert found.corrected.value == 0.5
+    assert found.corrected == found.win_rate
+    same, _ = asked(judge, tmp_path, OWN, KNOWN)
+    half, _ = asked(judge, tmp_path, [*OWN, *alike], [*KNOWN, Pair("k:1", "Say it.", "Yes.", "Yes.", "one")])
+    assert same.corrected is not None
+    assert half.corrected is not None
+    assert half.corrected.value == pytest.approx(same.corrected.value / 2 + 1 / 4)
+    assert half.calibration.true_positives == same.calibration.true_positives
+
+
 @pytest.mark.long
 def test_of_100_runs_with_a_judge_who_errs_93_hold_the_planted_share(judge: Judge, stub: Stub, tmp_path: Path) -> None:
     """All of it through the client; test_rates.py has more truths and sizes, without one."""
@@ -280,7 +381,7 @@ def test_of_100_runs_with_a_judge_who_errs_93_hold_the_planted_share(judge: Judg
     for run in range(100):
         own, known = pairs(40, 0.7, start=10_000 * run), pairs(30, 0.5, known=True, start=10_000 * run + 5_000)
         found, _ = asked(judge, tmp_path / str(run), own, known)
-        within += found.corrected is None or found.corrected.low <= 0.7 <= found.corrected.high
+        within += found.corrected is not None and found.corrected.low <= 0.7 <= found.corrected.high
     assert within >= 93
 
 
@@ -343,7 +444,11 @@ def test_lines_of_many_threads_stay_whole(tmp_path: Path) -> None:
     [
         (None, None, "has an http:// or https:// address"),
         ("ftp://a/v1", None, "has an http:// or https:// address"),
+        ("http://[::1/v1", None, "has an http:// or https:// address"),
         ("https://me:pass@a/v1", None, "holds no secret"),
+        ("https://a/v1?api_key=SECRET", None, "holds no secret"),
+        ("https://a/v1?SECRET", None, "holds no secret"),
+        ("https://a/v1#SECRET", None, "holds no secret"),
         ("http://judge.example/v1", "sk", "sent over https"),
         ("http://8.8.8.8/v1", "sk", "sent over https"),
     ],
@@ -354,8 +459,9 @@ def test_an_address_that_must_not_be_asked_is_refused(
     monkeypatch.delenv(KEY, raising=False)
     if key:
         monkeypatch.setenv(KEY, key)
-    with pytest.raises(PipelineError, match=rule):
+    with pytest.raises(PipelineError, match=rule) as raised:
         sound_address(address)
+    assert "SECRET" not in str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,10 @@ from pipelines.judge.question import Question, Reply
         ("A", "first"), ("b", "second"), ("TIE", "tie"), ("**A**", "first"), ("Answer B.", "second"),
         ("Verdict: A", "first"), ("Final verdict: answer A", "first"), ('{"verdict": "B"}', "second"),
         ("A is short.\n\nB", "second"), ("<think>A or B? A.</think>\nB", "second"), ("Tie.\n", "tie"),
+        ("Answer A is better.", "first"), ("\\boxed{A}", "first"), ("$\\boxed{\\text{B}}$", "second"),
+        ("The verdict: A", "first"), ("The verdict is **B**.", "second"), ("The better answer is B", "second"),
+        ("B is better", "second"), ("**Answer A** is the better one than B", "first"), ("My verdict: TIE", "tie"),
+        ("A is not better", "unreadable"), ("A is better than A or B", "unreadable"), ("Neither A", "unreadable"),
         ("A or B", "unreadable"), ("", "unreadable"), ("Both are good", "unreadable"), ("C", "unreadable"),
         ("A\nbut it depends", "unreadable"), ("AB", "unreadable"),
         ("I'm sorry, but I cannot compare these.", "refused"), ("I can’t assist with that.", "refused"),
@@ -26,6 +30,7 @@ def test_a_reply_is_read(text: str, outcome: str) -> None:
 def test_what_the_server_says_goes_before_the_text() -> None:
     assert Reply("A", "content_filter", "").outcome() == "refused"
     assert Reply("", "stop", "No.").outcome() == "refused"
+    assert Reply("A", "rejected", "").outcome() == "rejected"
     assert Reply("First, A", "length", "").outcome() == "cut"
     assert Reply("A", "length", "").outcome() == "first"
 
