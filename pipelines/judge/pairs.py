@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -57,7 +56,7 @@ class Pair:
 
 
 def score(outcomes: tuple[Outcome | None, Outcome | None]) -> float | None:
-    """What a pair scores: 1 where the one wins in both orders, 0 where the other does, else between.
+    """What a pair scores: the mean of both orders, of which each is 1 where the one wins, 0 where the other, 1/2 a tie.
 
     Args:
         outcomes: of both orders, as :meth:`Pair.questions` has them.
@@ -117,23 +116,29 @@ def _known(row: RawRow) -> Pair:
 
 
 def made_known(rows: Sequence[tuple[str, str, str]]) -> list[Pair]:
-    """Pairs of a row's own reference and something worse that is made of another row's, of nearly the same length.
+    """Pairs of a row's own reference and something worse that is made of another row's.
 
-    In turn that is the other reference itself, which answers something else; its own with the other behind it, longer;
-    or the first half of its own, shorter. The better is the one in every second pair of a kind. Such pairs are easier
-    than answers of two models: a judge who errs here is none, and one who does not may still err elsewhere.
+    In turn that is its own with the other's behind it, longer; the first half of its own, shorter; or the other's
+    itself, which answers something else. Rows come in the order of :func:`sampled`, and the other is the one of the
+    nearest length before it, so that more rows keep the pairs of fewer. The better is the one in every second pair of
+    a kind. Such pairs are easier than answers of two models: a judge who errs here is none, and one who does not may
+    still err elsewhere.
 
     Args:
         rows: id, instruction and reference of each.
     """
-    order = sorted(rows, key=lambda row: (len(row[2]), sha256_json(row[1])))
-    useful = [both for both in pairwise(order) if both[0][2].strip() != both[1][2].strip() and both[0][1] != both[1][1]]
-    count = min(len(useful), MADE)
-    pairs = []
-    for number in range(count):
-        (name, instruction, right), (_, _, other) = useful[len(useful) * number // count]  # of all lengths
-        worse = (other, f"{right}\n\n{other}", right[: len(right) // 2])[number % 3]
+    before: list[tuple[str, str]] = []
+    pairs: list[Pair] = []
+    for name, instruction, right in sorted(rows, key=lambda row: sha256_json(row[1])):
+        others = [text for asked, text in before if asked != instruction and text.strip() != right.strip()]
+        before.append((instruction, right))
+        if not others:
+            continue
+        other, number = min(others, key=lambda text: abs(len(text) - len(right))), len(pairs)
+        worse = (f"{right}\n\n{other}", right[: len(right) // 2], other)[number % 3]
         better: Side = "one" if number // 3 % 2 == 0 else "other"
         texts = (right, worse) if better == "one" else (worse, right)
         pairs.append(Pair(f"{name}, made", instruction, *texts, better=better))
+        if len(pairs) == MADE:
+            break
     return pairs

@@ -1,7 +1,7 @@
 """Win rates of a judge that errs: its rates on pairs whose better answer is known, and the win rate without its errors.
 
-A pair scores 1 where the judge prefers the one answer in both orders, 0 where it prefers the other in both, and 1/2
-where it calls a tie or contradicts itself. On pairs whose better answer is the one, the mean score is the rate of true
+A pair scores the mean of both orders, of which each is 1 where the judge prefers the one answer, 0 where it prefers the
+other, and 1/2 where it calls a tie. On pairs whose better answer is the one, the mean score is the rate of true
 positives t; where it is the other, the rate of false positives f. The mean of all pairs is then w = θ t + (1 - θ) f for
 the share θ of pairs whose one answer is the better, so that θ = (w - f) / (t - f) (Rogan & Gladen 1978).
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,7 @@ def test_made_pairs_have_the_reference_on_either_side_and_a_worse_one_of_three_k
     found, right = made_known(rows), {instruction: text for _, instruction, text in rows}
     assert len(found) == MADE
     assert abs(sum(pair.better == "one" for pair in found) - MADE / 2) <= 3
-    kinds = []
+    kinds, leads = [], []
     for pair in found:
         better, worse = (pair.one, pair.other) if pair.better == "one" else (pair.other, pair.one)
         assert better == right[pair.instruction]
@@ -56,8 +57,18 @@ def test_made_pairs_have_the_reference_on_either_side_and_a_worse_one_of_three_k
         kinds.append("longer" if worse.startswith(better) else "shorter" if better.startswith(worse) else "another")
         if kinds[-1] == "another":
             assert worse in right.values()
-            assert abs(len(worse) - len(better)) <= 3 + 1  # the next by length: one "so " more, and a digit
+            leads.append(abs(len(worse) - len(better)))
     assert {kind: kinds.count(kind) for kind in set(kinds)} == {"longer": 20, "shorter": 20, "another": 20}
+    assert sorted(leads)[10] <= 30  # of lengths from 15 to 315, the nearest of those before
+
+
+def test_more_rows_keep_the_made_pairs_of_fewer() -> None:
+    """In the order of the sample, whatever that of the file; so a larger one asks nothing of them again."""
+    rows = [(f"r:{n}", f"Say {n}.", f"It is {n}, as {'so ' * (n * 7 % 50)}often.") for n in range(200)]
+    made = [made_known(sampled(rows, count, lambda row: row[1])) for count in (2, 10, 40, 61, 100, 200)]
+    assert [len(pairs) for pairs in made] == [1, 9, 39, MADE, MADE, MADE]
+    for few, more in pairwise(made):
+        assert set(few) <= set(more)
 
 
 def test_more_rows_hold_those_of_fewer_and_keep_their_order() -> None:
