@@ -119,6 +119,15 @@ def test_cells_of_a_comparison_are_keyed_by_all_code_that_decides_them() -> None
     assert outside(reached_by_cells, stages | set(CELLS_CODE) | set(DECIDES_NO_FIGURE)) == set()
 
 
+def test_answers_that_are_judged_are_keyed_by_all_code_that_decides_them() -> None:
+    """But for what only keeps them, and who is asked, which their key names."""
+    from pipelines.judge.answers import ANSWERS_CODE  # imports torch
+
+    beside = {"pipelines/judge/kept.py", "pipelines/judge/systems.py", *DECIDES_NO_FIGURE}
+    stage = set(read_graph(ROOT).stage("evaluate").deps)
+    assert outside(reached("pipelines.judge.answers"), stage | set(ANSWERS_CODE) | beside) == set()
+
+
 def test_cells_of_a_causal_map_are_keyed_by_all_code_that_decides_them() -> None:
     names_and_params = {name for name in modules() if name.startswith(("pipelines.params", "pipelines.project"))}
     reached_by_cells = reached("pipelines.align.run", without=frozenset(names_and_params))

@@ -149,7 +149,7 @@ def _judge(
         confidence = params.evaluate.confidence
         found = judgement(compared.pairs, pairs, said, tally, made=told is None, confidence=confidence)
         reports = root / "reports"
-        write_judgement(reports / "judge.json", found, tally, judge, sides=request.sides, confidence=confidence)
+        write_judgement(reports / "judge.json", found, tally, judge, systems=compared.systems, confidence=confidence)
         write_pairs(reports / "judge.jsonl", (*compared.pairs, *pairs), said)
     console.print(judgement_tables(found, tally, request.sides, compared.pairs))
 
@@ -168,7 +168,7 @@ def _measure(request: Request, params: Params, root: Path) -> None:
         params.evaluate.confidence, params.evaluate.bootstrap, params.seed, each_alone(len(compared.pairs))
     )
     found = measured(compared, how, against_reference=request.sides[1] == "reference")
-    write_measured(root / "reports" / "judge.json", found, sides=request.sides, confidence=how.confidence)
+    write_measured(root / "reports" / "judge.json", found, systems=compared.systems, confidence=how.confidence)
     console.print(measured_table(found, request.sides))
 
 
@@ -193,39 +193,42 @@ def _gathered(request: Request, params: Params, root: Path, *, losses: bool) -> 
     """The rows with both systems' answers."""
     from pipelines.contracts.predictions import read_predictions
     from pipelines.judge.gather import from_file, from_predictions
+    from pipelines.judge.systems import systems_of_run
     from pipelines.project.graph import read_graph
 
-    opened = partial(_opened, root=root)
+    opened = partial(_opened, sides=request.sides, root=root)
     if request.file is None:
-        path = root / read_graph(root).paths["predictions"]
-        return from_predictions(
-            read_predictions(path), request.sides, rows=request.rows, opened=opened if losses else None
-        )
+        paths = {name: root / path for name, path in read_graph(root).paths.items()}
+        made_by = partial(systems_of_run, paths["evaluation"], paths["adapter"])
+        found = read_predictions(paths["predictions"])
+        asked = opened if losses else None
+        return from_predictions(found, request.sides, made_by=made_by, rows=request.rows, opened=asked)
     columns = (request.reference, getattr(params.prepare, "answer_column", None))
     return from_file(request.file, request.sides, opened=opened, references=columns, rows=request.rows, losses=losses)
 
 
 @contextmanager
-def _opened(side: str, root: Path) -> Iterator[Asking]:
-    """A system that can be asked: an adapter on its base, or the project's base alone."""
+def _opened(side: str, sides: tuple[str, str], root: Path) -> Iterator[Asking]:
+    """A system that can be asked: an adapter on its base, or alone the base of the adapter that it is compared with."""
     from pipelines.contracts.base import read_base
     from pipelines.exchange.imports import refusals
     from pipelines.exchange.named import Naming, named_adapter
     from pipelines.judge.answers import Asking
-    from pipelines.judge.gather import ADAPTER, BASE
     from pipelines.judge.kept import Kept
+    from pipelines.judge.systems import ADAPTER, BASE, REFERENCE, System
     from pipelines.serving.answerer import open_answerer
     from reft.adapters.files import adapter_sha256
 
-    source = None if side in (ADAPTER, BASE) else side
+    named = [name for name in (sides if side == BASE else (side,)) if name not in (ADAPTER, BASE, REFERENCE)]
+    source = named[0] if named else None
     naming, answers = Naming(root, download=True), _folder(root) / "answers.jsonl"
-    with named_adapter(source, naming) as named, Kept(answers).open() as kept:
-        record = read_base(named.base)
+    with named_adapter(source, naming) as found, Kept(answers).open() as kept:
+        record = read_base(found.base)
         with refusals():
-            answerer = open_answerer(named.folder, record, root=root)
+            answerer = open_answerer(found.folder, record, root=root)
         alone = side == BASE
-        identity = record.sha256 if alone else f"{record.sha256} {adapter_sha256(named.folder)}"
-        yield Asking(answerer, scale=0.0 if alone else 1.0, identity=identity, kept=kept)
+        system = System(side, None if alone else adapter_sha256(found.folder), record.sha256)
+        yield Asking(answerer, scale=0.0 if alone else 1.0, system=system, kept=kept)
 
 
 def _folder(root: Path) -> Path:

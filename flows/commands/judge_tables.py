@@ -11,7 +11,7 @@ from rich.text import Text
 
 from pipelines.contracts.interval import Interval
 from pipelines.judge.judgement import Judgement
-from pipelines.judge.likeness import NO_JUDGEMENT, Likeness, Measured
+from pipelines.judge.likeness import NO_JUDGEMENT, Measured
 from pipelines.judge.pairs import Pair
 from pipelines.judge.tally import Tally
 from pipelines.wording import many, share
@@ -32,18 +32,20 @@ def measured_table(found: Measured, sides: tuple[str, str]) -> RenderableType:
     for column in ("", *(sides if found.other else sides[:1]), *(["difference"] if found.difference else [])):
         table.add_column(column)
     systems = [system for system in (found.one, found.other) if system is not None]
+    loss = f"loss of the references, nats a token{_of_some(found.one.with_loss, found.one.rows)}"
+    chrf = f"chrF to the references{_of_some(found.one.with_reference, found.one.rows)}"
     rows: dict[str, list[str]] = {
         "answers, and empty ones": [f"{system.rows:,}, {system.empty:,}" for system in systems],
-        "loss of the references, nats a token": [_number(system.loss) for system in systems],
-        "chrF to the references": [_rate(system.chrf) for system in systems],
+        loss: [_number(system.loss) for system in systems],
+        chrf: [_rate(system.chrf) for system in systems],
         "median length, characters": [f"{system.characters:,.0f}" for system in systems],
         "words' runs that are repeated": [_rate(system.repetition) for system in systems],
     }
     if found.difference is not None:
         told = {
-            "chrF to the references": _rate(found.difference.chrf),
+            chrf: _rate(found.difference.chrf),
             "words' runs that are repeated": _rate(found.difference.repetition),
-            "loss of the references, nats a token": _loss_difference(systems),
+            loss: _number(found.difference.loss),
         }
         rows = {name: [*cells, told.get(name, "")] for name, cells in rows.items()}
     for name, cells in rows.items():
@@ -100,10 +102,11 @@ def _rate(interval: Interval | None) -> str:
     return f"{share(interval.value)}  ({share(interval.low)} to {share(interval.high)})"
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+def _number(interval: Interval | None) -> str:
+    if interval is None:
+        return "–"
+    return f"{interval.value:.3f}  ({interval.low:.3f} to {interval.high:.3f})"
 
 
-def _loss_difference(systems: Sequence[Likeness]) -> str:
-    one, other = (system.loss for system in systems)
-    return "" if one is None or other is None else f"{one - other:+.3f}"
+def _of_some(some: int, rows: int) -> str:
+    return f" ({some:,} of {many(rows, 'row')})" if 0 < some < rows else ""

@@ -9,15 +9,23 @@ from typing import NoReturn
 
 from tqdm.auto import tqdm
 
-from pipelines.contracts.prepared import Rejection, Row
+from pipelines.contracts.prepared import BESIDE, WHILE_PREPARED, Rejection, Row
 from pipelines.errors import PipelineError
 from pipelines.files import sha256_json
 from pipelines.judge.kept import Kept
+from pipelines.judge.systems import System
+from pipelines.project.code import code_sha256
+from pipelines.project.keys import input_key
 from pipelines.serving.answerer import BATCH_SIZE, Answerer
 from pipelines.sources.raw_row import SUFFIXES, RawRow, format_of
 from pipelines.sources.rows import Reader
 
 LIMIT = 1 << 30  # bytes of a file of rows
+# What decides an answer beside the code of the stage evaluate.
+ANSWERS_CODE = ("pipelines/judge/answers.py", "pipelines/serving/answerer.py")
+
+Losses = dict[str, tuple[float, int]]
+"""Nats and tokens of references after the prompts, by the rows' ids."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,7 @@ class Answered:
     """
 
     texts: dict[str, str]
-    losses: dict[str, tuple[float, int]]
+    losses: Losses
     rejected: tuple[Rejection, ...]
 
 
@@ -52,7 +60,7 @@ def row_id(raw: RawRow) -> str:
 
 def instruction_of(raw: RawRow, columns: Sequence[str]) -> str:
     """What a judge is told that was asked: the row's text, or its texts by the names of their columns."""
-    texts = {name: str(raw.values[name]).strip() for name in columns}
+    texts = {name: str(raw.values.get(name)).strip() for name in columns}
     if len(texts) == 1:
         return next(iter(texts.values()))
     return "\n\n".join(f"{name}: {text}" for name, text in texts.items())
@@ -64,17 +72,20 @@ class Asking:
     Args:
         answerer: the adapter on its base.
         scale: its strength: 1, or 0 for the frozen base.
-        identity: hashes of adapter and base.
+        system: hashes of adapter and base.
         kept: earlier answers.
     """
 
-    def __init__(self, answerer: Answerer, *, scale: float, identity: str, kept: Kept) -> None:
+    def __init__(self, answerer: Answerer, *, scale: float, system: System, kept: Kept) -> None:
         if answerer.task.parts() or answerer.task.ASKS != "text":
             raise PipelineError(
                 "a judge compares free answers", got="an adapter that gives none", do="Name one of a task generation."
             )
-        self._answerer, self._scale, self._identity, self._kept = answerer, scale, identity, kept
-        self.columns = answerer.columns
+        self._answerer, self._scale, self._kept = answerer, scale, kept
+        self.columns, self.system = answerer.columns, system
+        whose = system.adapter_sha256, system.base_sha256, scale
+        task = answerer.task.spec.prompt(reads_domain=True)
+        self._decides = input_key("evaluate", "judge", *whose, task, code_sha256(ANSWERS_CODE))
 
     def answer(self, raws: Sequence[RawRow], references: dict[str, str]) -> Answered:
         """Answer the rows, and where ``references`` has some, find out what they cost after the prompt."""
@@ -85,7 +96,7 @@ class Asking:
 
     def texts(self, rows: Sequence[Row]) -> dict[str, str]:
         """The answers by the rows' ids."""
-        keys = {row.id: sha256_json(["answer", self._identity, self._scale, self._limit(), row.prompt]) for row in rows}
+        keys = {row.id: sha256_json(["answer", self._decides, _read_of(row)]) for row in rows}
         unknown = {keys[row.id]: row for row in rows if self._kept.get(keys[row.id]) is None}
         order = sorted(unknown, key=lambda key: (len(unknown[key].prompt), key))
         with tqdm(total=len(order), desc="answer", unit=" rows", leave=False, disable=not order) as bar:
@@ -97,12 +108,10 @@ class Asking:
                     self._kept.add(key, {"text": answer[self._answerer.task.ANSWER]})
         return {name: str((self._kept.get(key) or {})["text"]) for name, key in keys.items()}
 
-    def losses(self, rows: Sequence[Row], references: dict[str, str]) -> dict[str, tuple[float, int]]:
+    def losses(self, rows: Sequence[Row], references: dict[str, str]) -> Losses:
         """What the references cost the system after the prompts, by the rows' ids: nats, and tokens."""
         asked = [row for row in rows if row.id in references]
-        keys = {
-            row.id: sha256_json(["loss", self._identity, self._scale, row.prompt, references[row.id]]) for row in asked
-        }
+        keys = {row.id: sha256_json(["loss", self._decides, _read_of(row), references[row.id]]) for row in asked}
         unknown = [row for row in asked if self._kept.get(keys[row.id]) is None]
         for start in tqdm(range(0, len(unknown), BATCH_SIZE), "loss", leave=False, disable=not unknown):
             chunk = unknown[start : start + BATCH_SIZE]
@@ -113,14 +122,10 @@ class Asking:
         told = {name: self._kept.get(key) or {} for name, key in keys.items()}
         return {name: (float(value["nats"]), int(value["tokens"])) for name, value in told.items() if value["tokens"]}
 
-    def _limit(self) -> int:
-        return int(self._answerer.task.max_new_tokens)
 
-
-def mean_loss(losses: dict[str, tuple[float, int]]) -> float | None:
-    """Nats a token, over all rows."""
-    tokens = sum(count for _, count in losses.values())
-    return sum(nats for nats, _ in losses.values()) / tokens if tokens else None
+def _read_of(row: Row) -> dict[str, object]:
+    """All of a row that a model may read, its domain too, but for where it stands."""
+    return {name: value for name, value in vars(row).items() if name not in ("id", BESIDE, *WHILE_PREPARED)}
 
 
 def _advance(bar: tqdm[NoReturn], rows: int) -> None:

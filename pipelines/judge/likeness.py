@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pipelines.contracts.interval import Interval
 from pipelines.judge.gather import Compared
-from pipelines.model.intervals import Resampling, figure, measured_difference
-from pipelines.tasks.measures import Floats, Mean
+from pipelines.model.intervals import Resampling, each_alone, figure, measured_difference
+from pipelines.tasks.measures import Floats, Mean, Measure
 from pipelines.tasks.overlap import CorpusChrf, chrf_statistics
 
 NO_JUDGEMENT = (
@@ -21,24 +21,42 @@ RUN = 4  # words of a run that is looked for again
 
 
 @dataclass(frozen=True)
+class NatsPerToken(Mean):
+    """The loss of all rows together: nats and tokens, [rows, 2], are added up first. Lower is better."""
+
+    name: str = "loss"
+    is_mean: bool = False
+    width: int = 2
+
+    def add_up(self, scores: Floats) -> float:
+        """The nats of a token."""
+        nats, tokens = scores.sum(axis=0)
+        return float(nats / tokens)
+
+
+@dataclass(frozen=True)
 class Likeness:
     """Figures of one system's answers.
 
     Attributes:
         rows: how many answers.
         empty: of these, without text.
-        chrf: to the references, all rows together; None where there are none, or they are the answers.
+        with_reference: rows that have one; chrf is of these.
+        chrf: to the references, these rows together; None where there are none, or they are the answers.
         characters: median length.
         repetition: mean share of an answer's runs of four words that stood in it before (Welleck et al. 2020).
-        loss: of the references after the prompts, nats a token; None where no model was asked.
+        with_loss: rows with a reference that both systems can read to its end; loss is of these.
+        loss: of the references after the prompts, nats a token; None where there are none.
     """
 
     rows: int
     empty: int
+    with_reference: int
     chrf: Interval | None
     characters: float
     repetition: Interval
-    loss: float | None
+    with_loss: int
+    loss: Interval | None
 
 
 @dataclass(frozen=True)
@@ -47,6 +65,7 @@ class Difference:
 
     chrf: Interval | None
     repetition: Interval
+    loss: Interval | None
 
 
 @dataclass(frozen=True)
@@ -67,41 +86,65 @@ def measured(compared: Compared, how: Resampling, *, against_reference: bool) ->
         against_reference: whether the other answers are the references, of which nothing is said.
     """
     one, other = [pair.one for pair in compared.pairs], [pair.other for pair in compared.pairs]
-    right = compared.references if all(compared.references) else None
-    losses = compared.losses
-    first = likeness(one, right, losses[0], how)
+    losses = _losses(compared, both=not against_reference)
+    first = likeness(one, compared.references, losses[0], how)
     if against_reference:
         return Measured(first, None, None)
-    return Measured(first, likeness(other, right, losses[1], how), difference(one, other, right, how))
+    second = likeness(other, compared.references, losses[1], how)
+    return Measured(first, second, difference(one, other, compared.references, losses, how))
 
 
-def likeness(answers: Sequence[str], references: Sequence[str] | None, loss: float | None, how: Resampling) -> Likeness:
+def likeness(answers: Sequence[str], references: Sequence[str], losses: Floats, how: Resampling) -> Likeness:
     """Measure answers.
 
     Args:
         answers: of the rows.
-        references: of the same rows; None for none to compare with.
-        loss: of the references.
+        references: of the same rows; "" where there is none.
+        losses: nats and tokens of the references that both systems can read, [rows of them, 2].
         how: rows are resampled.
     """
+    chrf = _chrf(answers, references)
     return Likeness(
         rows=len(answers),
         empty=sum(not answer.strip() for answer in answers),
-        chrf=None if references is None else figure(CorpusChrf(), _chrf(answers, references), how),
+        with_reference=len(chrf),
+        chrf=figure(CorpusChrf(), chrf, _rows_of(chrf, how)) if len(chrf) else None,
         characters=float(np.median([len(answer) for answer in answers])),
         repetition=figure(Mean("repetition"), _repetitions(answers), how),
-        loss=loss,
+        with_loss=len(losses),
+        loss=figure(NatsPerToken(), losses, _rows_of(losses, how)) if len(losses) else None,
     )
 
 
 def difference(
-    one: Sequence[str], other: Sequence[str], references: Sequence[str] | None, how: Resampling
+    one: Sequence[str], other: Sequence[str], references: Sequence[str], losses: tuple[Floats, Floats], how: Resampling
 ) -> Difference:
-    """Compare the answers of two systems to the same rows."""
-    chrf = None
-    if references is not None:
-        chrf = measured_difference(CorpusChrf(), [_chrf(one, references)], [_chrf(other, references)], how)
-    return Difference(chrf, measured_difference(Mean("repetition"), [_repetitions(one)], [_repetitions(other)], how))
+    """Compare two systems on the same rows; arguments as of :func:`likeness`."""
+    chrf = _chrf(one, references), _chrf(other, references)
+    return Difference(
+        _difference(CorpusChrf(), chrf, how),
+        measured_difference(Mean("repetition"), [_repetitions(one)], [_repetitions(other)], how),
+        _difference(NatsPerToken(), losses, how),
+    )
+
+
+def _difference(measure: Measure, scores: tuple[Floats, Floats], how: Resampling) -> Interval | None:
+    if not len(scores[0]):
+        return None
+    return measured_difference(measure, [scores[0]], [scores[1]], _rows_of(scores[0], how))
+
+
+def _rows_of(scores: Floats, how: Resampling) -> Resampling:
+    """The same drawing, of these rows alone."""
+    return replace(how, groups=each_alone(len(scores)))
+
+
+def _losses(compared: Compared, *, both: bool) -> tuple[Floats, Floats]:
+    """Nats and tokens of the references, of each system on the same rows: those of which ``both`` have some."""
+    one, other = compared.losses
+    rows = [pair.id for pair in compared.pairs if pair.id in one and (not both or pair.id in other)]
+    first = np.array([one[row] for row in rows], dtype=np.float64).reshape(-1, 2)
+    return first, np.array([other[row] for row in rows], dtype=np.float64).reshape(-1, 2) if both else first
 
 
 def repetition(text: str) -> float:
@@ -116,4 +159,6 @@ def _repetitions(answers: Sequence[str]) -> Floats:
 
 
 def _chrf(answers: Sequence[str], references: Sequence[str]) -> Floats:
-    return chrf_statistics([(answer, [right]) for answer, right in zip(answers, references, strict=True)])
+    """Counts of the rows that have a reference, [rows of them, ...]."""
+    told = [(answer, [right]) for answer, right in zip(answers, references, strict=True) if right]
+    return chrf_statistics(told) if told else np.zeros((0, CorpusChrf().width))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
@@ -13,11 +13,12 @@ from pipelines.judge.judgement import Judgement, Outcomes
 from pipelines.judge.likeness import NO_JUDGEMENT, Measured
 from pipelines.judge.pairs import Pair, score
 from pipelines.judge.planning import Judge
+from pipelines.judge.systems import System
 from pipelines.judge.tally import Tally
 
 
 def write_judgement(
-    path: Path, found: Judgement, tally: Tally, judge: Judge, *, sides: tuple[str, str], confidence: float
+    path: Path, found: Judgement, tally: Tally, judge: Judge, *, systems: tuple[System, System], confidence: float
 ) -> None:
     """Write the figures; no part of them holds the key."""
     asked: dict[str, Any] = {name: value for name, value in vars(tally).items() if name != "seconds"}
@@ -25,7 +26,7 @@ def write_judgement(
     who = {"address": judge.address, "model": judge.model}
     write_json(
         path,
-        {"one": sides[0], "other": sides[1], "judge": who, "confidence": confidence, "asked": asked, **asdict(found)},
+        {**_named(systems), "judge": who, "confidence": confidence, "asked": asked, **asdict(found)},
     )
 
 
@@ -34,12 +35,21 @@ def write_pairs(path: Path, pairs: Sequence[Pair], outcomes: Outcomes) -> None:
     write_jsonl(path, (_written(pair, outcomes) for pair in pairs))
 
 
-def write_measured(path: Path, found: Measured, *, sides: tuple[str, str], confidence: float) -> None:
+def write_measured(path: Path, found: Measured, *, systems: tuple[System, System], confidence: float) -> None:
     """Write what is said without a judge, with the sentence that it is no judgement."""
     write_json(
         path,
-        {"one": sides[0], "other": sides[1], "confidence": confidence, "note": NO_JUDGEMENT, "figures": asdict(found)},
+        {**_named(systems), "confidence": confidence, "note": NO_JUDGEMENT, "figures": asdict(found)},
     )
+
+
+def _named(systems: tuple[System, System]) -> Mapping[str, object]:
+    """Both names, and what they stood for."""
+    hashes = {
+        side: {name: value for name, value in vars(system).items() if name != "name"}
+        for side, system in zip(("one", "other"), systems, strict=True)
+    }
+    return {"one": systems[0].name, "other": systems[1].name, "systems": hashes}
 
 
 def _written(pair: Pair, outcomes: Outcomes) -> dict[str, object]:

@@ -14,16 +14,19 @@ import yaml
 from typer.testing import CliRunner
 
 from flows.cli import app
+from flows.commands.judge import _opened
 from pipelines.bases.load import load_base
 from pipelines.contracts.base import read_base, write_record
+from pipelines.contracts.evaluation import read_evaluation
 from pipelines.contracts.predictions import Prediction, Said, read_predictions, write_predictions
+from pipelines.contracts.prepared import Row
 from pipelines.errors import PipelineError
 from pipelines.intake.library import read_task_file
 from pipelines.judge.likeness import NO_JUDGEMENT, repetition
 from pipelines.judge.planning import KEY
-from pipelines.serving.answerer import Answerer
+from pipelines.serving.answerer import Answerer, Loss
 from reft import AdapterInfo, ReftConfig, ReftModel, encode, save_adapter
-from tests.pipelines.finished import PROJECT, make_base
+from tests.pipelines.finished import PROJECT, make_base, write_figures
 from tests.pipelines.judge.stub import GOOD, Stub, serving
 
 ROWS = [{"instruction": f"Say {n}.", "output": f"{GOOD} It is {n}, {'and ' * (n % 5)}so on."} for n in range(20)]
@@ -79,7 +82,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for n in range(20)
     ]  # fmt: skip
     write_predictions(root / "reports" / "predictions.parquet", predictions)
+    write_figures({"adapter": root / "models" / "adapter", "evaluation": figures_of(root)}, better=True)
     return root
+
+
+def figures_of(root: Path) -> Path:
+    return root / "metrics" / "evaluation.json"
 
 
 @pytest.fixture
@@ -122,6 +130,9 @@ def test_predictions_of_a_run_are_judged_without_a_model(
     assert found["win_rate"]["value"] == 0.75  # 15 of the 20 are planted as the better
     assert found["corrected"]["low"] < 0.75 < found["corrected"]["high"]
     assert (found["one"], found["other"], found["findings"]) == ("adapter", "reference", [])
+    made_by = read_evaluation(figures_of(project.root)).adapter_sha256
+    assert found["systems"]["one"] == {"adapter_sha256": made_by, "base_sha256": None}  # which was of that adapter
+    assert found["systems"]["other"] == {"adapter_sha256": None, "base_sha256": None}
     assert "without the judge's errors" in done.stdout
     lines = (project.root / "reports" / "judge.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["score"] for line in lines[:20]] == [1.0] * 15 + [0.0] * 5
@@ -213,7 +224,55 @@ def test_without_a_judge_it_measures_and_says_that_this_is_no_judgement(project:
     assert found["figures"]["difference"]["repetition"]["value"] == pytest.approx(-2 / 3)
     assert one["chrf"]["value"] == pytest.approx(by_sacrebleu(project.root), abs=1e-9)
     assert one["loss"] != other["loss"]
-    assert other["loss"] == pytest.approx(base_loss(project.root), abs=1e-4)
+    assert other["loss"]["value"] == pytest.approx(base_loss(project.root), abs=1e-4)
+    assert one["with_loss"] == other["with_loss"] == 20
+    base = read_base(project.root / "models" / "base.json").sha256
+    assert [found["systems"][side]["base_sha256"] for side in ("one", "other")] == [base, base]
+
+
+def test_answers_and_losses_are_kept_by_all_of_a_row_and_by_the_code(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two rows of the same prompt and other domains are two; and what other code said is not known."""
+    asked = []
+
+    def answer(self: Answerer, rows: Any, _progress: Any = None) -> list[dict[str, str]]:
+        asked.extend(rows)
+        return [{self.task.ANSWER: f"t is {row.domain}"} for row in rows]
+
+    monkeypatch.setattr(Answerer, "answer", answer)
+    monkeypatch.setattr(Answerer, "losses", lambda _self, rows, _texts: [Loss(row.domain, 1) for row in rows])
+    rows, right = [Row(f"r:{t}", "Say it.\n", "", domain=float(t)) for t in (1, 2)], {"r:1": "It.", "r:2": "It."}
+    for _ in range(2):
+        with _opened("adapter", ("adapter", "base"), project.root) as asking:
+            assert asking.texts(rows) == {"r:1": "t is 1.0", "r:2": "t is 2.0"}
+            assert asking.losses(rows, right) == {"r:1": (1.0, 1), "r:2": (2.0, 1)}
+    assert len(asked) == 2
+    monkeypatch.setattr("pipelines.project.keys.installed_code", lambda: {"evaluate": "of another release"})
+    with _opened("adapter", ("adapter", "base"), project.root) as asking:
+        asking.texts(rows)
+    assert len(asked) == 4
+
+
+def test_predictions_of_an_earlier_adapter_have_no_losses_of_a_later_one(project: Project) -> None:
+    figures = json.loads(figures_of(project.root).read_text(encoding="utf-8"))
+    figures_of(project.root).write_text(json.dumps({**figures, "adapter_sha256": "0" * 64}), encoding="utf-8")
+    with pytest.raises(PipelineError, match=r"must be of one adapter.*predictions of 0{64}.*Run `reft run`"):
+        project.judge()
+
+
+def test_the_base_that_a_named_adapter_is_compared_with_is_its_own(project: Project, tmp_path: Path) -> None:
+    """The project has none of its own any more."""
+    named, models = tmp_path / "named", project.root / "models"
+    shutil.copytree(models / "adapter", named)
+    shutil.copy(models / "base.json", named)
+    shutil.rmtree(models / "adapter")
+    base = read_base(models / "base.json").sha256
+    (models / "base.json").unlink()
+    project.judge(project.rows, "--adapter", named, "--against", "base", "--rows", 2)
+    systems = project.report["systems"]
+    assert systems["one"]["base_sha256"] == systems["other"]["base_sha256"] == base
+    assert (systems["one"]["adapter_sha256"] is None, systems["other"]["adapter_sha256"]) == (False, None)
 
 
 def by_sacrebleu(root: Path) -> float:
