@@ -57,7 +57,7 @@ def length_controlled(scores: Floats, differences: Floats, confidence: float) ->
         weights, variance = _fit(features, scores)
     except np.linalg.LinAlgError:  # on the way some pair's verdict became certain, to the last bit, for all
         return None
-    reach = quantile(confidence) * np.sqrt(np.diag(variance))
+    reach = quantile(confidence) * np.sqrt(variance)
     if not np.isfinite([weights, reach]).all():
         return None
     (level, slope), (low, bottom), (high, top) = weights, weights - reach, weights + reach
@@ -66,7 +66,7 @@ def length_controlled(scores: Floats, differences: Floats, confidence: float) ->
 
 
 def _fit(features: Floats, scores: Floats) -> tuple[Floats, Floats]:
-    """Coefficients [k] of features [pairs, k], and their sandwich variance [k, k]."""
+    """Level and slope by features [pairs, 2], and the sandwich variance of each, [2]."""
     weights = np.zeros(features.shape[1])
     for _ in range(STEPS):
         chance = _sigmoid(features @ weights)
@@ -78,8 +78,13 @@ def _fit(features: Floats, scores: Floats) -> tuple[Floats, Floats]:
         if np.abs(step).max() < CLOSE:
             break
     # Residuals over 1 - leverage: of few pairs the fit's own are too small (MacKinnon & White 1985, HC3).
-    outer = features * ((scores - chance) / np.maximum(1 - leverage, CLOSE))[:, None]
-    return weights, bread @ (outer.T @ outer) @ bread
+    squares = ((scores - chance) / np.maximum(1 - leverage, CLOSE)) ** 2
+    # Firth's fit is that of the pairs with some added, won and lost, half the leverage of each. Without their residuals
+    # the level would have next to no variance where the one wins nearly all pairs. With them the slope would be lost in
+    # its own variance where length alone separates won from lost.
+    added = leverage / 2 * (chance**2 + (1 - chance) ** 2)
+    level, slope = (bread @ (features.T @ (features * meat[:, None])) @ bread for meat in (squares + added, squares))
+    return weights, np.array([level[0, 0], slope[1, 1]])
 
 
 def _sigmoid(value: Floats) -> Floats:
