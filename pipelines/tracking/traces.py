@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from queue import Full, Queue
 from typing import Any
@@ -72,9 +73,14 @@ class Traces:
                 log.warning("%d traces were not written: %d wait already", self.lost, self._waiting.maxsize)
 
     def close(self) -> None:
-        """Write what waits, and stop."""
-        self._waiting.put(None)
-        self._thread.join(STOP_SECONDS)
+        """Write what waits, for STOP_SECONDS at most, and stop; how many are lost then is said."""
+        until = time.monotonic() + STOP_SECONDS
+        with suppress(Full):  # of a store that hangs nothing is taken
+            self._waiting.put(None, timeout=STOP_SECONDS)
+        self._thread.join(max(until - time.monotonic(), 0.0))
+        if self._thread.is_alive():
+            self.lost += sum(call is not None for call in list(self._waiting.queue))
+            log.warning("the store took too long: %d traces were not written in all", self.lost)
 
     def _write_all(self) -> None:
         while (call := self._waiting.get()) is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
@@ -17,7 +16,7 @@ from pipelines.reports.evaluation import QUESTION, answer_words
 from pipelines.reports.evaluation_markdown import evaluation_markdown
 from pipelines.reports.evaluation_page import evaluation_page, write_pages
 from pipelines.reports.model_card import model_card
-from tests.browser import Tab, browser, chromium
+from tests.browser import Tab
 from tests.pipelines.reports.evaluated import KINDS, ROWS, evaluated, page_facts
 from tests.pipelines.reports.pages import Page
 
@@ -113,15 +112,6 @@ def test_both_files_are_written_whole_and_again_with_the_same_bytes(tmp_path: Pa
     write_pages(*paths, page_facts("choice"))
     assert [path.read_bytes() for path in paths] == before
     assert b"evil.example" in before[0]
-
-
-@pytest.fixture(scope="module")
-def tab() -> Any:
-    program = chromium()
-    if program is None:
-        pytest.skip("no Chromium is installed: apt-get install chromium")
-    with browser(program) as tab:
-        yield tab
 
 
 AXE = "axe.run().then(found => found.violations.map(each => [each.id, each.nodes.map(node => node.html)]))"

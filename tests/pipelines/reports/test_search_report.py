@@ -14,7 +14,7 @@ from pipelines.reports.search.page import write_report
 from pipelines.reports.search.verdict import Verdict
 from pipelines.search.choice import confirmed
 from pipelines.search.records import saved_seconds
-from tests.browser import Tab, browser, chromium
+from tests.browser import Tab
 from tests.pipelines.ended import REPORTS, end, failed, pruned, record, settings, trials
 from tests.pipelines.reports.pages import Page
 
@@ -199,15 +199,6 @@ def test_the_part_that_decides_is_found() -> None:
     assert next(iter(shares)) == "learning_rate"
     assert sum(shares.values()) == pytest.approx(1)
     assert not importances(verdict.complete[: LEAST - 1], params.recipe_space().space)
-
-
-@pytest.fixture(scope="module")
-def tab() -> Any:
-    program = chromium()
-    if program is None:
-        pytest.skip("no Chromium is installed: apt-get install chromium")
-    with browser(program) as tab:
-        yield tab
 
 
 @pytest.mark.slow
