@@ -129,7 +129,11 @@ def crown(client: MlflowClient, model: str, version: str, confirm: Confirm) -> N
 
 
 def restore(client: MlflowClient, model: str, version: str, *, note: str, confirm: Confirm) -> None:
-    """Make an earlier champion champion again, as a rollback does; what it had replaced becomes previous."""
+    """Make an earlier champion champion again, as a rollback does; what it had replaced becomes previous.
+
+    Nobody is challenger then: no run makes another version live behind the back of the person who has just gone back,
+    who can name one.
+    """
     champion = number_of(alias_version(client, model, CHAMPION))
     move = Move("rollback", version, champion, number_of(alias_version(client, model, PREVIOUS)), note)
     confirm()
@@ -185,7 +189,7 @@ def _end(client: MlflowClient, model: str, move: Move) -> None:
     elif WITHDRAWN in client.get_model_version(model, move.to).tags:  # a person had a reason, or it were not promoted
         client.delete_model_version_tag(model, move.to, WITHDRAWN)
     challenger = number_of(alias_version(client, model, CHALLENGER))
-    if challenger is not None and challenger in (move.to, move.champion if move.kind == "rollback" else None):
+    if challenger is not None and (move.kind == "rollback" or challenger == move.to):
         client.delete_registered_model_alias(model, CHALLENGER)
     client.delete_registered_model_tag(model, MOVE)
 

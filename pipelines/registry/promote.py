@@ -205,6 +205,7 @@ def _promote(own: _Promotion) -> Decision:
             if number_of(found) == number_of(champion):
                 challenger = _challenger(client, model, int(challenger.version))  # with what others wrote meanwhile
                 return _carry_out(own, _decision(own, challenger, champion, contest), challenger, confirm)
+            _refuse_behind_a_rollback(client, model, champion, own.request)
             log.info("version %s became champion meanwhile; the challenger is compared with it", number_of(found))
             champion = found
     raise PipelineError(
@@ -233,6 +234,19 @@ def _challenger(client: MlflowClient, model: str, version: int | None) -> ModelV
             do="`reft registry` lists its versions; name one, as in `reft promote 3`.",
         )
     return found
+
+
+def _refuse_behind_a_rollback(client: MlflowClient, model: str, was: ModelVersion | None, request: Request) -> None:
+    """Who went back while the rows were asked wants the version before to be live, and not the next one."""
+    if was is None or request.reason is not None:
+        return
+    now = client.get_model_version(model, was.version).tags.get(WITHDRAWN)
+    if now is not None and now != was.tags.get(WITHDRAWN):
+        raise PipelineError(
+            "no version goes live that was asked before a rollback",
+            got=f"version {was.version} was taken out of use meanwhile; {now}",
+            do="`reft promote NUMBER` asks the gate again.",
+        )
 
 
 def _check(challenger: ModelVersion, champion: ModelVersion | None) -> None:

@@ -8,6 +8,7 @@ import itertools
 import json
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,10 @@ def test_rows_arrive_and_each_tick_does_what_is_to_be_done(scheduled: Scheduled)
 
     back = project.run("reft", "rollback", "--reason", "users complained").stdout
     assert "version 1" in back
+    rolled_back = datetime.now(UTC).isoformat()
     assert aliases(project)[CHAMPION] == 1
+    scheduled.wait_for_run("Completed", f"Nothing new in file:{FOLDER}", seconds=600, after=rolled_back)
+    assert aliases(project)[CHAMPION] == 1  # and not the version that was refused beside the one that went back
     write_week(project.root, 4, ["sound", "text"])
     scheduled.wait_for_run("Completed", "1 file new (week-4.csv)", seconds=600)
     decision = read_decision(project.root / "reports/gate.json")

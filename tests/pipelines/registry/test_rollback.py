@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from pipelines.errors import PipelineError
 from pipelines.params.whole import Params
 from pipelines.registry import rollback as rolling
 from pipelines.registry.aliases import CHALLENGER, CHAMPION, MOVE, PREVIOUS, WITHDRAWN
+from pipelines.registry.gate import Contest
 from pipelines.registry.listing import lineage_of, versions_of
-from pipelines.registry.promote import Request, broken_champion, end_moves
+from pipelines.registry.promote import Request, Rules, broken_champion, end_moves, is_due, promote
 from pipelines.registry.rollback import RolledBack, roll_back
 from pipelines.tracking.runs import Store
-from tests.promoting import MODEL, Killed, aliases, die_at, promoted, tags
+from tests.promoting import MODEL, Killed, aliases, by_numbers, die_at, promoted, tags
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
 
 
 def loads(_version: object) -> None:
@@ -66,7 +72,29 @@ def test_a_champion_whose_version_was_deleted_is_rolled_back_from(lives: Store) 
     lives.client.delete_registered_model_alias(MODEL, CHAMPION)
     lives.client.set_registered_model_alias(MODEL, PREVIOUS, "2")
     assert roll_back(lives, MODEL, reason="", check=loads) == RolledBack(MODEL, 2, None)
-    assert aliases(lives) == {CHAMPION: "2", CHALLENGER: "3"}
+    assert aliases(lives) == {CHAMPION: "2"}
+
+
+def test_no_run_promotes_what_stood_by_when_a_person_went_back(lives: Store, lives_params: Params) -> None:
+    promoted(lives, lives_params, Request(2))
+    assert aliases(lives) == {CHAMPION: "2", PREVIOUS: "1", CHALLENGER: "3"}
+    roll_back(lives, MODEL, reason="users complained", check=loads)
+    assert aliases(lives) == {CHAMPION: "1"}
+    assert not is_due(lives, Rules(lives_params, "data"), 3, None, automatic=True)
+    assert promoted(lives, lives_params, Request(3)).promoted  # as a person says who names it
+
+
+def test_a_rollback_while_the_rows_are_asked_is_the_last_word(lives: Store, lives_params: Params) -> None:
+    promoted(lives, lives_params, Request(2))
+
+    def ask(challenger: ModelVersion, champion: ModelVersion | None) -> Contest:
+        if aliases(lives)[CHAMPION] == "2":
+            roll_back(lives, MODEL, reason="users complained", check=loads)
+        return by_numbers()(challenger, champion)
+
+    with pytest.raises(PipelineError, match="users complained"):
+        promote(lives, Rules(lives_params, "data"), Request(3), ask=ask, record=lambda _: None)
+    assert aliases(lives) == {CHAMPION: "1"}
 
 
 @pytest.mark.long
