@@ -27,11 +27,13 @@ from pipelines.runtime.machine import Machine, this_machine
 from pipelines.sources.addresses import PypiSource, parse_source
 from pipelines.sources.package_index import probe_indexes
 from pipelines.tracking.store import check_store, check_trials, public_uri
+from pipelines.upkeep.precision import DIRECTIONS, WIDTH, Products, measure_products
 
 Level = Literal["ok", "warn", "fail"]
 PACKAGE = "reft-pipeline"
 TMP_BYTES = 100_000_000
 BYTES_PER_WEIGHT = {"float32": 4, "bfloat16": 2, "float16": 2}
+MEASURED = ("float32", "bfloat16")  # beside the one that is chosen
 WORKING = 2  # memory for activations and the copy that loading makes, in sizes of the base
 LEAST_MEMORY = 2_000_000_000  # bytes, when the base is not known yet
 
@@ -66,7 +68,7 @@ def check_installation(root: Path) -> list[Finding]:
 
 
 def check_hardware(params: Params | None, root: Path, base: BaseRecord | None) -> list[Finding]:
-    """Disk, memory, cores, threads and device."""
+    """Disk, memory, cores, threads and device, and which dtype the device multiplies faster."""
     machine = this_machine()
     findings = [
         _disk("disk: project", root, PROJECT_BYTES),
@@ -75,7 +77,7 @@ def check_hardware(params: Params | None, root: Path, base: BaseRecord | None) -
         _memory(machine, base),
     ]
     if params is not None:
-        findings += [_threads(machine, params), _device(machine, params)]
+        findings += [_threads(machine, params), _device(machine, params), *_dtypes(machine, params, base)]
     return findings
 
 
@@ -166,6 +168,35 @@ def _device(machine: Machine, params: Params) -> Finding:
     return _tried(
         "device", f"run.device is {params.run.device}; there: {there}", lambda: resolve_device(params.run.device)
     )
+
+
+def _dtypes(machine: Machine, params: Params, base: BaseRecord | None) -> Iterator[Finding]:
+    """Measure products in the dtypes that a base may have; nothing where the device is not there."""
+    try:
+        device = resolve_device(params.run.device)
+    except PipelineError:
+        return  # a finding of _device
+    chosen = params.base.dtype
+    names = list(dict.fromkeys([*MEASURED, chosen]))
+    width = WIDTH if base is None else base.hidden_size
+    threads = min(params.run.threads, machine.cores)
+    products = measure_products(names, width=width, device=device, threads=threads)
+    said = "; ".join(_times(products, chosen, other) for other in names if other != chosen)
+    better = products.better_than(chosen)
+    if better is None:
+        yield Finding("base.dtype", "ok", said)
+        return
+    bytes_ = BYTES_PER_WEIGHT[better] / BYTES_PER_WEIGHT[chosen]
+    memory = f"; weights then take {bytes_:g} times the memory" if bytes_ != 1 else ""
+    do = f"Set base.dtype to {better}, the faster one{memory}. It makes another base, with figures of its own."
+    yield Finding("base.dtype", "warn", said, do)
+
+
+def _times(products: Products, chosen: str, other: str) -> str:
+    """Say how much longer the dtype that is not chosen takes here."""
+    pairs = zip(DIRECTIONS, products.times(other, chosen), strict=True)
+    found = ", ".join(f"{min(each):.2g} to {max(each):.2g} times as long {way}" for way, each in pairs)
+    return f"products in {other} take {found} as in {chosen}"
 
 
 def _indexes(params: Params) -> list[Finding]:
