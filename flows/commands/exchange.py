@@ -81,7 +81,8 @@ def export_command(
     source: Annotated[
         str | None,
         typer.Argument(
-            metavar="ADAPTER", help="An adapter folder, models:/NAME@ALIAS or models:/NAME/3. Default: the project's."
+            metavar="ADAPTER",
+            help="An adapter folder, hub:NAME@COMMIT, a version: 3, @champion, models:/NAME/3. Default: the project's.",
         ),
     ] = None,
     project: Project = Path(),
@@ -93,7 +94,7 @@ def export_command(
     its base and the card; `hf upload ORG/NAME FOLDER` puts it on a hub. The standalone folder has every edit of hidden
     states that a prompt's length places: load_reft.py is to be read, then run, where nothing of this project is.
 
-    reft export models:/reft-adapter@champion --format pyreft --out for-pyreft
+    reft export @champion --format pyreft --out for-pyreft
     """
     from pipelines.exchange.export import export_adapter
 

@@ -18,7 +18,7 @@ from pipelines.exchange.imports import BASE_NAME, opened, outputs_of, refusals
 from pipelines.exchange.standalone import standalone_readme
 from pipelines.params.whole import load_params
 from pipelines.project.graph import read_graph
-from pipelines.registry.download import PREFIX, fetch_version
+from pipelines.registry.download import fetch_version, is_version, version_address
 from pipelines.reports.model_card import CardFacts, model_card, training_facts
 from pipelines.search.sizes import parameters_of_form
 from pipelines.yaml_file import read_yaml
@@ -49,8 +49,8 @@ def export_adapter(source: str | None, out: Path, *, layout: Layout, root: Path)
     """Write a decoder's adapter in another layout, whole or not at all; return its sha256.
 
     Args:
-        source: an adapter directory, ``hub:NAME@COMMIT``, or a version of the registry, ``models:/NAME@ALIAS`` or
-            ``models:/NAME/NUMBER``; None is the adapter of the project.
+        source: an adapter directory, ``hub:NAME@COMMIT``, or a version of the registry, as
+            :func:`pipelines.registry.download.version_address` reads it; None is the adapter of the project.
         out: a folder that is not there yet.
         layout: ``pyreft``: what ``pyreft.ReftModel.load`` reads; ``hub``: a repository with a model card, which
             :func:`pipelines.exchange.imports.load_published` reads; ``standalone``: plain tensors and a loader that
@@ -135,9 +135,11 @@ def _repository(chosen: _Chosen, *, name: str) -> dict[str, bytes]:
 def _chosen(source: str | None, root: Path) -> Iterator[_Chosen]:
     if source is None:
         yield _of_project(root)
-    elif source.startswith(PREFIX):
+    elif is_version(source):
+        params = load_params(root / "params.yaml")
+        address = version_address(source, params.register_.model)
         with tempfile.TemporaryDirectory() as scratch:
-            found = fetch_version(source, Path(scratch), params=load_params(root / "params.yaml"), root=root)
+            found = fetch_version(address, Path(scratch), params=params, root=root)
             yield _Chosen(found.adapter, found.base, found.evaluation, found.training, found.data_source)
     else:
         with opened(source, root, published=True) as folder:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,14 +15,13 @@ from pipelines.errors import PipelineError
 from pipelines.exchange.imports import BASE_NAME, BaseChoice, DeclaredSettings, import_adapter, opened
 from pipelines.params.whole import load_params
 from pipelines.project.graph import read_graph
-from pipelines.registry.download import PREFIX, fetch_version
+from pipelines.registry.download import PREFIX, fetch_version, is_version, version_address
 from reft.adapters.files import CONFIG_NAME
 from reft.formats.files import MAX_JSON_BYTES
 
 FORMS = "a directory, hub:NAME@COMMIT, or a version: 3, @champion, models:/NAME/3, models:/NAME@ALIAS"
 NOTHING_SAID = DeclaredSettings()
 TRAINER_FOLDER = "intervenable_model"  # of a checkpoint of pyreft's Trainer
-_NUMBER, _ALIAS = re.compile(r"[0-9]+"), re.compile(r"@[^/@]+")
 Layout = Literal["own", "pyreft", "adapterhub"]
 
 
@@ -80,10 +78,10 @@ def named_adapter(name: str | None, naming: Naming) -> Iterator[NamedAdapter]:
     if name is None:
         adapter, base = _project_file(root, "adapter", "{}"), _project_file(root, "base", "{}")
         yield NamedAdapter("the project's adapter", adapter, base)
-    elif name.startswith(PREFIX) or _NUMBER.fullmatch(name) or _ALIAS.fullmatch(name):
+    elif is_version(name):
         params = load_params(root / "params.yaml")
         model = params.register_.model
-        address = name if name.startswith(PREFIX) else f"{PREFIX}{model}{name if name[0] == '@' else f'/{name}'}"
+        address = version_address(name, model)
         with tempfile.TemporaryDirectory() as scratch:
             found = fetch_version(address, Path(scratch), params=params, root=root)
             title = _version_title(address, found.number, own=model)

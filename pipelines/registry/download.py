@@ -19,6 +19,7 @@ from pipelines.tracking.store import unreachable
 from reft.adapters.files import adapter_sha256
 
 PREFIX = "models:/"
+_SHORT = re.compile(r"[0-9]+|@[^/@]+")
 _ADDRESS = re.compile(r"models:/(?P<model>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<number>\d+))")
 
 
@@ -43,6 +44,18 @@ class VersionFiles:
     data_source: str | None
     number: int
     seen: Seen | None
+
+
+def is_version(name: str) -> bool:
+    """Whether a name is a version's, as people write it: 3, @champion, or an address of the registry."""
+    return name.startswith(PREFIX) or _SHORT.fullmatch(name) is not None
+
+
+def version_address(name: str, model: str) -> str:
+    """The address of what :func:`is_version` knows; a short name is of ``model``."""
+    if name.startswith(PREFIX):
+        return name
+    return f"{PREFIX}{model}{name}" if name.startswith("@") else f"{PREFIX}{model}/{name}"
 
 
 def fetch_version(address: str, into: Path, *, params: Params, root: Path) -> VersionFiles:

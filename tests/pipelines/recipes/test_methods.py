@@ -204,9 +204,7 @@ def test_a_rival_goes_through_the_whole_pipeline(
     said = [list(answer["probabilities"].values()) for answer in served.predict(asked)]
     torch.testing.assert_close(torch.tensor(said), torch.tensor(expected), rtol=0, atol=1e-5, check_dtype=False)
 
-    export_adapter(
-        f"models:/{chosen.register_.model}@tried", tmp_path / "published", layout="hub", root=root_of(root, chosen)
-    )
+    export_adapter("@tried", tmp_path / "published", layout="hub", root=root_of(root, chosen))
     published = load_published(str(tmp_path / "published"), root=root)
     assert published.prompt["labels"] == workspace.task.settings["labels"]
     again = probabilities(workspace, published.model, rows)

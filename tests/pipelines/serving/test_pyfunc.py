@@ -26,7 +26,7 @@ from pipelines.contracts.prepared import read_rows
 from pipelines.errors import PipelineError
 from pipelines.files import read_json, write_json
 from pipelines.registry.aliases import CHAMPION
-from pipelines.registry.download import fetch_version
+from pipelines.registry.download import fetch_version, is_version, version_address
 from pipelines.stages import register
 from pipelines.tracking.runs import open_store
 from pipelines.tracking.store import store_uri
@@ -117,6 +117,16 @@ def test_the_registered_files_hold_no_pickle_and_no_base(model: Any, project: Pa
     files = [path.name for path in (project / "mlflow" / "artifacts").rglob("models/**/*") if path.is_file()]
     assert {"adapter.safetensors", "adapter_config.json", "base.json", "pyfunc.py"} <= set(files)
     assert not [name for name in files if name.endswith((".pkl", ".pt", ".bin")) or name == "model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("name", "address"),
+    [("3", "models:/tiny/3"), ("@champion", "models:/tiny@champion"), ("models:/other/3", "models:/other/3")],
+)
+def test_a_version_has_short_names_where_it_is_the_projects(name: str, address: str) -> None:
+    assert is_version(name)
+    assert version_address(name, "tiny") == address
+    assert not is_version(f"./{name}")  # a folder
 
 
 def test_a_version_gives_its_files_and_figures(project: Path, tmp_path: Path) -> None:
