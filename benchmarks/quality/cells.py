@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.sides.others import copy_weights, pyreft_model, pyreft_training
+from benchmarks.sides.others import copy_weights, pyreft_model, pyreft_training, start_at_identity
 from benchmarks.sides.ours import Subject
 from benchmarks.sides.rows import Text
 from pipelines.compare.cells import Budget, CellMaker, Contender
@@ -28,6 +28,7 @@ from pipelines.recipes.methods.table import make_recipe
 from pipelines.stages import base as base_stage
 from pipelines.stages import prepare as prepare_stage
 from reft import CausalModel, Encoded, NonFiniteLossError, ReftModel
+from reft.edits.methods.forms import Init
 from reft.training.schedule import Schedule
 
 VARIABLE = "REFT_BENCH_DATA"
@@ -105,10 +106,13 @@ class PyreftContender(Contender):
         recipe: LoReFT, one intervention a layer.
         learning_rates: of which one is chosen.
         params: all of params.yaml.
+        start: ``paper`` as pyreft starts, or ``identity``: its W and b are set so that its edits do nothing at first.
     """
 
-    def __init__(self, name: str, recipe: Recipe, learning_rates: tuple[float, ...], params: Params) -> None:
-        self._recipe = recipe.model_copy(update={"init": "paper"})
+    def __init__(
+        self, name: str, recipe: Recipe, learning_rates: tuple[float, ...], params: Params, *, start: Init = "paper"
+    ) -> None:
+        self._recipe = recipe.model_copy(update={"init": start})
         self._training = TrainingSettings.of(params.train)
         key = {part: value for part, value in self._recipe.model_dump().items() if part != "learning_rate"}
         key |= {package: version(package) for package in ("pyreft", "pyvene")}
@@ -124,6 +128,8 @@ class PyreftContender(Contender):
         recipe = self._recipe.model_copy(update={"learning_rate": learning_rate})
         config, fit = reft_config(recipe, workspace.base), fit_config(recipe, self._training, seed=seed)
         source = pyreft_model(subject, config, seed=seed)
+        if self._recipe.init == "identity":
+            start_at_identity(source)
         plain = [row for row in rows if isinstance(row, Encoded)]
         assert len(plain) == len(rows), "pyreft trains no row against its other options"
         training = pyreft_training(source, subject, config, plain, fit, sink=True)

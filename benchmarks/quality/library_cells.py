@@ -174,8 +174,7 @@ class LibraryTask:
             return kept
         found = self._maker.base() if contender is None else self._measured(contender)
         made = self._written(found, method, key[:16])
-        lines = (f"{json.dumps(name)}: {json.dumps(value)}" for name, value in asdict(made).items())
-        write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")  # a line each, however many rows there are
+        write_cell(path, made)
         return made
 
     def _measured(self, contender: Contender) -> Cell:
@@ -218,6 +217,12 @@ class LibraryTask:
 def cell_path(folder: Path, task: str, method: str) -> Path:
     """Where a cell is."""
     return folder / f"{task}-{method.lower()}.json"
+
+
+def write_cell(path: Path, cell: Any) -> None:
+    """Write a cell whole: a dataclass as JSON with a line for each field, however many rows there are."""
+    lines = (f"{json.dumps(name)}: {json.dumps(value)}" for name, value in asdict(cell).items())
+    write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def read_cell(path: Path) -> LibraryCell:

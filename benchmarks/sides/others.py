@@ -113,6 +113,14 @@ def pyreft_model(subject: Subject, config: ReftConfig, *, seed: int = 0) -> Any:
     return model
 
 
+def start_at_identity(model: Any) -> None:
+    """Set W = R and b = 0 in every intervention of pyreft's LoReFT, so that the model is the frozen base."""
+    with torch.no_grad():
+        for module in model.interventions.values():
+            module.learned_source.weight.copy_(module.rotate_layer.weight.mT)
+            module.learned_source.bias.zero_()
+
+
 def pyreft_training(
     model: Any, subject: Subject, config: ReftConfig, rows: Sequence[Encoded], fit: FitConfig, *, sink: bool = False
 ) -> PeerTraining:
