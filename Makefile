@@ -5,7 +5,7 @@ READY := .venv/.ready
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast test-long audit wheel kill-matrix check docs format bad-inputs bench-rotation bench-encoder bench-speed bench-growth bench-search bench-causal bench-quality bench-library bench-domains
+.PHONY: help setup run test test-fast test-long audit wheel kill-matrix check docs format bad-inputs bench-rotation bench-encoder bench-speed bench-growth bench-search bench-causal bench-quality bench-library bench-claim bench-domains
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -65,6 +65,10 @@ bench-quality: $(READY)  ## accuracy beside LoRA, DoRA, prompts, full fine-tunin
 
 bench-library: $(READY)  ## LoReFT, LoRA and the base on twelve tasks of the library, of REFT_BENCH_DATA; up to an hour and a half
 	$(BIN)/python -m benchmarks.quality.library
+
+bench-claim: $(READY)  ## the cells of docs/results/protocol.md that are not there, in its order, of REFT_BENCH_DATA; up to eight hours
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.quality.claim
+	$(BIN)/python -m benchmarks.quality.claim --table
 
 bench-domains: $(READY)  ## LoRA that moves with a domain beside one for all and one for each, on STS-B of REFT_BENCH_DATA; about 25 minutes
 	$(BIN)/python -m benchmarks.quality.domains

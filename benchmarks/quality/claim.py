@@ -11,8 +11,7 @@ import datetime
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +29,6 @@ PROTOCOL = Path("docs/results/protocol.md")
 CELLS = Path("docs/results/cells")
 
 
-@dataclass(frozen=True)
-class Left:
-    """A step whose cell is not there, with the learning rate that it is to have; None where no training stood."""
-
-    step: Step
-    rate: float | None
-
-
 def tried(cells: Mapping[str, ClaimCell], task: str, line: str) -> dict[float, Figures | None]:
     """The figures of a line's trials on validation rows, by learning rate."""
     trials = [cell for cell in cells.values() if (cell.task, cell.line, cell.purpose) == (task, line, "tuning")]
@@ -51,13 +42,6 @@ def figures_of(cell: ClaimCell) -> Figures | None:
     if cell.validation is None:
         return None
     return measure_of(cell).add_up(np.array(cell.validation.scores, dtype=np.float64)), cell.validation.loss
-
-
-def steps_left(protocol: Protocol, cells: Mapping[str, ClaimCell]) -> Iterator[Step]:
-    """The steps whose cells are not there, in order. A line whose best rate is at an end has further trials first."""
-    for step in protocol.steps():
-        if step.file not in cells:
-            yield step
 
 
 def further(protocol: Protocol, step: Step, cells: Mapping[str, ClaimCell]) -> Step | None:
@@ -130,7 +114,8 @@ def _make(protocol: Protocol, given: Any, out: Path, end: float) -> None:
         raise PipelineError(f"the rows are in the folder that {VARIABLE} names", got="nothing", do="Set it.")
     raw: Any = read_yaml(given.root / "params.yaml")
     opened: ClaimTask | None = None
-    for planned in list(steps_left(protocol, read_cells(out, protocol.sha256))):
+    there = read_cells(out, protocol.sha256)
+    for planned in (step for step in protocol.steps() if step.file not in there):
         step: Step | None = planned
         while step is not None:
             cells = read_cells(out, protocol.sha256)

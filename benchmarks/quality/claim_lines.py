@@ -30,6 +30,7 @@ class Line:
     """A line of a task.
 
     Attributes:
+        failed: trainings with further seeds that came to no figure, and are in none of these.
         value: of the test rows, with its interval over rows and, of several runs, seeds.
         loss: of the test rows.
         rate: the chosen learning rate; None of the base.
@@ -45,6 +46,7 @@ class Line:
     value: Interval
     spread: float | None
     seeds: int
+    failed: int
     loss: float
     parameters: int
     rate: float | None
@@ -129,6 +131,7 @@ def _line(name: str, tests: Sequence[ClaimCell], own: Sequence[ClaimCell], confi
         value=measured_difference(measure, runs, [], how) if len(runs) > 1 else figure(measure, runs[0], how),
         spread=stdev(values) if len(values) > 1 else None,
         seeds=len(runs),
+        failed=sum((cell.line, cell.purpose) == (name, "test") and cell.error is not None for cell in own),
         loss=mean(_asked(cell.test).loss for cell in tests),
         parameters=first.parameters,
         rate=first.learning_rate,

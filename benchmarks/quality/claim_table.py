@@ -11,7 +11,6 @@ from benchmarks.quality.claim_pictures import PICTURES, picture
 from benchmarks.quality.claim_plan import Protocol
 from benchmarks.speed.tables import table
 from pipelines.contracts.interval import Interval
-from pipelines.errors import PipelineError
 from pipelines.files import write_text
 from pipelines.markdown import code
 from pipelines.model.intervals import detectable, holm, least_rows
@@ -33,13 +32,7 @@ frozen base's."""
 
 
 def report(cells: Mapping[str, ClaimCell], protocol: Protocol, confidence: float) -> str:
-    """The tables in Markdown: of each task its lines, then the comparisons.
-
-    Raises:
-        PipelineError: if there are no cells.
-    """
-    if not cells:
-        raise PipelineError("the folder must have cells of the protocol", got="none", do="Run it without --table.")
+    """The tables in Markdown: of each task its lines, then the comparisons."""
     found = find(cells, protocol, confidence)
     parts = []
     for task in protocol.plan.tasks:
@@ -62,7 +55,7 @@ def _row(line: Line) -> list[str]:
         line.name,
         f"{100 * line.value.value:.1f} % ({100 * line.value.low:.1f} to {100 * line.value.high:.1f})",
         "" if line.spread is None else f"{100 * line.spread:.1f}",
-        "" if line.rate is None else str(line.seeds),
+        "" if line.rate is None else f"{line.seeds}{f', {line.failed} failed' if line.failed else ''}",
         f"{line.loss:.3f}",
         f"{line.parameters:,}",
         "" if line.rate is None else f"{line.rate:g} ({line.trials})",
@@ -123,20 +116,18 @@ def counted(cells: Mapping[str, ClaimCell], protocol: Protocol) -> str:
 
 
 def write_tables(folder: Path, protocol: Protocol, confidence: float) -> None:
-    """Write tables.md and the two pictures beside a folder of cells.
-
-    Raises:
-        PipelineError: if there are no cells of the protocol.
-    """
+    """Write tables.md beside a folder of cells, and the pictures of what was asked test rows."""
     cells = read_cells(folder, protocol.sha256)
-    write_text(folder.parent / "tables.md", page(cells, protocol, confidence))
     lines = find(cells, protocol, confidence).lines
-    for name, axis in PICTURES.items():
+    for name, axis in PICTURES.items() if lines else ():
         write_text(folder.parent / name, picture(lines, axis))
+    write_text(folder.parent / "tables.md", page(cells, protocol, confidence))
 
 
 def page(cells: Mapping[str, ClaimCell], protocol: Protocol, confidence: float) -> str:
     """The page of all tables."""
-    said = f"# Tables\n\n{counted(cells, protocol)}\n{ABOUT}\n\n{report(cells, protocol, confidence)}"
+    said = f"# Tables\n\n{counted(cells, protocol)}\n{ABOUT}\n"
+    if not any(cell.test for cell in cells.values()):
+        return said
     pictures = "".join(f"\n![{axis.words}]({name})\n" for name, axis in PICTURES.items())
-    return f"{said}{pictures}"
+    return f"{said}\n{report(cells, protocol, confidence)}{pictures}"
