@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, NoReturn, cast
+from typing import BinaryIO, NoReturn, Self, cast
 
 from pipelines.errors import PipelineError
 
@@ -30,6 +30,13 @@ BROKEN = (
 NAMES = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)  # two members in one place, or a name too long
 ZIP_SUFFIXES = (".zip", ".whl")
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+# What stands in an archive beside its members' bytes: zipfile and tarfile hold it in memory, whatever it claims to be.
+MOST_DESCRIPTION = 1 << 24  # bytes of the list of a zip's members, or of what a tar says of one
+MOST_MEMBERS = 100_000  # of a tar, which are looked through one by one
+DESCRIBING = (
+    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
+)  # fmt: skip
 
 
 def check_member_name(name: str) -> None:
@@ -82,7 +89,7 @@ def copy_members(archive: Path, prefix: str, target: Path, *, limit: int) -> lis
             "a folder can be taken from a .whl or .zip only", got=archive.name, do="Name a file in it, or pack it anew."
         )
     try:
-        with zipfile.ZipFile(archive) as bundle:
+        with archive.open("rb") as file, _opened_zip(file, archive.name) as bundle:
             names = [n for n in bundle.namelist() if n.startswith(prefix) and not n.endswith("/")]
     except BROKEN as error:
         _raise_unreadable(archive, error)
@@ -154,6 +161,36 @@ class Bounded(io.RawIOBase):
         return len(data)
 
 
+class _Described:
+    """A file for zipfile, which reads the list of an archive's members in one piece, however long."""
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self._file, self._name = file, name
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        if size > MOST_DESCRIPTION:
+            _too_large(f"the list of members of {self._name}", size, MOST_DESCRIPTION)
+        return self._file.read(size)
+
+
+def _opened_zip(file: BinaryIO, name: str) -> zipfile.ZipFile:
+    return zipfile.ZipFile(cast(BinaryIO, _Described(file, name)))
+
+
+class _Member(tarfile.TarInfo):
+    """What a tar says of a member, if that is of a sane length: a name of gigabytes is packed into few kilobytes."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        found = super().frombuf(buf, encoding, errors)
+        if found.type in DESCRIBING and found.size > MOST_DESCRIPTION:
+            _too_large("what the archive says of a member", found.size, MOST_DESCRIPTION)
+        if found.type == tarfile.GNUTYPE_SPARSE:  # whose list of holes has no length that is told
+            raise _no_file("the archive", found.name)
+        return found
+
+
 @contextmanager
 def _member(file: BinaryIO, archive: str, name: str, limit: int) -> Iterator[BinaryIO]:
     """Open the member ``name`` of the open archive ``file``; ``archive`` is its name, which tells the format."""
@@ -170,7 +207,7 @@ def _member(file: BinaryIO, archive: str, name: str, limit: int) -> Iterator[Bin
 
 @contextmanager
 def _zip_member(file: BinaryIO, archive: str, name: str, limit: int) -> Iterator[BinaryIO]:
-    with zipfile.ZipFile(file) as bundle:
+    with _opened_zip(file, archive) as bundle:
         try:
             info = bundle.getinfo(name)
         except KeyError:
@@ -185,9 +222,11 @@ def _zip_member(file: BinaryIO, archive: str, name: str, limit: int) -> Iterator
 
 @contextmanager
 def _tar_member(file: BinaryIO, archive: str, name: str, limit: int) -> Iterator[BinaryIO]:
-    names = []
-    with tarfile.open(fileobj=file, mode="r:*") as bundle:
+    names: list[str] = []
+    with tarfile.open(fileobj=file, mode="r:*", tarinfo=_Member) as bundle:
         for info in bundle:
+            if len(names) == MOST_MEMBERS:
+                raise PipelineError(f"{archive} must not pass {MOST_MEMBERS} members", got="more", do="Pack it anew.")
             names.append(info.name)
             if info.name == name and not info.isreg():
                 raise _no_file(archive, name)
@@ -211,7 +250,9 @@ def _missing(archive: str, name: str, names: list[str]) -> PipelineError:
 
 def _no_file(archive: str, name: str) -> PipelineError:
     return PipelineError(
-        f"{name} in {archive} must be a plain file", got="a folder, link or device", do="Name the file itself."
+        f"{name} in {archive} must be a plain file",
+        got="a folder, link, device or file with holes",
+        do="Name the file itself.",
     )
 
 

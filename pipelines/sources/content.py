@@ -17,7 +17,7 @@ from typing import BinaryIO, cast
 
 from pipelines.errors import PipelineError
 from pipelines.sources.archives import Bounded
-from pipelines.sources.raw_row import LONGEST_ROW
+from pipelines.sources.raw_row import LONGEST_ROW, MOST_LINES
 
 PARQUET = b"PAR1"
 HEAD = 512  # bytes that tell
@@ -146,6 +146,10 @@ class TextLines:
     def __iter__(self) -> Iterator[str]:
         while line := self._stream.readline(LONGEST_ROW + 1):
             self.number += 1
+            if self.number > MOST_LINES:  # empty ones are no rows, and take as long to read
+                raise PipelineError(
+                    f"{self._name} must not pass {MOST_LINES} lines", got="more", do="Take a part of it."
+                )
             if len(line) > LONGEST_ROW:
                 self.fault = f"a line of more than {LONGEST_ROW} bytes"
                 self._skip(line)

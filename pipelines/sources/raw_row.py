@@ -20,6 +20,7 @@ SUFFIXES: dict[str, Format] = {
 PACKED = (".gz", ".bz2", ".xz")
 LONGEST_ROW = 1 << 24  # bytes of a row, whatever its format; a longer one is given up alone where its end is known
 MOST_ROWS = 10_000_000  # of a file: a few bytes of parquet may stand for any number
+MOST_LINES = 5 * MOST_ROWS  # a row in quotes may have several
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from pipelines.sources.delimited import Delimited
 from pipelines.sources.json_rows import read_json_array, read_json_lines
 from pipelines.sources.parquet_rows import read_parquet
 from pipelines.sources.parts import parts_of
-from pipelines.sources.raw_row import DELIMITERS, MOST_ROWS, Format, RawRow, plain
+from pipelines.sources.raw_row import DELIMITERS, LONGEST_ROW, MOST_ROWS, Format, RawRow, plain
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Reader:
         parsed = parse_source(source)
         name = file_name(parsed)
         if isinstance(parsed, HubSource):
-            yield from self._hub(parsed, name)
+            yield from _bounded(self._hub(parsed, name), name)
             return
         if isinstance(parsed, FileSource) and own_path(parsed, root).is_dir():
             yield from _bounded(self._folder(parsed, sha256, root, limit), name)
@@ -110,7 +110,7 @@ class Reader:
         if self.needed:  # other columns may hold pictures or sound, which cost much to decode
             rows = rows.select_columns(list(dict.fromkeys(self.needed)))
         for number, values in enumerate(rows, start=1):
-            yield RawRow(name, number, {column: plain(value) for column, value in values.items()})
+            yield _of_the_hub(name, number, {column: plain(value) for column, value in values.items()})
 
     def _check_columns(self, columns: Sequence[str], name: str) -> None:
         missing = [column for column in self.needed if column not in columns]
@@ -120,6 +120,12 @@ class Reader:
                 got=", ".join(map(repr, columns)),
                 do="Correct template, label_column, domain_column or columns; columns names them where no row does.",
             )
+
+
+def _of_the_hub(name: str, number: int, values: dict[str, object]) -> RawRow:
+    if sum(len(str(value)) for value in values.values()) > LONGEST_ROW:
+        return RawRow(name, number, {}, f"a row of more than {LONGEST_ROW} bytes")
+    return RawRow(name, number, values)
 
 
 def _bounded(rows: Iterator[RawRow], name: str) -> Iterator[RawRow]:

@@ -11,6 +11,7 @@ import json
 import lzma
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -155,6 +156,21 @@ def test_a_file_of_more_rows_than_any_needs_is_refused(kind: str, monkeypatch: p
     }
     with pytest.raises(PipelineError, match="must not pass 3 rows"):
         parse(data[kind], kind)
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_file_of_empty_lines_ends(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(content, "MOST_LINES", 100)
+    with pytest.raises(PipelineError, match="must not pass 100 lines"):
+        parse(b"text\n" + 100 * b"\n", kind)
+
+
+def test_a_name_that_stands_twice_among_many_is_found_in_no_time() -> None:
+    names = [*range(200_000), 199_999]
+    began = time.process_time()
+    (row,) = parse(("{" + ", ".join(f'"{name}": 0' for name in names) + "}").encode(), "jsonl")
+    assert row.problem == "no JSON: the name '199999' stands in it twice"
+    assert time.process_time() - began < 10  # looking through all names for each takes half an hour
 
 
 def test_an_xz_file_that_asks_for_gigabytes_to_unpack_it_is_refused() -> None:

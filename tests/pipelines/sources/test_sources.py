@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import PipelineError
-from pipelines.sources import package_index
+from pipelines.sources import archives, package_index
 from pipelines.sources.addresses import FileSource, HubSource, PypiSource, open_source, own_path, parse_source
 from pipelines.sources.archives import copy_members, open_member
 from pipelines.sources.package_index import IndexConfig, fetch_distribution, parse_pip_config
@@ -185,6 +185,29 @@ def test_links_folders_and_missing_members_are_refused(tmp_path: Path) -> None:
         bundle_zip.writestr(info, "/etc/passwd")
     with pytest.raises(PipelineError, match="plain file"):
         read(tmp_path / "a.zip", "link")
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.GNUTYPE_SPARSE])
+def test_what_a_tar_says_of_a_member_is_of_sane_length(tmp_path: Path, kind: bytes) -> None:
+    size = archives.MOST_DESCRIPTION + 1  # a thousandth of that when it is packed
+    header = tarfile.TarInfo("x")
+    header.type, header.size = kind, size
+    said = header.tobuf(tarfile.GNU_FORMAT) + bytes(-(-size // 512) * 512)
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(said + gzip.decompress(tar_gz({"x": TEXT})), 1))
+    with pytest.raises(PipelineError, match=r"must not pass 16777216 bytes|must be a plain file"):
+        read(tmp_path / "a.tar.gz", "x", limit=1 << 40)
+
+
+def test_a_list_of_members_of_any_length_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = {f"{place}": b"" for place in range(100)}
+    (tmp_path / "a.zip").write_bytes(zipped(many))
+    (tmp_path / "a.tar.gz").write_bytes(tar_gz(many))
+    monkeypatch.setattr(archives, "MOST_DESCRIPTION", 1000)  # a zip has 46 bytes and the name for each member
+    monkeypatch.setattr(archives, "MOST_MEMBERS", 99)
+    with pytest.raises(PipelineError, match=r"the list of members of a\.zip must not pass 1000 bytes"):
+        read(tmp_path / "a.zip", "99")
+    with pytest.raises(PipelineError, match=r"a\.tar\.gz must not pass 99 members"):
+        read(tmp_path / "a.tar.gz", "99")
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar.gz", "a.rar"])
