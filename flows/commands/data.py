@@ -21,7 +21,7 @@ from flows.runs import dvc
 from pipelines.contracts.prepared import Split
 from pipelines.errors import PipelineError, printable
 from pipelines.files import read_json, require_space, temporary_directory, write_text
-from pipelines.intake.layout import SAMPLE
+from pipelines.intake.layout import is_sample
 from pipelines.intake.proposal import Changes, Example, Proposal, apply_changes, first_part, propose
 from pipelines.params.whole import Params, load_params
 from pipelines.roundtrip import load_document, section_text
@@ -237,7 +237,7 @@ def question(proposal: Proposal) -> str:
         "The model would read",
         *(f"  | {line}" for line in _cut(example.prompt).split("\n")),
         _answers(example),
-        f"Of {read} rows{' looked at' if read == SAMPLE else ''}, {usable.rows} are usable"
+        f"Of {read} rows{' looked at' if is_sample(proposal.rows) else ''}, {usable.rows} are usable"
         + "".join(f"; {count} {reason}" for reason, count in usable.lost.items()),
         *(f"In doubt: {doubt}" for doubt in proposal.doubts),
     ]

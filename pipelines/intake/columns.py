@@ -250,7 +250,8 @@ def text_columns(columns: list[Column], label: Column | None) -> list[Column]:
     texts = [c for c in columns if usable_name(c.name) and _is_text(c)]
     if label is not None:
         texts = [c for c in texts if not (_tells(c, label) or _ends_with_it(c, label))]
-    texts = [c for place, c in enumerate(texts) if not any(_repeats(c, earlier) for earlier in texts[:place])]
+    bare = [[_bare(value) for value in c.values] for c in texts]
+    texts = [c for place, c in enumerate(texts) if not any(_repeats(bare[place], each) for each in bare[:place])]
     spoken = [c for c in texts if sum(" " in str(value) for value in c.present) > len(c.present) / 2]
     chosen = spoken or texts[-1:]  # without spaces it may be an id, or a language that has none
     if not chosen:
@@ -294,13 +295,14 @@ def _ends_with_it(column: Column, label: Column) -> bool:
     return all(told[own] > count / 2 for own, count in rows.items())
 
 
-def _repeats(column: Column, earlier: Column) -> bool:
-    """Whether nearly every row says what an earlier column says, but for spaces, case and punctuation."""
-    same = sum(_bare(one) == _bare(other) for one, other in zip(column.values, earlier.values, strict=True))
-    return same >= MOSTLY * len(column.values)
+def _repeats(column: list[str], earlier: list[str]) -> bool:
+    """Whether nearly every row says what an earlier column says, of bare texts; the first that do not are enough."""
+    others = (1 for one, other in zip(column, earlier, strict=True) if one != other)
+    return all(count <= (1 - MOSTLY) * len(column) for count, _ in enumerate(others, start=1))
 
 
 def _bare(value: object) -> str:
+    """A text without spaces, case and punctuation."""
     return re.sub(r"[\W_]+", "", str(value).casefold())
 
 

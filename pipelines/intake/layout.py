@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 from pipelines.errors import PipelineError
 from pipelines.sources.addresses import DATA_LIMIT
@@ -17,7 +18,12 @@ from pipelines.sources.delimited import SEPARATOR, read_cells
 from pipelines.sources.raw_row import DELIMITERS, Format, RawRow
 from pipelines.sources.rows import Reader
 
+T = TypeVar("T")
 SAMPLE = 20_000  # rows that are looked at
+SAMPLE_BYTES = 1 << 28  # of them, about
+LAYOUT_BYTES = 1 << 24  # of the lines that are split in each way that they may be meant
+CELL_BYTES = 64  # of a value beside its text
+MOST_COLUMNS = 2000  # of which one is to be found that answers, and others that ask
 CONSISTENT = 0.9  # share of the lines that must have the same number of cells
 KINDS: tuple[Format, ...] = ("tsv", "psv", "ssv", "csv")  # the rarest in a text first
 SHOWN = 60  # characters of a line in a message
@@ -106,8 +112,34 @@ def sample_rows(path: Path, layout: Layout, inner: Sequence[str] = ()) -> list[R
     needed = inner if layout.format in ("json", "jsonl") else ()
     reader = Reader(layout.format, layout.columns, layout.quoting, needed)
     with path.open("rb") as stream:
-        rows = list(islice(reader.parse(stream, path.name), SAMPLE))
+        rows = list(_sample(reader.parse(stream, path.name), lambda row: row.values.values(), SAMPLE_BYTES))
+    names = {column for row in rows for column in row.values}
+    if len(names) > MOST_COLUMNS:
+        raise PipelineError(
+            f"the rows of a file must share their columns, {MOST_COLUMNS} at most, for its answers to be found",
+            got=f"{len(names)} columns in {len(rows)} rows",
+            do="With --no-params the file comes in alone, and prepare in params.yaml is yours to write.",
+        )
     return [row for row in rows if row.values != rows[0].values] if layout.titled else rows
+
+
+def _sample(rows: Iterable[T], cells: Callable[[T], Iterable[object]], most: int) -> Iterator[T]:
+    """The first rows, until there are enough of them or of what they hold."""
+    held = 0
+    for row in islice(rows, SAMPLE):
+        yield row
+        held += _size(cells(row))
+        if held > most:
+            return
+
+
+def _size(cells: Iterable[object]) -> int:
+    return sum(CELL_BYTES + len(str(cell)) for cell in cells)
+
+
+def is_sample(rows: Sequence[RawRow]) -> bool:
+    """Whether these are the first rows of a file that may have more."""
+    return len(rows) == SAMPLE or sum(_size(row.values.values()) for row in rows) > SAMPLE_BYTES
 
 
 def nameless(layout: Layout) -> bool:
@@ -165,11 +197,11 @@ def _usable_names(titles: list[str]) -> tuple[str, ...]:
 
 def _best_quoting(path: Path, kind: Format) -> _Delimited | None:
     """Read with double quotes as plain characters and as marks, and keep the reading that makes more sense."""
-    plain = _Delimited(kind, False, list(islice(_cells(path, kind, quoting=False), SAMPLE)))
+    plain = _Delimited(kind, False, list(_sample(_cells(path, kind, quoting=False), list, LAYOUT_BYTES)))
     if not plain.rows:
         return None
     try:
-        quoted = _Delimited(kind, True, list(islice(_cells(path, kind, quoting=True), SAMPLE)))
+        quoted = _Delimited(kind, True, list(_sample(_cells(path, kind, quoting=True), list, LAYOUT_BYTES)))
     except PipelineError:  # a quote that is left open
         return plain
     if not quoted.rows:

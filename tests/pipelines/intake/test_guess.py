@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 import yaml
 
 from pipelines.errors import PipelineError
+from pipelines.intake import layout as layout_module
 from pipelines.intake.columns import guess, split_sizes
 from pipelines.intake.labels import Usable
 from pipelines.intake.layout import Layout, find_layout, sample_rows
@@ -608,6 +610,40 @@ def test_a_task_takes_the_keys_of_another_out_of_params_and_back(tmp_path: Path)
     section = yaml.safe_load(apply_changes(path, again.changes))["prepare"]
     assert section["task"] == "classification"
     assert not {"split", "option_columns", "score"} & section.keys()
+
+
+def test_a_table_of_many_columns_of_text_is_read_in_seconds(tmp_path: Path) -> None:
+    columns = 300
+    rows = [["label", *(f"c{n}" for n in range(columns))]]
+    rows += [[str(row % 2), *(f"word {n} {row}" for n in range(columns))] for row in range(60)]
+    (tmp_path / "wide.csv").write_text("".join(",".join(row) + "\n" for row in rows))
+    began = time.process_time()
+    assert len(guess(sample_rows(tmp_path / "wide.csv", find_layout(tmp_path / "wide.csv"))).text_columns) == columns
+    assert time.process_time() - began < 6  # 20 when each two columns are compared in all rows, anew
+
+
+def test_rows_that_share_no_columns_are_refused_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout_module, "MOST_COLUMNS", 20)
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({f"id{row}": "a text", "label": "x"}) + "\n" for row in range(30)))
+    with pytest.raises(PipelineError, match=r"20 at most.*31 columns in 30 rows.*--no-params"):
+        sample_rows(path, find_layout(path))
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_of_long_rows_fewer_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(layout_module, "SAMPLE_BYTES", 10_000)
+    texts = [f"{row} " + "word " * 200 for row in range(50)]  # a thousand characters each
+    path = tmp_path / f"rows.{kind}"
+    path.write_text(
+        "text,label\n" + "".join(f"{text},x\n" for text in texts)
+        if kind == "csv"
+        else "".join(json.dumps({"text": text, "label": "x"}) + "\n" for text in texts)
+    )
+    rows = sample_rows(path, find_layout(path))
+    assert len(rows) == 9  # each counts its texts and 64 bytes for each cell
+    assert layout_module.is_sample(rows)
+    assert not layout_module.is_sample(rows[:8])
 
 
 def test_a_column_that_gives_the_label_away_is_not_put_into_the_prompt(tmp_path: Path) -> None:
