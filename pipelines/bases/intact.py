@@ -23,7 +23,7 @@ Hashed = dict[str, tuple[Stamp, str]]
 
 
 def is_intact(folder: Path, record: BaseRecord) -> bool:
-    """Whether each file of the record is in the folder, as it was written."""
+    """Whether each file of the record is in the folder, as it was written, and no other that a loader would take."""
     known = _read(folder)
     found = _hash(folder, record, known)
     return _is_record(folder, record, found, known)
@@ -45,9 +45,11 @@ def _is_record(folder: Path, record: BaseRecord, found: Hashed | None, known: Ha
 
 
 def _hash(folder: Path, record: BaseRecord, known: Mapping[str, tuple[Stamp, str]]) -> Hashed | None:
-    """The stamp and the hash of each file; None if one cannot be read."""
+    """The stamp and the hash of each file; None if one cannot be read, or the folder holds others."""
     found: Hashed = {}
     try:
+        if not _names(folder) <= set(record.files):
+            return None
         for name in record.files:
             stamp = _stamp(folder / name)  # before the hash: what is written meanwhile is seen the next time
             kept = known.get(name)
@@ -56,6 +58,11 @@ def _hash(folder: Path, record: BaseRecord, known: Mapping[str, tuple[Stamp, str
         log.warning("base %s in the store cannot be read: %s", record.sha256[:12], error)
         return None
     return found
+
+
+def _names(folder: Path) -> set[str]:
+    """What lies there: a chat template, or the config of an adapter, is taken by whoever opens a folder as a model."""
+    return {path.name for path in folder.iterdir() if not path.name.startswith(".")}  # ours, and the system's own
 
 
 def _stamp(path: Path) -> Stamp:

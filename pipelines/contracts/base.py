@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any, get_args
 
-from pipelines.errors import PipelineError
+from pipelines.errors import PipelineError, printable
 from pipelines.files import read_json, sha256_json, write_json
 from pipelines.params.base import Kind
 
@@ -60,11 +60,16 @@ def _is(value: object, kind: object) -> bool:
         return type(value) is int and 0 < value < MOST
     if kind is dict:
         return isinstance(value, dict) and all(
-            isinstance(digest, str) and PurePath(name).name == name for name, digest in value.items()
+            _is_text(digest) and _is_text(name) and PurePath(name).name == name for name, digest in value.items()
         )
     if isinstance(kind, tuple):
         return value in kind
-    return isinstance(value, str) or (kind is None and value is None)
+    return _is_text(value) or (kind is None and value is None)
+
+
+def _is_text(value: object) -> bool:
+    """Whether it is a text that can be written and hashed: JSON may spell halves of surrogate pairs."""
+    return isinstance(value, str) and printable(value) == value
 
 
 def write_record(path: Path, record: BaseRecord) -> None:

@@ -116,7 +116,7 @@ def test_a_second_run_converts_nothing(project: Path, monkeypatch: pytest.Monkey
     assert run(project) == first
 
 
-@pytest.mark.parametrize("damage", ["missing file", "cut file", "other byte", "missing sizes"])
+@pytest.mark.parametrize("damage", ["missing file", "cut file", "other byte", "missing sizes", "another file"])
 def test_a_damaged_entry_is_made_again_and_said(project: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
     record = run(project)
     weights = store.store_path(record) / "model.safetensors"
@@ -125,11 +125,14 @@ def test_a_damaged_entry_is_made_again_and_said(project: Path, damage: str, capl
         weights.unlink()
     elif damage == "missing sizes":
         (store.store_path(record) / store.SIZES).unlink()
+    elif damage == "another file":
+        (store.store_path(record) / "chat_template.jinja").write_text("{{ raise_exception('mine') }}")
     else:
         weights.write_bytes(data[:-1] + (b"" if damage == "cut file" else bytes([data[-1] ^ 1])))
     with caplog.at_level(logging.WARNING):
         assert run(project) == record
     assert weights.read_bytes() == data
+    assert {path.name for path in weights.parent.iterdir() if path.name[0] != "."} == set(record.files)
     assert "base" in caplog.text
 
 

@@ -223,6 +223,7 @@ def test_a_hostile_record_of_a_base_is_read_or_refused(record: dict[str, Any], f
     assert set(record) == set(FIELDS)
     variants = [{name: value for name, value in record.items() if name != field}]
     variants += [record | {field: value} for value in (*VALUES, [record[field]], {"a": record[field]})]
+    variants += [record | {field: value} for value in ("\ud800", {"\ud800": "a"}, {"a": "\ud800"})]
     path = tmp_path / "base.json"
     taken, refused = [], []
     for variant in variants:
