@@ -177,7 +177,15 @@ def _known(root: Path, note: Path, name: str) -> dict[str, str]:
 
 
 def _names(path: Path) -> list[str]:
-    return [part.name for part in visible(path)] if path.is_dir() else [path.name]
+    if not path.is_dir():
+        return [path.name]
+    found = visible(path)
+    for part in found:
+        if part.is_dir():
+            raise PipelineError(
+                "a folder of rows must hold files alone", got=f"{path.name}/{part.name}, a folder", do="Take it out."
+            )
+    return [part.name for part in found]
 
 
 def _md5(path: Path) -> str:

@@ -22,6 +22,7 @@ from pipelines.sources.parts import visible
 from pipelines.sources.raw_row import DELIMITERS, SUFFIXES, RawRow, format_of
 from pipelines.sources.rows import Reader
 from pipelines.tasks.keys.prepare import PrepareParams
+from pipelines.tasks.reader import present
 from pipelines.tasks.rows import comparable
 
 LINE = "line"  # in what `reft predict` writes
@@ -97,7 +98,7 @@ def join(config: PrepareParams, given: Feedback) -> Joined:
         elif own in rows:
             repeated += 1
         else:
-            rows[own] = {**{name: raw.values[name] for name in columns}, **labels[own]}
+            rows[own] = {**{name: present(raw.values[name]) for name in columns}, **labels[own]}
     if not rows:
         how = "text" if given.id_column is None else given.id_column
         raise PipelineError(
@@ -143,7 +144,7 @@ def write_part(config: PrepareParams, rows: Sequence[Row], folder: Path, *, toda
     path = folder / f"feedback-{today.isoformat()}-{digest}{suffix}"
     with whole_file(path) as file:
         if config.format == "jsonl":
-            file.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+            file.writelines(map(_json_line, rows))
         else:
             _write_cells(config, rows, file)
         file.flush()
@@ -253,8 +254,16 @@ def _needed(id_column: str | None, columns: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([*columns, *([] if id_column is None else [id_column])]))
 
 
+def _json_line(row: Row) -> str:
+    try:
+        return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+    except ValueError as error:
+        do = "Correct it where the rows or labels come from."
+        raise PipelineError("numbers of rows that are added must be finite", got=f"{error}: {row}", do=do) from None
+
+
 def _plain(value: object) -> str:
-    return "" if value is None else str(value).strip()
+    return "" if present(value) is None else str(value).strip()
 
 
 def _write_cells(config: PrepareParams, rows: Sequence[Row], file: TextIO) -> None:

@@ -106,6 +106,14 @@ def test_the_newest_commit_of_a_data_set_is_written_into_params_and_nothing_else
     assert look(tmp_path, after).words() == "Nobody looked for new rows: HF_HUB_OFFLINE is set"
 
 
+def test_a_folder_in_the_folder_of_rows_is_said(tmp_path: Path) -> None:
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    raw["prepare"] |= {"source": f"file:{FOLDER}", "sha256": None, "growing": GROWING}
+    (tmp_path / FOLDER / "more").mkdir(parents=True)
+    with pytest.raises(PipelineError, match=r"must hold files alone\. Got: reviews/more, a folder"):
+        look(tmp_path, check_params(raw, "params.yaml"))
+
+
 def test_rows_that_would_move_others_and_sources_that_never_grow_are_refused(tmp_path: Path) -> None:
     raw = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     with pytest.raises(PipelineError, match="new rows are taken in of a file: or hub: source"):

@@ -54,6 +54,16 @@ def test_without_an_id_the_texts_join_as_training_compares_them(files: Path) -> 
     assert (found.answered, found.unlabelled, found.repeated, found.strange) == (4, 2, 1, 1)
 
 
+def test_what_is_no_number_is_no_label_as_in_training(files: Path) -> None:
+    labels = '{"id": 7, "rating": NaN}\n{"id": 8, "rating": -2.0}\n{"id": 9, "rating": Infinity}\n'
+    found = join(section(format="jsonl"), given(files, labels, "id", name="labels.jsonl"))
+    assert (found.rows, found.unlabelled) == ([{"text": "A bad, bad film", "rating": -2.0}], 3)
+    folder = files / "data" / "own" / "reviews"
+    assert write_part(section(format="jsonl"), found.rows, folder, today=TODAY).is_file()
+    with pytest.raises(PipelineError, match="must be finite"):
+        write_part(section(format="jsonl"), [{"text": "a", "rating": [float("nan")]}], folder, today=TODAY)
+
+
 @pytest.mark.parametrize(
     ("labels", "id_column", "said"),
     [
