@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from itertools import combinations
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -31,22 +32,14 @@ class LabelParams(Section):
             raise ValueError(f"min must not be above max; got {self.min} and {self.max}")
         return self
 
-    def overlaps(self, other: LabelParams) -> bool:
-        """Whether both rules hold for some value."""
-        if self.values is None and other.values is None:
-            return max(self._low, other._low) <= min(self._high, other._high)
-        if self.values is not None and other.values is not None:
-            return any(a == b and isinstance(a, bool) == isinstance(b, bool) for a in self.values for b in other.values)
-        ranged, values = (self, other.values) if self.values is None else (other, self.values)
-        numbers = [value for value in values or [] if not isinstance(value, bool | str)]
-        return any(ranged._low <= number <= ranged._high for number in numbers)
-
     @property
-    def _low(self) -> float:
+    def low(self) -> float:
+        """From which number on it holds, of a range."""
         return -math.inf if self.min is None else self.min
 
     @property
-    def _high(self) -> float:
+    def high(self) -> float:
+        """Up to which number it holds."""
         return math.inf if self.max is None else self.max
 
 
@@ -81,9 +74,32 @@ class ClassificationParams(PrepareParams):
             problems.append(f"classification needs at least two labels; got {', '.join(self.labels) or 'none'}")
         if self.measure == F1 and len(self.labels) != 2:
             problems.append(f"measure f1 is that of the second of two labels; got {len(self.labels)}; take {MACRO_F1}")
-        for (one, a), (other, b) in combinations(self.labels.items(), 2):
-            if a.word is not None and a.word == b.word:
-                problems.append(f"two labels must not have the same word; got {a.word!r} of {one} and {other}")
-            if a.overlaps(b):
-                problems.append(f"no value may have two labels; got one that {one} and {other} both hold for")
+        words: dict[str, str] = {}
+        for name, label in self.labels.items():
+            if label.word is not None and (one := words.setdefault(label.word, name)) != name:
+                problems.append(f"two labels must not have the same word; got {label.word!r} of {one} and {name}")
+        order = {name: place for place, name in enumerate(self.labels)}
+        for pair in dict.fromkeys(tuple(sorted(pair, key=order.__getitem__)) for pair in _disputed(self.labels)):
+            problems.append(f"no value may have two labels; got one that {' and '.join(pair)} both hold for")
         return problems
+
+
+def _disputed(labels: Mapping[str, LabelParams]) -> Iterator[tuple[str, str]]:
+    """Pairs of labels that hold for one value: for each value, or end of a range, the first that is found."""
+    ranges = sorted((label.low, label.high, name) for name, label in labels.items() if label.values is None)
+    widest: tuple[float, str] | None = None
+    for low, high, name in ranges:
+        if widest is not None and low <= widest[0]:
+            yield widest[1], name
+        widest = max((high, name), widest or (high, name))
+    lows = [low for low, _, _ in ranges]
+    first: dict[tuple[bool, str | int | float], str] = {}
+    for name, label in labels.items():
+        for value in label.values or ():
+            if (one := first.setdefault((isinstance(value, bool), value), name)) != name:
+                yield one, name
+            if isinstance(value, bool | str):
+                continue
+            place = bisect_right(lows, value) - 1
+            if place >= 0 and value <= ranges[place][1]:
+                yield ranges[place][2], name
