@@ -20,9 +20,12 @@ import torch
 from benchmarks.cost.article import lines
 from benchmarks.cost.check import Checked, check
 from benchmarks.cost.measured import measure_rates
+from benchmarks.cost.work import Rates
 from benchmarks.sides.arguments import names, number
 from benchmarks.sides.ours import CASES
 from benchmarks.sides.random_base import SHAPES, random_subject, shape_config
+
+LARGEST = 1024  # rows of a product; beyond it the rate no longer grows
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -47,16 +50,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(given.threads)
     device, config = torch.device(given.device), shape_config(given.shape)
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
-    rates = measure_rates(device, dtype, inner=config.hidden_size, columns=config.intermediate_size)
-    print(f"- {rates}\n")
+    seen: list[Rates] = []
+
+    def measure() -> Rates:
+        width, inner = config.hidden_size, config.intermediate_size
+        seen.append(measure_rates(device, dtype, inner=width, columns=inner, seconds=0.02, largest=LARGEST))
+        return seen[-1]
+
     subject = random_subject(given.shape, device, dtype)
     found = []
     cases = [CASES[name] for name in given.cases]
-    for each in check(subject, rates, cases, batch=given.batch, prompt=given.prompt, repeats=given.repeats):
+    for each in check(subject, measure, cases, batch=given.batch, prompt=given.prompt, repeats=given.repeats):
         found.append(each)
         print(line(each), flush=True)
+    print(f"\nRates of the last round: {seen[-1]}")
     if given.out is not None:
-        figures = {"base": subject.name, "rates": asdict(rates), "figures": [asdict(each) for each in found]}
+        figures = {
+            "base": subject.name,
+            "rates": [asdict(rates) for rates in seen],
+            "figures": [asdict(each) for each in found],
+        }
         given.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from benchmarks.cost.step import Contender, Recipe, Rows, Shape, step
+from benchmarks.cost.step import Contender, Recipe, Shape, rows_of, step
 from benchmarks.cost.work import Rates, Work
 from benchmarks.sides.others import floor_training, lora_training, pyreft_model, pyreft_training
 from benchmarks.sides.ours import Case, OurTraining, Subject, Training, fit_config
@@ -28,7 +29,8 @@ class Checked:
         contender: who trains.
         batch: rows of a step.
         prompt: nominal tokens of a prompt.
-        predicted: seconds of a warm step by the model, over the batches that were measured.
+        predicted: seconds of a warm step by the model, over the batches that were measured: the median of the rounds'
+            rates.
         measured: seconds of a warm step, the median.
         shares: of the predicted seconds, by kind of work.
         operations: of matrix products in a step.
@@ -56,12 +58,6 @@ def recipe_of(config: ReftConfig) -> Recipe:
     return Recipe(config.layers, positions.first, positions.last, rank)
 
 
-def rows_of(batch: Sequence[Encoded]) -> Rows:
-    """Return a batch as its widest row in each part."""
-    completion = max(row.num_targets for row in batch)
-    return Rows(len(batch), max(row.num_tokens for row in batch) - completion, completion)
-
-
 def contenders() -> tuple[Contender, ...]:
     """Return who can be measured here: others only where their library is."""
     return ("ours", "floor", *(name for name, package in OTHERS.items() if find_spec(package) is not None))
@@ -84,9 +80,21 @@ def training(who: Contender, subject: Subject, config: ReftConfig, rows: Sequenc
 
 
 def check(
-    subject: Subject, rates: Rates, cases: Sequence[Case], *, batch: int, prompt: int, repeats: int
+    subject: Subject, measure: Callable[[], Rates], cases: Sequence[Case], *, batch: int, prompt: int, repeats: int
 ) -> Iterator[Checked]:
-    """Measure warm steps of each case's contenders in turn, and yield them beside the model's."""
+    """Measure warm steps of each case's contenders in turn, and yield them beside the model's.
+
+    The device's rates are measured in each round, beside the steps: on a machine whose speed varies, rates of another
+    minute would say nothing of this one's steps.
+
+    Args:
+        subject: base and text.
+        measure: measures the device's rates.
+        cases: the recipes.
+        batch: rows of a step.
+        prompt: nominal tokens of a prompt.
+        repeats: rounds.
+    """
     shape = Shape.of(subject.base.config, next(subject.base.parameters()).element_size())
     rows = subject.rows(prompt, batch * BATCHES)
     for case in cases:
@@ -94,12 +102,20 @@ def check(
         running = {who: training(who, subject, config, rows, batch) for who in contenders()}
         for _, each in itertools.product(range(BATCHES), running.values()):
             each.step()
-        seconds = interleaved({who: each.step for who, each in running.items()}, repeats=repeats, warmup=0)
+        taken: dict[Contender, list[float]] = {who: [] for who in running}
+        found: list[Rates] = []
+        for _ in range(repeats):
+            found.append(measure())
+            for who, timing in interleaved(
+                {who: each.step for who, each in running.items()}, repeats=1, warmup=0
+            ).items():
+                taken[who] += timing.seconds
         for who in running:
             works = _mean_step(shape, recipe_of(config), rows, batch, who)
-            predicted = rates.seconds(works)
+            predicted = statistics.median(rates.seconds(works) for rates in found)
+            measured = statistics.median(taken[who])
             yield Checked(
-                case.name, who, batch, prompt, predicted, seconds[who].median, shares(rates, works), operations(works)
+                case.name, who, batch, prompt, predicted, measured, shares(found[-1], works), operations(works)
             )
 
 

@@ -1,7 +1,12 @@
-"""A device's rates, measured: matrix products of some numbers of rows, traffic of some sizes, and an empty kernel."""
+"""A device's rates, measured: matrix products of some numbers of rows, traffic of some sizes, and starting kernels.
+
+What it takes to start a kernel is that of a training step of a base so small that it does little else: Python, modules
+and autograd's engine are in it, as they are in a larger one's.
+"""
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -9,11 +14,16 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from benchmarks.cost.step import Recipe, Shape, rows_of, step
 from benchmarks.cost.work import Rates
+from benchmarks.sides.others import floor_training
+from benchmarks.sides.ours import Case, fit_config
+from benchmarks.sides.random_base import random_subject
 
 TOKENS = (16, 64, 128, 512, 1024, 4096)
 SIZES = (1 << 12, 1 << 16, 1 << 20, 1 << 24, 1 << 28)  # bytes that a kernel moves
 TRIED = 3
+SMALL, SMALL_ROWS, SMALL_PROMPT, SMALL_STEPS = "tiny", 2, 16, 100  # of the step that starting kernels is measured by
 
 
 def measure_rates(
@@ -26,7 +36,8 @@ def measure_rates(
         dtype: of the products.
         inner: hidden size of the bases that are meant, so that weights lie in the caches as theirs do.
         columns: width of their perceptrons.
-        seconds: at least so long is measured for each point, three times, of which the fastest counts.
+        seconds: at least so long is measured for each point, three times, of which the middle one counts: rates are to
+            be those that a step finds, beside whatever else the device does.
         largest: number of rows.
     """
     products = []
@@ -34,17 +45,30 @@ def measure_rates(
         # The weights of several layers in turn, which do not lie in a cache from the last time.
         weights = [torch.randn(inner, columns, device=device).to(dtype) for _ in range(4)]
         left = torch.randn(rows, inner, device=device).to(dtype)
-        taken = _fastest(partial(_multiply, left, weights), device, seconds) / len(weights)
+        taken = _median(partial(_multiply, left, weights), device, seconds) / len(weights)
         products.append((float(rows), 2.0 * rows * inner * columns / taken))
     one = torch.ones(1, device=device)
-    launch = _fastest(partial(torch.add, one, 1), device, seconds)
+    empty = _median(partial(torch.add, one, 1), device, seconds)
     traffic = []
     for size in SIZES:
         values = torch.ones(max(1, size // 8), device=device)  # fp32, read and written
-        taken = _fastest(partial(torch.add, values, 1), device, seconds)
-        traffic.append((float(size), size / max(taken - launch, taken / 10)))
+        taken = _median(partial(torch.add, values, 1), device, seconds)
+        traffic.append((float(size), size / max(taken - empty, taken / 10)))
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return Rates(name, tuple(products), tuple(traffic), launch, queued=device.type != "cpu")
+    return Rates(name, tuple(products), tuple(traffic), _start(device, dtype, seconds), queued=device.type != "cpu")
+
+
+def _start(device: torch.device, dtype: torch.dtype, seconds: float) -> float:
+    """Return the seconds that one of the kernels of a small base's frozen step takes."""
+    subject = random_subject(SMALL, device, dtype, texts=1)
+    rows, case = subject.rows(SMALL_PROMPT, SMALL_ROWS), Case("", "all", "l1", 1)
+    training = floor_training(
+        subject, case.config(subject.num_layers), rows, fit_config(SMALL_ROWS, epochs=SMALL_STEPS)
+    )
+    taken = _median(training.step, device, seconds)
+    shape = Shape.of(subject.base.config, dtype.itemsize)
+    works = step(shape, Recipe((0,), first=0, last=1, rank=1), rows_of(rows), "floor")
+    return taken / sum(work.kernels for work in works)
 
 
 def _multiply(left: Tensor, weights: Sequence[Tensor]) -> None:
@@ -52,11 +76,11 @@ def _multiply(left: Tensor, weights: Sequence[Tensor]) -> None:
         left @ each
 
 
-def _fastest(function: Callable[[], object], device: torch.device, seconds: float) -> float:
-    """Return the seconds of one call, of the fastest of some rounds of calls that follow each other."""
+def _median(function: Callable[[], object], device: torch.device, seconds: float) -> float:
+    """Return the seconds of one call, of the middle one of some rounds of calls that follow each other."""
     function()
     _finish(device)
-    count, found = 1, float("inf")
+    count, found = 1, []
     for _ in range(TRIED):
         while True:
             started = time.perf_counter()
@@ -67,8 +91,8 @@ def _fastest(function: Callable[[], object], device: torch.device, seconds: floa
             if taken >= seconds / 2:
                 break
             count *= 2
-        found = min(found, taken / count)
-    return found
+        found.append(taken / count)
+    return statistics.median(found)
 
 
 def _finish(device: torch.device) -> None:

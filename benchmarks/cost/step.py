@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from benchmarks.cost.work import Work
+from reft import Encoded
 
 Contender = Literal["ours", "pyreft", "LoRA", "floor"]
 
@@ -100,6 +101,12 @@ class Rows:
     def width(self) -> int:
         """Columns of the padded batch."""
         return self.prompt + self.completion
+
+
+def rows_of(batch: Sequence[Encoded]) -> Rows:
+    """Return a batch as its widest row in each part."""
+    completion = max(row.num_targets for row in batch)
+    return Rows(len(batch), max(row.num_tokens for row in batch) - completion, completion)
 
 
 @dataclass(frozen=True)

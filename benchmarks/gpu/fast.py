@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.cost.check import contenders, missing, operations, recipe_of, rows_of, training
+from benchmarks.cost.check import contenders, missing, operations, recipe_of, training
 from benchmarks.cost.measured import measure_rates
-from benchmarks.cost.step import Contender, Shape, step
+from benchmarks.cost.step import Contender, Shape, rows_of, step
 from benchmarks.cost.work import Rates
 from benchmarks.gpu.bench import Bench, Figure
 from benchmarks.sides.ours import CASES, OurTraining, Training, fit_config

@@ -2,48 +2,26 @@
 
 from __future__ import annotations
 
-import math
 import re
-from typing import Any
+import time
+from dataclasses import replace
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
+from benchmarks.cost import check as check_room
 from benchmarks.cost.article import A10, A100, LLAMA_7B, PAPER, README, lines, minutes
-from benchmarks.cost.check import contenders, operations, recipe_of, rows_of, training
-from benchmarks.cost.step import Contender, Recipe, Rows, Shape, step
+from benchmarks.cost.check import contenders, operations, recipe_of, training
+from benchmarks.cost.measured import measure_rates
+from benchmarks.cost.step import Contender, Recipe, Rows, Shape, rows_of, step
 from benchmarks.cost.work import Rates, Work
+from benchmarks.sides.operations import Counted
 from benchmarks.sides.ours import CASES
 from benchmarks.sides.random_base import random_subject, shape_config
+from reft import Encoded
 from tests.arrows import ROOT
 
 RATES = Rates("made up", ((10.0, 100.0), (1000.0, 300.0)), ((1.0, 50.0),), launch=0.5, queued=False)
-
-
-FUSED = {  # products of torch's fused attention of the CPU, which its table leaves out
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: 2,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: 5,
-}
-
-
-class _Counted(TorchDispatchMode):
-    """Adds up the operations that torch's table of formulas has; its own counter hooks modules, which ends the cone."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.operations = 0
-
-    def __torch_dispatch__(self, operation: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = operation(*args, **(kwargs or {}))
-        packet = operation._overloadpacket
-        if packet in FUSED:
-            query, key = (each.shape for each in (args[1:3] if FUSED[packet] > 2 else args[:2]))
-            self.operations += FUSED[packet] * 2 * math.prod(query) * key[-2]
-        elif packet in flop_registry:
-            self.operations += flop_registry[packet](*args, **(kwargs or {}), out_val=found)
-        return found
 
 
 def test_a_kernel_takes_as_long_as_the_slower_of_its_operations_and_its_bytes() -> None:
@@ -71,10 +49,41 @@ def test_the_operations_of_a_step_are_those_that_torch_counts(case: str, who: Co
     rows = [row for row in subject.rows(40, 2) for _ in range(2)]
     own = training(who, subject, config, rows, 4)
     own.step()
-    with _Counted() as counted:
+    with Counted() as counted:
         own.step()
     works = step(Shape.of(subject.base.config, 4), recipe_of(config), rows_of(rows), who)
     assert operations(works) == pytest.approx(counted.operations, rel=0.1)
+
+
+def test_steps_are_held_against_rates_of_their_own_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three rounds of a machine that halts in one, the middle one counts on both sides."""
+    monkeypatch.setattr(check_room, "find_spec", lambda _name: None)
+    subject = random_subject("tiny", torch.device("cpu"), torch.float32, texts=2)
+    found = iter(replace(RATES, launch=launch) for launch in (0.5, 4.0, 1.0))
+    checked = list(check_room.check(subject, lambda: next(found), [CASES["d"]], batch=2, prompt=20, repeats=3))
+    assert [each.contender for each in checked] == ["ours", "floor"]
+    recipe, rows = recipe_of(CASES["d"].config(subject.num_layers)), sorted(subject.rows(20, 4), key=_tokens)
+    for each in checked:
+        works = [
+            work.times(0.5)
+            for batch in (rows[:2], rows[2:])
+            for work in step(Shape.of(subject.base.config, 4), recipe, rows_of(batch), each.contender)
+        ]
+        assert each.predicted == pytest.approx(replace(RATES, launch=1.0).seconds(works))
+        assert each.measured > 0
+
+
+def _tokens(row: Encoded) -> int:
+    return row.num_tokens
+
+
+def test_starting_a_kernel_takes_what_a_step_of_a_small_base_shows() -> None:
+    """An operation by itself, without modules and autograd around it, is started sooner."""
+    rates = measure_rates(torch.device("cpu"), torch.float32, inner=8, columns=8, seconds=0.002, largest=16)
+    one, started = torch.ones(1), time.perf_counter()
+    for _ in range(1000):
+        torch.add(one, 1)
+    assert rates.launch > (time.perf_counter() - started) / 1000 > 0
 
 
 # Of two cores of a CPU that others used too, by `python -m benchmarks.cost check`.
