@@ -106,10 +106,8 @@ def check(
         found: list[Rates] = []
         for _ in range(repeats):
             found.append(measure())
-            for who, timing in interleaved(
-                {who: each.step for who, each in running.items()}, repeats=1, warmup=0
-            ).items():
-                taken[who] += timing.seconds
+            for who, each in running.items():
+                taken[who] += interleaved({who: each.step}, repeats=1, warmup=0)[who].seconds
         for who in running:
             works = _mean_step(shape, recipe_of(config), rows, batch, who)
             predicted = statistics.median(rates.seconds(works) for rates in found)
