@@ -186,7 +186,7 @@ def _end(client: MlflowClient, model: str, move: Move) -> None:
         client.set_registered_model_alias(model, CHAMPION, move.to)
         before = client.get_model_version(model, move.to).tags.get(REPLACED) or None
         _point(client, model, PREVIOUS, before)
-    elif WITHDRAWN in client.get_model_version(model, move.to).tags:  # a person had a reason, or it were not promoted
+    if WITHDRAWN in client.get_model_version(model, move.to).tags:  # a person had a reason, or it were not live again
         client.delete_model_version_tag(model, move.to, WITHDRAWN)
     challenger = number_of(alias_version(client, model, CHALLENGER))
     if challenger is not None and (move.kind == "rollback" or challenger == move.to):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self
 from pipelines.contracts.identities import NAME
 from pipelines.contracts.prepared import data_sha256
 from pipelines.contracts.verdict import Decision, Verdict
-from pipelines.errors import PipelineError
+from pipelines.errors import PipelineError, printable
 from pipelines.files import sha256_file, sha256_json
 from pipelines.params.whole import Params
 from pipelines.registry.aliases import (
@@ -24,6 +24,7 @@ from pipelines.registry.aliases import (
     CHALLENGER,
     CHAMPION,
     MOVE,
+    PREVIOUS,
     WITHDRAWN,
     alias_version,
     crown,
@@ -48,6 +49,7 @@ WAIT_SECONDS = 300.0  # for others that write to the registry
 ROUNDS = 20  # champions that may come while a challenger is compared with the one before
 KEY_DIGITS = 32
 LONGEST = 5000  # characters of a tag's value; MLflow refuses more
+LONGEST_REASON = 500  # a move that is announced holds one, each character as six in JSON
 
 Ask = Callable[["ModelVersion", "ModelVersion | None"], Contest]
 """Asks a challenger and a champion the test rows."""
@@ -114,12 +116,28 @@ def promote(store: Store, rules: Rules, request: Request, *, ask: Ask, record: R
         BusyError: if another process holds the registry for too long.
     """
     model = rules.params.register_.model
-    if request.reason is not None and not request.reason.strip():
-        raise PipelineError("a promotion against the gate needs a reason, which is kept", got=repr(request.reason))
+    if request.reason is not None:
+        check_reason(request.reason)
+        if not request.reason.strip():
+            raise PipelineError("a promotion against the gate needs a reason, which is kept", got=repr(request.reason))
     try:
         return _promote(_Promotion(store, model, rules, request, ask, record))
     except store_errors() as error:
         raise unreachable(store.uri, error, rule="the registry must take what a promotion writes") from error
+
+
+def check_reason(reason: str) -> None:
+    """Refuse a person's reason that no store of any kind would keep as it is.
+
+    Raises:
+        PipelineError: if it is too long, or holds bytes that are no text.
+    """
+    if len(reason) > LONGEST_REASON or printable(reason) != reason:
+        raise PipelineError(
+            f"a reason is text of at most {LONGEST_REASON} characters, which is kept with the version",
+            got=f"{len(reason)}: {reason[:80]}",
+            do="Say it in fewer words.",
+        )
 
 
 def end_moves(store: Store, model: str) -> str | None:
@@ -155,13 +173,23 @@ def broken_champion(store: Store, model: str) -> str | None:
     """What is wrong with the live version, for a person to be told; None where its files are those registered."""
     try:
         champion = alias_version(store.client, model, CHAMPION)
-        if champion is None or has_files(store, champion):
+        if champion is None:
+            previous = number_of(alias_version(store.client, model, PREVIOUS))
+            return None if previous is None else _missing(model, previous)
+        if has_files(store, champion):
             return None
     except store_errors() as error:
         raise unreachable(store.uri, error) from error
     return (
         f"the champion, version {champion.version} of {model}, has not the files that were registered, and does not "
         "load; `reft rollback` makes the champion before it live again"
+    )
+
+
+def _missing(model: str, previous: str) -> str:
+    return (
+        f"{model} has no champion, and had one before: its version, or the alias, was deleted; `reft rollback` makes "
+        f"version {previous}, the champion before it, live again"
     )
 
 

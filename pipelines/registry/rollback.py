@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from pipelines.errors import PipelineError
+from pipelines.errors import PipelineError, printable
 from pipelines.registry.aliases import (
     CHAMPION,
     PREVIOUS,
@@ -20,7 +20,7 @@ from pipelines.registry.aliases import (
     unfinished,
 )
 from pipelines.registry.lock import Confirm, registry_lock
-from pipelines.registry.promote import WAIT_SECONDS, end_moves, has_files
+from pipelines.registry.promote import LONGEST, WAIT_SECONDS, check_reason, end_moves, has_files
 from pipelines.tracking.runs import Store, store_errors
 from pipelines.tracking.store import unreachable
 
@@ -60,6 +60,7 @@ def roll_back(store: Store, model: str, *, reason: str, check: Check) -> RolledB
         PipelineError: if there is no previous champion, it does not load, or the store does not answer.
         BusyError: if another process holds the registry for too long.
     """
+    check_reason(reason)
     try:
         ended = _ended(store, model)
         if ended is not None:
@@ -82,6 +83,8 @@ def roll_back(store: Store, model: str, *, reason: str, check: Check) -> RolledB
 def withhold(store: Store, model: str, version: int, *, reason: str) -> None:
     """Mark a version that a person refused, so that no run promotes it by itself.
 
+    A reason that is too long to be kept, or holds what is no text, is cut: a run may have waited hours for the word.
+
     Raises:
         PipelineError: if the store does not answer.
         BusyError: if another process holds the registry for too long.
@@ -89,7 +92,9 @@ def withhold(store: Store, model: str, version: int, *, reason: str) -> None:
     try:
         with registry_lock(store, model, wait_seconds=WAIT_SECONDS) as confirm:
             confirm()
-            store.client.set_model_version_tag(model, str(version), WITHDRAWN, _note(f"refused: {reason}"))
+            store.client.set_model_version_tag(
+                model, str(version), WITHDRAWN, _note(f"refused: {printable(reason)[:LONGEST]}")
+            )
     except store_errors() as error:
         raise unreachable(store.uri, error, rule="the registry must take a refusal") from error
 

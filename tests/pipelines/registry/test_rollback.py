@@ -13,7 +13,7 @@ from pipelines.registry.aliases import CHALLENGER, CHAMPION, MOVE, PREVIOUS, WIT
 from pipelines.registry.gate import Contest
 from pipelines.registry.listing import lineage_of, versions_of
 from pipelines.registry.promote import Request, Rules, broken_champion, end_moves, is_due, promote
-from pipelines.registry.rollback import RolledBack, roll_back
+from pipelines.registry.rollback import RolledBack, roll_back, withhold
 from pipelines.tracking.runs import Store
 from tests.promoting import MODEL, Killed, aliases, by_numbers, die_at, promoted, tags
 
@@ -70,9 +70,12 @@ def test_a_previous_champion_that_does_not_load_is_no_way_back(twice: Store, mon
 
 def test_a_champion_whose_version_was_deleted_is_rolled_back_from(lives: Store) -> None:
     lives.client.delete_registered_model_alias(MODEL, CHAMPION)
+    assert broken_champion(lives, MODEL) is None  # as before the first promotion
     lives.client.set_registered_model_alias(MODEL, PREVIOUS, "2")
+    assert "lives has no champion, and had one before" in str(broken_champion(lives, MODEL))
     assert roll_back(lives, MODEL, reason="", check=loads) == RolledBack(MODEL, 2, None)
     assert aliases(lives) == {CHAMPION: "2"}
+    assert broken_champion(lives, MODEL) is None
 
 
 def test_no_run_promotes_what_stood_by_when_a_person_went_back(lives: Store, lives_params: Params) -> None:
@@ -95,6 +98,32 @@ def test_a_rollback_while_the_rows_are_asked_is_the_last_word(lives: Store, live
     with pytest.raises(PipelineError, match="users complained"):
         promote(lives, Rules(lives_params, "data"), Request(3), ask=ask, record=lambda _: None)
     assert aliases(lives) == {CHAMPION: "1"}
+
+
+def test_a_version_that_is_champion_again_is_in_use(lives: Store, lives_params: Params) -> None:
+    promoted(lives, lives_params, Request(2))
+    promoted(lives, lives_params, Request(1, reason="as before"))
+    roll_back(lives, MODEL, reason="no", check=loads)
+    assert WITHDRAWN in tags(lives, 1)
+    assert roll_back(lives, MODEL, reason="yes", check=loads) == RolledBack(MODEL, 1, 2)  # who was it before that
+    assert WITHDRAWN not in tags(lives, 1)
+
+
+@pytest.mark.parametrize("reason", ["x" * 501, "caf\udce9"])
+def test_a_reason_that_cannot_be_kept_is_refused_before_anything_moves(
+    twice: Store, lives_params: Params, reason: str
+) -> None:
+    before = (aliases(twice), tags(twice, 3))
+    with pytest.raises(PipelineError, match="a reason is text of at most 500 characters"):
+        roll_back(twice, MODEL, reason=reason, check=loads)
+    with pytest.raises(PipelineError, match="a reason is text of at most 500 characters"):
+        promoted(twice, lives_params, Request(1, reason=reason))
+    assert (aliases(twice), tags(twice, 3)) == before
+
+
+def test_a_refusal_of_any_length_is_kept(twice: Store) -> None:
+    withhold(twice, MODEL, 2, reason="x" * 200_000 + "\udce9")
+    assert "refused: xxx" in tags(twice, 2)[WITHDRAWN]
 
 
 @pytest.mark.long
