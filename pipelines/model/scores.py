@@ -203,7 +203,7 @@ def _texts(
         tokens = model.for_rows(places).generate(
             batch.input_ids, batch.attention_mask, decoding, spans=batch.spans, domains=batch.domains
         )
-        said = [_ended(row, ends) for row in tokens[:, batch.input_ids.shape[1] :].tolist()]
+        said = [ended(row, ends) for row in tokens[:, batch.input_ids.shape[1] :].tolist()]
         for place, text in zip(places, tokenizer.batch_decode(said, skip_special_tokens=True), strict=True):
             found[place] = text
         if progress is not None:
@@ -221,7 +221,7 @@ def end_tokens(tokenizer: PreTrainedTokenizerBase, base: Any) -> tuple[int, ...]
     return tuple(dict.fromkeys(end for end in (tokenizer.eos_token_id, *listed) if end is not None))
 
 
-def _ended(tokens: Sequence[int], ends: Collection[int]) -> list[int]:
+def ended(tokens: Sequence[int], ends: Collection[int]) -> list[int]:
     """The tokens before the first that ends the text, which no tokenizer need take for a special one."""
     return list(takewhile(lambda token: token not in ends, tokens))
 

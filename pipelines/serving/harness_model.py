@@ -20,6 +20,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from pipelines.errors import PipelineError
+from pipelines.model.scores import end_tokens, ended
 from reft import CausalModel, Collator, Decoding, Encoded
 from reft.data import IGNORED, prompt_tokens
 from reft.models.limits import longest_row
@@ -123,17 +124,24 @@ class HarnessModel(TemplateLM):
 
     def _batches(self, places: Sequence[int], contexts: Sequence[str], most: int) -> Iterator[list[tuple[int, str]]]:
         room = self.max_length - most
+        if room < 1:
+            raise PipelineError(
+                f"an answer must leave room for its context in the base's {self.max_length} tokens",
+                got=f"max_gen_toks: {most}",
+                do="Lower it in the task.",
+            )
         ids = {place: self.tok_encode(contexts[place])[-room:] for place in places}
         order = sorted(places, key=lambda place: (len(ids[place]), place))
-        end = self.eot_token_id
-        pad = end if self.tokenizer.pad_token_id is None else int(self.tokenizer.pad_token_id)
-        decoding = Decoding(most, pad_token_id=pad, eos_token_id=end)
+        ends = end_tokens(self.tokenizer, self._model.base)
+        pad = self.eot_token_id if self.tokenizer.pad_token_id is None else int(self.tokenizer.pad_token_id)
+        decoding = Decoding(most, pad_token_id=pad, eos_token_id=ends or None)
         for start in range(0, len(order), self._batch_size):
             own = order[start : start + self._batch_size]
             rows = [Encoded(tuple(ids[place]), len(ids[place])) for place in own]
             batch = Collator(pad)(rows).to(self._device)
             written = self._model.generate(batch.input_ids, batch.attention_mask, decoding)
-            texts = self.tokenizer.batch_decode(written[:, batch.input_ids.shape[1] :], skip_special_tokens=True)
+            answers = [ended(row, ends) for row in written[:, batch.input_ids.shape[1] :].tolist()]
+            texts = self.tokenizer.batch_decode(answers, skip_special_tokens=True)
             yield list(zip(own, texts, strict=True))
 
     def _row(self, context: Sequence[int], continuation: Sequence[int]) -> Encoded:

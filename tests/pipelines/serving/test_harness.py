@@ -123,6 +123,25 @@ def test_likelihoods_and_greedy_answers_are_the_models(project: dict[str, Path])
         assert greedy == (likeliest == list(rest))
     with pytest.raises(PipelineError, match="are greedy here"):
         ours.generate_until([Instance("generate_until", {}, ("x", {"do_sample": True, "temperature": 1.0}), 0)])
+    with pytest.raises(PipelineError, match=f"base's {ours.max_length} tokens. Got: max_gen_toks: {ours.max_length}"):
+        ours.generate_until([Instance("generate_until", {}, ("x", {"max_gen_toks": ours.max_length}), 0)])
+
+
+def test_an_answer_ends_at_each_token_that_the_base_ends_texts_with() -> None:
+    """A chat model has one beside its tokenizer's, which generation_config.json lists."""
+    from lm_eval.api.instance import Instance
+
+    from pipelines.serving.harness_model import HarnessModel
+
+    tokenizer = tiny_tokenizer()
+    model = ReftModel(tiny_llama(vocab=len(tokenizer)), ReftConfig((0,), "l1", 1), seed=0).eval()
+    ours = HarnessModel(model, tokenizer, batch_size=1)
+    asked = Instance("generate_until", {}, ("a good film", {"until": [], "max_gen_toks": 3, "do_sample": False}), 0)
+    assert ours.generate_until([asked]) != [""]
+    with torch.no_grad():
+        first = model.base(input_ids=torch.tensor([ours.tok_encode("a good film")])).logits[0, -1].argmax()
+    model.base.generation_config.eos_token_id = [int(first)]
+    assert ours.generate_until([asked]) == [""]
 
 
 def test_nothing_is_fetched_without_being_asked_for(project: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
