@@ -1,7 +1,11 @@
-"""The one way in which constants are computed: each row as if alone, in a batch of one without padding, unedited."""
+"""The one way in which constants are computed: each row as if alone, in a batch of one, unedited.
+
+A decoder's row is made a little longer at its end, by tokens that none of its own sees, to a length that others have.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -14,7 +18,7 @@ from reft.cone.constants import MOST, TOKENS, Constants, Ids, Output, RowKey, Wa
 from reft.cone.grouped_attention import Pairs, is_small, takes_groups
 from reft.cone.kept_layers import kept_output, output_fields, recorded
 from reft.cone.prefix_cache import PrefixCache, run_behind
-from reft.cone.side_by_side import SideBySide, Watched, agree, by_twos, watched
+from reft.cone.side_by_side import SideBySide, Watched, agree, by_twos, padded_length, watched
 from reft.data import to_device
 from reft.edits.hooks import Stack
 
@@ -22,6 +26,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from reft.cone.edited import EditedModel
+
+FILLER = 0
+"""A token that every vocabulary has."""
 
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
 
@@ -80,9 +87,9 @@ class _Seen:
 class Prompts:
     """Constants of a decoder's prompts, and of continuations of them after the prompt's keys and values.
 
-    Rows of one length run side by side, without padding, where each has the bits of it alone
+    Rows that are of one length, once made a little longer, run side by side where each has the bits of it alone
     (:mod:`reft.cone.side_by_side`). Elsewhere each row is run alone; also where the size of a product follows from what
-    the rows say, with experts.
+    the rows say, with experts, and then as long as it is.
 
     Args:
         base: the decoder.
@@ -105,25 +112,48 @@ class Prompts:
         continuation stops at the highest layer whose output is wanted.
         """
         prompts, wants = [row[0] for row in wanted], list(wanted.values())
+        alike: dict[int, list[int]] = {}
+        for place, ids in enumerate(prompts):
+            alike.setdefault(self._length(len(ids)), []).append(place)
+        found: dict[int, Constants] = {}
+        for length, places in alike.items():
+            own = self._of_length([prompts[place] for place in places], [wants[place] for place in places], length)
+            found |= zip(places, own, strict=True)
+        return [found[place] for place in range(len(prompts))]
+
+    def _length(self, tokens: int) -> int:
+        """Return how long a prompt of so many tokens is made for its pass: a table of positions may end before that."""
+        if not self._dense:
+            return tokens
+        most = getattr(self._base.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
+        return max(tokens, min(padded_length(tokens), most))
+
+    def _of_length(self, prompts: Sequence[Ids], wants: Sequence[Want], length: int) -> list[Constants]:
+        """Return constants of prompts that are made ``length`` tokens long: no token sees those behind it."""
         count, keys = len(self._stack.layers), wants[0].lowest
         top = max((layer for want in wants for layer, _ in want.outputs), default=-1)
         continued = any(after for want in wants for _, after in want.outputs)
         lowest = count if keys is None else keys
         recording = frozenset(layer for layer in range(count) if layer >= lowest or (continued and layer <= top))
-        seen = self._run(prompts, _Pass(_layers(wants[0], ()), top if keys is None else None, recording))
+        filled = [(*ids, *[FILLER] * (length - len(ids))) for ids in prompts]
+        seen = self._run(filled, _Pass(_layers(wants[0], ()), top if keys is None else None, recording))
         outputs: list[dict[Output, Tensor]] = [
-            {(layer, ()): _kept(output[row]) for layer, output in seen.outputs.items()} for row in range(len(prompts))
+            {(layer, ()): _kept(output[row, : len(ids)]) for layer, output in seen.outputs.items()}
+            for row, ids in enumerate(prompts)
         ]
-        for layers, behind in _continuations(wants, len(prompts[0])):
+        for before, layers, behind in _continuations(wants, prompts):
             rows = [row for row, _ in behind]
             below = {layer: pair for layer, pair in seen.pairs.items() if layer <= max(layers)}
-            after = self._run([ids for _, ids in behind], _Pass(layers, max(layers)), _chosen(below, rows))
+            own = _chosen(below, rows, before)
+            after = self._run([ids for _, ids in behind], _Pass(layers, max(layers)), own)
             for place, (row, ids) in enumerate(behind):
                 outputs[row] |= {(layer, ids): _kept(output[place]) for layer, output in after.outputs.items()}
         if keys is None:
             return [Constants(each) for each in outputs]
         above = [pair for layer, pair in seen.pairs.items() if layer >= lowest]
-        return [Constants(each, lowest, _keys_values(above, row)) for row, each in enumerate(outputs)]
+        return [
+            Constants(each, lowest, _keys_values(above, row, len(prompts[row]))) for row, each in enumerate(outputs)
+        ]
 
     def _run(self, rows: Sequence[Ids], what: _Pass, before: Pairs | None = None) -> _Seen:
         """Run rows of one length after the keys and values before them."""
@@ -195,21 +225,26 @@ class Prompts:
         return _Seen(outputs, cache.seen)
 
 
-def _continuations(wants: Sequence[Want], before: int) -> Iterator[tuple[frozenset[int], list[tuple[int, Ids]]]]:
-    """Yield which rows are continued by what, of one length, and the layers that are wanted of it: some at a time.
+def _continuations(
+    wants: Sequence[Want], prompts: Sequence[Ids]
+) -> Iterator[tuple[int, frozenset[int], list[tuple[int, Ids]]]]:
+    """Yield which rows are continued by what, some at a time, all of one length after prompts of one.
 
     Args:
         wants: of the rows.
-        before: tokens of a row.
+        prompts: the rows' own tokens.
+
+    Yields:
+        How many tokens stand before, the layers that are wanted, and rows with what continues them.
     """
-    found: dict[tuple[int, frozenset[int]], list[tuple[int, Ids]]] = {}
+    found: dict[tuple[int, int, frozenset[int]], list[tuple[int, Ids]]] = {}
     for row, want in enumerate(wants):
         for after in sorted({after for _, after in want.outputs if after}):
-            found.setdefault((len(after), _layers(want, after)), []).append((row, after))
-    for (tokens, layers), behind in found.items():
+            found.setdefault((len(prompts[row]), len(after), _layers(want, after)), []).append((row, after))
+    for (before, tokens, layers), behind in found.items():
         most = max(1, min(MOST, TOKENS // (before + tokens)))
         for start in range(0, len(behind), most):
-            yield layers, behind[start : start + most]
+            yield before, layers, behind[start : start + most]
 
 
 def _precise(base: nn.Module) -> AbstractContextManager[None]:
@@ -225,15 +260,19 @@ def _length(pairs: Pairs) -> int:
     return next((keys.shape[2] for keys, _ in pairs.values()), 0)
 
 
-def _chosen(pairs: Pairs, rows: Sequence[int] | slice) -> Pairs:
-    """Return some rows' keys and values, in one layout however many they are chosen from."""
-    return {layer: (keys[rows].contiguous(), values[rows].contiguous()) for layer, (keys, values) in pairs.items()}
+def _chosen(pairs: Pairs, rows: Sequence[int] | slice, tokens: int | None = None) -> Pairs:
+    """Return some rows' keys and values, of their first tokens or of all, in one layout however they are chosen."""
+    return {
+        layer: (keys[rows][:, :, :tokens].contiguous(), values[rows][:, :, :tokens].contiguous())
+        for layer, (keys, values) in pairs.items()
+    }
 
 
 def _kept(output: Tensor) -> Tensor:
     return output.to("cpu", copy=True)  # a view would hold the memory of all rows
 
 
-def _keys_values(pairs: Sequence[tuple[Tensor, Tensor]], row: int) -> Tensor:
-    """Return a row's keys and values of all tokens but the last, [layers, 2, heads, tokens - 1, dim]."""
-    return torch.stack([torch.stack([keys[row], values[row]])[:, :, :-1] for keys, values in pairs]).to("cpu")
+def _keys_values(pairs: Sequence[tuple[Tensor, Tensor]], row: int, tokens: int) -> Tensor:
+    """Return a row's keys and values of all its tokens but the last, [layers, 2, heads, tokens - 1, dim]."""
+    own = [torch.stack([keys[row], values[row]])[:, :, : tokens - 1] for keys, values in pairs]
+    return torch.stack(own).to("cpu")

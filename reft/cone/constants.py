@@ -1,7 +1,7 @@
 """What does not change while a frozen base's interventions train, kept by row: in memory, and on disk.
 
-Every constant has the bits of one way to compute it (:mod:`reft.cone.compute`): from its row alone, by a batch of one
-without padding. So they follow from base, row, layer, dtype, device and threads, and from neither the other rows nor
+Every constant has the bits of one way to compute it (:mod:`reft.cone.compute`): from its row alone, by a batch of
+one. So they follow from base, row, layer, dtype, device and threads, and from neither the other rows nor
 what was kept: computed, kept in memory or read from disk, it is the same.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from reft.cone.files import ConstantFiles
-from reft.cone.side_by_side import by_twos
+from reft.cone.side_by_side import by_twos, padded_length
 from reft.files import canonical_json
 
 Ids = tuple[int, ...]
@@ -50,10 +50,13 @@ class Want:
         return Want(self.outputs - there.outputs, None if has_keys else self.lowest)
 
     def shape(self, row: RowKey) -> Shape:
-        """Return what rows have in common that run side by side: their lengths, and the layers that run."""
+        """Return what rows have in common that run side by side: their lengths as they run, and the layers that do.
+
+        What continues a row stands behind its own tokens, so these are then as many.
+        """
         own = frozenset(layer for layer, after in self.outputs if not after)
         behind = max((layer for layer, after in self.outputs if after), default=-1)
-        return _lengths(row), own, behind, self.lowest
+        return _lengths(row) if behind >= 0 else _padded(row), own, behind, self.lowest
 
     def __bool__(self) -> bool:
         """Whether anything is wanted."""
@@ -170,7 +173,7 @@ class ConstantStore:
         self._ahead = {**left, **announced}
         self._of_length = {}
         for row in self._ahead:
-            self._of_length.setdefault(_lengths(row), []).append(row)
+            self._of_length.setdefault(_padded(row), []).append(row)
         self._lacking = {}
         if self._files is not None:
             self._files.begin()
@@ -212,10 +215,10 @@ class ConstantStore:
 
     def _mates(self, row: RowKey, missing: Want) -> dict[RowKey, Want]:
         """Return rows to come of the same shape, as many as are run beside this one and can be kept."""
-        tokens = sum(_lengths(row))
+        tokens = sum(_padded(row))
         if not self._ahead or 2 * tokens > TOKENS:
             return {}
-        self._sort_out(_lengths(row))
+        self._sort_out(_padded(row))
         room = (
             (self._memory - self._in_use) / (self._per_token * tokens) if self._per_token else 0
         )  # the first row tells
@@ -274,3 +277,7 @@ class ConstantStore:
 
 def _lengths(row: RowKey) -> tuple[int, ...]:
     return tuple(len(part) for part in row)
+
+
+def _padded(row: RowKey) -> tuple[int, ...]:
+    return tuple(padded_length(len(part)) for part in row)

@@ -26,7 +26,7 @@ from reft.cone.side_by_side import SideBySide
 from reft.edits.hooks import Stack
 
 GIB = 1 << 30
-FORMAT = 4
+FORMAT = 5
 """Of the constants: what is raised when they are computed or written in another way."""
 
 log = logging.getLogger(__name__)

@@ -24,6 +24,7 @@ from reft.edits.hooks import Stack
 PassShape = tuple[int, int, int]
 """Tokens before a pass, tokens in it, and rows."""
 
+_BITS = 5  # of a padded length that are not 0 at its end: a row is at most a sixteenth longer
 _FEW = 32  # numbers of a token that may have the same bits by chance
 _VECTORS = 64  # numbers that a processor's vector loop takes at once, at most: bf16 in two registers of 512 bits
 _SHARE = 1 << 15  # numbers that torch does not split between threads
@@ -125,6 +126,15 @@ def whole_vectors(numbers: int, threads: int) -> bool:
 def by_twos(rows: int) -> list[int]:
     """Return numbers of rows that run side by side, of which there are few: powers of two, the largest first."""
     return [1 << bit for bit in reversed(range(rows.bit_length())) if rows >> bit & 1]
+
+
+def padded_length(tokens: int) -> int:
+    """Return how long rows of so many tokens are made, so that those of about one length run side by side.
+
+    It follows from the row alone, so that a row has the same bits whatever others there are.
+    """
+    step = 1 << max(0, (tokens - 1).bit_length() - _BITS)
+    return -(-tokens // step) * step
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:

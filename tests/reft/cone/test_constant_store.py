@@ -72,6 +72,25 @@ def test_rows_to_come_are_computed_beside_one_of_their_shape_while_there_is_room
     assert small.nbytes == 3000
 
 
+def test_rows_of_about_one_length_are_computed_together_but_not_with_what_continues_them() -> None:
+    """33 and 34 tokens are both made 34."""
+    bare, continued = Want(frozenset([(0, ())])), Want(frozenset([(0, ()), (0, (7,))]))
+    made: list[list[int]] = []
+
+    def compute(wanted: Mapping[RowKey, Want]) -> list[Constants]:
+        made.append([len(row[0]) for row in wanted])
+        return [Constants({output: torch.zeros(1, 4) for output in want.outputs}) for want in wanted.values()]
+
+    for want, together in ((bare, [[32], [33, 34, 33], [35]]), (continued, [[32], [33, 33], [34], [35]])):
+        store = ConstantStore(BIG, None, [], "")
+        rows: list[RowKey] = [((place,) * tokens,) for place, tokens in enumerate((32, 33, 34, 33, 35))]
+        store.begin((row, want) for row in rows)
+        made.clear()
+        for row in rows:
+            store.get(row, want, compute)
+        assert made == together
+
+
 def test_a_file_that_another_process_removes_meanwhile_loses_no_part(tmp_path: Path) -> None:
     first, both = Want(frozenset([(0, ())])), Want(frozenset([(0, ()), (1, ())]))
 

@@ -14,7 +14,7 @@ import reft.cone.compute
 from reft.cone.compute import Prompts
 from reft.cone.constants import Constants, RowKey, Want
 from reft.cone.keeper import ConeConfig, keeper_of, set_cone
-from reft.cone.side_by_side import SideBySide, by_twos, whole_vectors
+from reft.cone.side_by_side import SideBySide, by_twos, padded_length, whole_vectors
 from reft.data import Encoded
 from reft.edits.config import ReftConfig
 from reft.models.decoder import ReftModel, causal_stack
@@ -82,12 +82,53 @@ def test_of_any_length_and_number_too(family: str) -> None:
     assert {rows for (_, _, rows), _ in known.same} == {2, 4, 8, 16}  # whatever was found of them
 
 
+@pytest.mark.parametrize("family", ["bloom", "gemma3_text", "gpt2", "llama"])
+def test_rows_of_about_one_length_share_a_pass_and_have_the_bits_of_each_alone(family: str) -> None:
+    """33 tokens are made 34; what continues them comes after their own."""
+    base, known = wide(family), SideBySide()
+    prompts = [lacking(1, tokens) for tokens in (33, 34)]
+    bare: dict[RowKey, Want] = {key: Want(frozenset([(0, ())]), 1) for each in prompts for key in each}
+    found = Prompts(base, causal_stack(base), known).compute(bare)
+    assert same_bits(found, each_alone(base, bare))
+    assert {shape for shape, _ in known.same} == {(0, 34, 2)}
+    assert [len(each.outputs[0, ()]) for each in found] == [33, 34]
+    assert [each.keys_values.shape[3] for each in found if each.keys_values is not None] == [32, 33]
+    continued = {key: want for each in prompts for key, want in each.items()}
+    assert same_bits(Prompts(base, causal_stack(base), known).compute(continued), each_alone(base, continued))
+
+
+@pytest.mark.parametrize("family", ["bloom", "gemma2", "gemma3_text", "gpt2", "llama"])
+def test_no_token_sees_those_that_make_its_row_longer(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    base, wanted = wide(family).double(), lacking(1, 33)
+    (padded,) = each_alone(base, wanted)
+    monkeypatch.setattr(reft.cone.compute, "padded_length", lambda tokens: tokens)
+    (plain,) = each_alone(base, wanted)
+    for name, tensor in plain.tensors().items():
+        torch.testing.assert_close(padded.tensors()[name], tensor, rtol=1e-10, atol=1e-12)
+
+
+def test_a_row_is_made_no_longer_than_its_base_has_places() -> None:
+    config = copy.deepcopy(wide("gpt2").config)
+    config.n_positions = 65
+    torch.manual_seed(0)
+    base = type(wide("gpt2"))(config).eval()
+    (found,) = each_alone(base, {key: Want(frozenset([(0, ())])) for key in lacking(1, 65)})
+    assert len(found.outputs[0, ()]) == 65
+
+
+def test_a_row_is_made_at_most_a_sixteenth_longer() -> None:
+    lengths = [padded_length(tokens) for tokens in range(1, 3000)]
+    assert lengths == sorted(lengths)
+    assert all(tokens <= length < tokens * (1 + 1 / 16) for tokens, length in enumerate(lengths, start=1))
+    assert [padded_length(tokens) for tokens in (32, 33, 65, 68, 69)] == [32, 34, 68, 68, 72]
+
+
 def test_in_several_threads_too(threads: int) -> None:
-    """Four rows have activations that are split between threads, one has not."""
+    """Four rows have activations that are split between threads, one has not; 81 tokens are made 84."""
     base, known, wanted = wide("llama"), SideBySide(), lacking(4, 81)
     assert same_bits(Prompts(base, causal_stack(base), known).compute(wanted), each_alone(base, wanted))
     if threads == 5:
-        assert known.same[(0, 81, 4), 0] is False  # the largest share is of 33178 numbers, which is no multiple of 64
+        assert known.same[(0, 84, 4), 0] is False  # the largest share is of 34407 numbers, which is no multiple of 64
 
 
 def test_every_kind_of_layer_is_tried_and_layers_of_one_kind_once() -> None:
