@@ -48,7 +48,7 @@ bench-rotation: $(READY)  ## time and memory of an orthonormal R beside pyreft's
 bench-encoder: $(READY)  ## LoReFT on a small encoder and SST-2 of REFT_BENCH_DATA, beside the head alone; some minutes
 	$(BIN)/python -m benchmarks.quality.encoder
 
-bench-speed: $(READY)  ## training, scoring, generation and memory beside pyreft, LoRA and the frozen floor; about an hour
+bench-speed: $(READY)  ## training, scoring, generation and memory beside pyreft, LoRA and the frozen floor, with operations; about an hour and a half
 	$(BIN)/python -m benchmarks.speed
 
 bench-growth: $(READY)  ## time of a training step against rank, layers, prompt length and rows, with plots/growth.png

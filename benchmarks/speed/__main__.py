@@ -12,14 +12,16 @@ Cases, all of rank 8: (a) all layers, f7+l7; (b) upper half, f7+l7; (c) all laye
 
 Parts:
   steps        warm training steps
+  beside       operations as torch counts them beside times, of 8 rows with prompts of 110 tokens: with one thread
+               and two, in one process and with each side in a process of its own, which step in turn
   trainings    whole trainings from nothing, by epoch
   scoring      two one-token answers after each prompt: the first time, and with what is kept
   generation   greedy, for the first case
   memory       a process of its own for each side, for the first case
   search       twelve recipes or more, trained and scored on each side; by itself with --search
-  profile      where our step's time goes; by itself with --profile
+  profile      where a step's time goes, and what of it lies between operations and times; by itself with --profile
 
-With the defaults it takes about an hour on two cores; it starts by saying how long. A short run:
+With the defaults it takes about an hour and a half on two cores; it starts by saying how long. A short run:
 
   python -m benchmarks.speed --parts steps --cases c --batch 8 --prompt 110 --repeats 3
 """
@@ -93,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     built.add_argument(
         "--search-positions", type=positions, default="f7+l7,f1+l1,l4,l1", help=f"three recipes for each{default}"
     )
+    built.add_argument("--beside-threads", type=numbers, default="1,2", help=f"of the part beside{default}")
     return built
 
 
@@ -111,6 +114,7 @@ def _options(chosen: argparse.Namespace) -> Options:
         search_validation=chosen.search_validation,
         search_positions=chosen.search_positions,
         threads=chosen.threads,
+        beside_threads=tuple(chosen.beside_threads),
         root=chosen.root,
     )
 

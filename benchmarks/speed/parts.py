@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.sides.ours import Case, Subject
+from benchmarks.sides.project import load_subject
 from benchmarks.sides.rows import COMPLETION
 from benchmarks.speed import tables
+from benchmarks.speed.beside import Setting, measure_beside
 from benchmarks.speed.inference import measure_generation, measure_scoring
 from benchmarks.speed.memory import STEPS, measure_memory
-from benchmarks.speed.profiling import profile_steps
+from benchmarks.speed.profiling import profile_pair
 from benchmarks.speed.search import Trials, measure_search, recipes
 from benchmarks.speed.steps import BATCHES, OURS, PYREFT, measure_steps, measure_training
 
@@ -40,6 +42,7 @@ class Options:
         search_validation: prompts that it is scored on.
         search_positions: of its recipes, each with three choices of layers.
         threads: of torch; None for what params.yaml says.
+        beside_threads: of torch, in the part that has one process and two.
         root: folder of params.yaml.
     """
 
@@ -56,6 +59,7 @@ class Options:
     search_validation: int
     search_positions: tuple[str, ...]
     threads: int | None
+    beside_threads: tuple[int, ...]
     root: Path
 
     def sizes(self) -> list[tuple[int, int]]:
@@ -92,6 +96,20 @@ def _steps_work(options: Options) -> float:
     layers = {case.layers: case for case in options.cases}.values()
     rounds = plain + sum(_ours(case) for case in options.cases) + sum(2 * _plain(case) for case in layers)
     return tokens * (rounds * (options.repeats + 1) + (BATCHES - 1) * plain)
+
+
+def _beside(subject: Subject, options: Options) -> Iterator[Any]:
+    for case in options.cases:
+        for threads in options.beside_threads:
+            setting = Setting(case, BATCH, SHORT, threads, options.repeats)
+            yield from measure_beside(subject, setting, root=options.root, load=load_subject)
+
+
+def _beside_work(options: Options) -> float:
+    steps = sum(
+        (options.repeats + 3) * _plain(case) + (options.repeats + BATCHES) * _ours(case) for case in options.cases
+    )
+    return 2 * len(options.beside_threads) * BATCH * (SHORT + COMPLETION) * steps
 
 
 def _trainings(subject: Subject, options: Options) -> Iterator[Any]:
@@ -154,16 +172,17 @@ def _search_work(options: Options) -> float:
 
 def _profile(subject: Subject, options: Options) -> Iterator[Any]:
     for case in options.cases:
-        yield case, profile_steps(subject, case, batch=BATCH, prompt=SHORT, steps=PROFILED)
+        yield case, profile_pair(subject, case, batch=BATCH, prompt=SHORT, steps=PROFILED)
 
 
 def _profile_work(options: Options) -> float:
     tokens = BATCH * (SHORT + COMPLETION)
-    return tokens * sum(BATCHES * _plain(case) + PROFILED * _ours(case) for case in options.cases)
+    steps = 2 * PROFILED + 1
+    return tokens * sum((steps + 2) * _plain(case) + (steps + BATCHES) * _ours(case) for case in options.cases)
 
 
 def _profile_tables(figures: Sequence[Any], names: Mapping[str, str]) -> str:
-    return "\n".join(f"{names[case.name]}\n\n{tables.profile_table(shares)}" for case, shares in figures)
+    return "\n".join(f"{names[case.name]}\n\n{tables.gap_table(gap)}" for case, gap in figures)
 
 
 def _search_table(figures: Sequence[Any], _names: Mapping[str, str]) -> str:
@@ -172,12 +191,15 @@ def _search_table(figures: Sequence[Any], _names: Mapping[str, str]) -> str:
 
 PARTS = {
     "steps": Part("Warm training steps", _steps, tables.step_table, _steps_work),
+    "beside": Part("Operations and times, in one process and in two", _beside, tables.beside_table, _beside_work),
     "trainings": Part("Whole trainings, from nothing", _trainings, tables.training_table, _trainings_work),
     "scoring": Part("Scoring two answers after each prompt", _scoring, tables.scoring_table, _scoring_work),
     "generation": Part("Greedy generation", _generation, tables.generation_table, _generation_work),
     "memory": Part("Peak memory of a process that trains", _memory, tables.memory_table, _memory_work),
     "search": Part("A whole search", _search, _search_table, _search_work),
-    "profile": Part("Where our step's time goes", _profile, _profile_tables, _profile_work),
+    "profile": Part(
+        "Where a step's time goes, and what lies between operations and times", _profile, _profile_tables, _profile_work
+    ),
 }
 ON_REQUEST = ("search", "profile")
 

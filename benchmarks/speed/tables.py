@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.sides.timing import Timing
+from benchmarks.speed.beside import BesideFigures
 from benchmarks.speed.inference import FIRST, FROZEN, GenerationFigures, ScoringFigures
 from benchmarks.speed.memory import MemoryFigures
-from benchmarks.speed.profiling import Share
+from benchmarks.speed.profiling import Gap
 from benchmarks.speed.search import TrialFigures
 from benchmarks.speed.steps import OURS, PYREFT, StepFigures, TrainingFigures
 
@@ -130,19 +131,53 @@ def search_table(figures: Sequence[TrialFigures]) -> str:
     return table(["recipe", "ours, s", "pyreft, s", "pyreft / ours"], rows)
 
 
-def profile_table(shares: Sequence[Share]) -> str:
-    """Return where the time of our step goes."""
-    total = sum(share.seconds for share in shares)
+def beside_table(figures: Sequence[BesideFigures], names: Mapping[str, str]) -> str:
+    """Return how many times our operations and our seconds pyreft's are, by threads and processes."""
+    header = ["case", "threads", "processes", "operations, pyreft / ours", "time, pyreft / ours"]
+    header += ["ours, ms", "pyreft, ms", "ours, GFLOP", "pyreft, GFLOP"]
     rows = (
         [
-            share.group,
-            f"{share.seconds * 1e3:.1f}",
-            f"{share.seconds / total:.1%}",
-            ", ".join(f"{name} {seconds * 1e3:.1f}" for name, seconds in share.most),
+            names[each.case],
+            each.threads,
+            each.processes,
+            f"{each.operations[PYREFT] / each.operations[OURS]:.2f}",
+            Ratio.of(each.seconds[PYREFT], each.seconds[OURS]),
+            *(milliseconds(each.seconds[who]) for who in (OURS, PYREFT)),
+            *(f"{each.operations[who] / 1e9:.1f}" for who in (OURS, PYREFT)),
         ]
-        for share in shares
+        for each in figures
     )
-    return table(["operations", "ms a step", "share", "most of it, ms"], rows)
+    return table(header, rows)
+
+
+def gap_table(gap: Gap) -> str:
+    """Return by kind what both sides' steps take beyond their operations at the quicker side's rate of products."""
+    sides = {OURS: gap.ours, PYREFT: gap.pyreft}
+    beyond = {who: side.beyond(gap.rate) for who, side in sides.items()}
+    most = {share.group: share.most for share in gap.ours.shares}
+    whole = sum(beyond[OURS].values())
+    rows = [
+        [
+            name,
+            *(f"{beyond[who].get(name, 0.0) * 1e3:.1f}" for who in sides),
+            f"{seconds / whole:.0%}",
+            ", ".join(f"{what} {took * 1e3:.1f}" for what, took in most.get(name, ())),
+        ]
+        for name, seconds in sorted(beyond[OURS].items(), key=lambda item: -item[1])
+    ]
+    arithmetic = [f"{side.operations / gap.rate * 1e3:.1f}" for side in sides.values()]
+    rows = [[f"operations at {gap.rate / 1e9:.1f} GFLOP/s", *arithmetic, "", ""], *rows]
+    header = ["what", "ours, ms", "pyreft, ms", "of ours beyond operations", "most of ours, ms"]
+    said = [
+        f"Operations, pyreft / ours: {gap.pyreft.operations / gap.ours.operations:.2f}; time without the profiler: "
+        f"{gap.pyreft.seconds / gap.ours.seconds:.2f}. Of what ours takes beyond operations {gap.told:.0%} has a name.",
+        *(
+            f"{who}: {side.seconds * 1e3:.0f} ms without the profiler, {side.profiled * 1e3:.0f} ms under it; "
+            f"{side.kernel * 1e3:.0f} ms in the operating system, which gave {side.faults:.0f} pages anew."
+            for who, side in sides.items()
+        ),
+    ]
+    return table(header, rows) + "\n" + "\n".join(said) + "\n"
 
 
 def milliseconds(timing: Timing) -> str:

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -15,10 +15,11 @@ import torch
 
 from benchmarks.sides import others as peers
 from benchmarks.sides.ours import CASES, OurTraining, Subject, fit_config
+from benchmarks.sides.random_base import random_subject
 from benchmarks.sides.rows import Text, text_rows
 from benchmarks.sides.timing import Timing
 from benchmarks.speed import __main__ as speed
-from benchmarks.speed import agreement, growth, inference, memory
+from benchmarks.speed import agreement, beside, growth, inference, memory, profiling, tables
 from benchmarks.speed.agreement import DisagreementError, matched
 from benchmarks.speed.parts import PARTS, Options
 from benchmarks.speed.peak import peak_memory
@@ -40,6 +41,7 @@ OPTIONS = Options(
     search_validation=3,
     search_positions=("f1+l1", "l2"),
     threads=1,
+    beside_threads=(1, 2),
     root=Path(),
 )
 
@@ -72,7 +74,7 @@ def tables_of(text: str) -> list[list[list[str]]]:
 
 @pytest.mark.long
 def test_every_part_measures_and_prints_a_table(subject: Subject, capsys: pytest.CaptureFixture[str]) -> None:
-    parts = [name for name in PARTS if name != "memory"]
+    parts = [name for name in PARTS if name not in ("memory", "beside")]  # which start processes
     figures = speed.run(subject, parts, OPTIONS)
     said = capsys.readouterr().out
     assert [line for line in said.splitlines() if line.startswith("## ")] == [
@@ -169,6 +171,109 @@ def test_growth_has_a_table_and_a_picture(
         ["rank", "1"], ["rank", "4"], ["edited layers", "4"], ["tokens of a prompt", "24"], ["rows of a step", "1"],
     ]  # fmt: skip
     assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
+
+
+def loaded(_root: Path, *, threads: int) -> Subject:
+    torch.set_num_threads(threads)
+    return random_subject("tiny", torch.device("cpu"), torch.float32, texts=2)
+
+
+@dataclass
+class Asking:
+    """One end of a pipe whose other end was closed after some questions."""
+
+    questions: list[str]
+    answers: list[float] = field(default_factory=list)
+
+    def recv(self) -> str:
+        if not self.questions:
+            raise EOFError
+        return self.questions.pop(0)
+
+    def send(self, answer: float) -> None:
+        self.answers.append(answer)
+
+
+@pytest.mark.long
+def test_both_sides_step_in_turn_in_processes_of_their_own() -> None:
+    """As many operations as in one process: of the same rows."""
+    setting = beside.Setting(CASES["d"], batch=2, prompt=60, threads=1, repeats=2)
+    one, two = beside.measure_beside(loaded(Path(), threads=1), setting, root=Path(), load=loaded)
+    assert (one.processes, two.processes) == (1, 2)
+    assert one.operations == two.operations
+    assert all(len(each.seconds) == 2 for each in (*one.seconds.values(), *two.seconds.values()))
+    said = tables_of(tables.beside_table([one, two], {"d": "recipe"}))[0]
+    assert said[2][3] == said[3][3] == f"{one.operations[PYREFT] / one.operations[OURS]:.2f}"
+
+
+def test_a_process_that_trains_answers_until_it_is_left() -> None:
+    """Here without a process: what it was asked before the other end was closed, it answers."""
+    setting = beside.Setting(CASES["d"], batch=2, prompt=24, threads=1, repeats=2)
+    firsts = {}
+    for side in (OURS, PYREFT):
+        asking = Asking([beside.COUNT, beside.STEP])
+        beside.serve(asking, side, setting, Path(), loaded)  # type: ignore[arg-type]
+        firsts[side], operations, seconds = asking.answers
+        assert operations > 0
+        assert isinstance(operations, int)
+        assert 0 < seconds < 60
+    assert abs(firsts[OURS] - firsts[PYREFT]) < agreement.TOLERANCE  # both start at pyreft's weights
+
+
+def test_what_lies_between_operations_and_times_is_told_by_kind() -> None:
+    """Ours has 10 operations in a second of products, half of it at pyreft's rate of 20 a second."""
+
+    def side(operations: int, products: float) -> profiling.Profile:
+        groups = {
+            "matrix products": products,
+            "softmax of attention": 0.5,
+            profiling.OTHER: 0.25,
+            profiling.PYTHON: 0.25,
+        }
+        own = tuple(profiling.Share(group, seconds, (("aten::mm", seconds),)) for group, seconds in groups.items())
+        return profiling.Profile(2.5, products + 1.0, own, operations, 0.1, 3.0)
+
+    gap = profiling.Gap(ours=side(10, 1.0), pyreft=side(40, 2.0))
+    assert gap.rate == 20.0
+    assert gap.ours.beyond(gap.rate) == {
+        "products at a lower rate": 0.5, "softmax of attention": 0.5, profiling.OTHER: 0.25, profiling.PYTHON: 0.25,
+    }  # fmt: skip
+    assert gap.told == 1 - 0.25 / 1.5
+    said = tables.gap_table(gap)
+    assert "| operations at 0.0 GFLOP/s | 500.0 | 2000.0 |" in said
+    assert "Operations, pyreft / ours: 4.00; time without the profiler: 1.00." in said
+
+
+@dataclass(frozen=True)
+class Event:
+    name: str
+    start: float
+    end: float
+    self_cpu_time_total: float
+    cpu_parent: Event | None = None
+
+    @property
+    def time_range(self) -> Event:
+        return self
+
+
+def test_all_before_a_base_begins_is_one_group() -> None:
+    """In microseconds: 300 before the embedding, then a product and a sum; 100 of the step are Python's."""
+    step = Event(profiling.STEP, 0, 1000, 400)
+    events = [
+        step,
+        Event("aten::copy_", 100, 200, 100, step),
+        Event(profiling.FIRST, 300, 350, 50, step),
+        Event("aten::mm", 350, 850, 500, step),
+        Event("aten::add", 850, 900, 50, step),
+    ]
+    found = {each.group: each.seconds for each in profiling.shares(events, wall=1e-3, steps=1, on_device=False)}
+    assert found[profiling.COLLATION] == pytest.approx(300e-6)
+    assert found["matrix products"] == pytest.approx(500e-6)
+    assert found["norms, rotary embeddings, gates and sums"] == pytest.approx(50e-6)
+    assert found[profiling.PYTHON] == pytest.approx(100e-6)
+    assert "copies, joins and zeros" not in found
+    assert sum(found.values()) == pytest.approx(1e-3)
 
 
 def test_rows_are_windows_of_the_text() -> None:
