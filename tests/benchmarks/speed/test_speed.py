@@ -244,6 +244,14 @@ def test_what_lies_between_operations_and_times_is_told_by_kind() -> None:
     assert "Operations, pyreft / ours: 4.00; time without the profiler: 1.00." in said
 
 
+def test_a_profile_is_of_a_step_with_constants(subject: Subject, caplog: pytest.LogCaptureFixture) -> None:
+    """A hook on the base, to tell where it begins, would take them away; that is said once."""
+    gap = profiling.profile_pair(subject, CASES["d"], batch=2, prompt=24, steps=1)
+    assert "kept" not in caplog.text
+    assert gap.ours.operations < gap.pyreft.operations / 2
+    assert gap.told > 0.5
+
+
 @dataclass(frozen=True)
 class Event:
     name: str
