@@ -131,20 +131,20 @@ def profile_pair(subject: Subject, case: Case, *, batch: int, prompt: int, steps
     pair = matched(subject, config, rows, fit_config(batch, EPOCHS))
     both: dict[str, Training] = {OURS: pair.ours, PYREFT: pair.pyreft}
     operations = {who: counted(training) for who, training in both.items()}
-    taken: dict[str, list[tuple[float, float, int]]] = {who: [] for who in both}
+    taken: dict[str, list[tuple[float, float, float]]] = {who: [] for who in both}
     for _ in range(steps):
         for who, training in both.items():
             taken[who].append(_taken(training))
     found = {}
     for who, training in both.items():
         seconds, kernel, faults = (statistics.median(each) for each in zip(*taken[who], strict=True))
-        profiled, events = _profiled(subject, training, steps)
-        own = shares(events, wall=profiled, steps=steps, on_device=subject.base.device.type == "cuda")
-        found[who] = Profile(seconds, profiled, tuple(own), operations[who], kernel, faults)
+        under, events = _profiled(subject, training, steps)
+        own = shares(events, wall=under, steps=steps, on_device=subject.base.device.type == "cuda")
+        found[who] = Profile(seconds, under, tuple(own), operations[who], kernel, faults)
     return Gap(found[OURS], found[PYREFT])
 
 
-def _taken(training: Training) -> tuple[float, float, int]:
+def _taken(training: Training) -> tuple[float, float, float]:
     """Return the seconds of a step, those of the operating system in it, and the pages that it was given."""
     before, started = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
     training.step()
@@ -184,7 +184,7 @@ def shares(events: Any, *, wall: float, steps: int, on_device: bool) -> list[Sha
     return sorted([*found, Share(PYTHON, between, ())], key=lambda share: -share.seconds)
 
 
-def _before_base(events: Any) -> Iterator[tuple[float, float]]:
+def _before_base(events: Any) -> Iterator[tuple[Any, Any]]:
     """Yield from when to when each step ran what comes before its base, in microseconds."""
     begins = sorted(event.time_range.start for event in events if event.name == FIRST)
     for event in events:
