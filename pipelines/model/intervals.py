@@ -6,7 +6,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ Ints = NDArray[np.int64]
 BATCH = 100  # resamples drawn at once
 POWER = 0.8  # with which a true difference is to be found (Cohen 1988, section 2.4)
 MOST_MISSED = 0.5  # of all rows turned from wrong to right: rows that may miss even that are too few for any verdict
+MOST_EXCHANGES = 1_000_000  # drawn for a p-value: minutes, of a measure that is no mean
+FINENESS = 10  # draws of exchanges for one that a test allows to be as extreme as what was found
 ENUMERATED = 12  # groups that differ by no whole numbers, up to which every assignment of signs is tried
 
 
@@ -50,6 +52,11 @@ class Resampling:
     def alone(self) -> bool:
         """Whether each row is a group of its own."""
         return self.units == len(self.groups)
+
+    def below(self, level: float) -> Resampling:
+        """With as many draws as a p-value below this level needs: of n draws it is 1 / (n + 1) at the least."""
+        needed = min(math.ceil(FINENESS / level), MOST_EXCHANGES)
+        return replace(self, resamples=max(self.resamples, needed))
 
 
 def group_numbers(rows: Sequence[Row]) -> Ints:
@@ -129,6 +136,7 @@ def exact_p_value(measure: Measure, one: Sequence[Floats], other: Sequence[Float
     """
     from scipy import stats  # takes a second to import, and search, which scores with this room, does without
 
+    how = how.below((1 - how.confidence) / 10)  # of several tasks, p-values are adjusted
     if not measure.is_mean:
         if len(one) != len(other):
             return 1.0

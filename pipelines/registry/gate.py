@@ -159,7 +159,8 @@ def _against_champion(left: _Left, known: Verdict) -> tuple[Verdict, list[str]]:
     """The verdict with what it says of champion and base, and the rules that the challenger breaks."""
     assert left.contest.champion is not None
     pair, settings = left.pair(left.contest.champion.scores), left.settings
-    over, base = lead(pair, left.drawing), lead(left.pair(left.contest.base.scores), left.drawing)
+    over = lead(pair, left.drawing, level=known.level)
+    base = lead(left.pair(left.contest.base.scores), left.drawing, level=(1 - left.drawing.confidence) / 2)
     slices = _slices(left, pair)
     reasons = [*_gains(over, known, settings), *_broken(slices, settings)]
     if not (base.low > 0 and 2 * base.p_value < 1 - left.drawing.confidence):
@@ -239,10 +240,10 @@ def _told(found: Lead) -> str:
 def _slices(left: _Left, pair: Pair) -> dict[str, SliceLead]:
     """The lead on the rows of each label or slice; each tested by itself, since a broken one costs more than a week."""
     labels = np.array([left.contest.labels[place] for place in left.kept])
-    found = {}
+    found, level = {}, 1 - left.settings.slices.confidence
     for label in sorted(set(labels.tolist()) - {""}):
         own = pair.only(np.flatnonzero(labels == label))
-        found[label] = SliceLead(len(own.one), own.value, chance(own.turned(), left.drawing))
+        found[label] = SliceLead(len(own.one), own.value, chance(own.turned(), left.drawing, level=level))
     return found
 
 

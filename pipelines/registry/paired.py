@@ -79,19 +79,19 @@ class Pair:
         )
 
 
-def lead(pair: Pair, drawing: Drawing) -> Lead:
+def lead(pair: Pair, drawing: Drawing, *, level: float) -> Lead:
     """How far the first leads, its bootstrap interval over units, and the chance of so much between two equals."""
     found = measured_difference(pair.measure, [pair.one], [pair.other], drawing.of(pair.units))
-    return Lead(found.value, found.low, found.high, chance(pair, drawing))
+    return Lead(found.value, found.low, found.high, chance(pair, drawing, level=level))
 
 
-def chance(pair: Pair, drawing: Drawing) -> float:
+def chance(pair: Pair, drawing: Drawing, *, level: float) -> float:
     """The p-value, of one side, of the randomisation test (Fisher 1935) that exchanges the systems in each unit.
 
     Of a mean it is exact where units differ by whole numbers of rows; with units of single rows that is the exact test
-    of McNemar 1947.
+    of McNemar 1947. Where exchanges are drawn, there are as many as a value below ``level`` needs.
     """
-    how = drawing.of(pair.units)
+    how = drawing.of(pair.units).below(level)
     if pair.measure.is_mean:
         return chance_of_sum(pair.sums()[0], how)
     drawn = exchanged_figures(pair.measure, [pair.one], [pair.other], how)

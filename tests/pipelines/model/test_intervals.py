@@ -21,7 +21,7 @@ from pipelines.model.intervals import (
     least_rows,
     measured_difference,
 )
-from pipelines.tasks.measures import Mean, Proportion
+from pipelines.tasks.measures import Correlation, Mean, Proportion
 
 ACCURACY = Proportion("accuracy")
 
@@ -147,6 +147,15 @@ def test_a_measure_that_is_no_mean_has_an_exact_test_too() -> None:
     exact, drawn = (exact_p_value(measure, [one], [other], how) for measure in (ACCURACY, SLOW))
     assert drawn == pytest.approx(exact, abs=0.01)
     assert exact_p_value(SLOW, [one], [one], how) == 1.0
+
+
+def test_as_many_exchanges_are_drawn_as_the_confidence_needs() -> None:
+    """Of forty draws no p-value is below 1 / 41, whatever the rows."""
+    rng = np.random.default_rng(3)
+    right = rng.normal(size=60)
+    one, other = np.stack([right, right], axis=1), np.stack([rng.normal(size=60), right], axis=1)
+    found = against(Correlation("pearson"), [one], [other], alone(60, resamples=40, confidence=0.98))
+    assert (found.better, found.p_value < 0.02) == (True, True)
 
 
 def test_of_several_runs_a_measure_that_is_no_mean_exchanges_each_with_its_counterpart() -> None:
