@@ -213,11 +213,11 @@ def report(
             ]
         ]
         for objective in ("measure", "loss"):
-            leading = others_best(each.task, found, objective)  # type: ignore[arg-type]
+            leading = others_best(each.task, found, objective)
             for strategy in STRATEGIES:
                 if leading or strategy in ("search", "random"):
                     runs = [
-                        curve(each, order(each, strategy, leading, settings(seed), objective), objective, ends)  # type: ignore[arg-type]
+                        curve(each, order(each, strategy, leading, settings(seed), objective), objective, ends)
                         for seed in range(orders)
                     ]
                     lines.append(
