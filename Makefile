@@ -5,7 +5,7 @@ READY := .venv/.ready
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast test-long audit wheel kill-matrix check docs format bad-inputs bench-rotation bench-encoder bench-speed bench-growth bench-search bench-causal bench-quality bench-library bench-claim bench-domains
+.PHONY: help setup run test test-fast test-long audit wheel kill-matrix check docs format bad-inputs bench-rotation bench-encoder bench-speed bench-growth bench-search bench-causal bench-quality bench-library bench-claim bench-domains vllm-setup vllm-test vllm-bench
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -72,6 +72,23 @@ bench-claim: $(READY)  ## the cells of docs/results/protocol.md that are not the
 
 bench-domains: $(READY)  ## LoRA that moves with a domain beside one for all and one for each, on STS-B of REFT_BENCH_DATA; about 25 minutes
 	$(BIN)/python -m benchmarks.quality.domains
+
+VLLM := plugins/vllm/.venv
+VLLM_READY := $(VLLM)/.ready
+
+$(VLLM_READY): plugins/vllm/pyproject.toml plugins/vllm/constraints.txt
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --constraint plugins/vllm/constraints.txt --editable 'plugins/vllm[cpu,test]'
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec  # which vLLM does without, and not beside this torch
+	@touch $@
+
+vllm-setup: $(VLLM_READY)  ## plugins/vllm/.venv: vLLM's CPU build with the plug-in, an environment of its own of 3.5 GB
+
+vllm-test: $(READY) $(VLLM_READY)  ## the tests of the plug-in for vLLM, beside reft's own forward pass; some minutes
+	$(VLLM)/bin/python -m pytest plugins/vllm -m "not real"
+
+vllm-bench: $(VLLM_READY)  ## throughput of ReFT adapters and of LoRA on vLLM, on a random model; BASE=FOLDER for a real one
+	$(VLLM)/bin/python plugins/vllm/bench.py $(if $(BASE),--base $(BASE),--tiny)
 
 wheel: $(READY)  ## dist/reft_pipeline-VERSION-py3-none-any.whl, which needs no clone
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

@@ -71,11 +71,11 @@ def import_command(
 def export_command(
     out: Annotated[Path, typer.Option(help="The new folder; must not be there yet.")],
     layout: Annotated[
-        Literal["pyreft", "hub", "standalone"],
+        Literal["pyreft", "hub", "standalone", "vllm"],
         typer.Option(
             "--format",
             help="pyreft: what pyreft.ReftModel.load reads; hub: a repository with a model card; standalone: a folder "
-            "with a loader that needs torch and transformers alone.",
+            "with a loader that needs torch and transformers alone; vllm: what the plug-in reft-vllm serves.",
         ),
     ],
     source: Annotated[

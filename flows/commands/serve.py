@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 
 from pipelines.errors import PipelineError
-from pipelines.runtime.process import importing
+from pipelines.runtime.process import importing, work_folder
+
+if TYPE_CHECKING:
+    from pipelines.params.whole import Params
+    from pipelines.server.start import Address, Asked
 
 console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
@@ -36,6 +40,16 @@ def serve_command(
     traces: Annotated[
         bool, typer.Option("--traces", help="Keep each request with its answer as a trace in tracking.uri.")
     ] = False,
+    engine: Annotated[
+        Literal["own", "vllm"],
+        typer.Option(help="own: of this project, for one machine; vllm: vLLM's server with the plug-in reft-vllm."),
+    ] = "own",
+    engine_python: Annotated[
+        Path | None,
+        typer.Option(
+            help="vllm: the interpreter of its environment. Default: REFT_VLLM_PYTHON, or plugins/vllm/.venv."
+        ),
+    ] = None,
 ) -> None:
     """Answer requests over HTTP with the live version: OpenAI's chat and completions, and /classify for a task's rows.
 
@@ -52,6 +66,9 @@ def serve_command(
       -d '{"model": "champion", "inputs": ["A fine film."]}'
 
     Routes: /v1/chat/completions, /v1/completions, /v1/models, /classify, /health, /metrics.
+
+    With --engine vllm the server is vLLM's own, in its own environment, with the aliases and base as its models. Of the
+    options above it takes --alias, --host, --port, --rows, --max-tokens and --poll-seconds; it has no /classify.
     """
     from pipelines.params.whole import load_params
 
@@ -74,12 +91,52 @@ def serve_command(
         adapters=adapters,
     )
     _check_aliases(asked.aliases)
+    if engine == "vllm":
+        raise typer.Exit(_serve_vllm(params, project.resolve(), asked, address, engine_python))
     with ExitStack() as open_now:
         service = open_now.enter_context(open_service(asked, params, project.resolve()))
         kept = open_now.enter_context(kept_traces(open_store(params.tracking, project.resolve()))) if traces else None
         live = ", ".join(f"{name} is version {served.version}" for name, served in service.shelf.live.items())
         console.print(f"{params.register_.model} at http://{host}:{port}: {live}. Ctrl-C ends it.")
         serve(service, asked, address, kept)
+
+
+def _serve_vllm(params: Params, root: Path, asked: Asked, address: Address, python: Path | None) -> int:
+    """Start vLLM on the base of the first alias, keep its folder as the registry is, and return its exit code."""
+    with importing():
+        from pipelines.bases.store import ensure_base
+        from pipelines.contracts.base import read_base
+        from pipelines.registry.live import LiveRegistry
+        from pipelines.server.vllm import Engine, Follower, find_python, run_engine
+
+    interpreter = find_python(python, root)
+    registry = LiveRegistry(params, root)
+    first = registry.must_have(registry.aliases(), asked.aliases[0])
+    with registry.files(first) as files:
+        record = read_base(files.base)
+    folder = work_folder(root) / "vllm" / record.sha256
+    folder.mkdir(parents=True, exist_ok=True)
+    follower = Follower(registry, asked.aliases, folder, base_sha256=record.sha256)
+    shown = follower.look()
+    if asked.aliases[0] not in shown:
+        raise PipelineError(
+            "the first alias must be of a version that can be served",
+            got=f"{asked.aliases[0]}, version {first}",
+            do="The line above says why it cannot.",
+        )
+    engine = Engine(
+        python=interpreter,
+        base=ensure_base(record, root=root),
+        adapters=folder,
+        base_sha256=record.sha256,
+        dtype=record.dtype,
+        poll_seconds=asked.poll_seconds,
+        tokens=asked.tokens,
+        rows=asked.rows,
+    )
+    live = ", ".join(f"{alias} is version {version}" for alias, version in shown.items())
+    console.print(f"{registry.model} by vLLM at http://{address.host}:{address.port}: {live}. Ctrl-C ends it.")
+    return run_engine(engine, address, follower, said=console.print)
 
 
 def _check_aliases(aliases: tuple[str, ...]) -> None:

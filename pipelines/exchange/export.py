@@ -1,4 +1,4 @@
-"""Adapters that go elsewhere: as pyreft's directory, as the repository of a hub, or with a loader that stands alone."""
+"""Adapters that go elsewhere: as pyreft's directory, as a hub's repository, with a loader of their own, and to vLLM."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from reft.files import write_directory
 from reft.formats.pyreft_write import write_pyreft
 from reft.formats.standalone import standalone_files
 
-Layout = Literal["pyreft", "hub", "standalone"]
+Layout = Literal["pyreft", "hub", "standalone", "vllm"]
 F = TypeVar("F", Evaluation, TrainResult)
 
 
@@ -54,7 +54,7 @@ def export_adapter(source: str | None, out: Path, *, layout: Layout, root: Path)
         out: a folder that is not there yet.
         layout: ``pyreft``: what ``pyreft.ReftModel.load`` reads; ``hub``: a repository with a model card, which
             :func:`pipelines.exchange.imports.load_published` reads; ``standalone``: plain tensors and a loader that
-            needs torch and transformers alone.
+            needs torch and transformers alone; ``vllm``: the adapter's files and its base's record, for ``reft-vllm``.
         root: the project's root.
 
     Raises:
@@ -68,6 +68,8 @@ def export_adapter(source: str | None, out: Path, *, layout: Layout, root: Path)
             write_pyreft(out, config, read_interventions(chosen.adapter))
         elif layout == "standalone":
             write_directory(out, _standalone(chosen))
+        elif layout == "vllm":
+            write_directory(out, _for_vllm(chosen))
         else:
             if isinstance(read_method(chosen.adapter), ReftConfig) and not read_outputs(chosen.adapter):
                 read_interventions(chosen.adapter)  # whether its tensors are sound
@@ -97,6 +99,21 @@ def _standalone(chosen: _Chosen) -> dict[str, bytes]:
         dtype=base.dtype,
     )
     return {**made, "README.md": standalone_readme(config, info, base).encode()}
+
+
+def _for_vllm(chosen: _Chosen) -> dict[str, bytes]:
+    """Return the files that the plug-in for vLLM reads."""
+    config, info = read_adapter(chosen.adapter)
+    if any(config.positions_at(layer).spans for layer in config.layers):
+        raise PipelineError(
+            "a request to vLLM has tokens edited that follow from its prompt's length",
+            got="positions of spans, which each row names itself",
+            do="Train with positions like f7+l7.",
+        )
+    read_interventions(chosen.adapter)  # whether its tensors are sound
+    _, record = _base_of(chosen, info)
+    files = {file: read_file(chosen.adapter, file, None) for file in adapter_names(chosen.adapter)}
+    return {**files, BASE_NAME: record.read_bytes()}
 
 
 def _base_of(chosen: _Chosen, info: AdapterInfo) -> tuple[BaseRecord, Path]:

@@ -18,6 +18,7 @@ from pipelines.exchange.export import export_adapter
 from pipelines.exchange.imports import load_published
 from reft import AdapterInfo, ReftConfig, ReftModel, load_adapter, save_adapter
 from reft.adapters.any_method import build_method, save_method
+from reft.adapters.files import adapter_sha256
 from reft.models.decoding import Decoding
 from reft.peers.lora import LoraConfig
 from tests.tiny import write_tiny_base
@@ -114,9 +115,21 @@ def test_out_for_people_without_this_project(
     )
 
 
+def test_out_for_vllm_is_the_adapter_and_its_bases_record(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "films"
+    assert reft(monkeypatch, "export", "--format", "vllm", "--out", out) == 0
+    assert {file.name for file in out.iterdir()} == {"adapter.safetensors", "adapter_config.json", "base.json"}
+    assert adapter_sha256(out) == adapter_sha256(project / "models" / "adapter")
+    assert (out / "base.json").read_bytes() == (project / "models" / "base.json").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        ("export models/lora --format vllm --out {out}", "hidden states. Got: lora. Use --format hub"),
+        ("export models/adapter --format vllm --out {out}", "needs base.json"),
         ("export --format pyreft --out models/adapter", "not written over"),
         ("export models/lora --format standalone --out {out}", "hidden states. Got: lora. Use --format hub"),
         ("export models/lora --format pyreft --out {out}", "hidden states. Got: lora. Use --format hub"),

@@ -1,0 +1,44 @@
+"""Sixteen adapters and the base in one batch answer as reft's own forward pass does, whatever the engine does.
+
+The bar is 1e-4 for a log-probability in fp32: vLLM's kernels for attention and norms are others than transformers'.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from conftest import Scenario
+from scenario import FAULTS
+
+CLOSE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def answers(scenario: Scenario) -> dict[str, Any]:
+    return scenario("--faults")
+
+
+def right(found: dict[str, Any]) -> None:
+    assert max(found["worst"]) < CLOSE, found["by_request"]
+    assert found["tokens"] == [0, 0]
+
+
+def test_all_answers_are_those_of_reft_in_both_rounds(answers: dict[str, Any]) -> None:
+    right(answers["right"])
+    assert answers["engine"]["cached_tokens"] > 0
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_in_salt_or_positions_is_found(answers: dict[str, Any], fault: str) -> None:
+    assert max(answers[fault]["worst"]) > 100 * CLOSE
+
+
+def test_preempted_requests_are_edited_again_at_the_same_tokens(scenario: Scenario) -> None:
+    found = scenario("--blocks", 66)  # the longest request takes 38 of them, and 34 requests come at once
+    assert found["engine"]["preemptions"] > 0
+    right(found["right"])
+
+
+def test_a_compiled_graph_holds_the_edits(scenario: Scenario) -> None:
+    right(scenario("--compiled")["right"])
