@@ -112,18 +112,19 @@ def _asker(llm: Any, work: Work, params_class: Any, handles: Sequence[Any]) -> C
     return ask
 
 
-def measure(work: Work, rounds: int) -> dict[tuple[str, str], list[float]]:
-    """Return the seconds of each cell in each round, after one round that is not counted."""
+def measure(work: Work, rounds: int, asked: Sequence[str]) -> dict[tuple[str, str], list[float]]:
+    """Return the seconds of each cell of these sides in each round, after one round that is not counted."""
     sides = {}
-    for side in ("reft", "lora"):
+    cells = [cell for cell in CELLS if cell[0] in asked]
+    for side in asked:
         words = [sys.executable, str(HERE / "bench.py"), "--side", side, "--work", json.dumps(asdict(work))]
         sides[side] = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
         if sides[side].stdout.readline().strip() != "ready":
             raise RuntimeError(f"the engine with {side} did not start; its output is above")
     try:
-        seconds: dict[tuple[str, str], list[float]] = {cell: [] for cell in CELLS}
+        seconds: dict[tuple[str, str], list[float]] = {cell: [] for cell in cells}
         for number in range(rounds + 1):
-            for side, cell in random.Random(number).sample(CELLS, len(CELLS)):  # noqa: S311
+            for side, cell in random.Random(number).sample(cells, len(cells)):  # noqa: S311
                 print(cell, file=sides[side].stdin, flush=True)
                 seconds[side, cell].append(float(sides[side].stdout.readline()))
         return {cell: found[1:] for cell, found in seconds.items()}
@@ -146,11 +147,13 @@ def report(seconds: dict[tuple[str, str], list[float]], work: Work) -> dict[str,
     }
     ratios = {}
     for name, (one, other) in RATIOS.items():
+        if one not in seconds or other not in seconds:
+            continue
         single = [b / a for a, b in zip(seconds[one], seconds[other], strict=True)]
         ratios[name] = {
             "ratio": median(seconds[other]) / median(seconds[one]), "range": [min(single), max(single)],
         }  # fmt: skip
-    return {"work": asdict(work), "rounds": len(seconds[CELLS[0]]), "cells": cells, "ratios": ratios}
+    return {"work": asdict(work), "rounds": len(next(iter(seconds.values()))), "cells": cells, "ratios": ratios}
 
 
 def table(record: dict[str, Any]) -> str:
@@ -189,6 +192,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--prompt", type=int, default=96)
     parser.add_argument("--output", type=int, default=24)
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--sides", nargs="+", choices=("reft", "lora"), default=["reft", "lora"])
     parser.add_argument("--out", type=Path, help="A JSON file for the report.")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     parser.add_argument("--work", help=argparse.SUPPRESS)
@@ -205,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             write_llama(base)
         write_adapters(base, Path(scratch))
         work = Work(str(base), scratch, given.requests, given.prompt, given.output, given.dtype)
-        record = report(measure(work, given.rounds), work)
+        record = report(measure(work, given.rounds, given.sides), work)
     print(table(record))
     if given.out is not None:
         given.out.write_text(json.dumps(record, indent=1), encoding="utf-8")

@@ -47,7 +47,7 @@ def problems(config: Any) -> list[str]:
         "context parallelism gives a rank a part of the tokens; set prefill and decode context parallel sizes to 1":
             parallel.prefill_context_parallel_size > 1 or parallel.decode_context_parallel_size > 1,
         "sequence parallelism gives a rank a part of the tokens; switch the pass enable_sp off":
-            bool(compiled.pass_config.enable_sp),
+            bool(getattr(compiled.pass_config, "enable_sp", False)),  # some releases have it
         "CUDA graphs would replay the edits of the pass that they were captured in; give --enforce-eager, or "
         '-cc.cudagraph_mode=NONE for compiled code without graphs': _graphs(compiled),
         "LoRA adapters beside ReFT adapters have not been shown to be right; leave --enable-lora out":

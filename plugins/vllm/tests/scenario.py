@@ -55,6 +55,8 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, default=1, help="Tensor-parallel workers.")
     given = parser.parse_args()
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    if not given.compiled:
+        os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # vLLM compiles the ranks of logprobs, for a minute
     if given.runner is not None:
         os.environ["VLLM_USE_V2_MODEL_RUNNER"] = str(int(given.runner == "2"))
     from reft_vllm.offline import Adapters, named
@@ -67,7 +69,7 @@ def main() -> None:
         skip_tokenizer_init=True,
         enforce_eager=not given.compiled,
         enable_prefix_caching=True,
-        block_size=16,
+        block_size=32,
         max_model_len=1024,
         max_num_seqs=64,
         max_num_batched_tokens=128,  # a prompt of 600 tokens comes in five pieces or more
