@@ -31,8 +31,9 @@ def served(base: Path, log: Path, section: Mapping[str, Any]) -> Iterator[str]:
         "--max-num-seqs", "32", "--max-num-batched-tokens", "64", "--block-size", "32", "--kv-cache-memory-bytes",
         str(1 << 27), "--additional-config", json.dumps({"reft": dict(section)}),
     ]  # fmt: skip
+    around = {**os.environ, **ALONE, "VLLM_PLUGINS": "reft", "TORCHDYNAMO_DISABLE": "1"}
     with log.open("w") as written, subprocess.Popen(
-        words, env={**os.environ, **ALONE, "VLLM_PLUGINS": "reft", "TORCHDYNAMO_DISABLE": "1"}, stdout=written, stderr=subprocess.STDOUT
+        words, env=around, stdout=written, stderr=subprocess.STDOUT
     ) as server:  # fmt: skip
         try:
             end = time.monotonic() + STARTS_SECONDS
