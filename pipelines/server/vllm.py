@@ -30,6 +30,7 @@ from reft.adapters.files import adapter_names
 log = logging.getLogger(__name__)
 PYTHON = "REFT_VLLM_PYTHON"
 INDEX = "adapters.json"
+ENTRY = "vllm.entrypoints.openai.api_server"  # `vllm serve` wants a distribution called vllm; that for CPUs is not
 _OURS = Path("plugins/vllm/.venv/bin/python")
 _STOP_SECONDS = 30.0  # for requests that run when the server is told to stop
 
@@ -74,8 +75,8 @@ class Engine:
         """Return the words that start the server."""
         section = {"folder": str(self.adapters), "poll_seconds": self.poll_seconds, "base_sha256": self.base_sha256}
         return [
-            str(self.python), "-m", "vllm.entrypoints.cli.main", "serve", str(self.base),
-            "--served-model-name", BASE, "--host", address.host, "--port", str(address.port),
+            str(self.python), "-m", ENTRY, "--model", str(self.base), "--served-model-name", BASE,
+            "--host", address.host, "--port", str(address.port),
             "--dtype", self.dtype, "--max-model-len", str(self.tokens), "--max-num-seqs", str(self.rows),
             "--enforce-eager",
             "--additional-config", json.dumps({"reft": section}), *self.more,

@@ -103,7 +103,7 @@ def test_the_server_is_started_with_the_folder_and_stopped_when_this_process_is(
     words, key = json.loads((tmp_path / "called").read_text())
     section = json.loads(words[words.index("--additional-config") + 1])["reft"]
     assert section == {"folder": str(folder), "poll_seconds": 0.05, "base_sha256": "f" * 64}
-    assert words[:4] == ["-m", "vllm.entrypoints.cli.main", "serve", str(tmp_path)]
+    assert words[:4] == ["-m", "vllm.entrypoints.openai.api_server", "--model", str(tmp_path)]
     assert key == "secret"
 
 

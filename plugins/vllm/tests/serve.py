@@ -26,7 +26,7 @@ def served(base: Path, log: Path, section: Mapping[str, Any]) -> Iterator[str]:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
     words = [
-        sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(base), "--served-model-name", "base",
+        sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(base), "--served-model-name", "base",
         "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--enforce-eager", "--max-model-len", "256",
         "--max-num-seqs", "32", "--max-num-batched-tokens", "64", "--block-size", "32", "--kv-cache-memory-bytes",
         str(1 << 27), "--additional-config", json.dumps({"reft": dict(section)}),
