@@ -70,7 +70,7 @@ def main() -> None:
         enforce_eager=not given.compiled,
         enable_prefix_caching=True,
         block_size=32,
-        max_model_len=1024,
+        max_model_len=640,
         max_num_seqs=64,
         max_num_batched_tokens=128,  # a prompt of 600 tokens comes in five pieces or more
         kv_cache_memory_bytes=1 << 28,

@@ -92,7 +92,7 @@ def test_a_name_in_xargs_is_the_model_of_that_name(client: openai.OpenAI) -> Non
 
 def test_several_answers_of_one_prompt_and_a_stream_are_the_answer(client: openai.OpenAI) -> None:
     wanted = alone(client, "a2", PROMPTS[2])
-    several = client.completions.create(**ask("a2", PROMPTS[2], n=3, temperature=1e-4))  # several greedy ones are refused
+    several = client.completions.create(**ask("a2", PROMPTS[2], n=3, temperature=1e-4))  # several greedy: refused
     assert all(same(said(choice), wanted) for choice in several.choices)
     pieces = [piece.choices[0].text for piece in client.completions.create(**ask("a2", PROMPTS[2], stream=True))]
     assert "".join(pieces) == wanted[0]
