@@ -35,7 +35,7 @@ def test_a_fault_in_salt_or_positions_is_found(answers: dict[str, Any], fault: s
 
 
 def test_preempted_requests_are_edited_again_at_the_same_tokens(scenario: Scenario) -> None:
-    found = scenario("--blocks", 34)  # the longest request takes 19 of them, and 34 requests come at once
+    found = scenario("--blocks", 22)  # the longest request takes 20 of them, and all come at once
     assert found["engine"]["preemptions"] > 0
     right(found["right"])
 
