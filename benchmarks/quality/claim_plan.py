@@ -9,13 +9,13 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError
 
 from pipelines.errors import PipelineError
 from pipelines.files import sha256_file
 from pipelines.recipes.methods.table import MethodName
 from pipelines.sections import Count, Positive, Section
+from pipelines.yaml_file import parse_yaml
 
 Cost = Literal["cone", "plain", "full"]
 Purpose = Literal["base", "tuning", "test", "whole", "recipe"]
@@ -160,7 +160,7 @@ class Protocol:
         if found is None:
             raise PipelineError("the protocol must have a block of YAML", got="none", do=f"Restore {path}.")
         try:
-            plan = Plan.model_validate(yaml.safe_load(found[1]))
+            plan = Plan.model_validate(parse_yaml(found[1], path.name))
         except ValidationError as error:
             raise PipelineError(f"the block of {path} must be a plan", got=error) from None
         return cls(plan, sha256_file(path))

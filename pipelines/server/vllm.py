@@ -21,7 +21,7 @@ from typing import NoReturn, Protocol
 
 from pipelines.contracts.base import read_base
 from pipelines.errors import PipelineError
-from pipelines.files import write_json
+from pipelines.files import whole_directory, write_json
 from pipelines.registry.download import VersionFiles
 from pipelines.server.shelf import BASE
 from pipelines.server.start import Address
@@ -156,13 +156,11 @@ class Follower:
             raise PipelineError(
                 "one server has one base", got=f"{found} of version {version}", do="Start another server for it."
             )
-        made = self._folder / f".{_name(version)}"
-        shutil.rmtree(made, ignore_errors=True)
-        made.mkdir(parents=True)
-        for name in adapter_names(files.adapter):
-            (made / name).parent.mkdir(exist_ok=True)
-            shutil.copyfile(files.adapter / name, made / name)
-        made.rename(self._folder / _name(version))
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with whole_directory(self._folder / _name(version)) as made:
+            for name in adapter_names(files.adapter):
+                (made / name).parent.mkdir(exist_ok=True)
+                shutil.copyfile(files.adapter / name, made / name)
 
 
 def run_engine(engine: Engine, address: Address, follower: Follower, *, said: Callable[[str], None] = log.info) -> int:

@@ -201,7 +201,7 @@ def folder(tmp_path: Path) -> Path:
     plan["order"] = [
         {**own, "lines": [BASE, *kept]}, {**own, "lines": "recipes"}, {**own, "whole": True, "lines": ["LoReFT 4 %"]}
     ]  # fmt: skip
-    (tmp_path / "protocol.md").write_text(f"```yaml\n{yaml.safe_dump(plan, sort_keys=False)}```\n", encoding="utf-8")
+    (tmp_path / "protocol.md").write_text(f"```yaml\n{json.dumps(plan, indent=1)}\n```\n", encoding="utf-8")
     return tmp_path
 
 
