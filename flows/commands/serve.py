@@ -107,7 +107,8 @@ def _serve_vllm(params: Params, root: Path, asked: Asked, address: Address, pyth
         from pipelines.bases.store import ensure_base
         from pipelines.contracts.base import read_base
         from pipelines.registry.live import LiveRegistry
-        from pipelines.server.vllm import Engine, Follower, find_python, run_engine
+        from pipelines.runtime.device import resolve_device
+        from pipelines.server.vllm import Engine, Follower, find_python, run_engine, whole_cache
 
     interpreter = find_python(python, root)
     registry = LiveRegistry(params, root)
@@ -124,15 +125,20 @@ def _serve_vllm(params: Params, root: Path, asked: Asked, address: Address, pyth
             got=f"{asked.aliases[0]}, version {first}",
             do="The line above says why it cannot.",
         )
+    base = ensure_base(record, root=root)
+    cache = None
+    if resolve_device(params.run.device).type == "cpu":
+        cache = whole_cache(base, dtype=record.dtype, tokens=asked.tokens, rows=asked.rows)
     engine = Engine(
         python=interpreter,
-        base=ensure_base(record, root=root),
+        base=base,
         adapters=folder,
         base_sha256=record.sha256,
         dtype=record.dtype,
         poll_seconds=asked.poll_seconds,
         tokens=asked.tokens,
         rows=asked.rows,
+        cache_bytes=cache,
     )
     live = ", ".join(f"{alias} is version {version}" for alias, version in shown.items())
     console.print(f"{registry.model} by vLLM at http://{address.host}:{address.port}: {live}. Ctrl-C ends it.")

@@ -19,6 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, Protocol
 
+import torch
+from transformers import AutoConfig
+
 from pipelines.contracts.base import read_base
 from pipelines.errors import PipelineError
 from pipelines.files import whole_directory, write_json
@@ -58,7 +61,8 @@ class Engine:
         poll_seconds: between two looks at it, and at the registry.
         tokens: of a prompt and its answer.
         rows: requests that run at once.
-        more: arguments of ``vllm serve`` behind ours.
+        cache_bytes: for keys and values; None: what vLLM takes, which is most of a device's memory.
+        more: arguments of vLLM's server behind ours.
     """
 
     python: Path
@@ -69,18 +73,38 @@ class Engine:
     poll_seconds: float
     tokens: int
     rows: int
+    cache_bytes: int | None = None
     more: tuple[str, ...] = ()
 
     def command(self, address: Address) -> list[str]:
         """Return the words that start the server."""
+        cache = [] if self.cache_bytes is None else ["--kv-cache-memory-bytes", str(self.cache_bytes)]
         section = {"folder": str(self.adapters), "poll_seconds": self.poll_seconds, "base_sha256": self.base_sha256}
         return [
             str(self.python), "-m", ENTRY, "--model", str(self.base), "--served-model-name", BASE,
             "--host", address.host, "--port", str(address.port),
             "--dtype", self.dtype, "--max-model-len", str(self.tokens), "--max-num-seqs", str(self.rows),
-            "--enforce-eager",
+            "--enforce-eager", *cache,
             "--additional-config", json.dumps({"reft": section}), *self.more,
         ]  # fmt: skip
+
+
+def whole_cache(base: Path, *, dtype: str, tokens: int, rows: int) -> int:
+    """The bytes that keys and values of so many rows of so many tokens take, in all layers.
+
+    On a CPU vLLM would ask for nearly all of the machine's memory, and not start where others use some of it.
+
+    Args:
+        base: the folder of the base model.
+        dtype: of keys and values.
+        tokens: of a row.
+        rows: that run at once.
+    """
+    config = AutoConfig.from_pretrained(base)
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    each = 2 * config.num_hidden_layers * heads * width * torch.empty(0, dtype=getattr(torch, dtype)).element_size()
+    return int(each * tokens * rows)
 
 
 def find_python(given: Path | None, root: Path) -> Path:

@@ -22,7 +22,7 @@ from pipelines.contracts.base import read_base
 from pipelines.errors import PipelineError
 from pipelines.files import sha256_json
 from pipelines.server.start import Address
-from pipelines.server.vllm import Engine, Follower, find_python, run_engine
+from pipelines.server.vllm import Engine, Follower, find_python, run_engine, whole_cache
 from reft.adapters.files import adapter_sha256
 from tests.pipelines.server.folders import FolderRegistry, tiny_base
 
@@ -105,6 +105,16 @@ def test_the_server_is_started_with_the_folder_and_stopped_when_this_process_is(
     assert section == {"folder": str(folder), "poll_seconds": 0.05, "base_sha256": "f" * 64}
     assert words[:4] == ["-m", "vllm.entrypoints.openai.api_server", "--model", str(tmp_path)]
     assert key == "secret"
+
+
+def test_on_a_cpu_the_cache_holds_whole_rows_and_no_more(tmp_path: Path) -> None:
+    config = {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 8, "num_key_value_heads": 2}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}), encoding="utf-8")
+    found = whole_cache(tmp_path, dtype="bfloat16", tokens=100, rows=4)
+    assert found == 400 * 2 * 3 * 2 * 8 * 2  # keys and values, layers, heads, width, bytes
+    engine = Engine(tmp_path, tmp_path, tmp_path, "f" * 64, "bfloat16", 1.0, 100, 4, found)
+    words = engine.command(Address("127.0.0.1", 8123, None))
+    assert words[words.index("--kv-cache-memory-bytes") + 1] == str(found)
 
 
 def test_an_environment_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
