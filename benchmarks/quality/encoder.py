@@ -27,6 +27,7 @@ from transformers.utils import logging as transformers_logging
 from pipelines.bases.load import quiet_loading
 from pipelines.errors import PipelineError
 from pipelines.files import write_json
+from pipelines.runtime.device import torch_threads
 from pipelines.sources.addresses import MODEL_LIMIT, PypiSource, fetch
 from pipelines.sources.archives import copy_members
 from reft import FitConfig, Labelled, ReftConfig, ReftEncoder, fit
@@ -228,14 +229,12 @@ def report(outcomes: Sequence[Outcome], data: Data, setting: Setting) -> str:
 @contextmanager
 def _quiet(threads: int) -> Iterator[None]:
     """Set torch's threads, and keep transformers from telling of the classifier that no checkpoint has."""
-    before, verbosity = torch.get_num_threads(), transformers_logging.get_verbosity()
-    torch.set_num_threads(threads)
+    verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
-        with quiet_loading():
+        with torch_threads(threads), quiet_loading():
             yield
     finally:
-        torch.set_num_threads(before)
         transformers_logging.set_verbosity(verbosity)
 
 

@@ -9,12 +9,10 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-
-import torch
 
 from benchmarks.sides.operations import Counted
 from benchmarks.sides.others import copy_weights, pyreft_model, pyreft_training
@@ -22,6 +20,7 @@ from benchmarks.sides.ours import Case, OurTraining, Subject, Training, fit_conf
 from benchmarks.sides.timing import Timing, interleaved
 from benchmarks.speed.agreement import agree, matched
 from benchmarks.speed.steps import BATCHES, EPOCHS, OURS, PYREFT, once
+from pipelines.runtime.device import torch_threads
 
 STEP, COUNT = "step", "count"
 Load = Callable[..., Subject]
@@ -86,7 +85,7 @@ def measure_beside(subject: Subject, setting: Setting, *, root: Path, load: Load
 
 def _in_one(subject: Subject, setting: Setting) -> BesideFigures:
     config, rows = setting.case.config(subject.num_layers), subject.rows(setting.prompt, setting.batch * BATCHES)
-    with set_threads(setting.threads):
+    with torch_threads(setting.threads):
         pair = matched(subject, config, rows, fit_config(setting.batch, EPOCHS))
         both: dict[str, Training] = {OURS: pair.ours, PYREFT: pair.pyreft}
         operations = {who: counted(training) for who, training in both.items()}
@@ -190,14 +189,3 @@ def counted(training: Training) -> int:
     with Counted() as count:
         training.step()
     return count.operations
-
-
-@contextmanager
-def set_threads(count: int) -> Iterator[None]:
-    """Let torch use so many threads inside the context."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

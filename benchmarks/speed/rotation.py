@@ -17,6 +17,7 @@ from torch import nn
 
 from benchmarks.sides.authors import authors_intervention
 from benchmarks.sides.timing import Timing, interleaved, ratio
+from pipelines.runtime.device import torch_threads
 from reft.edits.formulas.loreft import Formula as LoreftIntervention
 from reft.edits.methods.forms import EditForm
 
@@ -130,14 +131,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--at-least", type=float, default=0.0, help="exit with 1 if pyreft takes fewer times as long")
     given = vars(parser.parse_args(arguments))
     threads, least = given.pop("threads"), given.pop("at_least")
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with torch_threads(threads):
         setting = Setting(**given)
         costs = measure(setting)
         print(report(setting, costs))
-    finally:
-        torch.set_num_threads(before)
     return 0 if ratio(costs[PYREFT].step, costs[HERE].step) >= least else 1
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
+
+from pipelines.runtime.device import torch_threads
 
 WIDTH = 256  # of a base that is not known yet
 WIDEST = 768  # that is measured: a dtype without instructions of its own multiplies 1e9 numbers a second
@@ -56,7 +57,7 @@ def measure_products(dtypes: Sequence[str], *, width: int, device: torch.device,
         device: where.
         threads: of torch on a CPU.
     """
-    with _threads(threads):
+    with torch_threads(threads):
         return Products({name: _fastest(min(width, WIDEST), name, device) for name in dtypes})
 
 
@@ -88,13 +89,3 @@ def _finish(device: torch.device) -> None:
     """Wait for an accelerator, which works on after a call has returned."""
     if device.type != "cpu":
         torch.accelerator.synchronize()
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
