@@ -6,13 +6,15 @@ file decides is computed in a child that the operating system stops at its limit
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
@@ -25,7 +27,10 @@ import psutil
 from pipelines.errors import PipelineError
 
 TICK = 1.0  # seconds of one wait: a laptop that slept, or a process that was stopped, counts as one of them
+# libarrow's own pool takes a GiB of addresses ahead, which counts as memory; it reads this when it is imported.
+SURROUNDINGS = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
 _SERVED = "forkserver" in multiprocessing.get_all_start_methods()
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
 _ANSWER, _REFUSAL, _MEMORY, _FAILURE, _END = b"+", b"-", b"m", b"!", b"."
 
 
@@ -39,6 +44,7 @@ class Limits:
         answer_seconds: that one answer may take.
         imports: modules that each child needs; they are imported once.
         do: what a user may do about a file that passes a limit.
+        file_bytes: of each file that it writes; None: without a limit.
     """
 
     memory: int
@@ -46,6 +52,7 @@ class Limits:
     answer_seconds: float
     imports: tuple[str, ...]
     do: str
+    file_bytes: int | None = None
 
 
 def begin(limits: Limits) -> None:
@@ -55,7 +62,8 @@ def begin(limits: Limits) -> None:
     """
     if _SERVED:
         _context(limits)
-        forkserver.ensure_running()
+        with _surroundings():
+            forkserver.ensure_running()
 
 
 def answers(
@@ -104,9 +112,25 @@ def _start(child: BaseProcess) -> None:
     script = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:
-        child.start()
+        with _surroundings():
+            child.start()
     finally:
         sys.modules["__main__"] = script
+
+
+@contextmanager
+def _surroundings() -> Iterator[None]:
+    """Start a process with more in its environment than this one has."""
+    before = {name: os.environ.get(name) for name in SURROUNDINGS}
+    os.environ.update(SURROUNDINGS)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _receive(connection: Connection, child: BaseProcess, limits: Limits, what: str) -> bytes:
@@ -135,6 +159,8 @@ def _receive(connection: Connection, child: BaseProcess, limits: Limits, what: s
 def _child(
     connection: Connection, work: Callable[..., Iterator[bytes]], arguments: tuple[object, ...], limits: Limits
 ) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever asked, who ends this process
+    os.environ.update(SURROUNDINGS)  # where the server was started by something else
     _limit(limits)
     try:
         for answer in work(*arguments):
@@ -161,9 +187,21 @@ def _limit(limits: Limits) -> None:
     import resource
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if limits.file_bytes is not None:
+        _lower(resource.RLIMIT_FSIZE, limits.file_bytes)
     _lower(resource.RLIMIT_CPU, math.ceil(sum(os.times()[:2])) + limits.cpu_seconds)
     if sys.platform == "linux":  # others do not keep to it
         _lower(resource.RLIMIT_DATA, psutil.Process().memory_info().data + limits.memory)
+        _end_with_the_server()
+
+
+def _end_with_the_server() -> None:
+    """End this process when whoever asked is killed, also while it waits for the network.
+
+    The server of children, its parent, ends when nobody holds a pipe any more; it gave that to its children too.
+    """
+    os.close(forkserver._forkserver._forkserver_alive_fd)  # type: ignore[attr-defined]
+    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
 
 
 def _lower(kind: int, limit: int) -> None:

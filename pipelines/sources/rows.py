@@ -14,17 +14,17 @@ from pipelines.sources.addresses import (
     HubSource,
     PypiSource,
     Source,
-    hub_error,
     open_source,
     own_path,
     parse_source,
 )
 from pipelines.sources.content import opened
 from pipelines.sources.delimited import Delimited
+from pipelines.sources.hub_rows import read_hub
 from pipelines.sources.json_rows import read_json_array, read_json_lines
 from pipelines.sources.parquet_rows import read_parquet
 from pipelines.sources.parts import parts_of
-from pipelines.sources.raw_row import DELIMITERS, LONGEST_ROW, MOST_ROWS, Format, RawRow, plain
+from pipelines.sources.raw_row import DELIMITERS, MOST_ROWS, Format, RawRow
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Reader:
         parsed = parse_source(source)
         name = file_name(parsed)
         if isinstance(parsed, HubSource):
-            yield from _bounded(self._hub(parsed, name), name)
+            yield from _bounded(read_hub(parsed, name, self.needed, self._check_columns, limit=limit), name)
             return
         if isinstance(parsed, FileSource) and own_path(parsed, root).is_dir():
             yield from _bounded(self._folder(parsed, sha256, root, limit), name)
@@ -87,31 +87,6 @@ class Reader:
         inner = {name: found for name in paths if (found := _at(row.values, name)) is not None}
         return RawRow(row.file, row.line, {**row.values, **inner}, row.problem) if inner else row
 
-    def _hub(self, source: HubSource, name: str) -> Iterator[RawRow]:
-        import httpx2
-        from datasets import load_dataset_builder
-        from datasets.exceptions import DatasetsError
-
-        split = source.split or "train"
-        try:
-            builder = load_dataset_builder(source.name, source.config, revision=source.revision)
-            # With the hub out of reach, datasets takes the newest copy in its cache, of whatever commit.
-            if builder.hash != source.revision:
-                raise PipelineError(
-                    f"the hub must be within reach for {source.name} at {source.revision}",
-                    got=f"the cache's copy, of {builder.hash}",
-                    do="Check the network and HF_ENDPOINT, then run again.",
-                )
-            builder.download_and_prepare()
-            rows = builder.as_dataset(split=split)
-        except (DatasetsError, httpx2.HTTPError, OSError, ValueError, RuntimeError, KeyError) as error:
-            raise hub_error(f"the data set {source.name}", source, error, split=split) from error
-        self._check_columns(rows.column_names, name)
-        if self.needed:  # other columns may hold pictures or sound, which cost much to decode
-            rows = rows.select_columns(list(dict.fromkeys(self.needed)))
-        for number, values in enumerate(rows, start=1):
-            yield _of_the_hub(name, number, {column: plain(value) for column, value in values.items()})
-
     def _check_columns(self, columns: Sequence[str], name: str) -> None:
         missing = [column for column in self.needed if column not in columns]
         if missing or len(set(columns)) < len(columns):
@@ -120,12 +95,6 @@ class Reader:
                 got=", ".join(map(repr, columns)),
                 do="Correct template, label_column, domain_column or columns; columns names them where no row does.",
             )
-
-
-def _of_the_hub(name: str, number: int, values: dict[str, object]) -> RawRow:
-    if sum(len(str(value)) for value in values.values()) > LONGEST_ROW:
-        return RawRow(name, number, {}, f"a row of more than {LONGEST_ROW} bytes")
-    return RawRow(name, number, values)
 
 
 def _bounded(rows: Iterator[RawRow], name: str) -> Iterator[RawRow]:

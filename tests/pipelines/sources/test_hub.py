@@ -1,19 +1,34 @@
-"""``hub:`` sources for real: the stages, as processes of their own, against a server that speaks as the hub does."""
+"""``hub:`` sources for real: the stages, as processes of their own, against a server that speaks as the hub does.
+
+The stages of a module are those of one folder: what is there is what a fixture made.
+"""
 
 from __future__ import annotations
 
+import datetime
+import decimal
+import gzip
+import io
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import yaml
+from pyarrow import parquet
 
+from benchmarks.speed.peak import peak_memory
+from pipelines.errors import PipelineError
+from pipelines.sources.addresses import DATA_LIMIT
+from pipelines.sources.raw_row import RawRow
+from pipelines.sources.rows import Reader
 from tests.hub_server import Hub, Repository, files_of, repository, running_hub
 from tests.project import TINY, review_rows
 from tests.tiny import write_tiny_base
@@ -140,33 +155,39 @@ def test_a_base_that_is_in_the_store_asks_nothing_of_the_hub(based: Stages) -> N
     assert len(based.hub.log) == before
 
 
-def test_a_data_set_of_the_hub_becomes_splits(based: Stages, repositories: dict[str, Repository]) -> None:
+@pytest.fixture(scope="module")
+def prepared(based: Stages, repositories: dict[str, Repository]) -> Stages:
+    """After the prepare stage, which read the data set from the hub."""
     data = repositories["data"]
     based.params(**data_params(address(data), prepare__test_source=address(data, split="#test"), prepare__test_rows=40))
     done = based.run("prepare")
     assert done.returncode == 0, done.stderr
-    card = based.read("metrics/data.json")
+    return based
+
+
+def test_a_data_set_of_the_hub_becomes_splits(prepared: Stages) -> None:
+    card = prepared.read("metrics/data.json")
     assert {name: split["rows"] for name, split in card["splits"].items()} == {
         "train": 64,
         "validation": 32,
         "test": 40,
     }
     assert card["read"] == 200
-    ids = [json.loads(line)["id"] for line in (based.root / "data/prepared/test.jsonl").read_text().splitlines()]
+    ids = [json.loads(line)["id"] for line in (prepared.root / "data/prepared/test.jsonl").read_text().splitlines()]
     assert {row.rpartition(":")[0] for row in ids} == {"org/rows:reviews#test"}
 
 
 @pytest.mark.long
-def test_the_cache_never_stands_in_for_another_commit(based: Stages, repositories: dict[str, Repository]) -> None:
+def test_the_cache_never_stands_in_for_another_commit(prepared: Stages, repositories: dict[str, Repository]) -> None:
     """datasets itself takes the newest copy in its cache, of whatever commit, when the hub is out of reach."""
     data = repositories["data"]
-    before = (based.root / "data/prepared/train.jsonl").read_bytes()
-    based.params(**data_params(address(data, commit=OTHER_COMMIT)))
-    done = based.run("prepare", HF_HUB_OFFLINE="1")
+    before = (prepared.root / "data/prepared/train.jsonl").read_bytes()
+    prepared.params(**data_params(address(data, commit=OTHER_COMMIT)))
+    done = prepared.run("prepare", HF_HUB_OFFLINE="1")
     refused(done, f"the hub must be within reach for org/rows at {OTHER_COMMIT}", data.commit)
-    assert (based.root / "data/prepared/train.jsonl").read_bytes() == before
-    based.params(**data_params(address(data)))
-    done = based.run("prepare", HF_HUB_OFFLINE="1")
+    assert (prepared.root / "data/prepared/train.jsonl").read_bytes() == before
+    prepared.params(**data_params(address(data)))
+    done = prepared.run("prepare", HF_HUB_OFFLINE="1")
     assert done.returncode == 0, done.stderr
 
 
@@ -209,6 +230,79 @@ def test_a_data_set_that_cannot_be_had_is_refused(
 ) -> None:
     based.params(**data_params(address(repositories[source]) if source in repositories else source))
     refused(based.run("prepare"), "the hub must have the data set", said)
+
+
+def bomb() -> bytes:
+    """Parquet: one text of 4.7 MB, a thousand times, which is 4.8 GB."""
+    places = pa.array([0] * 1024, pa.int32())
+    texts = pa.DictionaryArray.from_arrays(places, pa.array(["x" * 4_700_000]))
+    sink = io.BytesIO()
+    parquet.write_table(pa.table({"text": texts}), sink, compression="zstd", write_statistics=False, store_schema=False)
+    return sink.getvalue()
+
+
+@contextmanager
+def rows_at_hand(
+    files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., list[RawRow]]]:
+    """What reads column ``text`` of a data set of these files, in this process with an empty cache."""
+    found = repository("datasets", "org/found", files)
+    with running_hub(found) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.address)
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+
+        def read(needed: Sequence[str] = ("text",), limit: int = DATA_LIMIT) -> list[RawRow]:
+            reader = Reader("hub", None, True, needed)
+            return list(reader.read(f"hub:org/found@{found.commit}", None, root=tmp_path, limit=limit))
+
+        yield read
+
+
+def test_a_data_set_of_a_few_bytes_takes_no_gigabytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = bomb()
+    assert len(data) < 1000
+    before = peak_memory()
+    with (
+        rows_at_hand({"train.parquet": data}, tmp_path, monkeypatch) as read,
+        pytest.raises(PipelineError, match=r"org/found#train, a data set of the hub, must be read within 2147 MB"),
+    ):
+        read()
+    assert peak_memory() - before < 100 << 20  # of this process; the system holds the other one to its limit
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) < 1 << 20
+
+
+def test_a_data_set_has_the_budget_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its file is small, packed; what it holds passes the limit in the cache."""
+    rows = "".join(json.dumps({"text": "x" * 1000, "label": "a"}) + "\n" for _ in range(300))
+    with rows_at_hand({"train.jsonl.gz": gzip.compress(rows.encode())}, tmp_path, monkeypatch) as read:
+        with pytest.raises(PipelineError, match="org/found#train must not pass 200000 bytes"):
+            read(limit=200_000)
+        assert len(read(limit=400_000)) == 300
+        with pytest.raises(PipelineError, match="org/found#train must not pass 200000 bytes"):
+            read(limit=200_000)  # as the cache has it now
+
+
+def test_rows_of_the_hub_have_what_json_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = pa.table(
+        {
+            "text": ["é\n\r\u2028", "b", "c"],
+            "sound": [b"\xff", b"plain", None],
+            "when": [[datetime.date(2026, 11, 30)], [], None],
+            "price": [decimal.Decimal("1.10"), None, None],
+            "share": [0.1, float("inf"), None],
+        }
+    )
+    sink = io.BytesIO()
+    parquet.write_table(table, sink)
+    with rows_at_hand({"train.parquet": sink.getvalue()}, tmp_path, monkeypatch) as read:
+        rows = read(needed=())
+        texts = read()
+        (first, *_) = read(needed=("when", "price", "share"))
+    assert [row.values["text"] for row in texts] == table["text"].to_pylist()
+    assert rows[0].problem == "a value that JSON does not have: bytes is neither text, number, list nor object"
+    assert rows[1].values == {"text": "b", "sound": "plain", "when": [], "price": None, "share": float("inf")}
+    assert [row.line for row in rows] == [1, 2, 3]
+    assert first.values == {"when": ["2026-11-30"], "price": "1.10", "share": 0.1}
 
 
 def refused(done: subprocess.CompletedProcess[str], *said: str) -> None:
