@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
@@ -28,14 +28,16 @@ import psutil
 from flows.runs.dvc import QUIET
 from pipelines.contracts.training import read_training
 from pipelines.files import sha256_file
+from tests.progress import Progress, outliving, wait
 from tests.project import Project, make_tiny_project
+from tests.record import Record
 
 SERVER, ALONE = "server", "dvc alone"
 PROCESSES = ("flow", "dvc", "stage", SERVER, ALONE)
 COMMANDS = {ALONE: ("dvc", "repro")}  # of every other process: reft run
 STAGES = ("prepare", "search", "train", "evaluate", "register")
-DEADLINE = 600.0  # seconds for a run; on a busy machine one takes minutes
-ORPHAN_SECONDS = 15.0  # that a process may outlive the one it works for
+DEADLINE = 600.0  # seconds of the processor for a run, which takes one; or of the clock without progress
+ORPHAN_SECONDS = 15.0  # that a process may outlive the one it works for, where it has the processor
 
 # Long enough for a kill to fall into the middle, short enough for 25 cells.
 CHANGES = {"search.trials": 3, "train.epochs": 12, "train.checkpoint_every": 5}
@@ -62,6 +64,21 @@ class Facts:
     trials: tuple[str, ...]
     versions: int
     runs: tuple[str, ...]
+
+
+def known_facts(record: Record, of: str) -> Facts | None:
+    """The facts that the record has of an undisturbed project; None if it has none."""
+    found = record.find({"undisturbed": of})
+    if found is None:
+        return None
+    told = found["facts"]
+    return Facts(**{name: tuple(value) if isinstance(value, list) else value for name, value in told.items()})
+
+
+def kept_facts(found: Facts, record: Record, of: str) -> Facts:
+    """The same facts, which the record is told."""
+    record.add({"undisturbed": of, "facts": asdict(found)})
+    return found
 
 
 def facts(project: Project) -> Facts:
@@ -139,7 +156,7 @@ def run_chain(kills: Sequence[tuple[str, str]], begin: Born, folder: Path) -> Ou
     try:
         for process, stage in kills:
             death = kill_in(project, process, stage)
-            problems += [*death.problems, *(f"{_name(p)} went on beside the next run" for p in _left(below, 0))]
+            problems += [*death.problems, *(f"{_name(p)} went on beside the next run" for p in outliving(below, 0))]
             below = death.below
             if process == SERVER and death.code != 0:
                 problems.append(f"the run ended with {death.code}")
@@ -149,7 +166,7 @@ def run_chain(kills: Sequence[tuple[str, str]], begin: Born, folder: Path) -> Ou
             problems.append(f"the next run ended with {again.returncode}: {again.stderr.strip().splitlines()[-1:]}")
         elif death.code == 0 and project.ran_since(before):
             problems.append(f"the next run had to do {sorted(project.ran_since(before))}")
-        problems += [f"{_name(p)} went on beside the next run" for p in _left(below, 0)]
+        problems += [f"{_name(p)} went on beside the next run" for p in outliving(below, 0)]
         if not problems:
             problems += differences(facts(project), begin.reference)
         problems += [f"{path} was left" for path in leftovers(folder)]
@@ -178,14 +195,14 @@ def kill_in(project: Project, process: str, stage: str) -> Death:
         victims = _wait_for(flow, process, stage, in_the_middle(project, stage), log)
         below = psutil.Process(victims[process]).children(recursive=True)
         os.kill(victims[process], signal.SIGKILL)
-        code = flow.wait(timeout=DEADLINE)
+        code = wait(flow, DEADLINE)
     finally:
         if flow.poll() is None:
             flow.kill()
         flow.wait()
     # Prefect's own server does not look after its flow; it writes nothing here, and the next run ends it.
     workers = [p for p in below if not is_server(p)]
-    return Death(code, below, [f"{_name(p)} outlived the {process}" for p in _left(workers, ORPHAN_SECONDS)])
+    return Death(code, below, [f"{_name(p)} outlived the {process}" for p in outliving(workers, ORPHAN_SECONDS)])
 
 
 def make_environment(home: Path) -> dict[str, str]:
@@ -199,8 +216,8 @@ def _wait_for(
     flow: subprocess.Popen[bytes], process: str, stage: str, ready: Callable[[], bool], log: Path
 ) -> dict[str, int]:
     """Wait until the stage is in the middle of its work and the process is there; the numbers of those that are."""
-    until = time.monotonic() + DEADLINE
-    while time.monotonic() < until:
+    progress = Progress(flow, DEADLINE)
+    while True:
         if flow.poll() is not None:
             said = log.read_text(encoding="utf-8", errors="replace")[-2000:]
             raise AssertionError(f"the run ended with {flow.returncode} before {stage} could be killed: {said}")
@@ -216,8 +233,8 @@ def _wait_for(
                     found[SERVER] = child.pid
             if "stage" in found and process in found:
                 return found
+        progress.check()
         time.sleep(0.02)
-    raise AssertionError(f"{stage} did not come to the middle of its work in {DEADLINE:.0f} s")
 
 
 def is_server(process: psutil.Process) -> bool:
@@ -230,11 +247,6 @@ def words_of(process: psutil.Process) -> list[str]:
         return process.cmdline()
     except psutil.Error:
         return []
-
-
-def _left(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
-    _, alive = psutil.wait_procs(processes, timeout=seconds)
-    return [p for p in alive if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
 def _name(process: psutil.Process) -> str:
@@ -273,12 +285,14 @@ class Born:
     reference: Facts
 
 
-def born(folder: Path) -> Born:
-    """Make a project to copy, and run a copy of it that nobody kills.
+def born(folder: Path, reference: Facts | None = None) -> Born:
+    """Make a project to copy, and run a copy of it that nobody kills, unless what that leaves is known.
 
     That run is DVC's own: what a flow leaves must be the same.
     """
     project = make_tiny_project(folder / "project", folder / "home", CHANGES).root
+    if reference is not None:
+        return Born(project, folder / "home", reference)
     shutil.copytree(project, folder / "undisturbed", symlinks=True)
     shutil.copytree(folder / "home", folder / "undisturbed-home", symlinks=True)
     undisturbed = Project(folder / "undisturbed", make_environment(folder / "undisturbed-home"))

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from tests.progress import communicate
 from tests.shared import made_once
 from tests.tiny import write_tiny_base
 
@@ -69,10 +70,21 @@ class Project:
     def run(
         self, *command: str, check: bool = True, timeout: float = 600, **env: str
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command of the environment (reft, dvc, mlflow, python, git) in the folder."""
-        done = subprocess.run(
-            self.command(*command), cwd=self.root, env=self.env | env, text=True, capture_output=True, timeout=timeout
+        """Run a command of the environment (reft, dvc, mlflow, python, git) in the folder.
+
+        ``timeout`` is in seconds of the processor, or of the clock where nothing goes on: see :mod:`tests.progress`.
+        """
+        words = self.command(*command)
+        process = subprocess.Popen(
+            words, cwd=self.root, env=self.env | env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
+        with process:
+            try:
+                output, errors = communicate(process, timeout)
+            except BaseException:
+                process.kill()
+                raise
+        done = subprocess.CompletedProcess(words, process.returncode, output, errors)
         if check and done.returncode != 0:
             raise AssertionError(f"{command} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
         return done

@@ -1,6 +1,7 @@
 """What a machine may be like, tried with whole runs: stopped and ended processes, homes, paths, other users' folders.
 
-``python -m tests.surroundings [WORD]`` prints a row for each (with the word). In the first kind a run must leave what
+``python -m tests.surroundings [WORD]`` prints a row for each (with the word); with a file named by ``REFT_RECORD`` a
+command that was stopped goes on with what it lacks. In the first kind a run must leave what
 one leaves that nothing befell; in the second it must be refused before any stage, with the rule, the value and
 what to do.
 """
@@ -17,15 +18,28 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import psutil
 
 from tests.damage.finished import ADVICE, TRACEBACK, finished
-from tests.kills import DEADLINE, Facts, differences, end_processes, facts, in_the_middle, leftovers, make_environment
+from tests.kills import (
+    DEADLINE,
+    Facts,
+    differences,
+    end_processes,
+    facts,
+    in_the_middle,
+    kept_facts,
+    known_facts,
+    leftovers,
+    make_environment,
+)
+from tests.progress import Progress, outliving, wait
 from tests.project import Project, make_tiny_project
+from tests.record import Record, named_record
 
 Want = Literal["as ever", "refused"]
 SIDE_BY_SIDE = 2
@@ -82,7 +96,7 @@ def _stop_for_a_minute(process: subprocess.Popen[bytes]) -> None:
     time.sleep(PAUSE)
     for one in reversed(stopped):
         one.resume()
-    process.wait(timeout=DEADLINE)
+    wait(process, DEADLINE)
 
 
 def _terminate(process: subprocess.Popen[bytes]) -> None:
@@ -90,8 +104,7 @@ def _terminate(process: subprocess.Popen[bytes]) -> None:
     below = _everything_below(process)
     os.killpg(process.pid, signal.SIGTERM)
     assert process.wait(timeout=90) == 128 + signal.SIGTERM
-    _, alive = psutil.wait_procs(below, timeout=30)
-    assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
+    assert outliving(below, 30) == []
 
 
 def _foreign(name: str, mode: int) -> Callable[[Path, Path], None]:
@@ -139,9 +152,16 @@ ALL = (
 )
 
 
-def reference() -> Facts:
+def known(record: Record, surroundings: Surroundings) -> Answer | None:
+    """The right answer that the record has to surroundings; None if it has none."""
+    found = record.find({"surroundings": surroundings.name, "problems": []})
+    return None if found is None else Answer(found["code"], found["said"], (), found["seconds"])
+
+
+def reference(record: Record) -> Facts:
     """What a run holds that nothing befell."""
-    return facts(Project(finished() / "project", {}))
+    found = known_facts(record, "finished")
+    return found or kept_facts(facts(Project(finished() / "project", {})), record, "finished")
 
 
 def why_not(surroundings: Surroundings) -> str | None:
@@ -163,8 +183,16 @@ def why_not(surroundings: Surroundings) -> str | None:
     return f"others may not look into {closed[0]}" if closed else None
 
 
-def tried(surroundings: Surroundings, folder: Path, expected: Facts) -> Answer:
-    """Run a fresh tiny project in these surroundings."""
+def tried(surroundings: Surroundings, folder: Path, expected: Facts, record: Record) -> Answer:
+    """Run a fresh tiny project in these surroundings, unless the record has the right answer; it is told the answer."""
+    answer = known(record, surroundings)
+    if answer is None:
+        answer = _tried(surroundings, folder, expected)
+        record.add({"surroundings": surroundings.name, **asdict(answer)})
+    return answer
+
+
+def _tried(surroundings: Surroundings, folder: Path, expected: Facts) -> Answer:
     started = time.monotonic()
     root, home = folder / surroundings.place, folder / "home"
     root.parent.mkdir(parents=True, exist_ok=True)
@@ -186,6 +214,8 @@ def tried(surroundings: Surroundings, folder: Path, expected: Facts) -> Answer:
                 Project(folder / (surroundings.through or surroundings.place), env), surroundings, log, identity
             )
             problems = tuple(_problems(surroundings, code, log, Project(root, make_environment(home)), expected))
+        except AssertionError as error:
+            code, problems = -1, (str(error),)
         finally:
             end_processes(root)
     said = [
@@ -216,7 +246,7 @@ def _run(project: Project, surroundings: Surroundings, log: Path, identity: dict
             if surroundings.befall is not None:
                 _wait_until(in_the_middle(project, "train"), process)
                 surroundings.befall(process)
-            process.wait(timeout=DEADLINE)
+            wait(process, DEADLINE)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -228,10 +258,10 @@ def _run(project: Project, surroundings: Surroundings, log: Path, identity: dict
 
 
 def _wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    until = time.monotonic() + DEADLINE
+    progress = Progress(process, DEADLINE)
     while not ready():
         assert process.poll() is None, f"the run ended with {process.returncode} before it trained"
-        assert time.monotonic() < until, "the run did not come to its training"
+        progress.check()
         time.sleep(0.02)
 
 
@@ -259,7 +289,8 @@ def main() -> int:
     chosen = [one for one in ALL if all(word in one.name for word in sys.argv[1:])]
     with tempfile.TemporaryDirectory(prefix="reft-surroundings-") as name:
         folder = Path(name).resolve()
-        expected = reference()
+        record = named_record()
+        expected = reference(record)
         print("| surroundings | must be | exit | what was said | seconds |\n|---|---|---|---|---|", flush=True)
 
         def row(number: int) -> bool:
@@ -270,7 +301,7 @@ def main() -> int:
                 return True
             own = folder / str(number)
             own.mkdir()
-            answer = tried(one, own, expected)
+            answer = tried(one, own, expected, record)
             said = " ".join("; ".join(answer.problems or (answer.said,)).replace(name, "").split()).replace("|", "\\|")
             wrong = "WRONG: " if answer.problems else ""
             print(

@@ -30,6 +30,7 @@ T = TypeVar("T")
 UNREACHABLE = (httpx.HTTPError, PrefectException)  # what Prefect's client raises of a server that is gone or refuses
 POLL_SECONDS = 0.2
 STARTING_SECONDS = 60.0  # that a server may take to start on a busy machine
+FIRST_SECONDS = 600.0  # that the first one may take beyond what Prefect waits, where it lives: the processor is others'
 PORT_TAKEN = 3  # exit code of a server that could not begin
 STARTS = 3  # of a server that does not come up, or ends as soon as it is up
 # The loggers of what Prefect sends in the background: of its queues, and of the two that a flow has.
@@ -126,14 +127,33 @@ def kept_alive() -> Iterator[str]:
 
 
 def _start(server: SubprocessASGIServer) -> None:
+    """Start it, and wait: for one that lives longer than Prefect does, which also takes a late answer for an error."""
     try:
         server.start()
-    except RuntimeError as error:
-        raise PipelineError(
-            "Prefect must be able to start a server",
-            got=str(error),
-            do="`prefect server start` says why it cannot; `prefect server database reset` begins its database anew.",
-        ) from error
+    except (RuntimeError, httpx.TransportError) as error:
+        if not _comes_up(server):
+            do = "`prefect server start` says why it cannot; `prefect server database reset` begins its database anew."
+            got = str(error) or type(error).__name__
+            raise PipelineError("Prefect must be able to start a server", got=got, do=do) from error
+        server.running = True  # for Prefect, which would start another one
+
+
+def _comes_up(server: SubprocessASGIServer) -> bool:
+    """Whether a server that did not answer in time does so later; one that ended is started again beside this."""
+    until = time.monotonic() + FIRST_SECONDS
+    with httpx.Client(timeout=POLL_SECONDS * 10) as client:
+        while time.monotonic() < until and not _lost.is_set():
+            if _answers(client, server):
+                return True
+            time.sleep(POLL_SECONDS)
+    return False
+
+
+def _answers(client: httpx.Client, server: SubprocessASGIServer) -> bool:
+    try:
+        return client.get(f"{server.api_url}/health").is_success
+    except httpx.TransportError:
+        return False
 
 
 def _chosen(name: str) -> bool:
@@ -215,9 +235,6 @@ class _Keeper:
                 process = self._server.server_process
                 if process is None or process.poll() is not None:
                     return
-                try:
-                    if client.get(f"{self._server.api_url}/health").is_success:
-                        return
-                except httpx.HTTPError:
-                    pass
+                if _answers(client, self._server):
+                    return
                 time.sleep(POLL_SECONDS)

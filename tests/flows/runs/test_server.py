@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import threading
+
 import httpx
 import pytest
 from prefect import State
 from prefect.exceptions import PrefectHTTPStatusError
+from prefect.server.api.server import SubprocessASGIServer
+from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, temporary_settings
 from prefect.states import Completed
 
-from flows.runs.server import Told
+from flows.runs import server
+from flows.runs.server import Told, kept_alive
 from pipelines.errors import PipelineError
 
 pytestmark = pytest.mark.slow  # imports Prefect
@@ -16,6 +23,15 @@ GONE = (
     httpx.ConnectError("All connection attempts failed"),
     PrefectHTTPStatusError("503", request=httpx.Request("POST", "http://x"), response=httpx.Response(503)),
 )
+ANSWERS = """
+import http.server, sys, time
+time.sleep(0.5)
+class Health(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if self.path == "/api/health" else 404)
+        self.end_headers()
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Health).serve_forever()
+"""
 
 
 @pytest.mark.parametrize("error", GONE)
@@ -55,3 +71,32 @@ def test_what_stopped_the_work_is_raised_as_it_was() -> None:
 
     with pytest.raises(PipelineError, match="a rule"):
         told.outcome(run)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Timed out"), httpx.ReadTimeout("")])
+def test_a_server_that_answers_later_than_prefect_waits_is_waited_for(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def impatient(self: SubprocessASGIServer) -> None:
+        self.port = self.find_available_port()
+        self.server_process = python(ANSWERS, str(self.port))
+        raise error
+
+    monkeypatch.setattr(SubprocessASGIServer, "start", impatient)
+    with kept_alive() as address:
+        assert SubprocessASGIServer().running  # by which Prefect starts no other one
+        assert httpx.get(f"{address}/health", timeout=30).is_success
+    SubprocessASGIServer().stop()
+
+
+def test_a_server_that_ends_as_it_starts_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SubprocessASGIServer, "_run_uvicorn_command", lambda self: python("raise SystemExit(1)"))
+    monkeypatch.setattr(server, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(server, "_lost", threading.Event())
+    told = pytest.raises(PipelineError, match=r"Prefect must be able to start a server.*prefect server start")
+    with temporary_settings({PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 1}), told, kept_alive():
+        pass
+
+
+def python(code: str, *arguments: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", code, *arguments])
