@@ -50,7 +50,7 @@ def survey(root: Path, *, bases: bool) -> Survey:
 
 
 def _unused_cached(root: Path) -> int | None:
-    if not Path(dvc.read(root, ["cache", "dir"]).strip()).resolve().is_relative_to(root.resolve()):
+    if not dvc.cache_folder(root).resolve().is_relative_to(root.resolve()):
         return None
     return sum(line.startswith("Removing ") for line in dvc.read(root, [*GC, "--dry"]).splitlines())
 

@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
@@ -162,30 +162,46 @@ def take_in(root: Path, addition: Addition, *, force: bool) -> None:
 def _dvc_as_before(root: Path, target: Path) -> Iterator[None]:
     """If the block fails, what DVC wrote of the target is gone: its note, its line in git's list, its cached content.
 
-    What another process of DVC puts into the cache meanwhile stays.
+    What another process of DVC puts into the cache meanwhile stays. Where DVC made the target a link into the cache
+    (`cache.type`), it is a file again.
     """
     notes = [target.with_name(f"{target.name}.dvc"), target.with_name(".gitignore")]
     before = {note: note.read_bytes() if note.is_file() else None for note in notes}
-    cache = root / ".dvc" / "cache" / "files"
+    cache = dvc.cache_folder(root) / "files"
     cached = set(cache.rglob("*"))
     try:
         yield
     except BaseException:
-        for note, content in before.items():
-            if content is None:
+        for note, text in before.items():
+            if text is None:
                 note.unlink(missing_ok=True)
-            elif not note.is_file() or note.read_bytes() != content:
-                note.write_bytes(content)
-        for new in _objects(target, set(cache.rglob("*")) - cached):
-            new.unlink()
+            elif not note.is_file() or note.read_bytes() != text:
+                note.write_bytes(text)
+        new = _objects(target, set(cache.rglob("*")) - cached)
+        _unlink_from(target, new)
+        for content in new:
+            content.unlink()
         raise
 
 
 def _objects(target: Path, found: set[Path]) -> list[Path]:
     """Those files of DVC's cache that are the content of a file, or of a folder's files, or the list of these."""
-    files = [target] if target.is_file() else [path for path in target.rglob("*") if path.is_file()]
-    own = {_md5(path) for path in files}
+    own = {_md5(path) for path in _files_of(target)}
     return [path for path in found if path.is_file() and _content(path) <= own]
+
+
+def _unlink_from(target: Path, objects: Iterable[Path]) -> None:
+    """Make those of the target's files that are links to one of these objects files by themselves."""
+    places = {path.resolve() for path in objects}
+    for link in _files_of(target):
+        if link.is_symlink() and link.resolve() in places:
+            with temporary_directory(link) as folder:
+                shutil.copyfile(link, folder / link.name)
+                put_in_place(folder / link.name, link)
+
+
+def _files_of(target: Path) -> list[Path]:
+    return [target] if target.is_file() else [path for path in target.rglob("*") if path.is_file()]
 
 
 def _md5(path: Path) -> str:

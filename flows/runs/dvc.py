@@ -68,6 +68,15 @@ def read(root: Path, arguments: Sequence[str]) -> str:
     return done.stdout
 
 
+def cache_folder(root: Path) -> Path:
+    """The folder of DVC's cache, which `cache.dir` may have outside the project, shared with others.
+
+    Raises:
+        PipelineError: as :func:`read`.
+    """
+    return root / read(root, ["cache", "dir"]).strip()
+
+
 def await_lock(root: Path, seconds: float | None = None) -> None:
     """Wait while another process of DVC holds the project, as `dvc pull` does to its end; DVC itself waits 3 seconds.
 

@@ -166,7 +166,7 @@ def _known(root: Path, note: Path, name: str) -> dict[str, str]:
         raise PipelineError("a .dvc file must name a hash", got=f"{name}.dvc", do=do) from None
     if not md5.endswith(".dir"):
         return {Path(name).name: md5}
-    cached = root / dvc.read(root, ["cache", "dir"]).strip() / "files" / "md5" / md5[:2] / md5[2:]
+    cached = dvc.cache_folder(root) / "files" / "md5" / md5[:2] / md5[2:]
     if not cached.is_file():
         raise PipelineError(
             f"what {name} held before must be known, so that no rows are lost",

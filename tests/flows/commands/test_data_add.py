@@ -9,6 +9,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -212,9 +214,9 @@ def test_a_mistake_is_told_and_changes_nothing(project: Project, rows: Path, arg
     assert sorted(path.name for path in (project.root / "data/own").iterdir()) == ["README.md"]
 
 
-def cached(project: Project) -> set[Path]:
+def cached(project: Project, cache: Path | None = None) -> set[Path]:
     """The files of DVC's cache."""
-    return {path for path in (project.root / ".dvc" / "cache").rglob("*") if path.is_file()}
+    return {path for path in (cache or project.root / ".dvc" / "cache").rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("kind", ["link out", "link out in own", "pipe", "device", "folder of links"])
@@ -250,30 +252,61 @@ def test_where_a_link_within_its_folder_leads_is_said(project: Project, rows: Pa
     assert (found.linked, found.own) == (rows.resolve(), "data/own/rows.jsonl")
 
 
+@contextmanager
+def refusing(others: Path) -> Iterator[None]:
+    """DVC cannot write its note, after its cache has the content; another process of DVC fetches something meanwhile.
+
+    Args:
+        others: what that fetches.
+    """
+
+    def refuse(root: Path, arguments: list[str]) -> str:
+        said = read(root, arguments)
+        if arguments[0] != "add":
+            return said
+        others.parent.mkdir(parents=True, exist_ok=True)
+        others.write_bytes(b"of others")
+        raise PipelineError("dvc add must succeed")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("flows.runs.dvc.read", refuse)
+        with pytest.raises(PipelineError, match="dvc add must succeed"):
+            yield
+    assert others.read_bytes() == b"of others"
+    others.unlink()
+
+
 def test_what_dvc_refuses_leaves_what_was_there(project: Project, rows: Path, tmp_path: Path) -> None:
-    """Here DVC cannot write its note, after its cache has the content."""
     take_in(project.root, inspect_file(project.root, rows, name=None, split="train", alone=True), force=False)
     other = tmp_path / "other.jsonl"
     other.write_text(rows.read_text(encoding="utf-8") * 2, encoding="utf-8")
     own, before = left(project), cached(project)
     addition = inspect_file(project.root, other, name="rows.jsonl", split="train", alone=True)
-    others = project.root / ".dvc/cache/files/md5/ab/cdef0123456789"  # what another process of DVC fetches meanwhile
-    with pytest.MonkeyPatch.context() as patch:
-
-        def refuse(root: Path, arguments: list[str]) -> str:
-            others.parent.mkdir(parents=True, exist_ok=True)
-            others.write_bytes(b"of others")
-            read(root, arguments)
-            raise PipelineError("dvc add must succeed")
-
-        patch.setattr("flows.runs.dvc.read", refuse)
-        with pytest.raises(PipelineError, match="dvc add must succeed"):
-            take_in(project.root, addition, force=True)
+    with refusing(project.root / ".dvc/cache/files/md5/ab/cdef0123456789"):
+        take_in(project.root, addition, force=True)
     assert (project.root / "data/own/rows.jsonl").read_bytes() == rows.read_bytes()
-    assert others.read_bytes() == b"of others"
-    others.unlink()
     assert (left(project), cached(project)) == (own, before)
     assert project.run("dvc", "status", "data/own/rows.jsonl.dvc").stdout.strip().endswith("up to date.")
+
+
+def test_what_dvc_refuses_leaves_nothing_in_a_cache_that_projects_share(
+    project: Project, rows: Path, tmp_path: Path
+) -> None:
+    """There files are links to what the cache has, also one that stood in its place before."""
+    cache, content = tmp_path / "shared", rows.read_bytes()
+    settings = project.root / ".dvc" / "config.local"
+    with settings.open("a", encoding="utf-8") as file:
+        file.write(f"[cache]\n    dir = {cache}\n    type = symlink\n")
+    inside = project.root / "data" / "own" / "inside.jsonl"
+    inside.write_bytes(content + content)
+    own = left(project)
+    for path in (rows, inside):
+        addition = inspect_file(project.root, path, name=None, split="train", alone=True)
+        with refusing(cache / "files/md5/ab/cdef0123456789"):
+            take_in(project.root, addition, force=False)
+        assert (left(project), cached(project, cache)) == (own, set())
+    assert not inside.is_symlink()
+    assert inside.read_bytes() == content + content
 
 
 def test_a_model_folder_becomes_the_base(project: Project, tmp_path: Path) -> None:
