@@ -31,7 +31,13 @@ LONGEST = (
     "tests/test_own_project.py",
     "tests/test_bad_inputs.py",
     "tests/test_fuzz.py",
+    "tests/test_after_a_run.py",
+    "tests/test_damage.py",
+    "tests/test_ten_commands.py",
+    "tests/flows/runs/test_retraining.py",
+    "tests/test_surroundings.py",
 )
+LONG_SECONDS = 2400  # of a long test, with what its fixtures take, on a machine with much else to do
 FOREIGN = ("PREFECT_API_URL", "PREFECT_API_KEY", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME")
 
 
@@ -113,6 +119,12 @@ def pytest_unconfigure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put the files of ``LONGEST`` first; the others keep their order."""
+    """Put the files of ``LONGEST`` first, where the others keep their order; give the long tests longer to end.
+
+    These wait for processes, each of which has a limit of its own that is told better than that of a test.
+    """
+    for item in items:
+        if item.get_closest_marker("long") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(LONG_SECONDS))
     places = {config.rootpath / name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path, len(places)))

@@ -59,7 +59,7 @@ def prefect_server(project: Project, log: Path) -> Iterator[str]:
         log=log, PREFECT_SERVER_UI_ENABLED="false", PREFECT_SERVER_ANALYTICS_ENABLED="false",
     )  # fmt: skip
     try:
-        wait_for("server", lambda: answers(f"{api}/health"), seconds=120)
+        wait_for("server", lambda: answers(f"{api}/health"), seconds=600)
         yield api
     finally:
         kill(server)

@@ -94,8 +94,8 @@ def test_the_registered_model_is_served(project: Project, tmp_path: Path) -> Non
         headers={"Content-Type": "application/json"},
     )
     try:
-        wait_for("answer", lambda: answers(f"{address}/ping"), seconds=120, every=0.5)
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        wait_for("answer", lambda: answers(f"{address}/ping"), seconds=600, every=0.5)
+        with urllib.request.urlopen(request, timeout=600) as answer:
             predictions = json.load(answer)["predictions"]
     finally:
         kill(server)

@@ -138,9 +138,9 @@ def test_of_two_processes_one_is_killed_in_a_trial_and_none_is_lost_or_doubled(
         worker.start()
     victim, survivor = workers[1], workers[0]
     assert victim.pid is not None
-    wait_for("trial of the second", lambda: victim.pid in in_the_middle(database), seconds=120, every=0.05)
+    wait_for("trial of the second", lambda: victim.pid in in_the_middle(database), seconds=900, every=0.05)
     os.kill(victim.pid, signal.SIGKILL)
-    survivor.join(timeout=240)
+    survivor.join(timeout=900)
     assert survivor.exitcode == 0
     trials = trials_in(database)
     check_exact(trials)
@@ -158,11 +158,11 @@ def test_of_a_dask_cluster_of_two_one_worker_is_killed_in_a_trial_and_none_is_lo
     context = make(tmp_path / "dask", database, monkeypatch, seed=7, **longer)
     monkeypatch.setenv("PREFECT_HOME", str(shutil.copytree(prefect_home(), tmp_path / "prefect")))
     flow = subprocess.Popen([sys.executable, "-c", FLOW, str(context.root), f"dask:{TRIALS}"], cwd=ROOT)
-    victim = wait_for("two workers in trials", lambda: _one_of_two(flow, database), seconds=240, every=0.1)
+    victim = wait_for("two workers in trials", lambda: _one_of_two(flow, database), seconds=900, every=0.1)
     started_by = victim.parent()
     assert started_by is not None
     started_by.kill()  # a process of Dask; the worker that it started sees that, and ends
-    assert flow.wait(timeout=300) == 0
+    assert flow.wait(timeout=900) == 0
     assert not victim.is_running()
     check_exact(trials_in(database))
     check_collected(context)

@@ -16,7 +16,7 @@ from tests.docs.pages import ROOT, blocks_of
 from tests.project import Project, make_tiny_project
 from tests.servers import free_port, kill
 
-pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 NOUNS = ["film", "plot", "cast", "song", "scene", "hero", "end", "start", "joke", "light"]
 WORDS = {"a film": "good", "so so": "bad"}

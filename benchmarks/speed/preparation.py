@@ -1,4 +1,5 @@
-"""Time and memory of stage prepare on a large file: a million rows of CSV, two gigabytes of JSON Lines, 300 classes.
+"""Time and memory of stage prepare on a large file: a million rows of CSV, two gigabytes of JSON Lines, 300 classes,
+prompts of 8,000 tokens.
 
 Each case is a process of its own that makes nothing but the splits; what it holds beyond its libraries is its peak less
 that of a case of a thousand rows. Prints a Markdown table:
@@ -27,7 +28,7 @@ from benchmarks.speed.peak import peak_memory
 from pipelines.params.whole import check_params
 from pipelines.yaml_file import read_yaml
 
-WORDS = ("amber", "bridge", "candle", "drift", "ember", "field", "grain", "harbour", "island", "jacket")
+WORDS = ("amber", "bridge", "candle", "drift", "engine", "field", "grain", "harbour", "island", "jacket")
 MOST_TOKENS = 8192
 
 
@@ -47,6 +48,7 @@ CASES = {
     "csv-1000000": Case("csv", 1_000_000),
     "jsonl-2GB": Case("jsonl", 1_000_000, words=310),
     "classes-300": Case("csv", 100_000, classes=300),
+    "prompts-8000": Case("jsonl", 5000, words=7900),  # a word is a token of the default base
 }
 
 

@@ -16,7 +16,7 @@ from tests.project import Project, make_tiny_project
 from tests.scheduled import Scheduled
 from tests.servers import kill, prefect_server, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 # All weights of the tiny model, which learn its rows whole in 12 epochs: version 1 is better than the base.
 LEARNING: dict[str, Any] = {

@@ -24,7 +24,7 @@ from tests.scheduled import Scheduled
 from tests.servers import kill, prefect_server
 
 # Four runs of a schedule that is due each minute, on cores that others use as well, are more than 900 seconds.
-pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 FOLDER = "data/own/reviews"
 WORDS = {"good": ["good", "warm", "bright", "lovely"], "bad": ["bad", "cold", "dull", "awful"]}

@@ -46,7 +46,7 @@ def server(folder: Path) -> Iterator[str]:
         command += ["--artifacts-destination", str(folder / "artifacts"), "--host", "127.0.0.1", "--port", str(port)]
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=env)
         try:
-            wait_for("server", lambda: answers(f"http://127.0.0.1:{port}/health"), seconds=120)
+            wait_for("server", lambda: answers(f"http://127.0.0.1:{port}/health"), seconds=600)
             yield f"http://127.0.0.1:{port}"
         finally:
             os.killpg(process.pid, signal.SIGKILL)

@@ -44,7 +44,7 @@ if __name__ == "__main__":
 def read(path: Path, kind: str) -> tuple[str, int]:
     """What is said of a file, and the height of the process in megabytes."""
     done = subprocess.run(
-        [sys.executable, "-c", READ, kind, str(path)], cwd=ROOT, capture_output=True, text=True, check=True, timeout=300
+        [sys.executable, "-c", READ, kind, str(path)], cwd=ROOT, capture_output=True, text=True, check=True, timeout=900
     )
     said, height = done.stdout.strip().rsplit("\n", 1)
     return said, int(height)

@@ -101,7 +101,7 @@ class Stages:
     def run(self, stage: str, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "pipelines", stage, *STAGES[stage]],
-            cwd=self.root, env=self.env | env, text=True, capture_output=True, check=False, timeout=300,
+            cwd=self.root, env=self.env | env, text=True, capture_output=True, check=False, timeout=900,
         )  # fmt: skip
 
     def read(self, name: str) -> Any:
@@ -221,15 +221,28 @@ def test_a_model_that_cannot_be_had_is_refused(
     [
         pytest.param(f"hub:org/nowhere@{OTHER_COMMIT}", "DatasetNotFoundError", marks=pytest.mark.long),
         pytest.param(f"hub:org/rows@{OTHER_COMMIT}", "DatasetNotFoundError: Revision", marks=pytest.mark.long),
-        pytest.param("broken", "JSON parse error", marks=pytest.mark.long),
         pytest.param("scripted", "scripts are no longer supported", marks=pytest.mark.long),
     ],
 )
 def test_a_data_set_that_cannot_be_had_is_refused(
-    based: Stages, repositories: dict[str, Repository], source: str, said: str
+    hub: Hub,
+    repositories: dict[str, Repository],
+    source: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    based.params(**data_params(address(repositories[source]) if source in repositories else source))
-    refused(based.run("prepare"), "the hub must have the data set", said)
+    monkeypatch.setenv("HF_ENDPOINT", hub.address)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    found = address(repositories[source]) if source in repositories else source
+    with pytest.raises(PipelineError, match=f"the hub must have the data set .*{said}"):
+        list(Reader("hub", None, True, ["text"]).read(found, None, root=tmp_path))
+
+
+@pytest.mark.long
+def test_what_the_hub_has_broken_is_refused_by_the_stage(based: Stages, repositories: dict[str, Repository]) -> None:
+    based.params(**data_params(address(repositories["broken"])))
+    refused(based.run("prepare"), "the hub must have the data set", "JSON parse error")
 
 
 def bomb() -> bytes:
