@@ -54,7 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     def measure() -> Rates:
         width, inner = config.hidden_size, config.intermediate_size
-        seen.append(measure_rates(device, dtype, inner=width, columns=inner, seconds=0.02, largest=LARGEST))
+        seen.append(
+            measure_rates(
+                device, dtype, inner=width, columns=inner, vocabulary=config.vocab_size, seconds=0.02, largest=LARGEST
+            )
+        )
         return seen[-1]
 
     subject = random_subject(given.shape, device, dtype)

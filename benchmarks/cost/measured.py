@@ -1,4 +1,4 @@
-"""A device's rates, measured: matrix products of some numbers of rows, traffic of some sizes, and starting kernels.
+"""A device's rates, measured: matrix products of some numbers of rows, traffic of some sizes, losses, kernel starts.
 
 What it takes to start a kernel is that of a training step of a base so small that it does little else: Python, modules
 and autograd's engine are in it, as they are in a larger one's.
@@ -13,6 +13,7 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from benchmarks.cost.step import Recipe, Shape, rows_of, step
 from benchmarks.cost.work import Rates
@@ -21,13 +22,21 @@ from benchmarks.sides.ours import Case, fit_config
 from benchmarks.sides.random_base import random_subject
 
 TOKENS = (16, 64, 128, 512, 1024, 4096)
-SIZES = (1 << 12, 1 << 16, 1 << 20, 1 << 24, 1 << 28)  # bytes that a kernel moves
+SIZES = (1 << 12, 1 << 16, 1 << 20, 1 << 24, 1 << 26, 1 << 28)  # bytes that a kernel moves
+LOGITS = (16, 256, 1024, 4096)  # tokens whose loss is computed
 TRIED = 3
 SMALL, SMALL_ROWS, SMALL_PROMPT, SMALL_STEPS = "tiny", 2, 16, 100  # of the step that starting kernels is measured by
 
 
 def measure_rates(
-    device: torch.device, dtype: torch.dtype, *, inner: int, columns: int, seconds: float = 0.05, largest: int = 4096
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    inner: int,
+    columns: int,
+    vocabulary: int,
+    seconds: float = 0.05,
+    largest: int = 4096,
 ) -> Rates:
     """Measure a device.
 
@@ -36,6 +45,7 @@ def measure_rates(
         dtype: of the products.
         inner: hidden size of the bases that are meant, so that weights lie in the caches as theirs do.
         columns: width of their perceptrons.
+        vocabulary: their tokens.
         seconds: at least so long is measured for each point, three times, of which the middle one counts: rates are to
             be those that a step finds, beside whatever else the device does.
         largest: number of rows.
@@ -54,8 +64,20 @@ def measure_rates(
         values = torch.ones(max(1, size // 8), device=device)  # fp32, read and written
         taken = _median(partial(torch.add, values, 1), device, seconds)
         traffic.append((float(size), size / max(taken - empty, taken / 10)))
+    losses = []
+    for rows in [each for each in LOGITS if each <= largest]:
+        logits = torch.randn(rows, vocabulary, device=device, requires_grad=True)
+        right = torch.zeros(rows, dtype=torch.long, device=device)
+        losses.append((float(logits.numel()), logits.numel() / _median(partial(_lose, logits, right), device, seconds)))
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return Rates(name, tuple(products), tuple(traffic), _start(device, dtype, seconds), queued=device.type != "cpu")
+    return Rates(
+        name,
+        tuple(products),
+        tuple(traffic),
+        _start(device, dtype, seconds),
+        queued=device.type != "cpu",
+        losses=tuple(losses),
+    )
 
 
 def _start(device: torch.device, dtype: torch.dtype, seconds: float) -> float:
@@ -74,6 +96,10 @@ def _start(device: torch.device, dtype: torch.dtype, seconds: float) -> float:
 def _multiply(left: Tensor, weights: Sequence[Tensor]) -> None:
     for each in weights:
         left @ each
+
+
+def _lose(logits: Tensor, right: Tensor) -> None:
+    torch.autograd.grad(cross_entropy(logits, right), logits)
 
 
 def _median(function: Callable[[], object], device: torch.device, seconds: float) -> float:

@@ -204,7 +204,7 @@ def _head(shape: Shape, columns: int, *, cast: bool = False) -> list[Work]:
     product = _product(shape, "head", columns, shape.hidden, shape.vocabulary).times(2)
     logits = float(columns * shape.vocabulary)
     passes = FP32 * 6 + (2 * shape.itemsize if cast or shape.itemsize != FP32 else 0)
-    return [product, Work("head", 0.0, logits * passes / 8, 0, 8)]
+    return [product, Work("head", 0.0, logits * passes, 0, logits=logits), Work("head", 0.0, 0.0, 0, 7)]
 
 
 def _kept(shape: Shape, count: int, start: int, layers: int, tokens: int) -> list[Work]:

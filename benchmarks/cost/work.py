@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class Work:
         bytes: that one kernel reads and writes.
         rows: of the product's left matrix, which its rate follows; 0 for what is no product.
         kernels: how many.
+        logits: that one kernel makes the loss and its derivative of.
     """
 
     name: str
@@ -25,10 +26,11 @@ class Work:
     bytes: float
     rows: int
     kernels: float = 1.0
+    logits: float = 0.0
 
     def times(self, count: float) -> Work:
         """Return the same work so many times."""
-        return Work(self.name, self.operations, self.bytes, self.rows, self.kernels * count)
+        return replace(self, kernels=self.kernels * count)
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Rates:
         products: rows of a product and operations a second of such a one, ascending in the rows.
         traffic: bytes of a kernel that computes nothing to speak of and bytes a second of such a one, ascending.
         launch: seconds until a kernel that does nothing has been run.
+        losses: numbers of logits and logits a second that a loss and its derivative take; none where only bytes count.
         queued: whether the device works on while the program starts the next kernels, as accelerators do.
     """
 
@@ -48,9 +51,10 @@ class Rates:
     traffic: tuple[tuple[float, float], ...]
     launch: float
     queued: bool
+    losses: tuple[tuple[float, float], ...] = ()
 
     def seconds(self, works: Iterable[Work]) -> float:
-        """Return how long work takes: each kernel as long as the slower of its operations and its bytes.
+        """Return how long work takes: each kernel as long as the slowest of its operations, bytes and logits.
 
         The program starts the kernels one after the other: on a device that queues them beside their work, elsewhere
         before each one's.
@@ -63,7 +67,8 @@ class Rates:
     def _busy(self, work: Work) -> float:
         computing = work.operations / _between(self.products, work.rows) if work.operations else 0.0
         moving = work.bytes / _between(self.traffic, work.bytes) if work.bytes else 0.0
-        return max(computing, moving)
+        losing = work.logits / _between(self.losses, work.logits) if work.logits and self.losses else 0.0
+        return max(computing, moving, losing)
 
 
 def _between(points: Sequence[tuple[float, float]], at: float) -> float:

@@ -150,6 +150,7 @@ def _rates(bench: Bench) -> Rates:
         bench.dtype,
         inner=int(config.hidden_size),
         columns=int(config.intermediate_size),
+        vocabulary=int(config.vocab_size),
         seconds=seconds,
         largest=largest,
     )

@@ -24,9 +24,13 @@ from tests.arrows import ROOT
 RATES = Rates("made up", ((10.0, 100.0), (1000.0, 300.0)), ((1.0, 50.0),), launch=0.5, queued=False)
 
 
-def test_a_kernel_takes_as_long_as_the_slower_of_its_operations_and_its_bytes() -> None:
+def test_a_kernel_takes_as_long_as_the_slowest_of_its_operations_bytes_and_logits() -> None:
     assert RATES.seconds([Work("", 200.0, 10.0, 10)]) == 0.5 + 2.0
     assert RATES.seconds([Work("", 200.0, 500.0, 10, kernels=3)]) == 3 * (0.5 + 10.0)
+    slow = replace(RATES, losses=((1.0, 2.0),))
+    assert slow.seconds([Work("", 0.0, 500.0, 0, logits=30.0)]) == 0.5 + 15.0
+    assert slow.seconds([Work("", 0.0, 500.0, 0, logits=10.0)]) == 0.5 + 10.0
+    assert RATES.seconds([Work("", 0.0, 500.0, 0, logits=30.0)]) == 0.5 + 10.0
 
 
 def test_a_rate_between_measured_rows_is_on_a_line_over_their_logarithm() -> None:
@@ -79,7 +83,9 @@ def _tokens(row: Encoded) -> int:
 
 def test_starting_a_kernel_takes_what_a_step_of_a_small_base_shows() -> None:
     """An operation by itself, without modules and autograd around it, is started sooner."""
-    rates = measure_rates(torch.device("cpu"), torch.float32, inner=8, columns=8, seconds=0.002, largest=16)
+    rates = measure_rates(
+        torch.device("cpu"), torch.float32, inner=8, columns=8, vocabulary=64, seconds=0.002, largest=16
+    )
     one, started = torch.ones(1), time.perf_counter()
     for _ in range(1000):
         torch.add(one, 1)
