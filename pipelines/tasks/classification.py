@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 NOT_A_NUMBER = "the label is not a number"
 NO_LABEL = "no label rule holds"
 TWO_LABELS = "more than one label rule holds"
+VALUES = (
+    10_000  # of the label column, whose labels are remembered: with hundreds of rules, asking all of them takes long
+)
 
 
 class Classification(TaskFamily[ClassificationParams]):
@@ -45,6 +48,8 @@ class Classification(TaskFamily[ClassificationParams]):
         self.outputs = len(words)
         self.measure: Measure = _measure(spec.settings.get("measure", ACCURACY), len(words))
         self._words = tuple(words.values())
+        self._keys: ClassificationParams | None = None
+        self._known: dict[tuple[type, Scalar], list[str]] = {}  # by value, the labels whose rules hold by these keys
 
     @classmethod
     def settings(cls, keys: ClassificationParams) -> dict[str, Any]:
@@ -68,13 +73,24 @@ class Classification(TaskFamily[ClassificationParams]):
         if not isinstance(value, str | int | float):
             return reject(raw, NO_LABEL, f"a {type(value).__name__}")  # not its text: it may be nested without end
         number = as_number(value)
-        found = [name for name, label in keys.labels.items() if _holds(label, value, number)]
+        found = self._labels_of(value, number, keys)
         if len(found) == 1:
             return Target(keys.labels[found[0]].word or found[0], label=found[0])
         if found:
             return reject(raw, TWO_LABELS, f"{value}: {', '.join(found)}")
         numeric = any(label.values is None for label in keys.labels.values())
         return reject(raw, NOT_A_NUMBER if numeric and number is None else NO_LABEL, value)
+
+    def _labels_of(self, value: Scalar, number: float | None, keys: ClassificationParams) -> list[str]:
+        if self._keys is not keys:
+            self._keys, self._known = keys, {}
+        known = type(value), value  # 1 and True are equal, and not the same
+        if known in self._known:
+            return self._known[known]
+        found = [name for name, label in keys.labels.items() if _holds(label, value, number)]
+        if len(self._known) < VALUES:
+            self._known[known] = found
+        return found
 
     def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """The labels' words must be told apart."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import pytest
+
 from pipelines.contracts.prepared import Row, Split
 from pipelines.diagnostics.near_rows import SIMILAR, near_rows, runs, similarity
 from pipelines.diagnostics.neutral import read_neutral
@@ -44,6 +46,26 @@ def test_what_is_found_is_what_comparing_every_pair_finds() -> None:
     found = {(near.split, near.id, near.other_split): (near.other_id, near.similarity) for near in near_rows(splits)}
     assert found == wanted
     assert {key[::2] for key in wanted} == {("test", "train"), ("test", "validation"), ("validation", "train")}
+
+
+def test_of_many_rows_of_one_pattern_few_are_compared_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They share half of their runs, so that each has a band in common with hundreds."""
+    rng = random.Random(0)
+    pattern = "what do you think of {} and of {}, and which of both would you take home today"
+    texts = [pattern.format(text(rng)[:30], text(rng)[:30]) for _ in range(1200)]
+    leak = texts[0].replace("today", "now")
+    splits: dict[Split, list[Row]] = {
+        "train": rows("train", texts[:600]), "validation": rows("validation", [leak]), "test": rows("test", texts[600:])
+    }  # fmt: skip
+    compared: list[float] = []
+
+    def counted(one: frozenset[str], other: frozenset[str]) -> float:
+        compared.append(similarity(one, other))
+        return compared[-1]
+
+    monkeypatch.setattr("pipelines.diagnostics.near_rows.similarity", counted)
+    assert [(near.id, near.other_id) for near in near_rows(splits)] == [("validation:0", "train:0")]
+    assert len(compared) < 3000  # of 360,000 pairs
 
 
 def test_a_planted_leak_is_found_and_rows_of_one_split_are_not_compared() -> None:
