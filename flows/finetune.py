@@ -18,6 +18,7 @@ from flows.runs.outcome import FlowResult, result_line
 from flows.runs.project import check_ready
 from flows.runs.server import Told, kept_alive
 from flows.runs.tasks import (
+    mend_cache,
     pull,
     push,
     refresh_rows,
@@ -104,6 +105,7 @@ def _run_whole(root: Path, params: Params, *, refresh: bool) -> FlowResult:
     check_project_space(root)
     if not in_store(params, root / graph.paths["base"]):
         check_base_space(params.base.source, params.base.sha256, root=root)
+    mend_cache(root)
     remote = dvc.has_remote(root)
     if remote:
         pull(root)

@@ -24,7 +24,7 @@ from flows.runs.notify import notify_of_failure
 from flows.runs.outcome import StageRun, outcome_line
 from flows.runs.project import check_ready
 from flows.runs.server import Told, kept_alive, server_address
-from flows.runs.tasks import repro_stage, repro_stages, show_search, warn
+from flows.runs.tasks import mend_cache, repro_stage, repro_stages, show_search, warn
 from flows.runs.titles import project_name
 from pipelines.errors import PipelineError
 from pipelines.params.whole import Params, load_params
@@ -132,6 +132,7 @@ def search(project: str = ".", workers: int = 1) -> State[SearchOutcome]:
         refresh_code(root)
         graph = read_graph(root)
         names = [stage.name for stage in graph.stages]
+        mend_cache(root)
         runs = repro_stages(root, graph.stages[: names.index(STAGE)])
         running.at_stage(root, STAGE)
         if workers > 1 and dvc.is_stale(root, STAGE):

@@ -18,6 +18,7 @@ from flows.runs import dvc, orphans, running
 from flows.runs.cards import data_card, page_link, run_summary, search_card, version_card
 from flows.runs.drift import write_drift
 from flows.runs.dvc import StageFailedError
+from flows.runs.dvc_cache import drop_damaged
 from flows.runs.outcome import GateOutcome, Outcome, StageRun
 from flows.runs.refresh import News, come_late, keep, look, stands_for, take_in
 from flows.runs.server import UNREACHABLE, say, wait_until_up
@@ -148,6 +149,12 @@ def _restore_outputs(root: Path, stage: Stage, kept: dict[str, bytes]) -> None:
     for path, data in kept.items():
         if not (root / path).exists():
             write_text(root / path, data.decode())
+
+
+def mend_cache(root: Path) -> None:
+    """Let DVC restore no output from a damaged file of its cache, which it would take for the one that it wrote."""
+    for path in drop_damaged(root):
+        warn(f"DVC's cache had {path} damaged: it is fetched or made again where it is wanted")
 
 
 @task(name="pull", cache_policy=NO_CACHE)
