@@ -12,6 +12,7 @@ from typing import Annotated, Literal, NoReturn
 import typer
 from rich.console import Console
 
+from flows.commands.asked import Data, Prepared, Tasks, wanted_rows
 from flows.commands.compare_two import compare_command
 from flows.commands.evaluate import evaluate_command
 from flows.commands.exchange import export_command, import_command
@@ -122,6 +123,13 @@ def compare_methods(
     method: Annotated[
         list[str] | None, typer.Option(help="A name in compare.methods; may be given again. Default: all of them.")
     ] = None,
+    tasks: Tasks = None,
+    data: Data = None,
+    prepared: Prepared = None,
+    rows: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of each untrained task's test rows, the first. Default: compare.test_rows."),
+    ] = None,
 ) -> None:
     """Measure ReFT beside its rivals on your rows: LoRA, DoRA, prompt, prefix and P-tuning v2, full fine-tuning, both.
 
@@ -131,7 +139,12 @@ def compare_methods(
     to the first method, trained numbers, seconds, peak memory. What is measured is kept in .reft/compare, so a
     comparison that was stopped goes on, and a method that is added alone is trained.
 
+    With --tasks or --prepared each trained model is asked rows of other tasks as well: what does each method lose or
+    win there, against the frozen base? Trained models are not kept, so name them from the start.
+
     reft compare-methods --method "LoReFT, paper" --method LoRA
+
+    reft compare-methods --tasks boolq,trec --data ~/tasks --rows 100
 
     To use what won: set method.name in params.yaml (reft, lora, dora, time_lora, prompt, prefix, p_tuning_v2, full,
     lora_then_reft), then: reft run
@@ -144,7 +157,9 @@ def compare_methods(
         check_prefect()
         from flows import compare
 
-    console.print(compare.run(project, only=method or []).table())
+    wanted = wanted_rows(tasks, data, prepared, rows)
+    untrained = compare.Untrained(wanted.tasks, wanted.data, wanted.prepared, wanted.limit)
+    console.print(compare.run(project, only=method or [], untrained=untrained).table())
 
 
 @app.command()

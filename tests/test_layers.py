@@ -34,7 +34,7 @@ ORDER = {
         "recipes/methods", "recipes", "sources", "runtime",
         "tasks/keys", "params", "contracts", "tracking", "bases", "project", "tasks", "model", "diagnostics",
         "serving", "judge", "registry", "server", "intake", "search", "reports", "reports/search", "upkeep", "exchange",
-        "compare", "align", "stages", "evaluation", "__main__",
+        "align", "stages", "evaluation", "compare", "__main__",
     ),
     "flows": ("__init__", "runs", "search", "promote", "finetune", "align", "compare", "commands", "cli"),
     "benchmarks": ("__init__", "sides", "speed", "quality", "causal", "cost", "gpu"),

@@ -10,12 +10,13 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from tqdm import tqdm
 
+from pipelines.compare.untrained import Untrained
 from pipelines.contracts.prepared import Row, Split
 from pipelines.diagnostics.diagnose import middle_domain
 from pipelines.diagnostics.forgetting import neutral_rows, passage_numbers, token_nats
@@ -104,6 +105,7 @@ class Cell:
         neutral: nats of each token of neutral text that was predicted, of a cell that was asked the test rows.
         memory_mb: of the process at its height in training, base included, in millions of bytes; on CUDA, of torch.
         error: why it failed.
+        others: scores of the rows of each task that was not trained, by its title; of a cell as ``neutral`` is.
     """
 
     name: str
@@ -119,6 +121,7 @@ class Cell:
     memory_mb: float
     error: str | None
     neutral: tuple[float, ...] = ()
+    others: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 class CellMaker:
@@ -129,13 +132,17 @@ class CellMaker:
         params: all of params.yaml.
         budget: rows of each cell.
         root: the project's root; cells are in its work folder.
+        others: tasks that are not trained, which every model that is asked the test rows is asked as well.
 
     Raises:
         PipelineError: if the data have fewer rows than the budget.
     """
 
-    def __init__(self, workspace: Workspace, params: Params, budget: Budget, *, root: Path) -> None:
+    def __init__(
+        self, workspace: Workspace, params: Params, budget: Budget, *, root: Path, others: Sequence[Untrained] = ()
+    ) -> None:
         self._workspace, self._params, self._budget, self._root = workspace, params, budget, root
+        self.others = tuple(others)
         self._rows = {split: workspace.rows(split) for split in ("train", "validation", "test")}
         wanted: dict[Split, int] = {
             "train": budget.train_rows, "validation": budget.validation_rows, "test": budget.test_rows
@@ -158,7 +165,7 @@ class CellMaker:
     def base(self) -> Cell:
         """The frozen model on the test rows."""
         rows = self._rows["test"][: self._budget.test_rows]
-        path = self._path(BASE, [BASE, len(rows)])
+        path = self._path(BASE, [BASE, len(rows), *self._others_key("test")])
         kept = read_kept(path, _cell)
         if kept is not None:
             return kept
@@ -184,6 +191,12 @@ class CellMaker:
         said = answers(self._workspace, self._task, model, rows, batch_size=size, title=title)
         return self._task.scores(rows, said)
 
+    def _other_scores(self, model: CausalModel, other: Untrained, title: str) -> Floats:
+        """The same of a task that was not trained."""
+        size, title = self._params.evaluate.batch_size, f"{title}, {other.title}"
+        said = answers(self._workspace, other.family, model, other.rows, batch_size=size, title=title)
+        return other.family.scores(other.rows, said)
+
     def passages(self) -> Ints:
         """The number of the passage of each token of neutral text that is predicted."""
         return passage_numbers(self._neutral)
@@ -202,6 +215,7 @@ class CellMaker:
         self, contender: Contender, purpose: Purpose, learning_rate: float, seed: int, count: int, asked: list[Row]
     ) -> Cell:
         decides = [contender.method, dict(contender.key), purpose, learning_rate, seed, count, len(asked)]
+        decides += self._others_key(purpose)
         path = self._path(f"{contender.name}-{purpose}-{learning_rate:g}-{seed}", decides)
         kept = read_kept(path, _cell)
         if kept is not None:
@@ -252,7 +266,8 @@ class CellMaker:
         if cell.purpose == "tuning":
             return found
         nats = token_nats(model, self._neutral, pad_id=self._workspace.pad_id)
-        return replace(found, neutral=tuple(nats.tolist()))
+        others = {other.title: tuple(self._other_scores(model, other, title).tolist()) for other in self.others}
+        return replace(found, neutral=tuple(nats.tolist()), others=others)
 
     def _begin(self) -> None:
         """Let go of what earlier cells left, so that each computes its own constants and takes its own memory."""
@@ -263,6 +278,10 @@ class CellMaker:
             trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; musl has none
             if trim is not None:
                 trim(0)
+
+    def _others_key(self, purpose: Purpose) -> list[object]:
+        """Nothing without such tasks, so that what was measured before there were any is still found."""
+        return [list(other.key) for other in self.others] if purpose == "test" else []
 
     def _path(self, title: str, decides: Sequence[object]) -> Path:
         name = re.sub(r"[^a-z0-9.]+", "-", title.lower()).strip("-")
@@ -276,4 +295,5 @@ def _written(path: Path, cell: Cell) -> Cell:
 
 
 def _cell(raw: Any) -> Cell:
-    return Cell(**{**raw, "scores": tuple(raw["scores"]), "neutral": tuple(raw["neutral"])})
+    others = {title: tuple(scores) for title, scores in raw.get("others", {}).items()}
+    return Cell(**{**raw, "scores": tuple(raw["scores"]), "neutral": tuple(raw["neutral"]), "others": others})

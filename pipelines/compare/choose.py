@@ -28,7 +28,9 @@ def compare(maker: CellMaker, methods: Sequence[Contender], seeds: Sequence[int]
             cells = [] if rate is None else [told(maker.measured(method, rate, seed)) for seed in seeds]
             bar.update(0 if cells else len(seeds))
             lines.append((method, tuple(tuning), tuple(cells)))
-    return Comparison(maker.measure, base, tuple(lines), maker.baselines(), maker.groups(), maker.passages())
+    return Comparison(
+        maker.measure, base, tuple(lines), maker.baselines(), maker.groups(), maker.passages(), maker.others
+    )
 
 
 def _tuning(maker: CellMaker, method: Contender, seed: int) -> Iterator[Cell]:

@@ -11,6 +11,7 @@ from statistics import mean, stdev
 import numpy as np
 
 from pipelines.compare.cells import Cell, Contender
+from pipelines.compare.untrained import Untrained
 from pipelines.contracts.evaluation import Against
 from pipelines.contracts.interval import Interval
 from pipelines.diagnostics.forgetting import perplexity, perplexity_change
@@ -28,7 +29,8 @@ class Comparison:
     """The measure, the frozen base's cell, and each contender's: those that chose its learning rate, and the others.
 
     ``baselines`` are the figures of answers that read no prompt, by name; ``groups`` the numbers of the test rows'
-    groups; ``passages`` those of the passages that each predicted token of neutral text is of.
+    groups; ``passages`` those of the passages that each predicted token of neutral text is of; ``others`` the
+    tasks that were not trained.
     """
 
     measure: Measure
@@ -37,6 +39,7 @@ class Comparison:
     baselines: Mapping[str, float]
     groups: Ints
     passages: Ints
+    others: tuple[Untrained, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -181,11 +184,11 @@ def markdown(lines: Sequence[Line], measure: str) -> str:
     rows = [
         (
             line.name,
-            _percent(line.value) if line.value else f"failed: {line.note}",
+            percent_words(line.value) if line.value else f"failed: {line.note}",
             "" if line.spread is None else f"{100 * line.spread:.1f}",
-            "" if line.difference is None else _points(line.difference),
+            "" if line.difference is None else difference_words(line.difference),
             "" if line.p_value is None else f"{line.p_value:.2g}",
-            _verdict(line),
+            verdict_words(line.verdict, line.detectable),
             "" if line.learning_rate is None else f"{line.learning_rate:g}",
             str(line.seeds or ""),
             _forgetting(line),
@@ -208,10 +211,9 @@ def _forgetting(line: Line) -> str:
     return f"{found}, {relative(change.value)} ({relative(change.low)} to {relative(change.high)})"
 
 
-def _verdict(line: Line) -> str:
-    if line.verdict != CHANCE or line.detectable is None:
-        return line.verdict
-    return f"{CHANCE}: it takes {points(line.detectable, sign=False)}"
+def verdict_words(verdict: str, least: float | None) -> str:
+    """A verdict; of what is not more than chance with the least true difference that would have shown."""
+    return f"{CHANCE}: it takes {points(least, sign=False)}" if verdict == CHANCE and least is not None else verdict
 
 
 def csv_text(lines: Sequence[Line], measure: str) -> str:
@@ -252,9 +254,11 @@ def csv_text(lines: Sequence[Line], measure: str) -> str:
     return out.getvalue()
 
 
-def _percent(interval: Interval) -> str:
+def percent_words(interval: Interval) -> str:
+    """A figure with its interval, in percent."""
     return f"{100 * interval.value:.1f} % ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
 
 
-def _points(interval: Interval) -> str:
+def difference_words(interval: Interval) -> str:
+    """A difference with its interval, in percentage points."""
     return f"{100 * interval.value:+.1f} ({100 * interval.low:+.1f} to {100 * interval.high:+.1f})"

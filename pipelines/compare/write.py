@@ -7,11 +7,14 @@ from pathlib import Path
 
 from matplotlib import pyplot as plt
 
+from pipelines.compare.changes import COLUMNS, change_values, changes_markdown, changes_of
 from pipelines.compare.table import Comparison, Line, csv_text, heading, lines_of, markdown
-from pipelines.files import whole_directory, write_json, write_text
+from pipelines.files import whole_directory, write_json, write_table, write_text
 from pipelines.params.whole import EvaluateParams
 from pipelines.reports.plots import save
 from pipelines.wording import measure_words
+
+UNTRAINED = "untrained.csv"  # the figures of tasks that no method was trained on
 
 
 def draw_comparison(path: Path, lines: Sequence[Line], measure: str) -> None:
@@ -37,13 +40,26 @@ def draw_comparison(path: Path, lines: Sequence[Line], measure: str) -> None:
 
 
 def write_comparison(found: Comparison, settings: EvaluateParams, out: Path, *, title: str) -> None:
-    """Write table.md, table.csv, cells.json and the picture, together or not at all."""
+    """Write table.md, table.csv, cells.json and the picture, and untrained.csv of such tasks; all or nothing."""
     lines, measure = lines_of(found, settings), found.measure.name
     cells = [found.base, *(cell for _, tuning, measured in found.lines for cell in (*tuning, *measured))]
-    counts = [{"scores": len(cell.scores), "neutral": len(cell.neutral)} for cell in cells]
+    counts = [
+        {
+            "scores": len(cell.scores),
+            "neutral": len(cell.neutral),
+            "others": {title: len(scores) for title, scores in cell.others.items()},
+        }
+        for cell in cells
+    ]
+    changes = changes_of(found, settings)
+    said = f"{heading(found, settings, title)}\n\n{markdown(lines, measure)}"
+    if changes:
+        said += f"\n{changes_markdown(changes, settings.confidence)}"
     with whole_directory(out) as folder:
-        write_text(folder / "table.md", f"{heading(found, settings, title)}\n\n{markdown(lines, measure)}")
+        write_text(folder / "table.md", said)
         write_text(folder / "table.csv", csv_text(lines, measure))
+        if changes:
+            write_table(folder / UNTRAINED, COLUMNS, map(change_values, changes))
         write_json(
             folder / "cells.json",
             [vars(cell) | count for cell, count in zip(cells, counts, strict=True)],

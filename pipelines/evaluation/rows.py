@@ -24,8 +24,6 @@ from pipelines.tasks.assemble import RowReading, assembled
 from pipelines.tasks.family import family_of
 from pipelines.wording import many
 
-DATA = "REFT_BENCH_DATA"  # the variable that names a folder of the publishers' files
-
 
 @dataclass(frozen=True)
 class Asked:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,10 +11,10 @@ from pathlib import Path
 
 from pipelines.contracts.base import read_base
 from pipelines.errors import PipelineError
-from pipelines.evaluation.rows import DATA, Asked, library_rows, library_task, rows_of
+from pipelines.evaluation.rows import Asked, library_rows, library_task, rows_of
 from pipelines.evaluation.systems import BASE, System, base_of, check_task, system_of
 from pipelines.exchange.named import NOTHING_SAID, Naming, named_adapter
-from pipelines.intake.library import read_task_file, split_files
+from pipelines.intake.library import data_folder, read_task_file, split_files
 from pipelines.params.whole import Params
 from pipelines.project.graph import read_graph
 
@@ -28,7 +27,7 @@ class WantedRows:
 
     Attributes:
         tasks: names of the library.
-        data: a folder of the publishers' files; None: the one that the variable :data:`DATA` names.
+        data: a folder of the publishers' files; None: the one that the variable ``REFT_BENCH_DATA`` names.
         prepared: folders data/prepared of other projects on the same base.
         limit: of each, the first so many; None for all.
     """
@@ -105,14 +104,7 @@ def _library(wanted: WantedRows, systems: Sequence[System], params: Params, root
             got=f"an encoder, {record.source}",
             do="Ask it the rows of its project.",
         )
-    named = os.environ.get(DATA)
-    data = wanted.data or (Path(named) if named else None)
-    if data is None:
-        raise PipelineError(
-            "--tasks needs a folder of the tasks' files",
-            got=f"no --data, and no variable {DATA}",
-            do="Give --data FOLDER; `reft tasks` shows the tasks, and their YAML files where to fetch them.",
-        )
+    data = data_folder(wanted.data)
     for name in wanted.tasks:
         split_files(read_task_file(name), data)
         for system in systems:

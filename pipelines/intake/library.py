@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from pipelines.tasks.keys.table import AnyPrepareParams, Families
 from pipelines.yaml_file import read_yaml
 
 LIBRARY = Path(__file__).parents[1] / "tasks" / "library"
+DATA = "REFT_BENCH_DATA"  # the variable that names a folder of the publishers' files
 KINDS = ("commonsense", "arithmetic", "language", "instructions")
 DRAWN = 0.9  # of a mixture: the part of the smallest task's training rows that each gives
 _KEYS: TypeAdapter[Families] = TypeAdapter(AnyPrepareParams)
@@ -90,6 +92,22 @@ def read_task_file(name: str) -> TaskFile:
         return TaskFile.model_validate(read_yaml(path))
     except ValidationError as error:
         raise PipelineError(f"{path.name} must be a task of the library", got=error) from None
+
+
+def data_folder(given: Path | None) -> Path:
+    """The folder of the publishers' files, given or named by the variable :data:`DATA`.
+
+    Raises:
+        PipelineError: if neither is there.
+    """
+    named = os.environ.get(DATA)
+    if given is None and not named:
+        raise PipelineError(
+            "--tasks needs a folder of the tasks' files",
+            got=f"no --data, and no variable {DATA}",
+            do="Give --data FOLDER; `reft tasks` shows the tasks, and their YAML files where to fetch them.",
+        )
+    return given or Path(str(named))
 
 
 def split_files(task: TaskFile, data: Path) -> dict[Split, Path]:

@@ -23,7 +23,12 @@ from pipelines.runtime.process import work_folder
 # has of the space, and of the points that are tried first, is added to a key by itself.
 BESIDE = {"trials", "seconds", "patience", "storage", "choose", "confirm", "space", "enqueue"}
 # What decides a cell of a comparison beside the code of the stages train and evaluate.
-CELLS_CODE = ("pipelines/compare/cells.py", "pipelines/compare/contenders.py", "pipelines/runtime/memory.py")
+CELLS_CODE = (
+    "pipelines/compare/cells.py",
+    "pipelines/compare/contenders.py",
+    "pipelines/compare/untrained.py",
+    "pipelines/runtime/memory.py",
+)
 
 
 class KeyedInputs(Protocol):

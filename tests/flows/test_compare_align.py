@@ -48,6 +48,9 @@ def test_methods_are_compared_after_the_search_that_one_of_them_needs(tmp_path: 
     [
         (["--method", "Lora"], {}, "compare.methods has LoReFT, searched, LoRA"),
         ([], {"compare.test_rows": 49}, "compare.test_rows must not be above prepare.test_rows, 48"),
+        (["--rows", "3"], {}, "--rows goes with --tasks or --prepared"),
+        (["--tasks", "sentiments", "--data", "."], {}, "sentiments"),
+        (["--prepared", "nowhere"], {}, "the file must exist. Got: nowhere/task.json"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_done(
