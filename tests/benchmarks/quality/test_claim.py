@@ -259,3 +259,19 @@ def test_a_cell_is_read_as_it_was_written(tmp_path: Path) -> None:
     write_cell(tmp_path / cell.name, cell)
     assert read_cells(tmp_path, "page") == {cell.name: cell}
     assert read_cells(tmp_path, "another page") == {}
+
+
+def test_the_readme_says_of_the_claim_what_the_tables_say() -> None:
+    """Every figure of its paragraph stands in the tables that the cells come to, or in the protocol."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (paragraph,) = [part for part in readme.split("\n\n") if part.startswith("**ReFT or LoRA?**")]
+    pages = [(ROOT / "docs" / "results" / name).read_text(encoding="utf-8") for name in ("tables.md", "protocol.md")]
+    known = {figure for page in pages for figure in figures(page)}
+    claimed = figures(paragraph)
+    assert len(claimed) > 12
+    assert sorted(claimed - known) == []
+
+
+def figures(text: str) -> set[str]:
+    """Percentages, points and counts, by their digits and sign."""
+    return set(re.findall(r"[+-]?\d{1,3}(?:,\d{3})+|[+-]?\d+\.\d+", text.replace("−", "-")))
