@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import optuna
+from optuna.distributions import IntDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 
@@ -20,6 +22,7 @@ from pipelines.files import canonical_json
 from pipelines.params.search import COUNTABLE
 from pipelines.project.settings import StudySettings
 from pipelines.recipes.domains import Span, Steps
+from pipelines.recipes.methods.table import Part
 from pipelines.recipes.space import SpaceParams
 from pipelines.search.origin import startup_trials
 from pipelines.search.study import ENQUEUED, killed_trials, point_of, study_directions
@@ -100,10 +103,32 @@ def _sampled(trials: Sequence[FrozenTrial], settings: StudySettings, offset: int
     """What the sampler of Optuna chooses from the trials so far; again, while nobody takes it."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     directions = study_directions(settings.search)
-    copy = optuna.create_study(directions=directions, sampler=make_sampler(settings, offset=offset))
-    copy.add_trials([trial for trial in trials if trial.state is not TrialState.WAITING])
+    study = optuna.create_study(directions=directions, sampler=make_sampler(settings, offset=offset))
+    space = settings.recipes.space
+    study.add_trials([_placed(trial, space) for trial in trials if trial.state is not TrialState.WAITING])
     while True:
-        yield suggest(copy.ask(), settings.recipes.space)
+        yield suggest(study.ask(), space, ordered=True)
+
+
+def _placed(trial: FrozenTrial, space: SpaceParams) -> FrozenTrial:
+    """The trial with each value of an ordered list told by its place there: that a rank of 6 lies between 4 and 8 is
+    what a sampler learns from, and of a choice among unordered values it knows nothing. The study has values."""
+    lists = {part: found for part in trial.params if (found := _in_order(space.domain(cast(Part, part)))) is not None}
+    placed = copy(trial)
+    placed.params = {part: lists[part].index(value) if part in lists else value for part, value in trial.params.items()}
+    placed.distributions = trial.distributions | {
+        part: IntDistribution(0, len(values) - 1) for part, values in lists.items()
+    }
+    return placed
+
+
+def _in_order(domain: list[Any] | Span | Steps) -> list[Any] | None:
+    """The values of a list of numbers, the lowest first; None of what is none."""
+    if not isinstance(domain, list) or any(
+        isinstance(each, bool) or not isinstance(each, int | float) for each in domain
+    ):
+        return None
+    return sorted(domain)
 
 
 def make_sampler(settings: StudySettings, *, offset: int) -> optuna.samplers.BaseSampler:
@@ -116,11 +141,20 @@ def make_sampler(settings: StudySettings, *, offset: int) -> optuna.samplers.Bas
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         conditional = settings.recipes.space.conditional()
-        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup, multivariate=True, group=conditional)
+        return optuna.samplers.TPESampler(
+            seed=seed, n_startup_trials=startup, multivariate=True, group=conditional,
+            constant_liar=True,  # a trial that runs in another process counts as a bad one: not the same place twice
+        )  # fmt: skip
 
 
-def suggest(trial: optuna.Trial, space: SpaceParams) -> Point:
-    """Let a trial of Optuna choose a point, or say which one it was enqueued with."""
+def suggest(trial: optuna.Trial, space: SpaceParams, *, ordered: bool = False) -> Point:
+    """Let a trial of Optuna choose a point, or say which one it was enqueued with.
+
+    Args:
+        trial: that chooses.
+        space: of the points.
+        ordered: whether the trial knows the values of lists of numbers by their places, as :func:`_placed` has them.
+    """
     point: Point = {}
     for part in space.parts():
         if not space.chosen(part, point):
@@ -133,7 +167,12 @@ def suggest(trial: optuna.Trial, space: SpaceParams) -> Point:
                 choose = trial.suggest_int if steps.whole else trial.suggest_float
                 point[part] = steps.nearest(choose(part, low, high, step=step))
             case choices:
-                point[part] = trial.suggest_categorical(part, choices)
+                values = _in_order(choices) if ordered else None
+                point[part] = (
+                    trial.suggest_categorical(part, choices)
+                    if values is None
+                    else values[trial.suggest_int(part, 0, len(values) - 1)]
+                )
     return point
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -173,3 +174,51 @@ def test_the_budget_counts_the_time_of_trials_that_a_person_stopped() -> None:
     stopped = killed(trial_of({"rank": 1}, settings, 1, 0.5, costs={"seconds": 6.5}, interrupted=True))
     assert is_over([ended, stopped], settings.search)
     assert not is_over([ended, killed(trial_of({"rank": 1}, settings, 1, 0.5))], settings.search)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+def test_numbers_of_a_list_are_learned_from_in_their_order(sampler: str) -> None:
+    """High ranks were good: of two that nobody tried, 24 is proposed, and not 2."""
+    ranks, unknown = [16, 2, 1, 32, 3, 24, 4, 12, 6], (24, 2)  # in no matter which order
+    changes = {"search.space.rank": ranks, "search.space.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}
+    proposed = []
+    for seed in range(12 if sampler == "tpe" else 4):
+        settings = small({**SMALL, **changes, "search.sampler": sampler, "seed": seed})
+        tried = [1, 3, 4, 6, 12, 16, 32] * 2
+        trials = [
+            trial_of(
+                {"layers": "all", "positions": "l4", "rank": rank, "learning_rate": 1e-3 * (1 + place / 10)},
+                settings, place, rank / 32,
+            )
+            for place, rank in enumerate(tried)
+        ]  # fmt: skip
+        found = propose(trials, settings, first=[], num_layers=4, allowed=lambda point: point["rank"] in unknown)
+        assert found is not None
+        proposed.append(found[0]["rank"])
+    assert set(proposed) == {24}, proposed
+
+
+def test_a_recipe_that_runs_elsewhere_keeps_a_sampler_from_its_neighbourhood() -> None:
+    """Of the same trials that ended, those that run in other processes change what is proposed."""
+    settings = small({**SMALL, "search.space.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}})
+    point = {"layers": "all", "positions": "l4", "rank": 4}
+    rates = np.geomspace(1e-4, 1e-2, 12)
+    # The best are at 1e-3; with workers at work there, the next one looks elsewhere.
+    ended = [
+        trial_of({**point, "learning_rate": float(rate)}, settings, place, -abs(float(np.log10(rate)) + 3))
+        for place, rate in enumerate(rates)
+    ]
+    running = [
+        trial_of({**point, "learning_rate": float(rate)}, settings, len(ended) + place, None)
+        for place, rate in enumerate(np.geomspace(8e-4, 1.25e-3, 8))
+    ]
+    distances = []
+    for trials in (ended, ended + running):
+        drawn = []
+        for seed in range(10):
+            seeded = replace(settings, seed=seed)
+            found = propose(trials, seeded, first=[], num_layers=4, allowed=lambda point: True)
+            assert found is not None
+            drawn.append(abs(np.log10(found[0]["learning_rate"]) + 3))
+        distances.append(float(np.mean(drawn)))
+    assert distances[1] > distances[0], distances
