@@ -1,5 +1,5 @@
 """Time and memory of stage prepare on a large file: a million rows of CSV, two gigabytes of JSON Lines, 300 classes,
-prompts of 8,000 tokens.
+prompts of 8,000 tokens, and rows of one pattern.
 
 Each case is a process of its own that makes nothing but the splits; what it holds beyond its libraries is its peak less
 that of a case of a thousand rows. Prints a Markdown table:
@@ -42,6 +42,7 @@ class Case:
     rows: int
     words: int = 20
     classes: int = 2
+    pattern: bool = False  # each row a sentence with two numbers of its own, so that most are nearly the same
 
 
 CASES = {
@@ -51,6 +52,8 @@ CASES = {
     "jsonl-2GB": Case("jsonl", 1_000_000, words=310),
     "classes-300": Case("csv", 100_000, classes=300),
     "prompts-8000": Case("jsonl", 5000, words=7900),  # a word is a token of the default base
+    "pattern-100000": Case("csv", 100_000, pattern=True),
+    "pattern-1000000": Case("csv", 1_000_000, pattern=True),
 }
 
 
@@ -61,15 +64,20 @@ def text(number: int, words: int) -> str:
     return " ".join((digits * (words // len(digits) + 1))[:words])
 
 
+def sentence(number: int) -> str:
+    """One of a million sentences that differ in two numbers alone."""
+    return (
+        f"how much are {number % 1000} apples and {number // 1000} pears together said without a word before or after"
+    )
+
+
 def lines(case: Case) -> Iterator[str]:
     """The file's lines."""
     if case.format == "csv":
         yield "text,label\n"
     for number in range(case.rows):
-        said, label = (
-            text(number, case.words),
-            number % 100 % case.classes if case.classes < 100 else number % case.classes,
-        )
+        said = sentence(number) if case.pattern else text(number, case.words)
+        label = number % 100 % case.classes if case.classes < 100 else number % case.classes
         yield f"{said},{label}\n" if case.format == "csv" else json.dumps({"text": said, "label": label}) + "\n"
 
 

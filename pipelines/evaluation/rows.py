@@ -139,5 +139,5 @@ def library_rows(name: str, data: Path, base: BaseRecord, params: Params, *, roo
             shutil.copyfile(path, sources / names[split])
         reading = RowReading(tokenizer, base.kind, sources, params.seed)
         with assembled(section, reading, out) as found, whole_directory(out) as folder:
-            write_prepared(folder, found, near_rows(found.splits), sliced=False)
+            write_prepared(folder, found, near_rows(found.splits, folder), sliced=False)
     return out

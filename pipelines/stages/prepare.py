@@ -85,7 +85,7 @@ def run(params: Params, *, root: Path, base: Path, out: Path, card: Path) -> Pre
     kept = tuple(params.evaluate.slice_columns())
     with assembled(config, RowReading(tokenizer, record.kind, root, params.seed, kept), out) as data:
         with whole_directory(out) as folder:
-            near = near_rows(data.splits)
+            near = near_rows(data.splits, folder)
             write_prepared(folder, data, near, sliced=bool(kept))
             content = data_sha256(folder)
         sizes, reasons = _sizes(data), dict(data.reasons)
