@@ -71,11 +71,12 @@ def import_command(
 def export_command(
     out: Annotated[Path, typer.Option(help="The new folder; must not be there yet.")],
     layout: Annotated[
-        Literal["pyreft", "hub", "standalone", "vllm"],
+        Literal["pyreft", "hub", "standalone", "vllm", "easysteer"],
         typer.Option(
             "--format",
             help="pyreft: what pyreft.ReftModel.load reads; hub: a repository with a model card; standalone: a folder "
-            "with a loader that needs torch and transformers alone; vllm: what the plug-in reft-vllm serves.",
+            "with a loader that needs torch and transformers alone; vllm: what the plug-in reft-vllm serves; "
+            "easysteer: what requests to EasySteer carry.",
         ),
     ],
     source: Annotated[

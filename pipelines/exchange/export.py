@@ -1,4 +1,4 @@
-"""Adapters that go elsewhere: as pyreft's directory, as a hub's repository, with a loader of their own, and to vLLM."""
+"""Adapters that go elsewhere: as pyreft's directory, a hub's repository, with their own loader, to vLLM and a fork."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ from reft.adapters.any_method import read_info, read_method
 from reft.adapters.directory import read_interventions, read_kind, read_outputs
 from reft.adapters.files import adapter_names, adapter_sha256, read_file
 from reft.files import write_directory
+from reft.formats.easysteer import easysteer_files
 from reft.formats.pyreft_write import write_pyreft
 from reft.formats.standalone import standalone_files
 
-Layout = Literal["pyreft", "hub", "standalone", "vllm"]
+Layout = Literal["pyreft", "hub", "standalone", "vllm", "easysteer"]
 F = TypeVar("F", Evaluation, TrainResult)
 
 
@@ -54,7 +55,8 @@ def export_adapter(source: str | None, out: Path, *, layout: Layout, root: Path)
         out: a folder that is not there yet.
         layout: ``pyreft``: what ``pyreft.ReftModel.load`` reads; ``hub``: a repository with a model card, which
             :func:`pipelines.exchange.imports.load_published` reads; ``standalone``: plain tensors and a loader that
-            needs torch and transformers alone; ``vllm``: the adapter's files and its base's record, for ``reft-vllm``.
+            needs torch and transformers alone; ``vllm``: the adapter's files and its base's record, for ``reft-vllm``;
+            ``easysteer``: a steering configuration, which requests to that fork of vLLM carry.
         root: the project's root.
 
     Raises:
@@ -70,6 +72,8 @@ def export_adapter(source: str | None, out: Path, *, layout: Layout, root: Path)
             write_directory(out, _standalone(chosen))
         elif layout == "vllm":
             write_directory(out, _for_vllm(chosen))
+        elif layout == "easysteer":
+            write_directory(out, _for_easysteer(chosen))
         else:
             if isinstance(read_method(chosen.adapter), ReftConfig) and not read_outputs(chosen.adapter):
                 read_interventions(chosen.adapter)  # whether its tensors are sound
@@ -114,6 +118,13 @@ def _for_vllm(chosen: _Chosen) -> dict[str, bytes]:
     _, record = _base_of(chosen, info)
     files = {file: read_file(chosen.adapter, file, None) for file in adapter_names(chosen.adapter)}
     return {**files, BASE_NAME: record.read_bytes()}
+
+
+def _for_easysteer(chosen: _Chosen) -> dict[str, bytes]:
+    """Return a steering configuration, and the record of the base that it is for."""
+    config, info = read_adapter(chosen.adapter)
+    _, record = _base_of(chosen, info)
+    return {**easysteer_files(config, read_interventions(chosen.adapter)), BASE_NAME: record.read_bytes()}
 
 
 def _base_of(chosen: _Chosen, info: AdapterInfo) -> tuple[BaseRecord, Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,9 +126,19 @@ def test_out_for_vllm_is_the_adapter_and_its_bases_record(
     assert (out / "base.json").read_bytes() == (project / "models" / "base.json").read_bytes()
 
 
+def test_out_for_easysteer_is_a_vector_for_each_window_and_its_bases_record(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "films"
+    assert reft(monkeypatch, "export", "--format", "easysteer", "--out", out) == 0
+    assert {file.name for file in out.iterdir()} == {"steering.json", "README.md", "base.json"}
+    assert len(json.loads((out / "steering.json").read_text())["vectors"]) == 4  # two layers, untied f2+l2
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        ("export models/lora --format easysteer --out {out}", "hidden states. Got: lora. Use --format hub"),
         ("export models/lora --format vllm --out {out}", "hidden states. Got: lora. Use --format hub"),
         ("export models/adapter --format vllm --out {out}", "needs base.json"),
         ("export --format pyreft --out models/adapter", "not written over"),
