@@ -12,9 +12,10 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, Protocol
@@ -26,6 +27,7 @@ from pipelines.contracts.base import read_base
 from pipelines.errors import PipelineError
 from pipelines.files import whole_directory, write_json
 from pipelines.registry.download import VersionFiles
+from pipelines.server import tether
 from pipelines.server.shelf import BASE
 from pipelines.server.start import Address
 from reft.adapters.files import adapter_names
@@ -188,12 +190,17 @@ class Follower:
 
 
 def run_engine(engine: Engine, address: Address, follower: Follower, *, said: Callable[[str], None] = log.info) -> int:
-    """Run the server until it ends or this process is told to stop; return its exit code."""
+    """Run the server until it ends or this process is told to stop; return its exit code.
+
+    vLLM is a server and an engine, each a process. Both end with this one, also where it is killed: see
+    :mod:`pipelines.server.tether`.
+    """
     told = {**os.environ, "VLLM_PLUGINS": "reft"}
-    signal.signal(signal.SIGTERM, _leave)  # which ends the server too; Ctrl-C reaches both by the terminal
+    signal.signal(signal.SIGTERM, _leave)  # as Ctrl-C does, which reaches this process alone
     if address.token:
         told["VLLM_API_KEY"] = address.token
-    with subprocess.Popen(engine.command(address), env=told) as server:
+    words = [sys.executable, "-I", "-S", tether.__file__, *engine.command(address)]
+    with subprocess.Popen(words, env=told, stdin=subprocess.PIPE, start_new_session=True) as server:
         try:
             while True:
                 try:
@@ -213,12 +220,14 @@ def _leave(_number: int, _frame: object) -> NoReturn:
 
 
 def _stop(server: subprocess.Popen[bytes]) -> None:
+    """End the server, which answers what runs, and then what it left: its engine, where it was killed."""
     if server.poll() is None:
         server.terminate()
         end = time.monotonic() + _STOP_SECONDS
         while server.poll() is None and time.monotonic() < end:
             time.sleep(0.1)
-        server.kill()
+    with suppress(ProcessLookupError):  # nothing is left
+        os.killpg(server.pid, signal.SIGKILL)
 
 
 def _name(version: int) -> str:
