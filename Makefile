@@ -69,6 +69,7 @@ bench-library: $(READY)  ## LoReFT, LoRA and the base on twelve tasks of the lib
 bench-claim: $(READY)  ## the cells of docs/results/protocol.md that are not there, in its order, of REFT_BENCH_DATA; up to eight hours
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.quality.claim
 	$(BIN)/python -m benchmarks.quality.claim --table
+	$(BIN)/python -m benchmarks.quality.claim_replay
 
 bench-domains: $(READY)  ## LoRA that moves with a domain beside one for all and one for each, on STS-B of REFT_BENCH_DATA; about 25 minutes
 	$(BIN)/python -m benchmarks.quality.domains

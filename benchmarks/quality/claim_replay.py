@@ -1,276 +1,76 @@
-"""Searches replayed from the tabulated recipes of the protocol: ``python -m benchmarks.quality.claim_replay``.
+"""What a search is worth, from the protocol's tabulated recipes: ``python -m benchmarks.quality.claim_replay``.
 
-It writes, in Markdown, how well figures of validation rows rank recipes as the test rows do, and the test score against
-the seconds of a search: of the search, with the best recipes of the other tasks first, of random search, of these
-recipes alone, and of the first recipe alone. Nothing is trained; seconds are those that the trials took.
+It writes docs/results/search.md and its picture from the cells alone: how well figures of validation rows rank recipes
+as the test rows do, the test score against the seconds of a search, and what follows by the protocol's rule. Nothing is
+trained. The orders in which recipes were tried take minutes and are kept in orders.json; --kept draws page and picture
+from these.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import mean, median, stdev
-from typing import Any, Literal
-
-import numpy as np
-from optuna.distributions import CategoricalDistribution
-from optuna.trial import FrozenTrial, create_trial
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
 
 from benchmarks.quality.claim import CELLS, PROTOCOL
-from benchmarks.quality.claim_cells import Asked, ClaimCell, read_cells
-from benchmarks.quality.claim_lines import measure_of, scores
-from benchmarks.quality.claim_plan import Protocol, Space, points, recipe_name
+from benchmarks.quality.claim_cells import ClaimCell, read_cells
+from benchmarks.quality.claim_plan import Protocol, Space, points
+from benchmarks.quality.claim_recipes import (
+    OBJECTIVES,
+    STRATEGIES,
+    Objective,
+    Replay,
+    Table,
+    Tried,
+    curve,
+    missing,
+    nearest,
+    others_best,
+    tables,
+)
+from benchmarks.quality.claim_search_page import Curve, Page, Ranked, page, search_picture
 from benchmarks.sides.arguments import number, parser
-from benchmarks.speed.tables import table
 from pipelines.errors import PipelineError
-from pipelines.files import canonical_json
+from pipelines.files import read_json, write_json, write_text
 from pipelines.params.whole import check_params
 from pipelines.project.settings import StudySettings
-from pipelines.search.proposals import propose
-from pipelines.tasks.measures import Floats
 from pipelines.yaml_file import read_yaml
 
-Objective = Literal["measure", "loss"]
-Strategy = Literal["search", "search, others' best first", "random", "others' best alone"]
-STRATEGIES: tuple[Strategy, ...] = ("search", "search, others' best first", "random", "others' best alone")
-SHARES = (1 / 12, 1 / 6, 1 / 4, 1 / 3, 1 / 2, 1.0)  # of the seconds that all recipes together take
-LEADING = 4  # recipes of other tasks that are tried first
-LAYERS = 30  # of the default base
+SHARES = (1 / 12, 1 / 6, 1 / 4, 1 / 3, 1 / 2)  # of the seconds that all recipes together take
+WITHIN = SHARES[-1]  # of them replays end
+FINE = 240  # points of a curve, up to all of the seconds
+Orders = dict[str, dict[str, dict[str, list[str]]]]
+"""Of each task, strategy and objective the trials of each seed: the places of recipes, in brackets where stopped."""
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """A tabulated recipe.
+class Results:
+    """The folder docs/results, the cells in it, and the params that a search is replayed with."""
 
-    Attributes:
-        point: of the space.
-        value: of the validation rows, by objective; the higher the better.
-        early: the same after half of the steps.
-        test: the task's measure on the test rows.
-        seconds: of the processor of its training and the asking of the validation rows, without shared constants.
-    """
+    folder: Path
+    cells: Mapping[str, ClaimCell]
+    protocol: Protocol
+    raw: Mapping[str, Any]
 
-    point: Mapping[str, Any]
-    value: Mapping[Objective, float]
-    early: Mapping[Objective, float]
-    test: float
-    seconds: float
+    def replays(self, tasks: Sequence[str] | None = None) -> list[Replay]:
+        """Of each task whose recipes are all there; of these tasks alone, if they are given."""
+        found = [each for each in tables(self.cells, self.protocol) if tasks is None or each.task in tasks]
+        first, settings = self.raw["search"]["enqueue"][0], settings_of(self.raw, self.protocol.plan.space)(0)
+        return [
+            Replay(
+                each, {objective: others_best(each.task, found, objective) for objective in OBJECTIVES},
+                nearest(each, first), settings,
+            )
+            for each in found
+        ]  # fmt: skip
 
-
-@dataclass(frozen=True)
-class Table:
-    """The recipes of a task by their names, and the seconds of the constants that those of the same places share."""
-
-    task: str
-    recipes: Mapping[str, Recipe]
-    shared: Mapping[tuple[str, str], float]
-
-
-def tables(cells: Mapping[str, ClaimCell], protocol: Protocol) -> list[Table]:
-    """The tasks of which every recipe of the space is there."""
-    made = []
-    for task in protocol.plan.tasks:
-        own = {cell.line: cell for cell in cells.values() if (cell.task, cell.purpose) == (task, "recipe")}
-        if all(recipe_name(point) in own for point in points(protocol.plan.space)):
-            made.append(_table(task, own, protocol.plan.space))
-    return made
-
-
-def _table(task: str, cells: Mapping[str, ClaimCell], space: Space) -> Table:
-    by_place: dict[tuple[str, str], list[float]] = {}
-    for point in points(space):
-        by_place.setdefault(_place(point), []).append(_cost(cells[recipe_name(point)]))
-    recipes, shared = {}, {}
-    for point in points(space):
-        costs, cell = by_place[_place(point)], cells[recipe_name(point)]
-        # The first recipe of a place computed what the others found, so it is taken to cost as they do.
-        usual = median(costs[1:] or costs)
-        shared[_place(point)] = max(costs[0] - usual, 0.0)
-        seconds = usual if _cost(cell) == costs[0] else _cost(cell)
-        test = measure_of(cell).add_up(scores(cell.test)) if cell.test else float("-inf")
-        judged, early = (_values(cell, asked) for asked in (cell.validation, cell.early))
-        recipes[recipe_name(point)] = Recipe(point, judged, early, test, seconds)
-    return Table(task, recipes, shared)
-
-
-def _cost(cell: ClaimCell) -> float:
-    """Of its training, and of asking the validation rows the first time, which computes their constants."""
-    return cell.train_cpu + max((asked.cpu for asked in (cell.early, cell.validation) if asked), default=0.0)
-
-
-def _place(point: Mapping[str, Any]) -> tuple[str, str]:
-    return str(point["layers"]), str(point["positions"])
-
-
-def _values(cell: ClaimCell, asked: Asked | None) -> dict[Objective, float]:
-    if asked is None:
-        return {"measure": float("-inf"), "loss": float("-inf")}
-    return {"measure": measure_of(cell).add_up(scores(asked)), "loss": -asked.loss}
-
-
-def correlation(one: Sequence[float], other: Sequence[float]) -> float:
-    """Spearman's: how alike two figures rank recipes."""
-    from scipy import stats
-
-    return float(stats.spearmanr(one, other).statistic)
-
-
-def others_best(task: str, every: Sequence[Table], objective: Objective) -> list[str]:
-    """All recipes, by their mean rank on the other tasks' validation rows, the best first; none without other tasks."""
-    others = [each for each in every if each.task != task]
-    if not others:
-        return []
-    from scipy import stats
-
-    names = list(others[0].recipes)
-    ranks: Floats = np.mean(
-        [stats.rankdata([-each.recipes[name].value[objective] for name in names]) for each in others], axis=0
-    )
-    return [names[place] for place in np.argsort(ranks, kind="stable")]
-
-
-def order(
-    found: Table, strategy: Strategy, leading: Sequence[str], settings: StudySettings, objective: Objective
-) -> list[str]:
-    """The names of the recipes in the order in which a strategy tries them; the seed is that of the settings."""
-    names = list(found.recipes)
-    if strategy == "random":
-        return [names[place] for place in np.random.default_rng(settings.seed).permutation(len(names))]
-    if strategy == "others' best alone":
-        return list(leading)
-    first = list(leading[:LEADING]) if strategy == "search, others' best first" else []
-    trials: list[FrozenTrial] = []
-    tried: list[str] = []
-    for _ in names:
-        proposal = propose(
-            trials, settings, first=[dict(found.recipes[name].point) for name in first], num_layers=LAYERS,
-            allowed=lambda _: True,
-        )  # fmt: skip
-        if proposal is None:
-            break
-        point, attributes = proposal
-        name = recipe_name(point)
-        tried.append(name)
-        trials.append(_trial(point, attributes, settings, found.recipes[name].value[objective], len(trials)))
-    return tried
-
-
-def _trial(
-    point: Mapping[str, Any], attributes: Mapping[str, object], settings: StudySettings, value: float, place: int
-) -> FrozenTrial:
-    space = settings.recipes.space
-    distributions: dict[str, Any] = {part: CategoricalDistribution(space.domain(part)) for part in space.parts()}
-    made = create_trial(
-        value=value, params=dict(point), distributions=distributions, user_attrs=dict(attributes),
-        system_attrs={"fixed_params": dict(point)},
-    )  # fmt: skip
-    made.number = place
-    return made
-
-
-def curve(found: Table, tried: Sequence[str], objective: Objective, ends: Sequence[float]) -> list[float | None]:
-    """The test score of the recipe that was best when so many seconds were over; None before the first trial ended."""
-    best: list[tuple[float, float]] = []  # of each trial's end: seconds, test score of the best so far
-    spent, known, leader = 0.0, set(), None
-    for name in tried:
-        recipe = found.recipes[name]
-        place = _place(recipe.point)
-        spent += recipe.seconds + (0.0 if place in known else found.shared[place])
-        known.add(place)
-        if leader is None or recipe.value[objective] > leader.value[objective]:
-            leader = recipe
-        best.append((spent, leader.test))
-    return [next((test for seconds, test in reversed(best) if seconds <= end), None) for end in ends]
-
-
-def report(
-    found: Sequence[Table], settings: Callable[[int], StudySettings], first: Mapping[str, Any], orders: int
-) -> str:
-    """Both tables in Markdown.
-
-    Args:
-        found: of the tasks.
-        settings: of a study of the space, by seed.
-        first: the recipe that a search tries first; of its learning rate the tabulated one that is nearest.
-        orders: seeds of each strategy.
-    """
-    ranked = [
-        [each.task, when, objective, *(f"{value:+.2f}" for value in _correlations(each, when, objective))]
-        for each in found
-        for when in ("after half of the steps", "at the end")
-        for objective in ("measure", "loss")
-    ]
-    header = ("task", "validation rows", "figure", "rank correlation with the test measure")
-    parts = [f"{table(header, ranked)}"]
-    for each in found:
-        total = sum(recipe.seconds for recipe in each.recipes.values()) + sum(each.shared.values())
-        ends = [share * total for share in SHARES]
-        lines = [
-            [
-                f"the first recipe, {(name := nearest(each, first))}",
-                *[f"{100 * each.recipes[name].test:.1f}"] * len(ends),
-            ]
-        ]
-        for objective in ("measure", "loss"):
-            leading = others_best(each.task, found, objective)
-            for strategy in STRATEGIES:
-                if leading or strategy in ("search", "random"):
-                    runs = [
-                        curve(each, order(each, strategy, leading, settings(seed), objective), objective, ends)
-                        for seed in range(orders)
-                    ]
-                    lines.append(
-                        [
-                            f"{strategy}, by {objective}",
-                            *(_mean([run[place] for run in runs]) for place in range(len(ends))),
-                        ]
-                    )
-        parts.append(f"{each.task}\n\n{table(('test score after seconds', *(f'{end:.0f}' for end in ends)), lines)}")
-    return "\n".join(parts)
-
-
-def _correlations(found: Table, when: str, objective: str) -> list[float]:
-    recipes = list(found.recipes.values())
-    values = [(each.value if when == "at the end" else each.early)[objective] for each in recipes]  # type: ignore[index]
-    return [correlation(values, [each.test for each in recipes])]
-
-
-def nearest(found: Table, first: Mapping[str, Any]) -> str:
-    """The name of the tabulated recipe with the same parts and the nearest learning rate, by ratio."""
-    same = [
-        name for name, recipe in found.recipes.items()
-        if all(recipe.point[part] == first[part] for part in recipe.point if part != "learning_rate")
-    ]  # fmt: skip
-    if not same:
-        raise PipelineError("the first recipe's parts must be in the table", got=canonical_json(dict(first)))
-    rate = np.log(first["learning_rate"])
-    return min(same, key=lambda name: abs(np.log(found.recipes[name].point["learning_rate"]) - rate))
-
-
-def _mean(values: Sequence[float | None]) -> str:
-    there = [100 * value for value in values if value is not None]
-    if len(there) < len(values):
-        return "–"
-    return f"{mean(there):.1f} ({stdev(there):.1f})" if len(there) > 1 else f"{there[0]:.1f}"
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the tables; 2 if no task has all of its recipes."""
-    words = parser("benchmarks.quality.claim_replay", __doc__, out=f"folder of the cells (default: {CELLS})")
-    words.add_argument("--orders", type=number, default=20, help="seeds of each strategy (default: 20)")
-    given = words.parse_args(arguments)
-    protocol = Protocol.read(given.root / PROTOCOL)
-    try:
-        found = tables(read_cells(given.out or given.root / CELLS, protocol.sha256), protocol)
-        if not found:
-            raise PipelineError("a task must have all of its recipes", got="none", do="Make the cells that are left.")
-        raw: Any = read_yaml(given.root / "params.yaml")
-        print(report(found, settings_of(raw, protocol.plan.space), raw["search"]["enqueue"][0], given.orders), end="")
-    except PipelineError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    def left(self, tasks: Sequence[str]) -> dict[str, int]:
+        """How many recipes there are still to measure, of each task that the plan tabulates and that is not there."""
+        planned = [block.task for block in self.protocol.plan.order if block.lines == "recipes"]
+        return {task: missing(self.cells, self.protocol, task) for task in planned if task not in tasks}
 
 
 def settings_of(raw: Mapping[str, Any], space: Space) -> Callable[[int], StudySettings]:
@@ -281,6 +81,127 @@ def settings_of(raw: Mapping[str, Any], space: Space) -> Callable[[int], StudySe
         return StudySettings.of(check_params({**raw, "seed": seed, "search": search}, "params.yaml"))
 
     return of
+
+
+def seeds_of(strategy: str, orders: int) -> range:
+    """The seeds that a strategy is replayed with: what leaves nothing to chance is replayed once."""
+    return range(1 if STRATEGIES[strategy].sampler is None else orders)
+
+
+def replayed(replays: Sequence[Replay], orders: int) -> Iterator[tuple[str, str, Objective, list[str]]]:
+    """The orders of each task, strategy and objective, as they are written down."""
+    for replay in replays:
+        for name, strategy in STRATEGIES.items():
+            for objective in OBJECTIVES if replay.can(strategy) else ():
+                runs = [
+                    replay.order(strategy, objective, seed, within=WITHIN * replay.found.seconds)
+                    for seed in seeds_of(name, orders)
+                ]
+                yield replay.found.task, name, objective, [written(replay.found, tried) for tried in runs]
+
+
+def written(found: Table, tried: Sequence[Tried]) -> str:
+    """The trials as orders.json has them."""
+    places = {name: place for place, name in enumerate(found.recipes)}
+    return " ".join(f"({places[one.name]})" if one.stopped else str(places[one.name]) for one in tried)
+
+
+def read_order(found: Table, text: str) -> list[Tried]:
+    """The trials that are written down so."""
+    names = list(found.recipes)
+    return [Tried(names[int(word.strip("()"))], word.startswith("(")) for word in text.split()]
+
+
+def curves(replay: Replay, orders: Mapping[str, Mapping[str, Sequence[str]]]) -> list[Curve]:
+    """The test scores of each strategy and objective against the seconds of search."""
+    found, total = replay.found, replay.found.seconds
+    ends, fine = [share * total for share in SHARES], [place * total / FINE for place in range(1, FINE + 1)]
+    first = found.recipes[replay.first].test
+    made = [Curve(f"the first recipe ({replay.first})", None, [(first, 0.0)] * len(ends), [first] * FINE, fine)]
+    for name, strategy in STRATEGIES.items():
+        for objective in OBJECTIVES if name in orders else ():
+            runs = [read_order(found, text) for text in orders[name][objective]]
+            at = [curve(found, tried, strategy, objective, [*ends, *fine]) for tried in runs]
+            means = [_mean([run[place] for run in at]) for place in range(len(ends) + FINE)]
+            whole = [None if each is None else each[0] for each in means[len(ends) :]]
+            if strategy.sampler is not None and name != "random":  # it was replayed so far
+                whole = [value for value, end in zip(whole, fine, strict=True) if end <= WITHIN * total]
+            made.append(Curve(name, objective, means[: len(ends)], whole, fine))
+    return made
+
+
+def _mean(values: Sequence[float | None]) -> tuple[float, float] | None:
+    """Mean and spread; None before each run has something."""
+    there = [value for value in values if value is not None]
+    if len(there) < len(values):
+        return None
+    return mean(there), stdev(there) if len(there) > 1 else 0.0
+
+
+def ranked(replay: Replay) -> list[Ranked]:
+    """How alike a figure of the validation rows and the test measure rank the recipes: Spearman's correlation."""
+    from scipy import stats
+
+    recipes, found = list(replay.found.recipes.values()), []
+    tests = [each.test for each in recipes]
+    for when in ("after half of the steps", "at the end"):
+        for objective in OBJECTIVES:
+            values = [(each.value if when == "at the end" else each.early)[objective] for each in recipes]
+            found.append(Ranked(replay.found.task, when, objective, float(stats.spearmanr(values, tests).statistic)))
+    return found
+
+
+def made(results: Results, kept: Mapping[str, Any]) -> Page:
+    """The page of the orders that were kept."""
+    replays = results.replays(list(kept["orders"]))
+    orders = kept["orders"]
+    return Page(
+        ranked=[each for replay in replays for each in ranked(replay)],
+        curves={replay.found.task: curves(replay, orders[replay.found.task]) for replay in replays},
+        seconds={replay.found.task: replay.found.seconds for replay in replays},
+        shares=SHARES,
+        recipes=len(points(results.protocol.plan.space)),
+        orders=kept["seeds"],
+        left=kept["left"],
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write page and picture; 2 if no task has all of its recipes."""
+    words = parser("benchmarks.quality.claim_replay", __doc__, out=f"folder of the cells (default: {CELLS})")
+    words.add_argument("--orders", type=number, default=20, help="seeds of each strategy (default: 20)")
+    words.add_argument("--kept", action="store_true", help="replay nothing: draw from orders.json")
+    given = words.parse_args(arguments)
+    cells = given.out or given.root / CELLS
+    try:
+        protocol = Protocol.read(given.root / PROTOCOL)
+        raw: Any = read_yaml(given.root / "params.yaml")
+        results = Results(cells.parent, read_cells(cells, protocol.sha256), protocol, raw)
+        if not given.kept:
+            _replay(results, given.orders)
+        write_page(results)
+    except PipelineError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def _replay(results: Results, orders: int) -> None:
+    replays = results.replays()
+    if not replays:
+        raise PipelineError("a task must have all of its recipes", got="none", do="Make the cells that are left.")
+    found: Orders = {}
+    for task, strategy, objective, runs in replayed(replays, orders):
+        found.setdefault(task, {}).setdefault(strategy, {})[objective] = runs
+        print(f"{task}, {strategy}, by {objective}", file=sys.stderr, flush=True)
+    write_json(results.folder / "orders.json", {"seeds": orders, "left": results.left(list(found)), "orders": found})
+
+
+def write_page(results: Results) -> None:
+    """Write search.md and search.svg from orders.json and the cells."""
+    found = made(results, read_json(results.folder / "orders.json"))
+    write_text(results.folder / "search.svg", search_picture(found))
+    write_text(results.folder / "search.md", page(found))
 
 
 if __name__ == "__main__":
