@@ -32,6 +32,7 @@ class TrialRecord:
         over: the limits that it is over.
         enqueued: its place among the recipes that were tried first.
         error: why it failed.
+        loss: of the validation rows, where the search is judged by it; lower is better.
     """
 
     number: int
@@ -49,6 +50,12 @@ class TrialRecord:
     over: tuple[str, ...]
     enqueued: int | None
     error: str | None
+    loss: float | None = None
+
+    @property
+    def goal(self) -> float:
+        """What a trial that is complete is chosen by; higher is better."""
+        return (self.value or 0.0) if self.loss is None else -self.loss
 
     @property
     def was_killed(self) -> bool:

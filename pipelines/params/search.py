@@ -63,6 +63,7 @@ class SearchParams(Section):
     pruner: PrunerParams
     reports: Count
     objectives: Annotated[list[str], Field(min_length=1)]
+    judge: Literal["measure", "loss"]
     limits: LimitParams
     choose: Literal["best", "smallest"]
     confirm: ConfirmParams | None
@@ -73,7 +74,7 @@ class SearchParams(Section):
     @model_validator(mode="after")
     def _agrees(self) -> Self:
         found = enqueued_problems(self.space, self.enqueue)
-        refuse([*self._objective_problems(), *self._pruner_problems(), *found])
+        refuse([*self._objective_problems(), *self._judge_problems(), *self._pruner_problems(), *found])
         return self
 
     @field_validator("storage")
@@ -107,6 +108,22 @@ class SearchParams(Section):
             )
         if len(self.objectives) > 1 and self.pruner.name != "none":
             problems.append(f"trials with several objectives cannot be pruned; got {self.pruner.name}; use name: none")
+        return problems
+
+    def _judge_problems(self) -> list[str]:
+        """Where only the task's measure can decide."""
+        if self.judge == "measure":
+            return []
+        problems = []
+        if len(self.objectives) > 1:
+            problems.append(
+                f"trials with several objectives are judged by the measure; got judge: {self.judge}; use measure"
+            )
+        if self.choose == "smallest":
+            problems.append(
+                f"choose: smallest counts standard errors of the measure; got judge: {self.judge}; use measure, or "
+                "choose: best"
+            )
         return problems
 
     def _pruner_problems(self) -> list[str]:

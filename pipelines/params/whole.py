@@ -34,6 +34,7 @@ from pipelines.tasks.keys.table import Families
 from pipelines.yaml_file import read_yaml
 from reft.edits.positions import parse_positions
 
+LIKELY = {"classification", "choice"}  # tasks whose right answer has a probability
 MAX_LINES = 20  # broken rules in one message
 ALONE = {"align": "reft align", "compare": "reft compare-methods"}
 """Sections that one command reads and no stage does, with that command: they may be left out of params.yaml."""
@@ -149,10 +150,20 @@ class Params(Section):
 
     def _measure_problems(self) -> list[str]:
         """A search raises what the task's answers are measured by."""
+        problems = []
+        unlikely = sorted({section.task for section in self.prepare.sections().values()} - LIKELY)
+        if self.search.judge == "loss" and unlikely:
+            problems.append(
+                "search.judge: loss needs answers that have a probability, as those of "
+                f"{' and '.join(sorted(LIKELY))}; got task {', '.join(unlikely)}; use measure"
+            )
         first, measure = self.search.objectives[0], self.prepare.measure_name()
         if first == measure:
-            return []
-        return [f"search.objectives must begin with {measure}, the measure of task {self.prepare.task}; got {first}"]
+            return problems
+        return [
+            *problems,
+            f"search.objectives must begin with {measure}, the measure of task {self.prepare.task}; got {first}",
+        ]
 
     def _kind_problems(self) -> list[str]:
         """A decoder answers in words and reads one text; an encoder has a head, and what trains one is ReFT."""

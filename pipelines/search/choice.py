@@ -86,7 +86,7 @@ def candidates(records: Sequence[TrialRecord], rule: Rule) -> list[TrialRecord]:
     confirm = rule.settings.confirm
     if confirm is None:
         return []
-    able, value = _able(records, rule), {record.number: record.value or 0.0 for record in records}
+    able, value = _able(records, rule), {record.number: record.goal for record in records}
     rows = rule.validation_rows
     chosen = [_pick(able, value, rule, "best", rows)]
     while len(chosen) < min(confirm.top, len(able)):
@@ -104,7 +104,7 @@ def choose(records: Sequence[TrialRecord], confirmations: Sequence[Confirmed], r
     """
     able = _able(records, rule)
     if not confirmations:
-        values, rows = {record.number: record.value or 0.0 for record in able}, rule.validation_rows
+        values, rows = {record.number: record.goal for record in able}, rule.validation_rows
         best = _pick(able, values, rule, rule.settings.choose, rows)
         return Choice(best, best.value or 0.0, None, rows)
     means = {one.trial: one.mean for one in confirmations if one.mean is not None}

@@ -18,6 +18,7 @@ from pipelines.params.search import SearchParams
 from pipelines.project.settings import StudySettings
 from pipelines.recipes.methods.table import plain_parts
 from pipelines.search.choice import Confirmed, confirmed
+from pipelines.search.goal import goal
 from pipelines.search.proposals import Point, propose
 from pipelines.search.pruning import within_limits
 from pipelines.search.study import CANDIDATE, COSTS, ENDED, RECIPE, SEED, SharedStudy, counted, in_state, killed_trials
@@ -90,8 +91,8 @@ def _since_better(ended: Sequence[FrozenTrial]) -> int:
     best, since = float("-inf"), 0
     for trial in sorted(ended, key=lambda trial: (trial.datetime_complete, trial.number)):
         able = trial.state is TrialState.COMPLETE and within_limits(trial)
-        if able and trial.values[0] > best:
-            best, since = trial.values[0], 0
+        if able and goal(trial) > best:
+            best, since = goal(trial), 0
         else:
             since += 1
     return since

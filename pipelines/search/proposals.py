@@ -24,6 +24,7 @@ from pipelines.project.settings import StudySettings
 from pipelines.recipes.domains import Span, Steps
 from pipelines.recipes.methods.table import Part
 from pipelines.recipes.space import SpaceParams
+from pipelines.search.goal import LOSSES, goal
 from pipelines.search.origin import startup_trials
 from pipelines.search.study import ENQUEUED, killed_trials, point_of, study_directions
 
@@ -116,6 +117,8 @@ def _placed(trial: FrozenTrial, space: SpaceParams) -> FrozenTrial:
     lists = {part: found for part in trial.params if (found := _in_order(space.domain(cast(Part, part)))) is not None}
     placed = copy(trial)
     placed.params = {part: lists[part].index(value) if part in lists else value for part, value in trial.params.items()}
+    if LOSSES in trial.user_attrs and trial.state is TrialState.COMPLETE:
+        placed.values = [goal(trial)]  # the study shows the measure
     placed.distributions = trial.distributions | {
         part: IntDistribution(0, len(values) - 1) for part, values in lists.items()
     }

@@ -8,6 +8,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pipelines.params.pruner import HalvingPruner, MedianPruner, WilcoxonPruner
 from pipelines.params.search import SearchParams
+from pipelines.search.goal import goal
 
 SCORES = "scores"  # user attributes "scores:1" and so on: the score of each validation row at a report
 
@@ -58,7 +59,7 @@ class RowPruner(optuna.pruners.BasePruner):
         rivals = [rival for rival in complete if name in rival.user_attrs and within_limits(rival)]
         if not rivals:
             return False
-        best = max(rivals, key=lambda rival: (rival.value, -rival.number))
+        best = max(rivals, key=lambda rival: (goal(rival), -rival.number))
         differences = np.subtract(trial.user_attrs[name], best.user_attrs[name])
         if not differences.any():
             return False

@@ -9,6 +9,7 @@ from pathlib import Path
 from optuna.trial import FrozenTrial, TrialState
 
 from pipelines.contracts.trials import KILLED, TrialRecord
+from pipelines.search.goal import LOSSES, goal
 from pipelines.search.study import (
     COSTS,
     CURVE,
@@ -23,7 +24,7 @@ from pipelines.search.study import (
     point_of,
 )
 
-COLUMNS = ("parameters", "seconds", "fill_seconds", "tokens", "memory_mb", "seed", "error")
+COLUMNS = ("parameters", "seconds", "fill_seconds", "tokens", "memory_mb", "loss", "seed", "error")
 
 
 def trial_records(shared: SharedStudy) -> list[TrialRecord]:
@@ -61,6 +62,7 @@ def _record(trial: FrozenTrial, killed: set[int]) -> TrialRecord:
         over=tuple(sorted(limit for limit, excess in trial.constraints.items() if excess > 0)),
         enqueued=attributes.get(ENQUEUED),
         error=_error(trial, killed),
+        loss=-goal(trial) if values and LOSSES in attributes else None,
     )
 
 

@@ -216,5 +216,5 @@ def _owner_is_dead(owner: str | None, *, alone: bool) -> bool:
 
 
 # User attributes of a trial, beside those of pipelines.search.study.
-CURVE = "curve"  # the value at each report, where Optuna takes no reports: of several objectives
+CURVE = "curve"  # the measure at each report, where Optuna gets none of it: of several objectives, or judged by loss
 COSTS = "costs"  # a mapping: parameters, seconds, fill_seconds, tokens (real ones, trained on), memory_mb

@@ -24,6 +24,7 @@ from pipelines.recipes.methods.reft import Recipe
 from pipelines.runtime.memory import memory_errors, peak_memory
 from pipelines.runtime.process import this_process
 from pipelines.search.folds import OF_TRIALS, Fold, fold
+from pipelines.search.goal import LOSSES, loss
 from pipelines.search.proposals import suggest
 from pipelines.search.pruning import SCORES
 from pipelines.search.study import CANDIDATE, COSTS, CURVE, ERROR, OWNER, SEED, SharedStudy
@@ -73,6 +74,7 @@ class Costs:
     parameters: int = 0
     tokens: int = 0
     curve: dict[int, float] = field(default_factory=dict)
+    losses: dict[int, float] = field(default_factory=dict)
     ended: float | None = None
     filled_at_end: float | None = None
 
@@ -152,7 +154,8 @@ def _train(trial: optuna.Trial, context: TrialContext, run: LiveRun, costs: Cost
         report = step.step * reports // step.total_steps
         if report > max(costs.curve, default=0):
             _report(trial, context, model, rows.asked, costs, report=report)
-            run.log_metrics({metric: costs.curve[report]}, step=step.step)
+            losses = {"validation_loss": costs.losses[report]} if report in costs.losses and not confirms else {}
+            run.log_metrics({metric: costs.curve[report], **losses}, step=step.step)
             if report < reports and _hopeless(trial, settings.search, costs):
                 raise optuna.TrialPruned
 
@@ -164,12 +167,17 @@ def _report(
     task, said = context.task, _answers(context, model, asked, title=run_name(trial))
     costs.curve[report] = task.measure.add_up(task.scores(asked, said))
     trial.set_user_attr(COSTS, costs.figures())  # what counts of a trial whose process is killed after this
-    if context.settings.search.pruner.name == "wilcoxon":
+    search = context.settings.search
+    if search.pruner.name == "wilcoxon":
         scores = task.fine_scores(asked, said)
         trial.set_user_attr(f"{SCORES}:{report}", [round(float(score), 4) for score in scores])
-    if len(context.settings.search.objectives) == 1:
+    if search.judge == "loss":
+        costs.losses[report] = loss(task.fine_scores(asked, said))
+        trial.set_user_attr(LOSSES, {str(place): value for place, value in costs.losses.items()})
+        trial.report(-costs.losses[report], step=report)
+    elif len(search.objectives) == 1:
         trial.report(costs.curve[report], step=report)
-    else:
+    if search.judge == "loss" or len(search.objectives) > 1:
         trial.set_user_attr(CURVE, {str(place): value for place, value in costs.curve.items()})
 
 

@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pipelines.project.settings import StudySettings
 from pipelines.recipes.methods.table import REFT
+from pipelines.search.goal import goal
 from pipelines.search.study import CANDIDATE, CONFIRM, COSTS, RECIPE, SharedStudy, counted
 
 BASE = "base_sha256"  # user attribute of a study: the base that its trials edit
@@ -81,7 +82,7 @@ def _confirmed(storage: optuna.storages.RDBStorage, name: str) -> dict[int, floa
 
 def _as_chosen(trial: FrozenTrial) -> tuple[float, int, int]:
     """What trials of one study are ordered by: of equal values the fewest parameters, as the study chose by itself."""
-    return trial.values[0], -(trial.user_attrs[COSTS]["parameters"] or 0), -trial.number
+    return goal(trial), -(trial.user_attrs[COSTS]["parameters"] or 0), -trial.number
 
 
 def _able(settings: StudySettings, trial: FrozenTrial) -> bool:

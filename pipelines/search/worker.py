@@ -41,6 +41,7 @@ from pipelines.runtime.process import begin_process
 from pipelines.search.choice import Confirmed, Rule, candidates
 from pipelines.search.fits_base import check_space
 from pipelines.search.folds import OF_TRIALS
+from pipelines.search.goal import goal
 from pipelines.search.next_step import ProposalContext, Step, confirmations, next_confirmation, next_trial, other_seeds
 from pipelines.search.pruning import within_limits
 from pipelines.search.records import trial_records
@@ -292,7 +293,7 @@ def _show(shared: SharedStudy, bar: tqdm[NoReturn]) -> None:
     complete = in_state(trials, TrialState.COMPLETE)
     able = [trial for trial in complete if within_limits(trial)]
     if able and not shared.name.endswith(CONFIRM):  # whose runs are asked different rows
-        best = min(able, key=lambda trial: (-_first(trial), trial.user_attrs[COSTS]["parameters"], trial.number))
+        best = min(able, key=lambda trial: (-goal(trial), trial.user_attrs[COSTS]["parameters"], trial.number))
         bar.set_postfix_str(f"best {_first(best):.3f} by {run_name(best)}: {recipe_words(best.params)}", refresh=False)
     bar.refresh()
 

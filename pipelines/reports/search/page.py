@@ -96,7 +96,7 @@ def _setting(verdict: Verdict) -> str:
     return (
         f"Study {verdict.found.study}. Each trial trains on {many(settings.train_rows, 'row')} for {epochs}. Sampler: "
         f"{settings.sampler}; pruner: {settings.pruner.name.replace('_', ' ')}; objectives: "
-        f"{', '.join(settings.objectives)}."
+        f"{', '.join(settings.objectives)}{'; judged by the loss' if settings.judge == 'loss' else ''}."
     )
 
 

@@ -173,6 +173,9 @@ class Verdict:
             )
         if self.confirmed:
             return f"Of {able}, it has the highest mean {self.measure}."
+        if settings.judge == "loss":
+            lowest = f"the lowest loss, {self.choice.record.loss or 0.0:.3f} nats"
+            return f"Of {able}, it has {lowest}, in one run each: how far chance decided is not known."
         return f"Of {able}, it has the highest {self.measure}, in one run each: how far chance decided is not known."
 
     def _over(self) -> str:

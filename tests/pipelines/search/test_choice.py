@@ -109,3 +109,24 @@ def test_other_seeds_decide_by_the_mean_and_a_recipe_that_does_not_stand_one_is_
     assert confirmed(0, {42: 0.9, 43: 0.8}, seconds=1.0).spread is None
     with pytest.raises(PipelineError, match="must train with other seeds too"):
         choose(records, runs[2:], rule())
+
+
+def test_judged_by_the_loss_the_lowest_wins_and_the_measure_is_what_is_shown() -> None:
+    records = [record(0, 0.9, loss=0.7), record(1, 0.8, loss=0.4), record(2, 0.7, loss=0.5)]
+    chosen = choose(records, [], rule(judge="loss"))
+    assert (chosen.record.number, chosen.value) == (1, 0.8)
+    again = candidates(records, rule(judge="loss", confirm={"top": 2, "seeds": 1}))
+    assert [one.number for one in again] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"search.choose": "smallest"}, "choose: smallest counts standard errors of the measure"),
+        ({"search.choose": "best", "search.objectives": ["accuracy", "parameters"]}, "judged by the measure"),
+    ],
+)
+def test_where_only_the_measure_can_decide_the_loss_is_refused(changes: dict[str, Any], said: str) -> None:
+    make_params({**changes, "search.judge": "measure"})
+    with pytest.raises(PipelineError, match=said):
+        make_params({**changes, "search.judge": "loss"})

@@ -13,6 +13,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from pipelines.project.settings import StudySettings
+from pipelines.search.goal import LOSSES
 from pipelines.search.next_step import is_over
 from pipelines.search.proposals import Point, propose, random_point
 from pipelines.search.study import ENQUEUED, ERROR, RETRY_OF
@@ -176,8 +177,8 @@ def test_the_budget_counts_the_time_of_trials_that_a_person_stopped() -> None:
     assert not is_over([ended, killed(trial_of({"rank": 1}, settings, 1, 0.5))], settings.search)
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "gp"])
-def test_numbers_of_a_list_are_learned_from_in_their_order(sampler: str) -> None:
+@pytest.mark.parametrize(("sampler", "judge"), [("tpe", "measure"), ("gp", "measure"), ("tpe", "loss")])
+def test_numbers_of_a_list_are_learned_from_in_their_order(sampler: str, judge: str) -> None:
     """High ranks were good: of two that nobody tried, 24 is proposed, and not 2."""
     ranks, unknown = [16, 2, 1, 32, 3, 24, 4, 12, 6], (24, 2)  # in no matter which order
     changes = {"search.space.rank": ranks, "search.space.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}
@@ -188,7 +189,8 @@ def test_numbers_of_a_list_are_learned_from_in_their_order(sampler: str) -> None
         trials = [
             trial_of(
                 {"layers": "all", "positions": "l4", "rank": rank, "learning_rate": 1e-3 * (1 + place / 10)},
-                settings, place, rank / 32,
+                settings, place, rank / 32 if judge == "measure" else 0.5,
+                **({} if judge == "measure" else {LOSSES: {"1": 9.0, "2": 1 - rank / 32}}),
             )
             for place, rank in enumerate(tried)
         ]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -13,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
@@ -237,6 +239,23 @@ def test_the_best_are_run_with_other_seeds_and_chosen_by_the_mean(context: Proje
         assert one["mean"] == pytest.approx(sum(one["values"][1:]) / 2)
     assert best(context)["value"] == max(one["mean"] for one in confirmed)
     assert other_seeds(make_params()) == []
+
+
+def test_judged_by_the_loss_the_study_has_the_measure_and_its_pruner_the_loss(context: Project) -> None:
+    """A p this low stops nothing, and keeps the probability of each row's right answer."""
+    found = run(context, judge="loss", pruner={"name": "wilcoxon", "p": 1e-9, "warmup_reports": 0}, trials=3)
+    ended = open_study(context.params.search, context.root, name=found.study).trials()
+    for one in ended:
+        losses, measured = one.user_attrs["losses"], one.user_attrs["curve"]
+        assert one.intermediate_values == {int(report): -value for report, value in losses.items()}
+        assert one.values == [measured["2"]]
+        assert all(float(8 * share).is_integer() for share in measured.values()), "of eight rows"
+        for report in losses:
+            nats = [-math.log(likely) for likely in one.user_attrs[f"scores:{report}"]]
+            assert losses[report] == pytest.approx(mean(nats), rel=1e-2)
+    lowest = min(ended, key=lambda one: one.user_attrs["losses"]["2"])
+    assert (found.best_trial, found.best_value) == (lowest.number, lowest.values[0])
+    assert [each["loss"] for each in trials(context)] == [one.user_attrs["losses"]["2"] for one in ended]
 
 
 def test_of_several_objectives_there_is_a_front_and_one_is_chosen(context: Project) -> None:
