@@ -50,7 +50,6 @@ def main() -> None:
 
     if (given.device == "cuda") != torch.cuda.is_available():
         raise SystemExit(f"the device is what vLLM's build runs on; got {given.device}; give the other one")
-    torch.backends.cuda.matmul.allow_tf32 = False
     with tempfile.TemporaryDirectory() as scratch:
         worst = answers(Path(scratch), given.project_python, None if given.tiny else given.base, "float32")
     print(f"largest difference of a log-probability: {worst:.1e}, at most {CLOSE:.0e}")

@@ -151,12 +151,3 @@ def moved(address: str, before: dict[str, float], after: dict[str, float]) -> bo
     got = ask(address, CHAMPION)
     assert same(got, before) or same(got, after)
     return same(got, after)
-
-
-def test_told_to_stop_it_ends_with_all_that_it_started(server: tuple[subprocess.Popen[bytes], str]) -> None:
-    process, address = server
-    below = psutil.Process(process.pid).children(recursive=True)
-    process.terminate()
-    assert process.wait(120) == 143
-    assert not outliving(below, ORPHAN_SECONDS)
-    assert not answers(f"{address}/health")

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from reft_vllm.adapter import read_adapter
 from reft_vllm.base_identity import check_base
@@ -24,7 +26,9 @@ from pipelines.files import sha256_json
 from pipelines.server.start import Address
 from pipelines.server.vllm import Engine, Follower, find_python, run_engine, whole_cache
 from reft.adapters.files import adapter_sha256
+from tests.arrows import ROOT
 from tests.pipelines.server.folders import FolderRegistry, tiny_base
+from tests.servers import wait_for
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +109,46 @@ def test_the_server_is_started_with_the_folder_and_stopped_when_this_process_is(
     assert section == {"folder": str(folder), "poll_seconds": 0.05, "base_sha256": "f" * 64}
     assert words[:4] == ["-m", "vllm.entrypoints.openai.api_server", "--model", str(tmp_path)]
     assert key == "secret"
+
+
+SERVING = """
+import signal, sys
+from pathlib import Path
+from types import SimpleNamespace
+from pipelines.server.start import Address
+from pipelines.server.vllm import Engine, run_engine
+here = Path(sys.argv[1])
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job has not
+engine = Engine(here / "python", here, here, "f" * 64, "float32", 0.1, 64, 1)
+sys.exit(run_engine(engine, Address("127.0.0.1", 8123, None), SimpleNamespace(look=dict)))
+"""
+WITH_AN_ENGINE = f"""#!{sys.executable}
+import os, pathlib, subprocess, sys, time
+deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+engine = subprocess.Popen([sys.executable, "-c", deaf])
+told = pathlib.Path(__file__).with_name("told")
+told.with_suffix(".new").write_text(f"{{os.getpid()}} {{engine.pid}}")
+told.with_suffix(".new").rename(told)
+time.sleep(600)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_the_server_and_its_engine_end_with_this_process(tmp_path: Path, how: signal.Signals) -> None:
+    """The stand-in for the engine hears nothing but kill -9, as one that is in the middle of a pass."""
+    (tmp_path / "python").write_text(WITH_AN_ENGINE)
+    (tmp_path / "python").chmod(0o755)
+    with subprocess.Popen([sys.executable, "-c", SERVING, str(tmp_path)], cwd=ROOT) as serving:
+        try:
+            wait_for("server", (tmp_path / "told").exists, seconds=300, every=0.1)
+            running = [psutil.Process(int(number)) for number in (tmp_path / "told").read_text().split()]
+            serving.send_signal(how)
+            code = serving.wait(60)
+        finally:
+            serving.kill()
+    assert code == {signal.SIGTERM: 143, signal.SIGINT: -signal.SIGINT, signal.SIGKILL: -signal.SIGKILL}[how]
+    assert not psutil.wait_procs(running, timeout=20)[1]
 
 
 def test_on_a_cpu_the_cache_holds_whole_rows_and_no_more(tmp_path: Path) -> None:

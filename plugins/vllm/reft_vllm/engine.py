@@ -1,7 +1,8 @@
 """The engine core's part: which adapters there are, what a request's name stands for, and which blocks it may share.
 
 A name is resolved when a request comes in, to the content of an adapter. So a request ends under the adapter that it
-began with, whatever is swapped meanwhile; what no request and no name holds any more leaves the workers.
+began with, whatever is swapped meanwhile; what no request and no name holds any more leaves the workers at the next
+load or unload.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ class Library:
             layers=model.hf_text_config.num_hidden_layers,
         )
         if adapter.key not in self._adapters:
+            self._collect()  # what requests held that have ended since
             if len(self._adapters) >= self._settings.room:
                 raise ValueError(
                     f"there is room for {self._settings.room} adapters; got one more, {name}; unload one or set "

@@ -111,7 +111,10 @@ class Shelf:
         """Refresh for as long as the server runs."""
         while True:
             await asyncio.sleep(seconds)
-            await self.refresh()
+            try:
+                await self.refresh()
+            except Exception as error:  # noqa: BLE001  # of any kind: who stops to watch serves old adapters in silence
+                self._failed(error, strict=False)
 
     async def _forget(self, wanted: Mapping[str, Found]) -> None:
         for name in [name for name in self._seen if name not in wanted]:

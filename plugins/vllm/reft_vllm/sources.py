@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -99,6 +100,9 @@ class Registered:
         address: in the registry.
         version: address -> ``models:/NAME/NUMBER``; None: of MLflow.
         fetch: such a version and an empty folder -> where its artifacts are; None: by MLflow.
+
+    Raises:
+        ValueError: if MLflow is to be asked and is not installed.
     """
 
     def __init__(
@@ -107,6 +111,8 @@ class Registered:
     ) -> None:  # fmt: skip
         self._name = name
         self._address = address
+        if (version is None or fetch is None) and find_spec("mlflow") is None:
+            raise ValueError(f"an address of a registry needs the package mlflow; got {address} without it; install it")
         self._version = version or _version
         self._fetch = fetch or _fetch
         self._held: tuple[str, Path] | None = None

@@ -2,7 +2,8 @@
 
     python scenario.py FOLDER OUT.json [--faults] [--compiled] [--blocks N] [--runner 1|2] [--ranks N]
 
-The engine runs in this process, with prompts cut into chunks and the prefix cache on. With ``--faults`` it is asked
+The engine runs in this process, with prompts cut into chunks and the prefix cache on; what its passes mixed is counted.
+With ``--faults`` it is asked
 again with each of three faults planted in the plug-in, to see that the comparison finds them; the cache is emptied
 before.
 """
@@ -13,11 +14,13 @@ import argparse
 import json
 import os
 import random
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+PIECE = 128  # tokens of a prompt in a pass
 FAULTS = ("no salt", "salt by adapter", "off by one")
 
 
@@ -40,6 +43,28 @@ def planted(fault: str | None) -> Iterator[None]:
         yield
     finally:
         Edits.within, Adapter.edited = within, edited
+
+
+@contextmanager
+def counted() -> Iterator[dict[str, int]]:
+    """Count the most adapters in a pass, the base as one of them, and the most pieces that a prompt came in."""
+    from reft_vllm.editor import Editor
+
+    plan, passes, most = Editor.plan, Counter(), {"mixed": 0, "pieces": 0}
+
+    def planned(self: Editor, batch: Any) -> None:
+        batch = list(batch)
+        asked = [self._requests.get(each.request) for each in batch]
+        most["mixed"] = max(most["mixed"], len({None if one is None else one[0].key for one in asked}))
+        passes.update(each.request for each in batch if each.count > 1)
+        most["pieces"] = max(passes.values(), default=0)
+        plan(self, batch)
+
+    Editor.plan = planned
+    try:
+        yield most
+    finally:
+        Editor.plan = plan
 
 
 def main() -> None:
@@ -72,7 +97,8 @@ def main() -> None:
         block_size=32,
         max_model_len=640,
         max_num_seqs=64,
-        max_num_batched_tokens=128,  # a prompt of 600 tokens comes in five pieces or more
+        max_num_batched_tokens=4096,  # all of the first pieces in one pass
+        long_prefill_token_threshold=PIECE,
         kv_cache_memory_bytes=1 << 28,
         num_gpu_blocks_override=given.blocks,
         tensor_parallel_size=given.ranks,
@@ -85,14 +111,16 @@ def main() -> None:
     found = {}
     for fault in (None, *(FAULTS if given.faults else ())):
         llm.reset_prefix_cache()
-        with planted(fault):
+        with planted(fault), counted() as passes:
             found[fault or "right"] = ask(llm, expected["requests"], named)
-    counted = {each.name: each.value for each in llm.get_metrics() if hasattr(each, "value")}
-    found["engine"] = {
-        "cached_tokens": counted.get("vllm:prefix_cache_hits", 0),
-        "preemptions": counted.get("vllm:num_preemptions", 0),
-        "bytes": llm.collective_rpc("reft_bytes"),
-    }
+        if fault is None:
+            metrics = {each.name: each.value for each in llm.get_metrics() if hasattr(each, "value")}
+            found["engine"] = {
+                **passes,
+                "cached_tokens": metrics.get("vllm:prefix_cache_hits", 0),
+                "preemptions": metrics.get("vllm:num_preemptions", 0),
+                "bytes": llm.collective_rpc("reft_bytes"),
+            }
     given.out.write_text(json.dumps(found, indent=1))
     for name, one in found.items():
         print(name, {key: value for key, value in one.items() if key != "by_request"})

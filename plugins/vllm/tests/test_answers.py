@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from conftest import Scenario
-from scenario import FAULTS
+from scenario import FAULTS, PIECE
 
 CLOSE = 1e-4
+ADAPTERS, LONGEST = 16, 600
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,11 @@ def right(found: dict[str, Any]) -> None:
 
 def test_all_answers_are_those_of_reft_in_both_rounds(answers: dict[str, Any]) -> None:
     right(answers["right"])
+    assert answers["engine"]["mixed"] == ADAPTERS + 1  # and the base, in one pass
+    assert answers["engine"]["pieces"] >= LONGEST // PIECE
     assert answers["engine"]["cached_tokens"] > 0
+    lengths = {int(name.rpartition("/")[2]) for name in answers["right"]["by_request"][0]}
+    assert (min(lengths), max(lengths)) == (5, LONGEST)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -40,5 +45,6 @@ def test_preempted_requests_are_edited_again_at_the_same_tokens(scenario: Scenar
     right(found["right"])
 
 
+@pytest.mark.timeout(2400)  # the compiler is most of it
 def test_a_compiled_graph_holds_the_edits(scenario: Scenario) -> None:
     right(scenario("--compiled")["right"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import random
 import shutil
@@ -60,13 +61,25 @@ def said(choice: Any) -> tuple[str, list[float]]:
     return choice.text, list(choice.logprobs.token_logprobs)
 
 
+def close(one: list[float], other: list[float]) -> bool:
+    return all(abs(a - b) < CLOSE for a, b in zip(one, other, strict=True))
+
+
 def same(one: tuple[str, list[float]], other: tuple[str, list[float]]) -> bool:
-    near = all(abs(a - b) < CLOSE for a, b in zip(one[1], other[1], strict=True))
-    return one[0] == other[0] and near
+    return one[0] == other[0] and close(one[1], other[1])
 
 
 def alone(client: openai.OpenAI, model: str, prompt: str, **more: Any) -> tuple[str, list[float]]:
     return said(client.completions.create(**ask(model, prompt, **more)).choices[0])
+
+
+def scored(client: openai.OpenAI, name: str, prompt: str, text: str) -> list[float]:
+    """The log-probabilities of a completion that stands behind a prompt already."""
+    tokens = len(prompt.split())
+    xargs = {"reft": name, "reft_prompt_tokens": tokens}
+    whole = ask("base", f"{prompt} {text}", echo=True, max_tokens=1, extra_body={"vllm_xargs": xargs})
+    found = client.completions.create(**whole).choices[0].logprobs.token_logprobs
+    return list(found[tokens : tokens + len(text.split())])
 
 
 def wait_for(condition: Any, seconds: float = 60) -> None:
@@ -91,9 +104,14 @@ def test_a_name_in_xargs_is_the_model_of_that_name(client: openai.OpenAI) -> Non
 
 
 def test_several_answers_of_one_prompt_and_a_stream_are_the_answer(client: openai.OpenAI) -> None:
+    """What is drawn is told apart by its log-probabilities, which are those of the same text when it is scored."""
+    several = client.completions.create(**ask("a2", PROMPTS[2], n=3, temperature=1, seed=1)).choices
+    assert len({choice.text for choice in several}) == 3
+    for choice in several:
+        text, logprobs = said(choice)
+        assert close(scored(client, "a2", PROMPTS[2], text), logprobs)
+        assert not close(scored(client, "a1", PROMPTS[2], text), logprobs)
     wanted = alone(client, "a2", PROMPTS[2])
-    several = client.completions.create(**ask("a2", PROMPTS[2], n=3, temperature=1e-4))  # several greedy: refused
-    assert all(same(said(choice), wanted) for choice in several.choices)
     pieces = [piece.choices[0].text for piece in client.completions.create(**ask("a2", PROMPTS[2], stream=True))]
     assert "".join(pieces) == wanted[0]
 
@@ -121,11 +139,7 @@ def test_a_chat_goes_to_its_adapter(client: openai.OpenAI) -> None:
 def test_a_scored_completion_behind_a_prompt_is_not_edited_as_its_end(client: openai.OpenAI) -> None:
     """``reft_prompt_tokens`` says where the prompt ends, so its last tokens are edited and the completion's are not."""
     text, logprobs = alone(client, "a0", PROMPTS[1])
-    prompt = len(PROMPTS[1].split())
-    xargs = {"reft": "a0", "reft_prompt_tokens": prompt}
-    whole = ask("base", f"{PROMPTS[1]} {text}", echo=True, max_tokens=1, extra_body={"vllm_xargs": xargs})
-    got = client.completions.create(**whole).choices[0].logprobs.token_logprobs[prompt : prompt + 4]
-    assert all(abs(a - b) < CLOSE for a, b in zip(got, logprobs, strict=True))
+    assert close(scored(client, "a0", PROMPTS[1], text), logprobs)
 
 
 def test_what_is_not_there_is_said(client: openai.OpenAI) -> None:
@@ -172,6 +186,10 @@ def test_200_requests_over_16_adapters_with_swaps_in_the_middle(
         for prompt in PROMPTS:
             expected[name, prompt].append(alone(client, f"new-{name}", prompt))
         assert load.delete(f"/v1/reft/adapters/new-{name}").status_code == 200
+    for prompt in PROMPTS:  # so that an answer under another adapter is found
+        told = [one for (_, other), each in expected.items() if other == prompt for one in each]
+        assert len(told) == ADAPTERS + 1 + len(swapped)
+        assert not any(same(one, other) for one, other in itertools.combinations(told, 2))
     answers = asyncio.run(_traffic(address, {name: str(folder / "made" / str(seed)) for name, seed in swapped.items()}))
     assert len(answers) == REQUESTS
     for (name, prompt), after, got in answers:
