@@ -27,6 +27,7 @@ from tests.plugins.test_vllm_environment import PYTHON
 from tests.progress import outliving
 from tests.project import Project, environment
 from tests.servers import answers, free_port, kill, wait_for
+from tests.tiny import tiny_llama, tiny_tokenizer
 
 pytestmark = [
     pytest.mark.long,
@@ -48,6 +49,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     root = folder / "project"
     root.mkdir()
     params = make_params()
+    tokenizer, own = tiny_tokenizer(), root / "models" / "own" / "tiny"
+    tiny_llama(vocab=len(tokenizer), layers=2, hidden=128).save_pretrained(own)  # heads of 32: the least that vLLM has
+    tokenizer.save_pretrained(own)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REFT_HOME", str(folder / "home" / "reft"))
         for seed in (0, 1):
