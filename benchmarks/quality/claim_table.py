@@ -98,7 +98,7 @@ def _verdict(one: Compared, p_value: float, confidence: float) -> str:
         return "too few rows"
     if p_value < 1 - confidence and (found.low > 0 or found.high < 0):
         return "better" if found.low > 0 else "worse"
-    least = detectable(found, one.how, is_mean=one.measure.is_mean)
+    least = detectable(found, one.how, one.measure)
     return "not told apart" if least is None else f"not told apart: it takes {points(least, sign=False)}"
 
 

@@ -144,7 +144,11 @@ def _line(task: Compared, p_value: float, confidence: float) -> list[str]:
 def _unread(cell: LibraryCell) -> str:
     """The figures of answers that read no prompt."""
     known = [cell.baselines.get(name) for name in ("chance", MAJORITY)]
-    return " / ".join("–" if value is None else share(value) for value in known) if any(known) else ""
+    return (
+        " / ".join("–" if value is None else share(value) for value in known)
+        if any(value is not None for value in known)
+        else ""
+    )
 
 
 def _figure(task: Compared, method: str) -> str:
@@ -175,7 +179,7 @@ def _verdict(task: Compared, p_value: float, confidence: float) -> str:
         return "too few rows"
     if p_value < 1 - confidence and (found.low > 0 or found.high < 0):
         return BETTER if found.low > 0 else WORSE
-    least = detectable(task.over_lora.difference, how, is_mean=task.measure.is_mean)
+    least = detectable(task.over_lora.difference, how, task.measure)
     if least is None:
         return "not told apart"
     return f"not told apart: it takes {f'{least:.3f}' if task.measure == LIKELIHOOD else points(least, sign=False)}"
@@ -207,6 +211,10 @@ def _seconds(task: Compared, method: str) -> str:
     return f"{task.cells[method].train_seconds:.0f} + {task.cells[method].score_seconds:.0f}"
 
 
+def _all_seconds(cell: LibraryCell) -> float:
+    return cell.train_seconds + cell.score_seconds
+
+
 def _said(tasks: Sequence[Compared], verdicts: dict[str, str]) -> str:
     """Where LoReFT loses and wins, in words."""
     compared = [task for task in tasks if task.over_lora is not None]
@@ -224,12 +232,14 @@ def _said(tasks: Sequence[Compared], verdicts: dict[str, str]) -> str:
                          for task in compared if BASE in task.cells])
         for method in (LOREFT, LORA)
     }  # fmt: skip
+    every = [cell for task in tasks for cell in task.cells.values()]
     return "".join([
         f"- Surely worse than LoRA: {_list(by_verdict[WORSE])}. Surely better: {_list(by_verdict[BETTER])}.\n",
         f"- Below LoRA, surely or not: {_list(below)}. Above: {_list(above)}.\n",
         f"- Below the frozen base, surely or not: {_list(behind_base)}.\n",
         f"- Seconds of all trainings: {', '.join(f'{name} {value:.0f}' for name, value in seconds.items())}. Mean ",
         f"change of perplexity: {', '.join(f'{name} {relative(float(v))}' for name, v in perplexities.items())}.\n",
+        f"- All {len(every)} cells took {sum(map(_all_seconds, every)) / 60:.0f} minutes, trainings and asking.\n",
     ])  # fmt: skip
 
 

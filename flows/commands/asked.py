@@ -84,8 +84,6 @@ def wanted_rows(
     names = tuple(name for part in tasks or () for name in part.split(",") if name)
     if data is not None and not names:
         raise PipelineError("--data goes with --tasks", got=data, do="Name tasks with --tasks.")
-    if len(set(names)) < len(names):
-        raise PipelineError("each task is named once", got=", ".join(names), do="Name each task once.")
     return WantedRows(names, data, tuple(prepared or ()), rows)
 
 

@@ -50,7 +50,7 @@ def run(
     """
     params.require_decoder("reft compare-methods")
     methods = contenders(params, best=search / "best.yaml", only=only)
-    wanted = untrained if untrained.limit else replace(untrained, limit=params.compare.test_rows)
+    wanted = replace(untrained, limit=params.compare.test_rows) if untrained.limit is None else untrained
     trained = [method.method for method in methods]
     others = untrained_tasks(wanted, trained, params, root=root, base=base, prepared=prepared)
     workspace = open_workspace(params.computation(), root=root, base=base, prepared=prepared)

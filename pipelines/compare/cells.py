@@ -105,7 +105,7 @@ class Cell:
         neutral: nats of each token of neutral text that was predicted, of a cell that was asked the test rows.
         memory_mb: of the process at its height in training, base included, in millions of bytes; on CUDA, of torch.
         error: why it failed.
-        others: scores of the rows of each task that was not trained, by its title; of a cell as ``neutral`` is.
+        others: scores of the rows of each task that was not trained, by its key; of a cell as ``neutral`` is.
     """
 
     name: str
@@ -165,15 +165,15 @@ class CellMaker:
     def base(self) -> Cell:
         """The frozen model on the test rows."""
         rows = self._rows["test"][: self._budget.test_rows]
-        path = self._path(BASE, [BASE, len(rows), *self._others_key("test")])
+        path = self._path(BASE, [BASE, len(rows)])
         kept = read_kept(path, _cell)
-        if kept is not None:
+        if kept is not None and not self._unasked(kept):
             return kept
         self._begin()
         model = ReftModel(self._workspace.base, ReftConfig((0,), "l1", 1), seed=0)
         with peak_memory(self._workspace.base.device) as peak, model.disabled():
             cell = Cell(BASE, "test", None, None, None, (), 0, 0, 0.0, 0.0, 0.0, None)
-            cell = replace(self._scored(cell, model, rows, BASE), memory_mb=peak())
+            cell = replace(self._scored(cell, model, rows, BASE, kept), memory_mb=peak())
         return _written(path, cell)
 
     def baselines(self) -> dict[str, float]:
@@ -215,10 +215,9 @@ class CellMaker:
         self, contender: Contender, purpose: Purpose, learning_rate: float, seed: int, count: int, asked: list[Row]
     ) -> Cell:
         decides = [contender.method, dict(contender.key), purpose, learning_rate, seed, count, len(asked)]
-        decides += self._others_key(purpose)
         path = self._path(f"{contender.name}-{purpose}-{learning_rate:g}-{seed}", decides)
         kept = read_kept(path, _cell)
-        if kept is not None:
+        if kept is not None and not self._unasked(kept):
             return replace(kept, name=contender.name)
         self._begin()
         rows = self._workspace.training_rows(self._rows["train"][:count])
@@ -226,7 +225,7 @@ class CellMaker:
         try:
             with memory_errors():
                 model, found = self._trained(contender, rows, found)
-                found = self._scored(found, model, asked, contender.name)
+                found = self._scored(found, model, asked, contender.name, kept)
         except (NonFiniteLossError, ScoresError, BaseLimitError) as error:
             found = replace(found, error=str(error))
         except OutOfMemoryError as error:
@@ -253,10 +252,17 @@ class CellMaker:
             seconds = time.perf_counter() - started
             return model, replace(cell, parameters=parameters, steps=steps, train_seconds=seconds, memory_mb=peak())
 
-    def _scored(self, cell: Cell, model: CausalModel, rows: Sequence[Row], title: str) -> Cell:
+    def _unasked(self, cell: Cell) -> list[Untrained]:
+        """The tasks that the model of a kept cell was not asked, so that it is to be trained anew."""
+        if cell.purpose == "tuning" or cell.error is not None:
+            return []
+        return [other for other in self.others if other.key not in cell.others]
+
+    def _scored(self, cell: Cell, model: CausalModel, rows: Sequence[Row], title: str, kept: Cell | None) -> Cell:
         """The cell with what these rows say of the model, of every method and of the base by passes over whole rows.
 
-        The rivals of ReFT have no cone, and in half precision its passes differ from theirs by tenths of a nat.
+        The rivals of ReFT have no cone, and in half precision its passes differ from theirs by tenths of a nat. What
+        the same training was asked before of tasks that were not trained, as ``kept`` has it, is not asked again.
         """
         set_cone(self._workspace.base, ConeConfig(enabled=False))
         started = time.perf_counter()
@@ -266,7 +272,10 @@ class CellMaker:
         if cell.purpose == "tuning":
             return found
         nats = token_nats(model, self._neutral, pad_id=self._workspace.pad_id)
-        others = {other.title: tuple(self._other_scores(model, other, title).tolist()) for other in self.others}
+        others = {} if kept is None else dict(kept.others)
+        for other in self.others:
+            if other.key not in others:
+                others[other.key] = tuple(self._other_scores(model, other, title).tolist())
         return replace(found, neutral=tuple(nats.tolist()), others=others)
 
     def _begin(self) -> None:
@@ -278,10 +287,6 @@ class CellMaker:
             trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; musl has none
             if trim is not None:
                 trim(0)
-
-    def _others_key(self, purpose: Purpose) -> list[object]:
-        """Nothing without such tasks, so that what was measured before there were any is still found."""
-        return [list(other.key) for other in self.others] if purpose == "test" else []
 
     def _path(self, title: str, decides: Sequence[object]) -> Path:
         name = re.sub(r"[^a-z0-9.]+", "-", title.lower()).strip("-")

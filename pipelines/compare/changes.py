@@ -71,7 +71,7 @@ def _change(method: str, task: Untrained, cells: Sequence[Cell], base: Cell, set
     verdict = "better" if lead.better else "worse" if lag.better else CHANCE
     return Change(
         method, task, value, lead.difference, lead.p_value, lead.p_value,
-        detectable(lead.difference, how, is_mean=measure.is_mean),
+        detectable(lead.difference, how, measure),
         verdict if how.units >= least_rows(how.confidence) else "too few rows",
     )  # fmt: skip
 
@@ -131,4 +131,4 @@ def _how(task: Untrained, settings: EvaluateParams) -> Resampling:
 
 
 def _scores(cell: Cell, task: Untrained) -> Floats:
-    return np.array(cell.others[task.title])
+    return np.array(cell.others[task.key])

@@ -129,7 +129,7 @@ def _line(measure: Measure, name: str, cells: Sequence[Cell], first: list[Floats
         spread=stdev(values) if stood and len(values) > 1 else None,
         difference=None if lead is None else lead.difference,
         p_value=None if lead is None else lead.p_value,
-        detectable=None if lead is None else detectable(lead.difference, how, is_mean=measure.is_mean),
+        detectable=None if lead is None else detectable(lead.difference, how, measure),
         verdict=verdict,
         parameters=cells[0].parameters,
         seconds=mean(cell.train_seconds for cell in cells),

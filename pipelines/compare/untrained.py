@@ -21,14 +21,14 @@ class Untrained:
         family: what is asked of them.
         rows: the test rows that are asked.
         left_out: how many are not, since methods are trained on them.
-        key: what decides them and their scores.
+        key: the hash of the task and these rows, whatever they are called.
     """
 
     title: str
     family: TaskFamily[Any]
     rows: Sequence[Row]
     left_out: int
-    key: tuple[str, ...]
+    key: str
 
     @property
     def measure(self) -> Measure:

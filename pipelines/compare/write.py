@@ -47,7 +47,7 @@ def write_comparison(found: Comparison, settings: EvaluateParams, out: Path, *, 
         {
             "scores": len(cell.scores),
             "neutral": len(cell.neutral),
-            "others": {title: len(scores) for title, scores in cell.others.items()},
+            "others": {key: len(scores) for key, scores in cell.others.items()},
         }
         for cell in cells
     ]

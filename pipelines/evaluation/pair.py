@@ -179,7 +179,7 @@ def _figures(task: TaskFamily[Any], one: Side, other: Side, params: Params) -> P
         p_value=lead.p_value,
         adjusted_p_value=lead.p_value,
         test=exact_test_words(task.measure, how),
-        detectable=detectable(lead.difference, how, is_mean=task.measure.is_mean),
+        detectable=detectable(lead.difference, how, task.measure),
         least_rows=least_rows(how.confidence),
         better=better,
     )

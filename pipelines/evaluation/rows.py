@@ -75,17 +75,20 @@ def rows_of(
     """
     read_task(prepared)  # says what is missing where nothing is prepared
     rows = read_rows(prepared, "test")
-    kept = rows
+    free = [True] * len(rows)
     if seen:
-        named = zip(rows, identities_of(prepared, rows), strict=True)
-        kept = [row for row, own in named if not any(one.knows(own.text, own.group) for one in seen)]
+        owns = identities_of(prepared, rows)
+        free = [not any(one.knows(own.text, own.group) for one in seen) for own in owns]
+    kept = [place for place, one in enumerate(free) if one][:limit]
     if not kept:
         raise PipelineError(
             f"{title} must have test rows that no version was made with",
             got=f"none of {len(rows)}",
             do="Ask it other rows.",
         )
-    return Asked(title, prepared, base.sha256, tuple(kept[:limit]), len(rows) - len(kept), untrained)
+    last = kept[-1] if len(kept) == limit else len(rows) - 1  # of those behind the last one nothing is asked
+    left_out = last + 1 - len(kept)
+    return Asked(title, prepared, base.sha256, tuple(rows[place] for place in kept), left_out, untrained)
 
 
 def rows_words(asked: Asked, unknown: Sequence[str]) -> list[str]:

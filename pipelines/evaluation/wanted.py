@@ -30,12 +30,25 @@ class WantedRows:
         data: a folder of the publishers' files; None: the one that the variable ``REFT_BENCH_DATA`` names.
         prepared: folders data/prepared of other projects on the same base.
         limit: of each, the first so many; None for all.
+
+    Raises:
+        PipelineError: for a task or folder that is named twice, or a limit below 1.
     """
 
     tasks: tuple[str, ...] = ()
     data: Path | None = None
     prepared: tuple[Path, ...] = ()
     limit: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what would be asked twice, or not at all."""
+        if self.limit is not None and self.limit < 1:
+            raise PipelineError("of each task at least one row is asked", got=self.limit, do="Give --rows 1 or more.")
+        for named in (self.tasks, tuple(folder.resolve() for folder in self.prepared)):
+            if len(set(named)) < len(named):
+                raise PipelineError(
+                    "each task and each folder is named once", got=", ".join(map(str, named)), do="Name each once."
+                )
 
 
 @contextmanager

@@ -229,18 +229,18 @@ def least_rows(confidence: float) -> int:
     return rows
 
 
-def detectable(difference: Interval, how: Resampling, *, is_mean: bool) -> float | None:
+def detectable(difference: Interval, how: Resampling, measure: Measure) -> float | None:
     """The least true difference that so many rows, or groups of them, show with power :data:`POWER`.
 
-    From the interval's width, which says how much rows differ; where all differ alike, from the best case, which a
-    measure that is no mean of rows does not have: None.
+    From the interval's width, which says how much rows differ. Of shares of rows it is no less than that of the best
+    case, in which no row is lost; of other measures, where all rows differ alike, nothing can be said: None.
     """
     from scipy import stats
 
     sure, found = stats.norm.ppf((1 + how.confidence) / 2), stats.norm.ppf(POWER)
     spread = (difference.high - difference.low) / 2 / sure
     shown = float((sure + found) * spread)
-    return max(shown, best_case(how.units, how.confidence)) if is_mean else shown or None
+    return max(shown, best_case(how.units, how.confidence)) if measure.counts else shown or None
 
 
 def _figure(measure: Measure, runs: Sequence[Floats]) -> float:

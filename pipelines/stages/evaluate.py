@@ -138,7 +138,7 @@ def compare(
         base=system_figures(task, rows, frozen, how),
         difference=base.difference,
         p_value=base.p_value,
-        detectable=detectable(base.difference, how, is_mean=task.measure.is_mean),
+        detectable=detectable(base.difference, how, task.measure),
         least_rows=least_rows(how.confidence),
         baselines={name: task.measure.add_up(each) for name, each in baselines.items()},
         over_majority=over,

@@ -60,9 +60,11 @@ class RowReader:
         self._own_columns = keys.row_columns()
         self.columns = tuple(dict.fromkeys((*self._own_columns, *kept)))
         self.task, self._keys = task, keys
-        optional = (*task.columns().optional, keys.group_column)
-        self._needed = [name for name in self._own_columns if name not in optional]
         self._fields = keys.text_columns()
+        # A row may lack its group, and options beyond the second; not where something else reads the same column.
+        optional = task.columns().optional
+        read = {*self._fields, keys.domain_column, *(name for name in keys.task_columns() if name not in optional)}
+        self._needed = [name for name in self._own_columns if name in read]
         self._special = special_tokens(tokenizer)
         if keys.chat and not tokenizer.chat_template:
             raise PipelineError(

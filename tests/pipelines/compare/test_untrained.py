@@ -96,17 +96,17 @@ def test_each_model_that_is_asked_test_rows_is_asked_the_others_too(made: Projec
     ((_, tuning, cells),) = found.lines
     assert [dict(cell.others) for cell in tuning] == [{}, {}]  # a learning rate is not chosen by it
     assert task.title == "other/prepared"
-    assert [len(cell.others[task.title]) for cell in (found.base, *cells)] == [6, 6, 6]
+    assert [len(cell.others[task.key]) for cell in (found.base, *cells)] == [6, 6, 6]
     workspace = open_workspace(params().computation(), root=made.root, base=made.base, prepared=made.prepared)
     model = ReftModel(workspace.base, ReftConfig((0,), "l1", 1), seed=0)
     family = open_family(task.family.spec)
     with model.disabled():
         said = answers(workspace, family, model, task.rows, batch_size=2, title="rows")
-    assert found.base.others[task.title] == tuple(family.scores(task.rows, said))
+    assert found.base.others[task.key] == tuple(family.scores(task.rows, said))
     with (tmp_path / "out" / "untrained.csv").open(encoding="utf-8", newline="") as file:
         rows = {row["method"]: row for row in csv.DictReader(file)}
     assert list(rows) == [BASE, "LoRA"]
-    runs, frozen = [np.array(cell.others[task.title]) for cell in cells], np.array(found.base.others[task.title])
+    runs, frozen = [np.array(cell.others[task.key]) for cell in cells], np.array(found.base.others[task.key])
     assert float(rows["LoRA"]["change"]) == pytest.approx(np.mean(runs) - frozen.mean())
     assert float(rows[BASE]["value"]) == pytest.approx(frozen.mean())
     assert rows[BASE]["change"] == ""
@@ -115,20 +115,59 @@ def test_each_model_that_is_asked_test_rows_is_asked_the_others_too(made: Projec
     assert "accuracy on 6 test rows" in said_of
 
 
-def test_cells_are_kept_by_the_tasks_that_were_asked(made: Project, other: Path, tmp_path: Path) -> None:
-    """Without such a task, cells from before there was one are found; with another one a model is trained anew."""
+def test_models_are_trained_anew_for_new_rows_alone(made: Project, other: Path, tmp_path: Path) -> None:
+    """Without such tasks, with the same ones in a folder of another name, in another order, or with some of them, what
+    was measured is found; with new ones the models are trained again, to the same figures."""
+    few, more = WantedRows(prepared=(other,), limit=4), WantedRows(prepared=(other,), limit=5)
     run(made, tmp_path / "alone", WantedRows(), seeds=(5,))
     alone = cell_files(made)
-    run(made, tmp_path / "with", WantedRows(prepared=(other,), limit=4), seeds=(5,))
-    with_other = cell_files(made)
-    added = sorted(name.rsplit("-", 1)[0].rpartition("-test")[1] or "base" for name in set(with_other) - set(alone))
-    assert added == ["-test", "base"]  # not the trainings that chose the learning rate
-    run(made, tmp_path / "again", WantedRows(prepared=(other,), limit=4), seeds=(5,))
+    found = run(made, tmp_path / "with", few, seeds=(5,))
+    anew = {name for name, changed in cell_files(made).items() if changed != alone.get(name)}
+    assert sorted(name.split("-")[0] for name in anew) == ["base", "lora"]  # not those that chose the learning rate
+    run(made, tmp_path / "more", more, seeds=(5,))
+    kept = cell_files(made)
+    second = made.root / "moved" / "prepared"
+    shutil.copytree(other, second)
+    for wanted in (WantedRows(), few, more, replace(few, prepared=(second,))):
+        again = run(made, tmp_path / "again", wanted, seeds=(5,))
+        assert again.base.scores == found.base.scores
+        assert cell_files(made) == kept
+    assert "moved/prepared" in (tmp_path / "again" / "untrained.csv").read_text(encoding="utf-8")
     run(made, tmp_path / "alone again", WantedRows(), seeds=(5,))
-    assert cell_files(made) == with_other
     assert not (tmp_path / "alone again" / "untrained.csv").exists()
-    run(made, tmp_path / "more", WantedRows(prepared=(other,), limit=5), seeds=(5,))
-    assert len(cell_files(made)) == len(with_other) + 2
+
+
+def test_the_same_rows_are_named_once(made: Project, other: Path) -> None:
+    second = made.root / "second" / "prepared"
+    shutil.copytree(other, second)
+    with pytest.raises(PipelineError, match=r"each task is named once. Got: other/prepared and second/prepared"):
+        opened(made, WantedRows(prepared=(other, second)))
+    with pytest.raises(PipelineError, match="each task and each folder is named once"):
+        opened(made, WantedRows(prepared=(other, other / ".." / "prepared")))
+    with pytest.raises(PipelineError, match=r"at least one row is asked\. Got: 0"):
+        opened(made, WantedRows(prepared=(other,), limit=0))
+
+
+def test_rows_that_are_nearly_trained_on_are_left_out(made: Project, other: Path, tmp_path: Path) -> None:
+    """By what differs between prompts: two templates that share most of their signs make no rows near."""
+    rows = read_rows(other, "test")
+    assert opened(made, WantedRows(prepared=(other,)))[0].left_out == 0
+    trained = read_rows(made.prepared, "train")[0].prompt.split("\n")[0].partition(":")[2].strip()
+    folder = tmp_path / "near"
+    shutil.copytree(other, folder)
+    near = replace(rows[2], prompt=f"Weather: {trained.upper()}\nTone:")
+    write_rows(folder, "test", [*rows[:2], near, *rows[3:]])
+    (found,) = opened(made, WantedRows(prepared=(folder,), limit=4))
+    assert ([row.id for row in found.rows], found.left_out) == (["w:0", "w:1", "w:3", "w:4"], 1)
+
+
+def test_the_trained_task_is_refused_with_another_template_too(made: Project, tmp_path: Path) -> None:
+    folder = tmp_path / "again"
+    shutil.copytree(made.prepared, folder)
+    task = json.loads((folder / "task.json").read_text(encoding="utf-8"))
+    (folder / "task.json").write_text(json.dumps(task | {"template": "Comment: {text}\nTone:"}), encoding="utf-8")
+    with pytest.raises(PipelineError, match=r"must be another one. Got: .*again, which has \d+ rows of this project"):
+        opened(made, WantedRows(prepared=(folder,)))
 
 
 def test_rows_that_methods_are_trained_on_are_left_out(made: Project, other: Path, tmp_path: Path) -> None:
@@ -167,12 +206,12 @@ def changes(base: tuple[float, ...], runs: list[list[tuple[float, ...]]], other:
     """Of one method with these scores, runs of each of several tasks."""
     task = open_family(read_task(other))
     rows = [Row(f"r:{place}", f"row {place}", " x") for place in range(len(base))]
-    tasks = [Untrained(f"task {place}", task, rows, 0, ()) for place in range(len(runs))]
+    tasks = [Untrained(f"task {place}", task, rows, 0, str(place)) for place in range(len(runs))]
     frozen = Cell(BASE, "test", None, None, 0.5, (1.0,), 0, 0, 0.0, 0.0, 0.0, None, (1.0, 2.0), {})
-    frozen = replace(frozen, others={one.title: base for one in tasks})
+    frozen = replace(frozen, others={one.key: base for one in tasks})
     cells = tuple(
         replace(
-            frozen, name="LoRA", seed=seed, others={one.title: own[seed] for one, own in zip(tasks, runs, strict=True)}
+            frozen, name="LoRA", seed=seed, others={one.key: own[seed] for one, own in zip(tasks, runs, strict=True)}
         )
         for seed in range(len(runs[0]))
     )

@@ -216,6 +216,44 @@ def test_the_publishers_rows_are_read(name: str) -> None:
     assert len(rows) >= (10 if few else 36), lost[:1]
     assert {each.reason for each in lost} <= {"a text is empty", "two options are the same"}, lost[:1]
     assert all(row.prompt.strip() and row.completion.strip() for row in rows)
+    for raw in raws[:4]:
+        check_damaged(reader, raw)
+
+
+@pytest.mark.parametrize("name", HUB_ROWS)
+def test_a_damaged_row_of_the_hub_is_rejected(name: str) -> None:
+    task = read_task_file(name)
+    assert task.hub is not None
+    keys = prepare_keys(task, hub_sources(task, f"hub:{task.hub.name}@{COMMIT}"))
+    text = apply_changes(ROOT / "params.yaml", task_changes(load_params(ROOT / "params.yaml"), keys))
+    section = check_params(parse_yaml(text, "params.yaml"), "params.yaml").prepare
+    reader = RowReader(section, family_of(section), tiny_tokenizer(), "encoder")
+    check_damaged(reader, RawRow("f", 1, HUB_ROWS[name][0]))
+
+
+STRANGE: tuple[object, ...] = (
+    None,
+    "",
+    "x" * 50,
+    7,
+    1.5,
+    float("nan"),
+    True,
+    [],
+    ["a"],
+    [1, None],
+    {},
+    {"text": ["a"]},
+)
+
+
+def check_damaged(reader: RowReader, raw: RawRow) -> None:
+    """Each column in turn is missing, or holds what it should not: rows or rejections with a reason, and no error."""
+    for column in raw.values:
+        others = {name: value for name, value in raw.values.items() if name != column}
+        for values in (others, *({**raw.values, column: value} for value in STRANGE)):
+            for each in reader.read_all(RawRow(raw.file, raw.line, values)):
+                assert isinstance(each, Row) or each.reason, (column, values[column])
 
 
 def test_a_column_may_be_a_path_into_a_json_row() -> None:
