@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -94,7 +95,8 @@ def _without_near(asked: Asked, learned: Sequence[Row], limit: int | None) -> As
     test: dict[Split, Sequence[Row]] = {
         "train": _with_contents(learned), "validation": [], "test": _with_contents(asked.rows)
     }  # fmt: skip
-    near = {one.id for one in near_rows(test)}
+    with tempfile.TemporaryDirectory(prefix="reft-") as folder:
+        near = {one.id for one in near_rows(test, Path(folder))}
     rows = [row for row in asked.rows if row.id not in near][:limit]
     if not rows:
         raise PipelineError(

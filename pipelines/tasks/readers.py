@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import regex
 
@@ -19,6 +20,7 @@ from pipelines.tasks.quantities import number_meant
 from pipelines.tasks.rows import as_number
 
 Value = str | int | float
+T = TypeVar("T")
 
 TOLERANCE = 1e-3
 """How far a number may be from the right one: as in LLM-Adapters (evaluate.py) and pyreft (compute_metrics.py)."""
@@ -31,11 +33,11 @@ _LETTER = re.compile(r"(?<![^\W_])[A-E](?![^\W_])")
 MATH_LIMITS = Limits(
     memory=1 << 30,
     cpu_seconds=3600,
-    answer_seconds=12.0,
+    answer_seconds=60.0,  # by the clock: of a process that gets a tenth of a core
     imports=("math_verify",),
     do="Take reader number, or another.",
 )
-MATH_SECONDS = 3  # of one parsing or one comparison
+MATH_SECONDS = 3.0  # of the processor, for one parsing or one comparison: what is read depends on no other program
 KNOWN = ("1", "1")
 
 
@@ -214,11 +216,34 @@ def judged_mathematics(pairs: Sequence[tuple[str, str]]) -> Iterator[bytes]:
     """Yield of each pair of answer and reference + where they are equal, - where not, ? where nothing was read."""
     from math_verify import parse, verify  # loads sympy, which takes a second
 
+    # Their own limits are of the clock, and are left out.
+    parsing = partial(parse, parsing_timeout=None)
     for said, reference in pairs:
-        value = parse(said, parsing_timeout=MATH_SECONDS)
-        right = parse(reference, parsing_timeout=MATH_SECONDS)
-        equal = bool(value) and verify(right, value, timeout_seconds=MATH_SECONDS)
+        value = _limited(partial(parsing, said)) or []
+        right = _limited(partial(parsing, reference)) or []
+        equal = bool(value) and _limited(partial(verify, right, value, timeout_seconds=None))
         yield b"?" if not value else b"+" if equal else b"-"
+
+
+class _TooLongError(BaseException):
+    """No ``Exception``, which math-verify takes for an expression that cannot be read, and goes on with another way."""
+
+
+def _limited(work: Callable[[], T]) -> T | None:
+    """What ``work`` returns; None where it takes more than :data:`MATH_SECONDS` of the processor."""
+
+    def stop(*_: object) -> NoReturn:
+        raise _TooLongError
+
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, MATH_SECONDS)
+    try:
+        return work()
+    except _TooLongError:
+        return None
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def open_reader(settings: Mapping[str, Any]) -> Reader:

@@ -264,5 +264,17 @@ def test_what_no_machine_computes_in_time_is_unreadable_and_holds_up_no_other_an
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(readers, "MATH_LIMITS", replace(readers.MATH_LIMITS, answer_seconds=2.0))
-    tower = "$9^{9^{9^{9}}}$"  # math-verify gives up after its own three seconds
+    tower = "$9^{9^{9^{9}}}$"  # which no processor gets to the end of
     assert open_reader({"name": "math"}).judge([("5", "5"), (tower, "1"), ("6", "6")]) == [True, None, True]
+
+
+def test_the_time_of_mathematics_is_that_of_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that waits for others is not one whose expression is too much."""
+
+    def for_ever() -> int:
+        while True:
+            pass
+
+    monkeypatch.setattr(readers, "MATH_SECONDS", 0.2)
+    assert readers._limited(lambda: time.sleep(0.5) or 1) == 1
+    assert readers._limited(for_ever) is None
