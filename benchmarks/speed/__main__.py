@@ -12,6 +12,7 @@ Cases, all of rank 8: (a) all layers, f7+l7; (b) upper half, f7+l7; (c) all laye
 
 Parts:
   steps        warm training steps
+  operations   of pyreft's step, and of ours that fills the cone and after it; by itself with --operations
   beside       operations as torch counts them beside times, of 8 rows with prompts of 110 tokens: with one thread
                and two, in one process and with each side in a process of its own, which step in turn
   trainings    whole trainings from nothing, by epoch

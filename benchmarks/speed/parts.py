@@ -12,6 +12,7 @@ from benchmarks.sides.project import load_subject
 from benchmarks.sides.rows import COMPLETION
 from benchmarks.speed import tables
 from benchmarks.speed.beside import Setting, measure_beside
+from benchmarks.speed.counting import count_steps
 from benchmarks.speed.inference import measure_generation, measure_scoring
 from benchmarks.speed.memory import STEPS, measure_memory
 from benchmarks.speed.profiling import profile_pair
@@ -96,6 +97,15 @@ def _steps_work(options: Options) -> float:
     layers = {case.layers: case for case in options.cases}.values()
     rounds = plain + sum(_ours(case) for case in options.cases) + sum(2 * _plain(case) for case in layers)
     return tokens * (rounds * (options.repeats + 1) + (BATCHES - 1) * plain)
+
+
+def _operations(subject: Subject, options: Options) -> Iterator[Any]:
+    for case in options.cases:
+        yield count_steps(subject, case, batch=BATCH, prompt=SHORT)
+
+
+def _operations_work(options: Options) -> float:
+    return BATCH * (SHORT + COMPLETION) * sum(2 * _plain(case) + _ours(case) for case in options.cases)
 
 
 def _beside(subject: Subject, options: Options) -> Iterator[Any]:
@@ -191,6 +201,7 @@ def _search_table(figures: Sequence[Any], _names: Mapping[str, str]) -> str:
 
 PARTS = {
     "steps": Part("Warm training steps", _steps, tables.step_table, _steps_work),
+    "operations": Part("Operations of a step", _operations, tables.operation_table, _operations_work),
     "beside": Part("Operations and times, in one process and in two", _beside, tables.beside_table, _beside_work),
     "trainings": Part("Whole trainings, from nothing", _trainings, tables.training_table, _trainings_work),
     "scoring": Part("Scoring two answers after each prompt", _scoring, tables.scoring_table, _scoring_work),
@@ -201,7 +212,7 @@ PARTS = {
         "Where a step's time goes, and what lies between operations and times", _profile, _profile_tables, _profile_work
     ),
 }
-ON_REQUEST = ("search", "profile")
+ON_REQUEST = ("operations", "search", "profile")  # the first stands in beside too
 
 
 def _plain(case: Case) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from benchmarks.sides.timing import Timing
 from benchmarks.speed.beside import BesideFigures
+from benchmarks.speed.counting import StepOperations
 from benchmarks.speed.inference import FIRST, FROZEN, GenerationFigures, ScoringFigures
 from benchmarks.speed.memory import MemoryFigures
 from benchmarks.speed.profiling import Gap
@@ -129,6 +130,22 @@ def search_table(figures: Sequence[TrialFigures]) -> str:
         for each in (*figures, total)
     )
     return table(["recipe", "ours, s", "pyreft, s", "pyreft / ours"], rows)
+
+
+def operation_table(figures: Sequence[StepOperations], names: Mapping[str, str]) -> str:
+    """Return how many times our operations pyreft's are, in the step that fills the cone and in one after it."""
+    header = ["case", "warm step, pyreft / ours", "first step, pyreft / ours"]
+    header += [f"{who}, GFLOP" for who in ("pyreft", "ours, first", "ours, warm")]
+    rows = (
+        [
+            names[each.case],
+            f"{each.pyreft / each.warm:.2f}",
+            f"{each.pyreft / each.first:.2f}",
+            *(f"{operations / 1e9:.1f}" for operations in (each.pyreft, each.first, each.warm)),
+        ]
+        for each in figures
+    )
+    return table(header, rows)
 
 
 def beside_table(figures: Sequence[BesideFigures], names: Mapping[str, str]) -> str:

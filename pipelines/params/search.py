@@ -11,7 +11,7 @@ from pipelines.params.address import check_address
 from pipelines.params.pruner import PrunerParams
 from pipelines.recipes.methods.table import Part
 from pipelines.recipes.nested import BY_PART
-from pipelines.recipes.published import PaperName
+from pipelines.recipes.published import RecipeName
 from pipelines.recipes.recipe_space import enqueued_problems
 from pipelines.recipes.space import SpaceParams
 from pipelines.sections import Count, Section, refuse
@@ -25,9 +25,9 @@ def _form(entry: object) -> str:
     return "named" if isinstance(entry, str) else "point"
 
 
-# A recipe that is tried first: a point of the space, or a published recipe by its name.
+# A recipe that is tried first: a point of the space, or a recipe by its name.
 Enqueued = Annotated[
-    Annotated[PaperName, Tag("named")] | Annotated[dict[Part, Any], BY_PART, Tag("point")], Discriminator(_form)
+    Annotated[RecipeName, Tag("named")] | Annotated[dict[Part, Any], BY_PART, Tag("point")], Discriminator(_form)
 ]
 
 

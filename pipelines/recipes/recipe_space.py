@@ -17,7 +17,7 @@ from pipelines.recipes.methods.table import (
     is_part_of,
     make_recipe,
 )
-from pipelines.recipes.published import paper_point
+from pipelines.recipes.published import named_point
 from pipelines.recipes.space import SpaceParams
 from reft.edits.layers import parse_layers
 
@@ -120,9 +120,9 @@ def recipe_space(
 
 
 def enqueued_point(entry: str | Mapping[Part, Any], space: SpaceParams) -> Point:
-    """The point that an entry of `search.enqueue` stands for: itself, or of a published recipe what the space has."""
+    """The point that an entry of `search.enqueue` stands for: itself, or of a named recipe what the space has."""
     if isinstance(entry, str):
-        return paper_point(entry, space)
+        return named_point(entry, space)
     return {str(part): value for part, value in entry.items()}
 
 

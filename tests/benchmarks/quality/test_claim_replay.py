@@ -29,6 +29,7 @@ from benchmarks.quality.claim_replay import Results, made, main, ranked, read_or
 from benchmarks.quality.claim_search_page import Page, page, search_picture, sentence
 from pipelines.errors import PipelineError
 from pipelines.files import read_json
+from pipelines.recipes.published import WON_RECIPES
 from tests.project import ROOT
 from tests.searching import RAW
 
@@ -222,6 +223,12 @@ def test_the_committed_page_and_picture_are_those_of_the_committed_cells_and_ord
     assert list(told.curves) == [task for task in protocol.plan.tasks if task in kept["orders"]]
     assert (folder / "search.md").read_text(encoding="utf-8") == page(told)
     assert (folder / "search.svg").read_text(encoding="utf-8") == search_picture(told)
+
+
+def test_the_recipes_that_are_named_for_tasks_are_those_that_won_on_their_validation_rows(protocol: Protocol) -> None:
+    for table in tables(read_cells(ROOT / CELLS), protocol):
+        best = max(table.recipes.values(), key=lambda recipe: (recipe.value["measure"], recipe.value["loss"]))
+        assert dict(best.point) == {part: WON_RECIPES[table.task][part] for part in best.point}
 
 
 @pytest.mark.parametrize("name", [name for name, strategy in STRATEGIES.items() if strategy != Strategy()])

@@ -19,7 +19,7 @@ from benchmarks.sides.random_base import random_subject
 from benchmarks.sides.rows import Text, text_rows
 from benchmarks.sides.timing import Timing
 from benchmarks.speed import __main__ as speed
-from benchmarks.speed import agreement, beside, growth, inference, memory, profiling, tables
+from benchmarks.speed import agreement, beside, counting, growth, inference, memory, profiling, tables
 from benchmarks.speed.agreement import DisagreementError, matched
 from benchmarks.speed.parts import PARTS, Options
 from benchmarks.speed.peak import peak_memory
@@ -204,6 +204,14 @@ def test_both_sides_step_in_turn_in_processes_of_their_own() -> None:
     assert all(len(each.seconds) == 2 for each in (*one.seconds.values(), *two.seconds.values()))
     said = tables_of(tables.beside_table([one, two], {"d": "recipe"}))[0]
     assert said[2][3] == said[3][3] == f"{one.operations[PYREFT] / one.operations[OURS]:.2f}"
+
+
+def test_operations_are_counted_without_a_clock_also_of_the_step_that_fills(subject: Subject) -> None:
+    found = counting.count_steps(subject, CASES["d"], batch=2, prompt=60)
+    assert found == counting.count_steps(subject, CASES["d"], batch=2, prompt=60)
+    assert 4 * found.warm < found.first < found.pyreft, "of 60 tokens four are edited, in half of the layers"
+    said = tables_of(tables.operation_table([found], {"d": "recipe"}))[0]
+    assert said[2][1:3] == [f"{found.pyreft / found.warm:.2f}", f"{found.pyreft / found.first:.2f}"]
 
 
 def test_a_process_that_trains_answers_until_it_is_left() -> None:

@@ -195,7 +195,7 @@ def test_a_published_recipe_is_named_and_has_what_the_space_searches() -> None:
     said = refused({"search.enqueue": ["arithmetic"]})
     assert "does not: positions is 'f7+l7', where search.space has 'l4', 'l2', 'l1'" in said
     said = refused({"search.enqueue": ["comonsense"]})
-    assert "a published recipe is one of commonsense, arithmetic, instructions, glue; got 'comonsense'" in said
+    assert "a recipe's name is one of commonsense, arithmetic, instructions, glue, trec, cola; got 'comonsense'" in said
     conditional = params({**CONDITIONAL, "search.enqueue": ["commonsense"]}).recipe_space().first[0]
     assert conditional == {"method": "loreft", "layers": "all", "positions": "f7+l7", "rank": 8}
 
