@@ -25,6 +25,7 @@ from pipelines.params.pruner import MedianPruner, NoPruner, PrunerParams, Wilcox
 from pipelines.project.settings import StudySettings
 from pipelines.search.proposals import propose, suggest
 from pipelines.search.pruning import SCORES, make_pruner
+from pipelines.search.study import ERROR
 from pipelines.tasks.measures import Floats
 
 Objective = Literal["measure", "loss"]
@@ -251,6 +252,7 @@ class Replay:
             value = recipe.value[objective]
             if not stopped and not math.isfinite(value):
                 state = TrialState.FAIL
+                trial.set_user_attr(ERROR, "its training failed")  # without one it counts as killed, and is tried again
             study.tell(trial, value if state is TrialState.COMPLETE else None, state=state)
             yield Tried(recipe_name(recipe.point), stopped)
 
