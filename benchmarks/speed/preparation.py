@@ -49,6 +49,7 @@ CASES = {
     "csv-1000": Case("csv", 1000),
     "csv-300000": Case("csv", 300_000),
     "csv-1000000": Case("csv", 1_000_000),
+    "jsonl-200MB": Case("jsonl", 100_000, words=310),
     "jsonl-2GB": Case("jsonl", 1_000_000, words=310),
     "classes-300": Case("csv", 100_000, classes=300),
     "prompts-8000": Case("jsonl", 5000, words=7900),  # a word is a token of the default base
