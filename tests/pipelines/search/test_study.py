@@ -226,9 +226,9 @@ def test_the_table_of_trials_has_a_row_for_each(root: Path, name: str, tmp_path:
     header, row = (tmp_path / "trials.csv").read_text(encoding="utf-8").splitlines()
     assert header == (
         "number,state,value,layers,learning_rate,positions,rank,parameters,seconds,fill_seconds,tokens,memory_mb,"
-        "seed,error"
+        "loss,seed,error"
     )
-    assert row == "0,complete,0.7,all,0.0009,l4,8,10,1.0,0.5,5,1.0,42,"
+    assert row == "0,complete,0.7,all,0.0009,l4,8,10,1.0,0.5,5,1.0,,42,"
 
 
 @pytest.mark.parametrize("url", ["nonsense", "sqlite:////proc/no/such/folder.db", "postgresql+nothing://h/db"])
