@@ -5,10 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from benchmarks.quality.claim_lines import Line
 from benchmarks.quality.claim_plan import BASE
 from pipelines.contracts.interval import Interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MARKERS = "osD^vP*Xhd<>p8"
 
@@ -54,9 +58,16 @@ def picture(lines: Sequence[Line], axis: Axis) -> str:
             )
         panels[0][-1].legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
         figure.tight_layout()
-        drawn = io.StringIO()
-        figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
-        plt.close(figure)
+        return svg_text(figure)
+
+
+def svg_text(figure: Figure) -> str:
+    """A picture as SVG, without what differs from day to day; it is closed."""
+    from matplotlib import pyplot as plt
+
+    drawn = io.StringIO()
+    figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
+    plt.close(figure)
     return "\n".join(line.rstrip() for line in drawn.getvalue().splitlines()) + "\n"
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from benchmarks.quality.claim_pictures import svg_text
 from benchmarks.quality.claim_recipes import OBJECTIVES, STRATEGIES, Objective
 from benchmarks.speed.tables import table
 
@@ -246,7 +246,4 @@ def search_picture(found: Page) -> str:
                 )  # fmt: skip
         panels[0][-1].legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
         figure.tight_layout()
-        drawn = io.StringIO()
-        figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
-        plt.close(figure)
-    return "\n".join(line.rstrip() for line in drawn.getvalue().splitlines()) + "\n"
+        return svg_text(figure)

@@ -8,11 +8,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipelines.compare.cells import Cell
-from pipelines.compare.table import CHANCE, Comparison, difference_words, percent_words, verdict_words
+from pipelines.compare.table import (
+    CHANCE,
+    Comparison,
+    difference_words,
+    figure_of,
+    lead_over,
+    percent_words,
+    verdict_words,
+)
 from pipelines.compare.untrained import Untrained
 from pipelines.contracts.interval import Interval
 from pipelines.markdown import table, text
-from pipelines.model.intervals import Resampling, against, detectable, figure, holm, least_rows, measured_difference
+from pipelines.model.intervals import Resampling, detectable, holm
 from pipelines.params.whole import EvaluateParams
 from pipelines.tasks.measures import Floats
 from pipelines.wording import many, measure_words
@@ -52,7 +60,7 @@ class Change:
 def changes_of(found: Comparison, settings: EvaluateParams) -> list[Change]:
     """Of the base, and of each method all of whose runs stood, what it scores on each task that was not trained."""
     made = [
-        Change(found.base.name, task, figure(task.measure, _scores(found.base, task), _how(task, settings)))
+        Change(found.base.name, task, figure_of(task.measure, [_scores(found.base, task)], _how(task, settings)))
         for task in found.others
     ]
     for contender, _, cells in found.lines:
@@ -66,13 +74,10 @@ def _change(method: str, task: Untrained, cells: Sequence[Cell], base: Cell, set
     how, measure = _how(task, settings), task.measure
     runs = [_scores(cell, task) for cell in cells]
     frozen = [_scores(base, task)] * len(runs)  # it has no seeds, so each run is held against the same answers
-    value = measured_difference(measure, runs, [], how) if len(runs) > 1 else figure(measure, runs[0], how)
-    lead, lag = against(measure, runs, frozen, how), against(measure, frozen, runs, how)
-    verdict = "better" if lead.better else "worse" if lag.better else CHANCE
+    lead, verdict = lead_over(measure, runs, frozen, how)
     return Change(
-        method, task, value, lead.difference, lead.p_value, lead.p_value,
-        detectable(lead.difference, how, measure),
-        verdict if how.units >= least_rows(how.confidence) else "too few rows",
+        method, task, figure_of(measure, runs, how), lead.difference, lead.p_value, lead.p_value,
+        detectable(lead.difference, how, measure), verdict,
     )  # fmt: skip
 
 

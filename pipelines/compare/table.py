@@ -120,12 +120,12 @@ def _line(measure: Measure, name: str, cells: Sequence[Cell], first: list[Floats
     stood = _stood(cells)
     lead, verdict = None, ""
     if stood and first is not None and not np.array_equal(np.mean(_scores(cells), axis=0), np.mean(first, axis=0)):
-        lead, verdict = _lead(measure, _scores(cells), first, how)
+        lead, verdict = lead_over(measure, _scores(cells), first, how)
     return Line(
         name=name,
         learning_rate=cells[0].learning_rate,
         seeds=0 if cells[0].seed is None else len(cells),
-        value=_interval(measure, cells, how) if stood else None,
+        value=figure_of(measure, _scores(cells), how) if stood else None,
         spread=stdev(values) if stood and len(values) > 1 else None,
         difference=None if lead is None else lead.difference,
         p_value=None if lead is None else lead.p_value,
@@ -138,18 +138,17 @@ def _line(measure: Measure, name: str, cells: Sequence[Cell], first: list[Floats
     )
 
 
-def _lead(measure: Measure, one: list[Floats], other: list[Floats], how: Resampling) -> tuple[Against, str]:
-    """The lead over the first contender, and what may be said of it."""
+def lead_over(measure: Measure, one: Sequence[Floats], other: Sequence[Floats], how: Resampling) -> tuple[Against, str]:
+    """The lead of one system over another, of each the rows' scores of every run, and what may be said of it."""
     lead, lag = (against(measure, *sides, how) for sides in ((one, other), (other, one)))
     if how.units < least_rows(how.confidence):
         return lead, "too few rows"
     return lead, "better" if lead.better else "worse" if lag.better else CHANCE
 
 
-def _interval(measure: Measure, cells: Sequence[Cell], how: Resampling) -> Interval:
-    """Of one run as in stage evaluate; of several, rows and seeds are resampled."""
-    scores = _scores(cells)
-    return measured_difference(measure, scores, [], how) if len(cells) > 1 else figure(measure, scores[0], how)
+def figure_of(measure: Measure, runs: Sequence[Floats], how: Resampling) -> Interval:
+    """The figure of runs by the rows' scores: of one as in stage evaluate; of several, rows and seeds are resampled."""
+    return measured_difference(measure, runs, [], how) if len(runs) > 1 else figure(measure, runs[0], how)
 
 
 def heading(found: Comparison, settings: EvaluateParams, title: str) -> str:

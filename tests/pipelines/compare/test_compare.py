@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from pipelines.tasks.family import open_family
 from pipelines.tasks.measures import Proportion
 from pipelines.upkeep.leftovers import leftovers
 from reft.cone.keeper import filling_seconds
-from tests.searching import FEW, Project, make_context, raw_params
+from tests.searching import FEW, Project, raw_params
 
 METHODS: dict[str, Any] = {
     "LoReFT": {
@@ -49,19 +49,6 @@ def params(changes: Mapping[str, Any] | None = None) -> Params:
     raw = raw_params(FEW | {"train.batch_size": 8, "evaluate.bootstrap": 100})
     raw["compare"] = {**COMPARE, **(changes or {})}
     return check_params(raw, "params.yaml")
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    root = tmp_path_factory.mktemp("site")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("REFT_HOME", str(root / "home"))
-        yield make_context(root)
-
-
-@pytest.fixture(autouse=True)
-def own_home(made: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("REFT_HOME", str(made.root / "home"))
 
 
 def run(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,23 +30,10 @@ from pipelines.tasks.family import open_family
 from pipelines.tasks.measures import Proportion
 from reft import ReftConfig, ReftModel
 from tests.pipelines.compare.test_compare import METHODS, cell_files, params
-from tests.searching import Project, make_context
+from tests.searching import Project
 
 ROWS = 8
 LORA = {"LoRA": METHODS["LoRA"]}
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    root = tmp_path_factory.mktemp("site")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("REFT_HOME", str(root / "home"))
-        yield make_context(root)
-
-
-@pytest.fixture(autouse=True)
-def own_home(made: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("REFT_HOME", str(made.root / "home"))
 
 
 @pytest.fixture(scope="module")

@@ -112,15 +112,20 @@ def test_each_task_is_a_section_of_params_for_files_and_for_the_hub(name: str, t
         family_of(params.prepare)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMED if read_task_file(name).hub is not None])
-def test_the_hubs_rows_are_read(name: str) -> None:
-    """With the types that a hub's cells have: labels by number, true and false, options in an object."""
+def hub_reader(name: str) -> RowReader:
+    """What reads the rows of a task in the form that the hub has them."""
     task = read_task_file(name)
     assert task.hub is not None
     keys = prepare_keys(task, hub_sources(task, f"hub:{task.hub.name}@{COMMIT}"))
     text = apply_changes(ROOT / "params.yaml", task_changes(load_params(ROOT / "params.yaml"), keys))
     section = check_params(parse_yaml(text, "params.yaml"), "params.yaml").prepare
-    reader = RowReader(section, family_of(section), tiny_tokenizer(), "encoder")
+    return RowReader(section, family_of(section), tiny_tokenizer(), "encoder")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMED if read_task_file(name).hub is not None])
+def test_the_hubs_rows_are_read(name: str) -> None:
+    """With the types that a hub's cells have: labels by number, true and false, options in an object."""
+    reader = hub_reader(name)
     values, answer = HUB_ROWS[name]
     (row,) = reader.read_all(RawRow("f", 1, values))
     assert isinstance(row, Row), row
@@ -222,12 +227,7 @@ def test_the_publishers_rows_are_read(name: str) -> None:
 
 @pytest.mark.parametrize("name", HUB_ROWS)
 def test_a_damaged_row_of_the_hub_is_rejected(name: str) -> None:
-    task = read_task_file(name)
-    assert task.hub is not None
-    keys = prepare_keys(task, hub_sources(task, f"hub:{task.hub.name}@{COMMIT}"))
-    text = apply_changes(ROOT / "params.yaml", task_changes(load_params(ROOT / "params.yaml"), keys))
-    section = check_params(parse_yaml(text, "params.yaml"), "params.yaml").prepare
-    reader = RowReader(section, family_of(section), tiny_tokenizer(), "encoder")
+    reader = hub_reader(name)
     check_damaged(reader, RawRow("f", 1, HUB_ROWS[name][0]))
 
 
